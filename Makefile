@@ -1,0 +1,57 @@
+# Each target sets up all that it needs, on a machine that has Python 3.11 and pip.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test lint unit local cluster long benchmarks image clean browser
+
+train: $(VENV)/.trainer
+	$(BIN)/launcher run
+
+test: lint unit local cluster
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: $(VENV)/.test browser
+	$(BIN)/python -m pytest tests/unit
+
+local: $(VENV)/.test
+	$(BIN)/python -m pytest tests/local -m "not long"
+
+# Runs against KUBECONFIG when MASKFLEET_TEST_CLUSTER=1; otherwise says that it did not run.
+cluster: $(VENV)/.test
+	$(BIN)/python -m pytest tests/cluster -m "not long"
+
+# A soak of kills, lost machines, training through faults on a cluster, a thousand simulated workers: an hour or so, and
+# an otherwise idle machine and cluster.
+long: $(VENV)/.test
+	$(BIN)/python -m pytest tests/local tests/cluster -m long
+
+benchmarks: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks
+
+# Needs docker, podman or buildah.
+image: $(VENV)/.trainer
+	$(BIN)/launcher build
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV); }
+
+$(VENV)/.trainer: setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[trainer]'
+	touch $@
+
+$(VENV)/.test: setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[trainer,test]'
+	touch $@ $(VENV)/.trainer
+
+# The report is looked at in a real browser, where one is or can be installed.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || echo "there is no chromium: the test of the report's page will not run"
+
+clean:
+	rm -rf $(VENV) build ./*.egg-info

@@ -1,0 +1,1 @@
+"""The launcher's commands, a file for each family: parse, call, print."""

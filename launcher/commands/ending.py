@@ -1,0 +1,39 @@
+"""``launcher cancel`` and ``delete``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from launcher.commands.options import on_cluster
+
+if TYPE_CHECKING:
+    from launcher.kubernetes_api import Cluster
+
+
+@click.command()
+@click.argument("name")
+@on_cluster
+def cancel(cluster: Cluster, name: str) -> None:
+    """Stop a job, which saves first, and keep its objects; 'resume' goes on."""
+    from launcher import operations
+
+    operations.cancel(name, cluster)
+    click.echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="do not ask")
+@on_cluster
+def delete(cluster: Cluster, name: str, yes: bool) -> None:
+    """Delete a job with all its objects and pods; its output stays."""
+    from launcher import operations
+    from launcher.submission import get_job
+
+    get_job(cluster, name)
+    if not yes:
+        click.confirm(f"delete job {name} in namespace {cluster.namespace}?", abort=True)
+    operations.delete(name, cluster)
+    click.echo(f"job {name} is deleted")

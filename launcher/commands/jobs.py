@@ -1,0 +1,116 @@
+"""``launcher submit``, ``render`` and ``resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from launcher.commands.options import on_cluster
+from launcher.job import TrainingJob
+from trainer.exit_codes import DONE
+from trainer.settings import flag_layer
+
+if TYPE_CHECKING:
+    from launcher.kubernetes_api import Cluster
+    from launcher.submission import Submission
+
+Command = TypeVar("Command", bound=click.Command)
+
+
+def job_settings(command: Command) -> Command:
+    """Adds a flag for each setting of a job, -f for a file of them, and the trainer's settings after ``--``."""
+    file = click.Option(
+        ["-f", "--file"],
+        type=click.Path(path_type=Path),
+        help="the job as a file ('render --job' writes it); flags win",
+    )
+    settings = click.Argument(["settings"], nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]", required=False)
+    command.params = [*TrainingJob.flags(), file, *command.params, settings]
+    return command
+
+
+def asked_for(arguments: dict[str, Any]) -> TrainingJob:
+    """The job of a command line; takes its own keys out of ``arguments``."""
+    flags = {name: arguments.pop(name) for name in TrainingJob.model_fields if name in arguments}
+    return TrainingJob.from_sources(arguments.pop("file"), flag_layer(flags), arguments.pop("settings"))
+
+
+@job_settings
+@click.command()
+@click.option("--wait", "waits", is_flag=True, help="return when the job has ended, with its exit code")
+@click.option("--follow", is_flag=True, help="print the workers' output until the job has ended")
+@click.option("--dry-run", type=click.Choice(["client", "server"]), help="check, here or on the server; change nothing")
+@on_cluster
+def submit(cluster: Cluster, waits: bool, follow: bool, dry_run: str | None, **arguments: Any) -> int:
+    """Train on Kubernetes.
+
+    SETTINGS are the trainer's; 'trainer train --help' lists them. The same command again with the same
+    --name changes nothing, or finishes what was interrupted.
+    """
+    from launcher import submission
+
+    job = asked_for(arguments)
+    if dry_run == "client":
+        from launcher.manifests import manifests
+
+        for manifest in manifests(job):
+            click.echo(f"{manifest['kind']} {job.name}: would be created")
+        return DONE
+    done = submission.submit(job, cluster, dry_run=dry_run == "server")
+    if dry_run:
+        click.echo(f"job {done.name}: the server would take it")
+        return DONE
+    click.echo(_submitted(done, job))
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    if follow:
+        from launcher.commands.watching import print_logs
+
+        print_logs(done.name, cluster)
+    if waits or follow:
+        from launcher.commands.watching import wait_for_end
+
+        return wait_for_end(done.name, cluster, None)
+    return DONE
+
+
+def _submitted(done: Submission, job: TrainingJob) -> str:
+    what = "submitted" if done.new else "is there already"
+    where = (
+        f"job {done.name} {what} in namespace {done.namespace}: {job.workers} worker(s) of {job.cpu} CPU, {job.memory}"
+    )
+    gpus = f", {job.gpus_per_worker} GPU(s)" if job.gpus_per_worker else ""
+    return f"{where}{gpus}\nlauncher status {done.name} | launcher logs -f {done.name} | launcher wait {done.name}"
+
+
+@job_settings
+@click.command()
+@click.option("--job", "as_job", is_flag=True, help="the job as a file for -f, instead of its objects")
+def render(as_job: bool, **arguments: Any) -> None:
+    """Print what submit would send."""
+    job = asked_for(arguments)
+    if as_job:
+        click.echo(job.to_yaml(), nl=False)
+        return
+    from launcher.manifests import render
+
+    click.echo(render(job), nl=False)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
+@on_cluster
+def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
+    """Go on with a cancelled, failed or complete job from its newest checkpoint.
+
+    SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
+    """
+    from launcher import operations
+
+    done = operations.resume(name, cluster, training=settings)
+    click.echo(f"job {name} goes on in namespace {done.namespace}")
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)

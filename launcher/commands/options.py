@@ -1,0 +1,57 @@
+"""What the commands for a cluster have in common: which cluster, which form of output."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def is_destination(name: str) -> bool:
+    """Whether what stands in a job's place is a URL or a folder: gs://…, s3://…, /…, ./… or ../…"""
+    return "://" in name or name.startswith(("/", "./", "../"))
+
+
+def on_cluster(command: Function) -> Function:
+    """Adds -n, --context and --kubeconfig, and passes the cluster that they name as ``cluster``."""
+    return _on_cluster(command, or_destination=False)
+
+
+def on_cluster_or_destination(command: Function) -> Function:
+    """As :func:`on_cluster`, but passes None where ``name`` is a destination."""
+    return _on_cluster(command, or_destination=True)
+
+
+def _on_cluster(command: Function, *, or_destination: bool) -> Function:
+
+    @click.option("-n", "--namespace", help="namespace  [default: the context's]")
+    @click.option("--context", help="context of the kubeconfig  [default: its current one]")
+    @click.option("--kubeconfig", type=click.Path(), help="[default: KUBECONFIG, ~/.kube/config]")
+    @functools.wraps(command)
+    def with_cluster(namespace: str | None, context: str | None, kubeconfig: str | None, **arguments: Any) -> Any:
+        from launcher.kubernetes_api import Cluster
+
+        if or_destination and is_destination(arguments["name"]):
+            return command(cluster=None, **arguments)
+        return command(cluster=Cluster.connect(namespace, context=context, kubeconfig=kubeconfig), **arguments)
+
+    return with_cluster  # type: ignore[return-value]
+
+
+def output_option(*forms: str) -> Callable[[Function], Function]:
+    """Adds -o with the given forms beside the text for people."""
+    return click.option("-o", "--output-format", "form", type=click.Choice(forms), help="instead of text for people")
+
+
+def print_as(form: str, value: Mapping[str, Any] | list[Any]) -> None:
+    """Prints as JSON or YAML."""
+    if form == "json":
+        click.echo(json.dumps(value, indent=1))
+    else:
+        click.echo(yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False).rstrip())

@@ -1,0 +1,49 @@
+"""``launcher run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from launcher.local import LocalRun, new_run, resumed_run
+from trainer.config import TrainConfig
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.option("--run-dir", type=click.Path(path_type=Path), help="where the run's files go  [default: runs/DATE-TIME]")
+@click.option("--resume", type=click.Path(path_type=Path), help="go on with the run in this directory")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="processes on this machine")
+@click.option("--output", metavar="DESTINATION", help="copy the run there while it trains: gs://, s3:// or a folder")
+@click.option("--config", type=click.Path(path_type=Path), help="settings as YAML or JSON; flags win")
+@click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
+def run(
+    run_dir: Path | None,
+    resume: Path | None,
+    workers: int,
+    output: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
+) -> int:
+    """Train here, in the foreground; Ctrl-C saves a checkpoint and says how to go on.
+
+    SETTINGS are the trainer's; 'trainer train --help' lists them.
+    """
+    flags = TrainConfig.parse_flags(settings)
+    if output is not None:  # before anything is made: a run that can't be copied is not begun
+        from launcher.streaming.beside import StreamerBeside
+        from launcher.streaming.stores import open_store
+
+        for warning in open_store(output).check():
+            click.echo(f"warning: {warning}", err=True)
+    if resume is not None:
+        if run_dir is not None or config is not None:
+            raise click.UsageError("--resume names the run and its settings; leave out --run-dir and --config")
+        directory, resolved = resumed_run(resume, flags)
+    else:
+        directory, resolved = new_run(run_dir, config, flags)
+    local = LocalRun(directory, resolved, workers)
+    if output is None:
+        return local.run()
+    with StreamerBeside(directory, output, click.echo):
+        return local.run()

@@ -1,0 +1,41 @@
+"""``launcher tensorboard``."""
+
+from __future__ import annotations
+
+import webbrowser
+from typing import TYPE_CHECKING
+
+import click
+
+from launcher.commands.options import on_cluster_or_destination
+
+if TYPE_CHECKING:
+    from launcher.kubernetes_api import Cluster
+
+
+@click.command()
+@click.argument("name", metavar="NAME|DESTINATION")
+@click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="on this machine")
+@click.option("--in-cluster", is_flag=True, help="run it in the cluster; so it is for a claim or a folder")
+@click.option("--browser/--no-browser", default=False, help="open it in a browser")
+@on_cluster_or_destination
+def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool, browser: bool) -> None:
+    """Show the curves of a job, or of the run in DESTINATION, in TensorBoard until Ctrl-C."""
+    from launcher import tensorboard as board
+    from launcher.submission import asked_job, get_job
+
+    def say(address: str) -> None:
+        click.echo(f"TensorBoard on {name}: {address} (Ctrl-C ends it)")
+        if browser:
+            webbrowser.open(address)
+
+    if cluster is None:
+        board.serve(name, port, say)
+        return
+    made = get_job(cluster, name)
+    job = asked_job(made)
+    if board.is_local(job) and not in_cluster:
+        board.serve(str(job.destination), port, say)
+        return
+    with board.in_cluster(job, made, cluster) as pod:
+        board.forward(pod, cluster, port, say)

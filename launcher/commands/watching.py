@@ -1,0 +1,188 @@
+"""``launcher status``, ``list``, ``logs``, ``wait`` and ``describe``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from launcher.commands.options import on_cluster, on_cluster_or_destination, output_option, print_as
+from launcher.quantities import parse_duration
+from trainer.exit_codes import BadSettings
+
+if TYPE_CHECKING:
+    from launcher.job_status import JobStatus
+    from launcher.kubernetes_api import Cluster
+    from launcher.logs import LogRequest
+
+
+@click.command()
+@click.argument("name")
+@click.option("-w", "--watch", is_flag=True, help="go on showing it until the job has ended")
+@output_option("json", "yaml", "wide")
+@on_cluster
+def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
+    """Show where a job stands, and why."""
+    from launcher import operations
+    from launcher.tables import describe_status
+
+    if not watch:
+        now = operations.status(name, cluster)
+        if form in ("json", "yaml"):
+            print_as(form, now.to_dict())
+        else:
+            click.echo("\n".join(describe_status(now, wide=form == "wide")))
+        return
+    if form in ("json", "yaml"):
+        raise click.UsageError("--watch shows text; leave out -o, or ask again and again without --watch")
+    _watch(name, cluster, wide=form == "wide")
+
+
+def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
+    """Replaces the text in a terminal; elsewhere prints it when it has changed."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from launcher import operations
+    from launcher.tables import describe_status
+
+    console = Console(highlight=False, soft_wrap=True)
+    before = ""
+    with Live(console=console, auto_refresh=False) as live:
+        for now in operations.follow(name, cluster):
+            text = "\n".join(describe_status(now, wide=wide))
+            if console.is_terminal:
+                live.update(Text(text), refresh=True)
+            elif (key := f"{now.phase} {now.reason} {now.progress} {now.workers}") != before:
+                before = key
+                click.echo(text + "\n")
+            if now.ended:
+                return
+
+
+@click.command(name="list")
+@output_option("json", "yaml", "wide")
+@on_cluster
+def list_(cluster: Cluster, form: str | None) -> None:
+    """List the jobs of a namespace, the newest first."""
+    from launcher import operations
+    from launcher.tables import job_table
+
+    jobs = operations.list_jobs(cluster)
+    if form in ("json", "yaml"):
+        print_as(form, [job.to_dict() for job in jobs])
+    elif jobs:
+        click.echo("\n".join(job_table(jobs, wide=form == "wide")))
+    else:
+        click.echo(f"no jobs in namespace {cluster.namespace}", err=True)
+
+
+@click.command()
+@click.argument("name", metavar="NAME|DESTINATION")
+@click.option("-f", "--follow", is_flag=True, help="go on until the job has ended")
+@click.option("--worker", "workers", type=click.IntRange(min=0), multiple=True, help="only this worker; repeatable")
+@click.option("--tail", type=click.IntRange(min=0), help="only the last lines of each worker")
+@click.option("--since", help="only lines of the last 90s, 30m, 12h, …")
+@click.option("-p", "--previous", is_flag=True, help="of the attempt before each worker's newest")
+@click.option("--timestamps", is_flag=True, help="with the time of each line")
+@on_cluster_or_destination
+def logs(
+    cluster: Cluster | None,
+    name: str,
+    follow: bool,
+    workers: tuple[int, ...],
+    tail: int | None,
+    since: str | None,
+    previous: bool,
+    timestamps: bool,
+) -> None:
+    """Print what the workers of a job print, or printed: of a job that is gone, name the destination of its run."""
+    from launcher.logs import LogRequest, stored_lines
+
+    if cluster is None:
+        if follow or since or previous or timestamps:
+            raise click.UsageError(f"of what is stored in {name}, only --worker and --tail choose")
+        for line in stored_lines(name, LogRequest(frozenset(workers) or None, tail)):
+            _print_line(line.worker, line.text)
+        return
+    if follow and previous:
+        raise click.UsageError("--previous is over: leave out --follow")
+    try:
+        seconds = parse_duration(since) if since else None
+    except ValueError as error:
+        raise BadSettings(f"--since: {error}, found {since!r}") from None
+    request = LogRequest(frozenset(workers) or None, tail, seconds)
+    print_logs(name, cluster, request, follow=follow, previous=previous, timestamps=timestamps)
+
+
+def print_logs(
+    name: str,
+    cluster: Cluster,
+    request: LogRequest | None = None,
+    *,
+    follow: bool = True,
+    previous: bool = False,
+    timestamps: bool = False,
+) -> None:
+    """Prints the lines of all workers, each with its worker's prefix in its colour."""
+    from launcher.logs import LogRequest, follow_logs, logs
+
+    request = request or LogRequest()
+    lines = follow_logs(name, cluster, request) if follow else logs(name, cluster, request, previous=previous)
+    for line in lines:
+        _print_line(line.worker, f"{line.time} {line.text}" if timestamps else line.text)
+
+
+def _print_line(worker: int, text: str) -> None:
+    from launcher.console import COLOURS
+
+    prefix = f"worker-{worker} | "
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        prefix = click.style(prefix, fg=COLOURS[worker % len(COLOURS)])
+    click.echo(prefix + text)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--timeout", help="give up after this long (90s, 30m, 12h) with exit code 124")
+@on_cluster
+def wait(cluster: Cluster, name: str, timeout: str | None) -> int:
+    """Return when a job has ended: 0 if it succeeded, 1 if not."""
+    try:
+        seconds = parse_duration(timeout) if timeout else None
+    except ValueError as error:
+        raise BadSettings(f"--timeout: {error}, found {timeout!r}") from None
+    return wait_for_end(name, cluster, seconds)
+
+
+def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> int:
+    """Prints each new phase until the job has ended; returns the launcher's exit code."""
+    from launcher import operations
+
+    def show(now: JobStatus) -> None:
+        why = f" – {now.reason}" if now.reason else ""
+        click.echo(f"{now.name}: {now.phase}{why}", err=True)
+
+    end = operations.wait(name, cluster, timeout=timeout, on_change=show)
+    for line in end.evidence:
+        click.echo(f"  {line}", err=True)
+    return end.exit_code
+
+
+@click.command()
+@click.argument("name")
+@output_option("json", "yaml")
+@on_cluster
+def describe(cluster: Cluster, name: str, form: str | None) -> None:
+    """Show all that is known of a job: its settings, status and what has happened to it."""
+    from launcher.description import describe as describe_job
+    from launcher.description import describe_lines
+
+    found = describe_job(name, cluster)
+    if form:
+        print_as(form, found)
+    else:
+        click.echo("\n".join(describe_lines(found)))

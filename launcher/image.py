@@ -1,0 +1,51 @@
+"""Building the project's container images with whichever builder is there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from launcher.job import IMAGE
+from trainer.exit_codes import BadInput, BadSettings, MaskfleetError
+
+BUILDERS = ("docker", "podman", "buildah")
+_CHECKOUT = Path(__file__).parents[1]
+_WEIGHTS = Path("build") / "encoder-weights"
+
+
+def default_tag(target: str) -> str:
+    """``maskfleet/trainer:0.1.0`` for cpu, with ``-gpu`` for gpu, ``maskfleet/launcher:0.1.0`` for launcher."""
+    return {"cpu": IMAGE, "gpu": f"{IMAGE}-gpu", "launcher": IMAGE.replace("/trainer:", "/launcher:")}[target]
+
+
+def build(target: str, tag: str, weights: Path | None, *, push: bool) -> None:
+    """Builds ``target`` of docker/Dockerfile, with the file of encoder weights if one is given.
+
+    Raises:
+        BadInput: there is no checkout, no builder, or no such file.
+        MaskfleetError: the builder failed; it has said why.
+    """
+    dockerfile = _CHECKOUT / "docker" / "Dockerfile"
+    if not dockerfile.is_file():
+        raise BadInput(f"{dockerfile} is missing: images are built in a checkout of the project")
+    builder = next((name for name in BUILDERS if shutil.which(name)), None)
+    if builder is None:
+        raise BadInput(f"no builder of images found: expected one of {', '.join(BUILDERS)} on the PATH")
+    command = [builder, "build", "--file", str(dockerfile), "--target", target, "--tag", tag]
+    if weights is not None:
+        if not weights.is_file():
+            raise BadSettings(f"--encoder-weights {weights}: there is no such file")
+        inside = _CHECKOUT / _WEIGHTS / weights.name
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, inside)
+        command += ["--build-arg", f"ENCODER_WEIGHTS={_WEIGHTS / weights.name}"]
+    _run([*command, str(_CHECKOUT)])
+    if push:
+        _run([builder, "push", tag])
+
+
+def _run(command: list[str]) -> None:
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise MaskfleetError(f"'{' '.join(command[:2])}' failed with exit code {code}; its last lines say why")

@@ -1,0 +1,298 @@
+"""Objects, pods and events -> JobStatus: where a job stands, and why, in one line. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from launcher import reasons
+from launcher.manifests import QUEUE_LABEL
+from launcher.quantities import format_duration
+from trainer.exit_codes import DONE, FAILED
+
+Object = Mapping[str, Any]
+Phase = Literal[
+    "Queued", "Pending", "Pulling", "Starting", "Running", "Restarting", "Succeeded", "Failed", "Cancelled"
+]  # fmt: skip
+
+CANCELLED_ANNOTATION = "maskfleet/cancelled"
+PROGRESS_ANNOTATION = "maskfleet/progress"
+PROGRESS_JSON_ANNOTATION = "maskfleet/progress.json"
+EPOCH_LABEL = "maskfleet/epoch"
+# Of a job's events only these are not needed; asking for the others keeps the answer short for many workers.
+DULL_EVENTS = ("Scheduled", "Pulled", "Created", "Started", "SuccessfulCreate")
+_ENDED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker: its newest pod. ``attempt`` counts from 1."""
+
+    worker: int
+    pod: str | None
+    node: str | None
+    attempt: int
+    phase: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """Where a job stands. ``evidence`` holds the last lines of the first failure's output."""
+
+    name: str
+    namespace: str
+    phase: Phase
+    reason: str
+    progress: str | None
+    details: Mapping[str, Any]
+    created: str
+    finished: str | None
+    evidence: tuple[str, ...]
+    workers: tuple[WorkerStatus, ...]
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in (*_ENDED, "Cancelled")
+
+    @property
+    def exit_code(self) -> int:
+        """For ``wait`` and ``--wait``, once it has ended."""
+        return DONE if self.phase == "Succeeded" else FAILED
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def job_status(
+    job: Object,
+    pods: Sequence[Object],
+    events: Sequence[Object] = (),
+    nodes: frozenset[str] | None = None,
+    workload: Object | None = None,
+) -> JobStatus:
+    """The status of ``job`` from its pods and its namespace's events.
+
+    ``nodes`` are the names of the nodes that exist, None if they may not be read; ``workload`` is Kueue's
+    object for the job.
+    """
+    by_object: dict[str, list[Object]] = {}
+    for event in events:
+        by_object.setdefault(event["involvedObject"].get("name", ""), []).append(event)
+    attempts: dict[int, list[Object]] = {}
+    for pod in sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]):
+        attempts.setdefault(int(pod["metadata"].get("annotations", {}).get(reasons.INDEX_ANNOTATION, 0)), []).append(
+            pod
+        )
+    name = job["metadata"]["name"]
+    refusal = _refusal(by_object.get(name, []))
+    gone = _gone_pods(job, pods, events)
+    rows = [
+        _row(worker, attempts.get(worker, []), gone[worker], by_object, nodes, refusal) for worker in range(_count(job))
+    ]
+    causes = [ending for pod in pods if (ending := reasons.ending(pod))]
+    cause = reasons.first_cause(causes)
+    annotations = job["metadata"].get("annotations") or {}
+    details = _details(annotations)
+    phase, reason = _phase(job, rows, cause, details, workload, by_object)
+    return JobStatus(
+        name=name,
+        namespace=job["metadata"].get("namespace", "default"),
+        phase=phase,
+        reason=reason,
+        progress=annotations.get(PROGRESS_ANNOTATION),
+        details=details,
+        created=job["metadata"].get("creationTimestamp", ""),
+        finished=_finished(job),
+        evidence=cause.lines if cause and phase in ("Failed", "Restarting") else (),
+        workers=tuple(rows),
+    )
+
+
+def worker_of(pod: Object) -> int:
+    """The index of the worker that a pod is an attempt of."""
+    return int(pod["metadata"].get("annotations", {}).get(reasons.INDEX_ANNOTATION, 0))
+
+
+def _count(job: Object) -> int:
+    return int(job["spec"].get("completions") or 1)
+
+
+def _details(annotations: Mapping[str, str]) -> Mapping[str, Any]:
+    try:
+        details = json.loads(annotations.get(PROGRESS_JSON_ANNOTATION, "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return details if isinstance(details, dict) else {}
+
+
+def _refusal(events: Sequence[Object]) -> str | None:
+    """Why the Job's pods can't be created, unless one was created since."""
+    newest = max((e for e in events if e["reason"] == "FailedCreate"), key=reasons.event_time, default=None)
+    return reasons.refused_creation(newest["message"]) if newest else None
+
+
+def _gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Counter[int]:
+    """How many pods of each worker are known by their events alone, because they were deleted or evicted."""
+    name, created = job["metadata"]["name"], job["metadata"].get("creationTimestamp", "")
+    there = {pod["metadata"]["name"] for pod in pods}
+    gone = set()
+    for event in events:
+        pod = event["involvedObject"].get("name", "")
+        worker = reasons.worker_of_pod_name(pod, name)
+        if worker is not None and pod not in there and reasons.event_time(event) > created:
+            gone.add((worker, pod))
+    return Counter(worker for worker, _ in gone)
+
+
+def _row(
+    worker: int,
+    pods: Sequence[Object],
+    gone: int,
+    events: Mapping[str, Sequence[Object]],
+    nodes: frozenset[str] | None,
+    refusal: str | None,
+) -> WorkerStatus:
+    if not pods:
+        return WorkerStatus(worker, None, None, gone + 1, "Pending", refusal or "waits for its pod to be created")
+    pod = pods[-1]
+    node = pod["spec"].get("nodeName")
+    phase, reason = _pod_phase(pod, events.get(pod["metadata"]["name"], []), nodes)
+    if phase == "Failed" and refusal and len(pods) == 1:
+        reason = f"{reason}; {refusal}"
+    attempt = max(gone + len(pods), 1 + reasons.earlier_failures(pod))
+    return WorkerStatus(worker, pod["metadata"]["name"], node, attempt, phase, reason)
+
+
+def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | None) -> tuple[str, str]:
+    status = pod.get("status", {})
+    node = pod["spec"].get("nodeName")
+    if status.get("phase") == "Succeeded":
+        return "Succeeded", ""
+    if ended := reasons.ending(pod):
+        return "Failed", ended.reason
+    if node and nodes is not None and node not in nodes:
+        return "Lost", f"node {node} is gone from the cluster"
+    if status.get("reason") == "NodeLost" or any(event["reason"] == "NodeNotReady" for event in events):
+        ready = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), None)
+        if ready and ready["status"] != "True":
+            return "Lost", f"node {node} does not answer"
+    if pod["metadata"].get("deletionTimestamp"):
+        return "Stopping", "its pod was deleted or evicted; it saves and ends"
+    trainer = next((s for s in status.get("containerStatuses", []) if s["name"] == "trainer"), None)
+    trouble = reasons.streamer_trouble(pod)
+    if trainer and trainer.get("state", {}).get("running"):
+        return "Running", trouble
+    if trainer and trainer.get("state", {}).get("terminated"):
+        return "Finishing", trouble or "has trained; the streamer sends the rest"
+    return reasons.waiting(pod, events)
+
+
+def _phase(
+    job: Object,
+    rows: Sequence[WorkerStatus],
+    cause: reasons.Ending | None,
+    details: Mapping[str, Any],
+    workload: Object | None,
+    events: Mapping[str, Sequence[Object]],
+) -> tuple[Phase, str]:
+    status, metadata = job.get("status", {}), job["metadata"]
+    conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
+    if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
+        return "Succeeded", _took(status)
+    failure = conditions.get("Failed") or conditions.get("FailureTarget")
+    if failure:
+        return "Failed", _failure(job, failure, cause, events)
+    if cancelled := (metadata.get("annotations") or {}).get(CANCELLED_ANNOTATION):
+        return "Cancelled", f"cancelled at {cancelled}; 'launcher resume {metadata['name']}' goes on"
+    if job["spec"].get("suspend"):
+        if queue := metadata.get("labels", {}).get(QUEUE_LABEL):
+            return "Queued", _queued(queue, workload)
+        return (
+            "Pending",
+            f"submit was interrupted: 'launcher submit' with the same --name {metadata['name']} finishes it",
+        )
+    been_running = bool(details) or status.get("failed", 0) > 0 or any(row.attempt > 1 for row in rows)
+    troubled = [row for row in rows if row.phase not in ("Running", "Succeeded", "Finishing")]
+    if troubled:
+        text = _summary(troubled, len(rows))
+        if been_running:
+            return "Restarting", text if not cause else f"{text} (before: {cause.reason})"
+        for phase in ("Pending", "Pulling", "Starting"):
+            if any(row.phase == phase for row in troubled):
+                return phase, _summary([row for row in troubled if row.phase == phase], len(rows))
+        return "Restarting", text
+    if details.get("state") == "restarting":
+        return "Restarting", details.get("message") or "the training processes start again"
+    if not details:
+        before = f" (before: {cause.reason})" if cause else ""
+        return "Starting", f"{len(rows)} of {len(rows)} workers are up; no step yet{before}"
+    if details.get("state") == "starting":
+        return "Starting", details.get("message") or "the training processes start"
+    uneasy = [row for row in rows if row.phase == "Running" and row.reason]
+    return "Running", _summary(uneasy, len(rows)) if uneasy else ""
+
+
+def _summary(rows: Sequence[WorkerStatus], count: int) -> str:
+    """The commonest reason among ``rows`` and whom it concerns."""
+    (reason, frequency), *others = Counter(row.reason for row in rows).most_common()
+    if count == 1:
+        return reason
+    if frequency == 1:
+        who = f"worker {next(row.worker for row in rows if row.reason == reason)}"
+    else:
+        who = f"{frequency} of {count} workers" if frequency < count else f"all {count} workers"
+    more = f" (and {sum(n for _, n in others)} for other reasons)" if others else ""
+    return f"{who}: {reason}{more}"
+
+
+def _failure(
+    job: Object, condition: Object, cause: reasons.Ending | None, events: Mapping[str, Sequence[Object]]
+) -> str:
+    word = condition.get("reason", "")
+    if word == "DeadlineExceeded":
+        deadline = job["spec"].get("activeDeadlineSeconds")
+        text = f"took longer than its deadline of {format_duration(deadline)}" if deadline else "deadline exceeded"
+        if cause:
+            return f"{text}; before: {cause.reason}"
+        never = [e for name, list_ in events.items() for e in list_
+                 if name.startswith(f"{job['metadata']['name']}-") and e["reason"] == "FailedScheduling"]  # fmt: skip
+        if never:
+            newest = max(never, key=reasons.event_time)
+            return f"never scheduled within its deadline: {reasons.one_line(newest['message'], 160)}"
+        return text
+    if not cause:
+        return reasons.one_line(condition.get("message", "")) or word
+    if word in ("BackoffLimitExceeded", "MaxFailedIndexesExceeded", "FailedIndexes"):
+        failed = job.get("status", {}).get("failed", 0)
+        return f"{cause.reason} (gave up after {failed} failed pod{'s' if failed != 1 else ''})"
+    return cause.reason
+
+
+def _queued(queue: str, workload: Object | None) -> str:
+    for condition in (workload or {}).get("status", {}).get("conditions", []):
+        if condition["type"] in ("QuotaReserved", "Admitted") and condition["status"] == "False":
+            return f"queue {queue}: {reasons.one_line(condition.get('message', ''))}"
+    return f"waits for queue {queue} to admit it"
+
+
+def _finished(job: Object) -> str | None:
+    status = job.get("status", {})
+    done = status.get("completionTime")
+    if done:
+        return str(done)
+    failed = next((c for c in status.get("conditions", []) if c["type"] == "Failed" and c["status"] == "True"), None)
+    return failed["lastTransitionTime"] if failed else None
+
+
+def _took(status: Object) -> str:
+    from datetime import datetime
+
+    start, end = status.get("startTime"), status.get("completionTime")
+    if not start or not end:
+        return "all workers are done"
+    seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    return f"all workers are done, after {format_duration(seconds)}"

@@ -1,0 +1,205 @@
+"""Training on this machine: starts the workers exactly as pods would be started, and watches them.
+
+It is to its workers what a Job is to its pods: a worker that is killed is started again, one that fails for
+good ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from launcher.console import Console
+from trainer.cluster import Cluster
+from trainer.config import TrainConfig
+from trainer.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
+from trainer.run_directory import RunDirectory
+from trainer.settings import Layer
+from trainer.supervisor import die_with_parent
+
+STOP_SECONDS = 40.0
+"""For the workers to save and leave; longer than their own grace."""
+PROGRESS_SECONDS = 0.25
+
+
+def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
+    """Creates the directory of a new run with its settings.
+
+    Raises:
+        BadSettings: the settings are wrong, or the directory holds a run already.
+    """
+    config = TrainConfig.from_sources([config_file] if config_file else [], flags)
+    run = RunDirectory(path or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
+    if run.config.exists():
+        state = "is complete" if progress_of(run).get("state") == "done" else "has begun"
+        raise BadSettings(
+            f"--run-dir {run.path}: holds a run that {state}; go on with it by 'launcher run --resume {run.path}', "
+            "or choose another directory"
+        )
+    if run.path.is_dir() and any(run.path.iterdir()):
+        raise BadSettings(f"--run-dir {run.path}: expected an empty or new directory, found other files in it")
+    run.write_settings(config.model_dump(mode="json"))
+    return run, config
+
+
+def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
+    """The run in ``path``, with its own settings under those of ``flags``.
+
+    Raises:
+        NotFound: there is no run.
+        BadSettings: it is complete and the flags do not prolong it.
+    """
+    run = RunDirectory(path)
+    if not run.config.exists():
+        raise NotFound(f"--resume {path}: there is no run: expected {run.config}")
+    config = TrainConfig.from_sources([run.config], flags)
+    progress = progress_of(run)
+    if progress.get("state") == "done" and config.epochs <= progress["epochs"]:
+        raise BadSettings(
+            f"--resume {path}: the run is complete ({progress['epochs']} epochs); train on with '-- --epochs N'"
+        )
+    run.write_settings(config.model_dump(mode="json"))
+    return run, config
+
+
+def progress_of(run: RunDirectory) -> dict:
+    """The content of progress.json; empty before the first step."""
+    with contextlib.suppress(OSError, json.JSONDecodeError):
+        content = json.loads(run.progress.read_text())
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+class LocalRun:
+    """One run with all its workers on this machine.
+
+    Args:
+        run: its directory, with config.json.
+        config: its settings.
+        workers: how many processes train.
+    """
+
+    def __init__(self, run: RunDirectory, config: TrainConfig, workers: int):
+        self._run = run
+        self._config = config
+        self._peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(workers)) if workers > 1 else None
+        self._workers = workers
+        self._console = Console(workers)
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._restarts = 0
+        self._interrupted = False
+
+    def run(self) -> int:
+        """Trains to the end; returns the launcher's exit code."""
+        self._console.say(f"run directory: {self._run.path}")
+        with self._console:
+            code = asyncio.run(self._run_workers())
+        self._console.say(self._closing(code))
+        return code
+
+    async def _run_workers(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt)
+        display = asyncio.create_task(self._show_progress())
+        try:
+            codes = await asyncio.gather(*(self._keep_running(worker) for worker in range(self._workers)))
+        finally:
+            display.cancel()
+            for process in self._processes.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        self._console.progress(progress_of(self._run))
+        if self._interrupted:
+            return INTERRUPTED
+        # The first cause: a worker that failed, rather than those that were stopped for it.
+        return next((code for code in codes if code not in (DONE, STOPPED)), max(codes))
+
+    async def _keep_running(self, worker: int) -> int:
+        """Starts ``worker`` again for as long as it ends in a way that a restart can mend."""
+        while True:
+            code = await self._run_worker(worker)
+            lost = code == PEER_LOST or code < 0
+            if lost and not self._interrupted and self._restarts < self._config.max_restarts:
+                self._restarts += 1
+                reason = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+                self._console.say(f"worker {worker} ended ({reason}) and is started again")
+                continue
+            if code != DONE:
+                self._stop_workers()
+            return FAILED if lost else code
+
+    async def _run_worker(self, worker: int) -> int:
+        environment = dict(os.environ)
+        if self._peers is not None:
+            environment["TF_CONFIG"] = Cluster(worker, self._peers).tf_config()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(self._run.path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C is the launcher's to pass on
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
+        self._processes[worker] = process
+        if self._interrupted:
+            process.terminate()
+        assert process.stdout is not None
+        async for line in process.stdout:
+            self._console.worker_line(worker, line.decode(errors="replace").rstrip("\n"))
+        return await process.wait()
+
+    def _interrupt(self) -> None:
+        if self._interrupted:
+            for process in self._processes.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            return
+        self._interrupted = True
+        self._console.say("saving a checkpoint; press Ctrl-C again to leave without")
+        self._stop_workers()
+
+    def _stop_workers(self) -> None:
+        for process in self._processes.values():
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+
+    async def _show_progress(self) -> None:
+        while True:
+            self._console.progress(progress_of(self._run))
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    def _closing(self, code: int) -> str:
+        if code == DONE:
+            return (
+                f"\npictures:    {self._run.pictures}\nnetwork:     {self._run.export}\n"
+                f"TensorBoard: tensorboard --logdir {self._run.tensorboard}"
+            )
+        if code == BAD_INPUT:
+            return ""
+        return f"go on with: launcher run --resume {self._run.path}"
+
+
+def free_port_pairs(count: int) -> list[int]:
+    """Free loopback ports whose successor is free too: one for TensorFlow, one for the supervisor."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(ports) < count:
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            second = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                ports.append(port)
+    return ports

@@ -1,0 +1,242 @@
+"""The output of all workers as one stream that neither loses nor repeats a line.
+
+The API can only start a log at a full second, so a connection that comes back gets lines a second time;
+:class:`Seen` knows which.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from launcher.job_status import worker_of
+from launcher.kubernetes_api import ApiError, Cluster, Object, Unreachable
+from launcher.mirror import Mirror
+from launcher.operations import instance
+from launcher.sources import BUCKETS
+from launcher.submission import asked_job, get_job, has_ended, is_suspended
+from trainer.exit_codes import NotFound
+
+CONTAINER = "trainer"
+MOST_FOLLOWED = 32
+"""Workers that are followed at once unless some are named: each takes a connection."""
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_MARGIN = timedelta(seconds=1)
+_RETRY_SECONDS = 0.5
+
+
+class LogLine(NamedTuple):
+    """A line of one worker; ``time`` as the container runtime took it, RFC 3339 with nanoseconds."""
+
+    time: str
+    worker: int
+    text: str
+
+
+@dataclass(frozen=True)
+class LogRequest:
+    """Which lines: of ``workers`` (None: all), the last ``tail`` of each, those of the last ``since`` seconds."""
+
+    workers: frozenset[int] | None = None
+    tail: int | None = None
+    since: int | None = None
+
+    def wants(self, worker: int) -> bool:
+        return self.workers is None or worker in self.workers
+
+    def query(self) -> dict[str, str]:
+        """As the API's parameters."""
+        query = {} if self.tail is None else {"tailLines": str(self.tail)}
+        if self.since is not None:
+            query["sinceSeconds"] = str(self.since)
+        return query
+
+
+class Seen:
+    """The last lines that were received, so that a repeated part of a log is recognised.
+
+    Standard output and error take their time stamps independently, so lines are not quite in order; a
+    resumed log therefore starts a margin before the newest one.
+    """
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[str, str]] = []
+        self._newest = ""
+        self._limit = 8192
+
+    def add(self, line: LogLine) -> None:
+        self._recent.append((line.time, line.text))
+        self._newest = max(self._newest, line.time)
+        if len(self._recent) >= self._limit:
+            self._recent = list(self.repeated().elements())
+            self._limit = 2 * len(self._recent) + 8192
+
+    def since(self) -> str:
+        """From when to ask again: a full second; empty if nothing was received."""
+        if not self._newest:
+            return ""
+        newest = datetime.fromisoformat(self._newest[:19]).replace(tzinfo=UTC)
+        return (newest - _MARGIN).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def repeated(self) -> Counter[tuple[str, str]]:
+        """The lines that a log which starts at :meth:`since` repeats, with how often each."""
+        start = self.since()
+        return Counter(line for line in self._recent if line[0][:19] >= start[:19])
+
+
+def read_log(
+    cluster: Cluster, pod: str, worker: int, request: LogRequest, *, follow: bool = False
+) -> Iterator[LogLine]:
+    """What the pod has printed, and with ``follow`` what it prints until it ends; nothing if it has no log.
+
+    Goes on where it was when the connection is lost, and with ``follow`` for as long as the API server is away.
+
+    Raises:
+        Unreachable: without ``follow``: the API server does not answer.
+    """
+    seen = Seen()
+    final = not follow  # nothing more is expected: this is the last look
+    while True:
+        query = {"sinceTime": seen.since()} if seen.since() else request.query()
+        if not final:
+            query["follow"] = "true"
+        repeated = seen.repeated()
+        try:
+            for raw in cluster.log(pod, CONTAINER, timestamps="true", **query):
+                line = _parse(raw, worker)
+                if line is None or (not raw.endswith(b"\n") and not final):
+                    break  # broken off in the middle: comes again as a whole
+                key = (line.time, line.text)
+                if repeated[key]:
+                    repeated[key] -= 1
+                    continue
+                seen.add(line)
+                yield line
+            if final:
+                return
+            final = _container_ended(cluster, pod)
+        except NotFound:
+            return
+        except ApiError as error:
+            if final or error.status == 403 or _container_ended(cluster, pod):
+                return
+        except Unreachable:
+            if not follow:
+                raise
+        except ConnectionError:
+            pass
+        if not final:
+            time.sleep(_RETRY_SECONDS)
+
+
+def logs(name: str, cluster: Cluster, request: LogRequest, *, previous: bool = False) -> Iterator[LogLine]:
+    """What the workers of a job have printed until now, in the order of time.
+
+    ``previous`` asks for the attempt before each worker's newest one.
+
+    Raises:
+        NotFound: there is no such job, or none of its pods is there.
+    """
+    job = get_job(cluster, name)
+    attempts: dict[int, list[Object]] = {}
+    for pod in sorted(cluster.list("Pod", labels=instance(name)), key=lambda pod: pod["metadata"]["creationTimestamp"]):
+        attempts.setdefault(worker_of(pod), []).append(pod)
+    place = 2 if previous else 1
+    chosen = {worker: pods[-place] for worker, pods in attempts.items() if len(pods) >= place and request.wants(worker)}
+    if not chosen and not previous and (destination := _bucket_of(job)):
+        return stored_lines(destination, request)
+    if not chosen:
+        what = "earlier attempt of a worker" if previous else "worker"
+        raise NotFound(f"job {name}: no pod of the {what} asked for is there; with --output its logs are in the bucket")
+    streams = [read_log(cluster, pod["metadata"]["name"], worker, request) for worker, pod in sorted(chosen.items())]
+    return heapq.merge(*streams)
+
+
+def _bucket_of(job: Object) -> str | None:
+    """Where the job's logs can be read without its pods."""
+    asked = asked_job(job)
+    return asked.destination if asked.output_source and asked.output_source.kind in BUCKETS else None
+
+
+def stored_lines(destination: str, request: LogRequest) -> Iterator[LogLine]:
+    """Every attempt's lines of one worker after the other; they have no time stamps, so ``since`` does not apply."""
+    from launcher.streaming.stored_logs import stored_logs
+    from launcher.streaming.stores import open_store
+
+    for worker, lines in stored_logs(open_store(destination)).items():
+        if request.wants(worker):
+            last = lines if request.tail is None else deque(lines, request.tail)
+            yield from (LogLine("", worker, line) for line in last)
+
+
+def follow_logs(name: str, cluster: Cluster, request: LogRequest) -> Iterator[LogLine]:
+    """What the workers print as they print it, across restarts of pods, until the job has ended.
+
+    Waits for pods that are not there yet. Of more workers than :data:`MOST_FOLLOWED` only the chief is
+    followed, unless the request names some.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    job = get_job(cluster, name)
+    if request.workers is None and int(job["spec"].get("completions") or 1) > MOST_FOLLOWED:
+        request = LogRequest(frozenset({0}), request.tail, request.since)
+    cluster = cluster.patient(3600)
+    lines: queue.SimpleQueue[LogLine] = queue.SimpleQueue()
+    readers: dict[str, threading.Thread] = {}
+
+    def read(pod: str, worker: int) -> None:
+        for line in read_log(cluster, pod, worker, request, follow=True):
+            lines.put(line)
+
+    with (
+        Mirror(cluster, "Job", fields=f"metadata.name={name}") as jobs,
+        Mirror(cluster, "Pod", labels=instance(name)) as pods,
+    ):
+        while True:
+            over = name not in jobs.objects() or has_ended(jobs.objects()[name]) or is_suspended(jobs.objects()[name])
+            for pod, found in pods.objects().items():
+                if pod not in readers and request.wants(worker_of(found)) and _has_log(found):
+                    readers[pod] = threading.Thread(target=read, args=(pod, worker_of(found)), daemon=True)
+                    readers[pod].start()
+            alive = any(reader.is_alive() for reader in readers.values())
+            try:
+                yield lines.get(timeout=0.2)
+                while True:
+                    yield lines.get_nowait()
+            except queue.Empty:
+                if over and not alive and lines.empty():
+                    return
+
+
+def _parse(raw: bytes, worker: int) -> LogLine | None:
+    """A line with its time stamp; None for a word of the kubelet's own, such as that the log was removed."""
+    stamp, _, text = raw.removesuffix(b"\n").partition(b" ")
+    if not _STAMP.fullmatch(stamp):
+        return None
+    return LogLine(stamp.decode(), worker, text.decode(errors="replace"))
+
+
+def _has_log(pod: Object) -> bool:
+    """Whether the trainer has been started; on a node that does not run it, it never is."""
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    states = [status.get("state", {}) for status in statuses if status["name"] == CONTAINER]
+    return any("running" in state or "terminated" in state for state in states)
+
+
+def _container_ended(cluster: Cluster, pod: str) -> bool:
+    """Whether the trainer of the pod has ended; also if the pod is gone."""
+    try:
+        found = cluster.get("Pod", pod)
+    except NotFound:
+        return True
+    statuses = found.get("status", {}).get("containerStatuses", [])
+    return any(status["name"] == CONTAINER and "terminated" in status.get("state", {}) for status in statuses)

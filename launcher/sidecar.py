@@ -1,0 +1,87 @@
+"""What runs beside the trainer in its pod: ``prepare`` before it, ``accompany`` along with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from launcher.job_reporter import JobReporter, report
+from launcher.kubernetes_api import Cluster
+from launcher.streaming.browse import pull
+from launcher.streaming.restore import restore
+from launcher.streaming.service import Streamer
+from launcher.streaming.stores import open_store
+from trainer.exit_codes import DONE, BadData, NotFound
+from trainer.run_directory import RunDirectory
+
+
+def accompany(run: RunDirectory, destination: str | None, *, grace: float) -> int:
+    """Reports to the Job (on the chief) and streams to ``destination`` until SIGTERM; returns the exit code.
+
+    ``grace`` is how many seconds the streamer may take to send what is left.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("launcher").setLevel(logging.INFO)
+    os.nice(5)  # what the training and its company compete for belongs to the training
+    run.path.mkdir(parents=True, exist_ok=True)
+    stop = threading.Event()
+    streamer = Streamer(run, open_store(destination), grace=grace) if destination else None
+
+    def end(*_: object) -> None:
+        stop.set()
+        if streamer:
+            streamer.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    reporting = None
+    if _worker() == 0 and (job := os.environ.get("MASKFLEET_JOB")):
+        reporter = JobReporter(Cluster.connect(os.environ.get("MASKFLEET_NAMESPACE")), job, run)
+        reporting = threading.Thread(target=report, args=(reporter, stop))
+        reporting.start()
+    try:
+        if streamer:
+            return streamer.run()
+        stop.wait()
+        return DONE
+    finally:
+        stop.set()
+        if reporting:
+            reporting.join()
+
+
+def fetch_data(url: str, folder: Path) -> tuple[int, int]:
+    """Downloads every object below ``url`` into ``folder``, verified; returns how many were fetched, and bytes.
+
+    Raises:
+        BadData: there is nothing at ``url``, or a file is not what the store says it is.
+        StoreRefused: the store does not let us.
+    """
+    try:
+        fetched = list(pull(open_store(url), folder))
+    except NotFound:
+        raise BadData(f"--data {url}: there is nothing: expected the data set's files") from None
+    return len(fetched), sum(item.size for item in fetched)
+
+
+def restore_run(run: RunDirectory, destination: str) -> str:
+    """Brings back what this worker needs of an earlier pod's run; returns what was done, in a sentence.
+
+    Raises:
+        StoreRefused: the destination can't be written, which is better known now than at the first checkpoint.
+    """
+    store = open_store(destination)
+    store.check()
+    run.path.mkdir(parents=True, exist_ok=True)
+    manifest = restore(store, run, worker=_worker())
+    if manifest is None:
+        return f"no checkpoint to bring back from {destination}"
+    return f"brought back the checkpoint of step {manifest.step} from {destination}"
+
+
+def _worker() -> int:
+    return int(os.environ.get("MASKFLEET_WORKER", "0"))

@@ -1,0 +1,1 @@
+"""From a run directory to object storage, and back."""

@@ -1,0 +1,191 @@
+"""Checkpoints: data, then index, then the manifest whose existence makes them complete. Deleted the other way round."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from launcher.streaming.remote import Conflict, RemoteObject
+from launcher.streaming.stores import ContentDiffers, Store, StoredObject
+from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory
+
+log = logging.getLogger("launcher.stream")
+
+_NAME = re.compile(r"checkpoints/(?:manifests/)?step-(\d{8,})\..+")
+
+
+def remote_manifests(store: Store, run: RunDirectory) -> dict[int, StoredObject]:
+    """The manifests in the store by step, oldest first."""
+    folder = _relative(run, run.checkpoint_manifests)
+    found = ((_step(each.name), each) for each in store.list(folder + "/"))
+    return dict(sorted((step, each) for step, each in found if step is not None))
+
+
+def kept_steps(manifests: Mapping[int, CheckpointManifest], keep: int) -> set[int]:
+    """The newest ``keep`` steps and the one with the best mean intersection over union."""
+    kept = set(sorted(manifests)[-keep:])
+    judged = {step: manifest.miou for step, manifest in manifests.items() if manifest.miou is not None}
+    if judged:
+        kept.add(max(judged, key=lambda step: (judged[step], step)))
+    return kept
+
+
+class CheckpointUploads:
+    """Brings the local checkpoints of one run to the store, and deletes old ones there.
+
+    Args:
+        keep: how many of the newest are kept in the store, beside the best; None keeps all.
+    """
+
+    def __init__(self, store: Store, run: RunDirectory, keep: int | None):
+        self.problems: dict[int, str] = {}
+        self._store = store
+        self._run = run
+        self._keep = keep
+        self._remote: dict[int, StoredObject] | None = None
+        self._inherited: set[int] = set()
+        self._manifests: dict[int, CheckpointManifest] = {}
+        self._done: set[int] = set()
+
+    def start(self) -> None:
+        """Learns which checkpoints the store has. Raises StoreUnavailable; call again then."""
+        if self._remote is None:
+            remote = remote_manifests(self._store, self._run)
+            for step, found in remote.items():
+                self._manifests[step] = CheckpointManifest.parse(b"".join(self._store.read(found)))
+            self._remote, self._inherited = remote, set(remote)
+            self._delete_orphans()
+
+    def pending(self) -> list[int]:
+        """Local steps that are still to be copied, newest first: a crash loses least that way."""
+        steps = [step for step in self._run.checkpoint_steps() if step not in self._done]
+        if self._keep is None or not steps:
+            return steps
+        known = dict(self._manifests)
+        for step in steps:
+            manifest = self._read_manifest(step)
+            if manifest is not None:
+                known[step] = manifest
+        return [step for step in steps if step in kept_steps(known, self._keep)]
+
+    def pending_bytes(self) -> int:
+        """Size of what :meth:`pending` names."""
+        manifests = (self._read_manifest(step) for step in self.pending())
+        return sum(digest.size for each in manifests if each for digest in each.files.values())
+
+    def upload(self, step: int) -> int:
+        """Copies one checkpoint. Returns the bytes sent; 0 if it is there, has gone, or is damaged.
+
+        Raises:
+            Conflict: somebody else writes this checkpoint.
+            StoreUnavailable: call again; what was copied is found again.
+        """
+        self.start()
+        try:
+            content = self._run.checkpoint_manifest(step).read_bytes()
+            manifest = CheckpointManifest.parse(content)
+            with ExitStack() as stack:  # open files can't vanish when the trainer deletes old checkpoints
+                files = {
+                    name: stack.enter_context((self._run.checkpoints / name).open("rb")) for name in manifest.files
+                }
+                sent = self._upload(manifest, content, files)
+        except FileNotFoundError:
+            log.info("checkpoint of step %d was deleted here before it was copied: skipped", step)
+            sent = 0
+        except (ContentDiffers, ValueError) as error:
+            self.problems[step] = f"checkpoint of step {step} is damaged on this disk and was not copied: {error}"
+            log.error(self.problems[step])
+            sent = 0
+        self._done.add(step)
+        return sent
+
+    def delete_old(self) -> None:
+        """Deletes in the store what ``keep`` does not keep. Raises StoreUnavailable."""
+        if self._keep is None or self._remote is None:
+            return
+        present = {step: manifest for step, manifest in self._manifests.items() if step in self._remote}
+        superfluous = set(present) - kept_steps(present, self._keep)
+        if superfluous and not self._is_whole(present[max(present)]):
+            log.error("the newest checkpoint in %s is damaged: no older one is deleted", self._store.url)
+            return
+        for step in sorted(superfluous):
+            self._store.delete(self._remote[step])
+            del self._remote[step]
+            self._delete_files(present[step].files)
+            log.info("deleted the checkpoint of step %d from %s", step, self._store.url)
+
+    def _upload(self, manifest: CheckpointManifest, content: bytes, files: Mapping[str, BinaryIO]) -> int:
+        assert self._remote is not None
+        step = manifest.step
+        name = _relative(self._run, self._run.checkpoint_manifest(step))
+        digest = FileDigest.read(io.BytesIO(content))
+        there = self._store.find(name)
+        if there is not None and there.matches(digest):
+            self._remember(manifest, there)
+            return 0
+        if there is not None:
+            # An earlier attempt went on from an older checkpoint and has now come to this step again.
+            if step not in self._inherited:
+                raise Conflict(
+                    f"{self._store.url}/{name}: another streamer wrote another checkpoint of step {step}; this one "
+                    "stops. Give each run a destination of its own"
+                )
+            self._store.delete(there)
+            self._remote.pop(step, None)
+        sent = 0
+        for file_name in sorted(files):  # data sorts before index
+            remote = RemoteObject(self._store, f"{_relative(self._run, self._run.checkpoints)}/{file_name}")
+            sent += remote.put(files[file_name], manifest.files[file_name])
+        remote = RemoteObject(self._store, name)
+        sent += remote.put(io.BytesIO(content), digest)
+        assert remote.current is not None
+        self._remember(manifest, remote.current)
+        log.info("copied the checkpoint of step %d (%.1f MB) to %s", step, sent / 1e6, self._store.url)
+        return sent
+
+    def _remember(self, manifest: CheckpointManifest, found: StoredObject) -> None:
+        assert self._remote is not None
+        self._remote[manifest.step] = found
+        self._manifests[manifest.step] = manifest
+        self._inherited.discard(manifest.step)
+
+    def _read_manifest(self, step: int) -> CheckpointManifest | None:
+        try:
+            return CheckpointManifest.parse(self._run.checkpoint_manifest(step).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None  # upload() says so
+
+    def _delete_orphans(self) -> None:
+        """Deletes files of steps without a manifest that an interrupted copy or deletion left behind."""
+        assert self._remote is not None
+        local = set(self._run.checkpoint_steps())
+        newest = max(self._remote, default=-1)
+        for each in list(self._store.list(_relative(self._run, self._run.checkpoints) + "/")):
+            step = _step(each.name)
+            if step is not None and step < newest and step not in self._remote and step not in local:
+                self._store.delete(each)
+
+    def _is_whole(self, manifest: CheckpointManifest) -> bool:
+        folder = _relative(self._run, self._run.checkpoints)
+        found = ((self._store.find(f"{folder}/{name}"), digest) for name, digest in manifest.files.items())
+        return all(each is not None and each.matches(digest) for each, digest in found)
+
+    def _delete_files(self, names: Iterable[str]) -> None:
+        for name in names:
+            found = self._store.find(f"{_relative(self._run, self._run.checkpoints)}/{name}")
+            if found is not None:
+                self._store.delete(found)
+
+
+def _relative(run: RunDirectory, path: Path) -> str:
+    return path.relative_to(run.path).as_posix()
+
+
+def _step(name: str) -> int | None:
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None

@@ -1,0 +1,66 @@
+"""Where the last whole record of a growing file ends. Pure functions over bytes.
+
+TFRecord's framing, from TensorFlow's ``core/lib/io/record_writer.h``: length (uint64, little-endian), masked
+CRC32C of the length, data, masked CRC32C of the data.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import google_crc32c
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+
+
+class Scan(NamedTuple):
+    """What a look at some bytes found.
+
+    ``whole`` bytes at the start are whole, valid records. ``needed`` is how many bytes, from the start of the first
+    record that is not whole, that record takes; 0 if that can't be said. ``problem`` says what is wrong with it;
+    None if it just is not complete yet.
+    """
+
+    whole: int
+    needed: int = 0
+    problem: str | None = None
+
+
+Scanner = Callable[[bytes], Scan]
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The checksum that stands in a TFRecord (``core/lib/hash/crc32c.h``)."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def scan_tfrecords(data: bytes) -> Scan:
+    """Checks length and data of each record that is complete."""
+    start = 0
+    while len(data) - start >= _HEADER.size:
+        length, checksum = _HEADER.unpack_from(data, start)
+        if masked_crc32c(data[start : start + 8]) != checksum:
+            zero = not any(data[start : start + _HEADER.size])
+            return Scan(start, 0, "a block of zeros" if zero else "no record: the checksum of the length is wrong")
+        end = start + _HEADER.size + length
+        if len(data) < end + _FOOTER.size:
+            return Scan(start, _HEADER.size + length + _FOOTER.size)
+        if masked_crc32c(data[start + _HEADER.size : end]) != _FOOTER.unpack_from(data, end)[0]:
+            return Scan(start, 0, f"a damaged record of {length} bytes: the checksum of its data is wrong")
+        start = end + _FOOTER.size
+    return Scan(start)
+
+
+def scan_lines(data: bytes) -> Scan:
+    """Whole lines, of a log or of JSON lines."""
+    return Scan(data.rfind(b"\n") + 1)
+
+
+def frame(data: bytes) -> bytes:
+    """``data`` as one TFRecord."""
+    length = struct.pack("<Q", len(data))
+    return length + _FOOTER.pack(masked_crc32c(length)) + data + _FOOTER.pack(masked_crc32c(data))

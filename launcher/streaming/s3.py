@@ -1,0 +1,219 @@
+"""S3 and what speaks its protocol, by obstore.
+
+S3 can't append. An object that grows is therefore a row of parts, ``NAME.part-00000`` and so on: the last one
+is rewritten until it holds about 1 MB, then it is sealed and the next begins. Parts of an event file are whole
+records, and TensorBoard reads them in order as event files of their own. ``list``, ``find`` and ``read`` show the
+row as the one object that it stands for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, BinaryIO
+
+import obstore
+from obstore import exceptions
+from obstore.store import S3Store as Bucket
+
+from launcher.streaming.stores import (
+    INTERNAL,
+    PIECE,
+    Changed,
+    ContentDiffers,
+    StoredObject,
+    StoreRefused,
+    StoreUnavailable,
+)
+from trainer.run_directory import FileDigest
+
+SEAL = 1 << 20
+"""Bytes at which the last part of a growing object is left alone."""
+
+ONE_REQUEST = 32 << 20
+"""Bytes up to which an object is written by one conditional request. Larger ones are sent in several parts, whose
+completion obstore can't make conditional: they are looked for just before."""
+
+_PART = re.compile(r"(.+)\.part-(\d{5,})")
+_CRC = "maskfleet-crc32c"
+
+_Parts = list[Any]
+"""Of one object: obstore's description of each."""
+
+
+class S3Store:
+    """Objects under ``s3://bucket/prefix``. Honours the AWS_* environment, web identity and instance metadata."""
+
+    def __init__(self, bucket: str, prefix: str):
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.on_retry: Callable[[Exception], None] = lambda error: None
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        try:
+            self._bucket = Bucket(
+                bucket,
+                prefix=prefix or None,
+                client_options={"allow_http": endpoint.startswith("http://"), "timeout": "120s"},
+                retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
+            )
+        except exceptions.BaseError as error:
+            raise StoreRefused(f"{self.url}: {_first_line(error)}") from None
+
+    def check(self) -> list[str]:
+        probes = f"{INTERNAL}probe-"
+        with self._translated(probes):
+            obstore.put(self._bucket, f"{probes}{uuid.uuid4().hex}", b"")
+            found = [probe for probe, _ in self._rows(probes)]  # with those of streamers that were killed meanwhile
+            obstore.delete(self._bucket, found)
+        return []
+
+    def find(self, name: str) -> StoredObject | None:
+        rows = [found for found in self._rows(name) if found[0] == name]
+        if not rows:
+            return None
+        return self._joined(*rows[0], crc32c=self._crc32c(rows[0][1][-1]["path"]))
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        for name, parts in self._rows(prefix):
+            if not name.startswith(INTERNAL):
+                yield self._joined(name, parts)
+
+    def read(self, found: StoredObject, start: int = 0) -> Iterator[bytes]:
+        for name, parts in self._rows(found.name):
+            if name != found.name:
+                continue
+            if self._joined(name, parts).version != found.version:
+                raise Changed(f"{self.url}/{name}: was replaced while it was read")
+            for part in parts:
+                yield from self._read_part(part, start)
+                start = max(0, start - part["size"])
+
+    def put(self, name: str, file: BinaryIO, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
+        if FileDigest.read(file) != digest:
+            raise ContentDiffers(f"{name}: holds other bytes than its digest says")
+        file.seek(0)
+        attributes = {_CRC: digest.crc32c}
+        if digest.size <= ONE_REQUEST:
+            written = self._write(name, file.read(), attributes, expected)
+        else:
+            found = self.find(name)
+            if (found and found.version) != (expected and expected.version):
+                raise Changed(f"{self.url}/{name}: is not in the version that was expected")
+            with self._translated(name):
+                written = obstore.put(
+                    self._bucket, name, file, attributes=attributes, chunk_size=PIECE, max_concurrency=2
+                )
+        return StoredObject(name, digest.size, digest.crc32c, str(written["e_tag"]), 0.0)
+
+    def append(self, name: str, content: bytes, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
+        number, tail = 0, None
+        if expected is not None:
+            number, size, tag = _parse_version(expected)
+            if size < SEAL:
+                tail = StoredObject(_part(name, number), size, None, tag, 0.0)
+                head = b"".join(self._read_part({"path": tail.name, "size": size, "e_tag": tag}, 0))
+                content = head + content
+            else:
+                number += 1
+        written = self._write(_part(name, number), content, {_CRC: digest.crc32c}, tail)
+        version = _version(number, len(content), written["e_tag"])
+        return StoredObject(name, digest.size, digest.crc32c, version, 0.0)
+
+    def tidy(self, name: str) -> None:
+        pass
+
+    def delete(self, found: StoredObject) -> None:
+        # S3 deletes without conditions, so that this one is checked just before.
+        for name, parts in self._rows(found.name):
+            if name == found.name:
+                if self._joined(name, parts).version != found.version:
+                    raise Changed(f"{self.url}/{name}: is not in the version that was expected")
+                with self._translated(name):
+                    obstore.delete(self._bucket, [part["path"] for part in parts])
+
+    def _write(
+        self, name: str, content: bytes, attributes: dict[Any, str], expected: StoredObject | None
+    ) -> obstore.PutResult:
+        mode: Any = "create" if expected is None else {"e_tag": expected.version}
+        with self._translated(name):
+            return obstore.put(self._bucket, name, content, attributes=attributes, mode=mode, use_multipart=False)
+
+    def _read_part(self, part: Any, start: int) -> Iterator[bytes]:
+        while start < part["size"]:
+            options: Any = {"range": (start, min(part["size"], start + PIECE)), "if_match": part["e_tag"]}
+            with self._translated(part["path"]):
+                piece = bytes(obstore.get(self._bucket, part["path"], options=options).bytes())
+            yield piece
+            start += len(piece)
+
+    def _crc32c(self, path: str) -> str | None:
+        with self._translated(path):
+            return obstore.get(self._bucket, path, options={"head": True}).attributes.get(_CRC)
+
+    def _rows(self, prefix: str) -> Iterator[tuple[str, _Parts]]:
+        """(name, its objects): one plain object, or all the parts of a growing one."""
+        folder, _, _ = prefix.rpartition("/")  # obstore lists whole folders
+        with self._translated(prefix):
+            pages = obstore.list(self._bucket, prefix=folder or None)
+            found = sorted(itertools.chain.from_iterable(pages), key=lambda meta: meta["path"])
+        for name, parts in itertools.groupby(found, key=lambda meta: _logical(meta["path"])):
+            if name.startswith(prefix):
+                yield name, list(parts)
+
+    def _joined(self, name: str, parts: _Parts, crc32c: str | None = None) -> StoredObject:
+        last = parts[-1]
+        number = _PART.fullmatch(last["path"])
+        version = _version(int(number[2]), last["size"], last["e_tag"]) if number else str(last["e_tag"])
+        size = sum(part["size"] for part in parts)
+        return StoredObject(name, size, crc32c, version, last["last_modified"].timestamp())
+
+    @contextmanager
+    def _translated(self, name: str) -> Iterator[None]:
+        place = f"{self.url}/{name}"
+        try:
+            yield
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            raise Changed(f"{place}: is not in the version that was expected") from None
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise StoreRefused(f"{self.url}: there is no such bucket; create it first") from None
+            raise Changed(f"{place}: was deleted meanwhile") from None
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise StoreRefused(f"{place}: access was denied: {_first_line(error)}") from None
+        except exceptions.BaseError as error:
+            text = str(error)
+            if "NoSuchBucket" in text:
+                raise StoreRefused(f"{self.url}: there is no such bucket; create it first") from None
+            if "169.254." in text:  # the instance metadata service is the last place to look for credentials
+                raise StoreRefused(
+                    f"{self.url}: no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                    "or use a service account with a role"
+                ) from None
+            self.on_retry(error)
+            raise StoreUnavailable(f"{place}: {_first_line(error)}") from None
+
+
+def _part(name: str, number: int) -> str:
+    return f"{name}.part-{number:05d}"
+
+
+def _logical(path: str) -> str:
+    match = _PART.fullmatch(path)
+    return match[1] if match else path
+
+
+def _version(number: int, size: int, tag: str | None) -> str:
+    return f"{number}/{size}/{tag}"
+
+
+def _parse_version(found: StoredObject) -> tuple[int, int, str]:
+    number, size, tag = found.version.split("/", 2)
+    return int(number), int(size), tag
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,135 @@
+"""Where a run is streamed to: one interface over Google Cloud Storage, S3 and a folder.
+
+Every write is conditional: it says which version of the object it expects, so that of two writers one
+loses instead of overwriting the other. A write that was applied but whose acknowledgement was lost looks
+the same as a lost race; :mod:`launcher.streaming.remote` tells the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import urlsplit
+
+from trainer.exit_codes import BadSettings, MaskfleetError
+from trainer.run_directory import FileDigest
+
+PIECE = 8 << 20
+"""Bytes that are held in memory of one file on its way, in either direction."""
+
+INTERNAL = ".maskfleet/"
+"""Names under this prefix are the streamer's own: probes and parts that are about to be joined."""
+
+
+class StoreUnavailable(MaskfleetError):
+    """The store can't be reached or is overloaded. Trying again later may help."""
+
+
+class StoreRefused(BadSettings):
+    """The store can be reached, and refuses: credentials, permissions, or no such bucket."""
+
+
+class Changed(MaskfleetError):
+    """The object is not in the version that the write expected; nothing was written."""
+
+
+class ContentDiffers(MaskfleetError):
+    """The file's bytes are not those that its digest announced; nothing was left in the store."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object. ``name`` is relative to the destination, ``size`` in bytes, ``updated`` in Unix seconds.
+
+    ``crc32c`` is in base64, as in :class:`FileDigest`; None where a listing does not tell it.
+    ``version`` is what a conditional write compares.
+    """
+
+    name: str
+    size: int
+    crc32c: str | None
+    version: str
+    updated: float
+
+    def matches(self, digest: FileDigest) -> bool:
+        return self.crc32c == digest.crc32c and self.size == digest.size
+
+
+class Store(Protocol):
+    """A destination. All methods may raise StoreUnavailable and StoreRefused."""
+
+    url: str
+    on_retry: Callable[[Exception], None]
+    """Called each time a request is tried again."""
+
+    def check(self) -> list[str]:
+        """Creates and deletes an object, so that bad credentials fail now; returns warnings, a sentence each."""
+
+    def find(self, name: str) -> StoredObject | None:
+        """The object with its crc32c, where the store knows it."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """All objects whose names begin with ``prefix``, in the order of their names."""
+
+    def read(self, found: StoredObject, start: int = 0) -> Iterator[bytes]:
+        """The bytes from ``start`` on, in pieces of at most 8 MiB.
+
+        Raises:
+            Changed: the object is no longer in that version.
+        """
+
+    def put(self, name: str, file: BinaryIO, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
+        """Creates the object (``expected`` None), or replaces that very version of it.
+
+        Raises:
+            Changed: the object exists, or is in another version.
+            ContentDiffers: the file does not hold what ``digest`` says.
+        """
+
+    def append(self, name: str, content: bytes, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
+        """Lengthens that very version of the object by ``content``; ``digest`` is that of the result.
+
+        Raises:
+            Changed: the object exists though ``expected`` is None, or is in another version.
+        """
+
+    def tidy(self, name: str) -> None:
+        """Deletes what an interrupted :meth:`append` to ``name`` left behind."""
+
+    def delete(self, found: StoredObject) -> None:
+        """Deletes that very version; one that is gone already is as good.
+
+        Raises:
+            Changed: the object is in another version.
+        """
+
+
+def open_store(destination: str) -> Store:
+    """The store of ``gs://BUCKET/PREFIX``, ``s3://BUCKET/PREFIX`` or a folder's path. Sends no request.
+
+    Raises:
+        BadSettings: the destination can't be understood.
+        StoreRefused: there are no credentials.
+    """
+    parts = urlsplit(destination)
+    if parts.scheme in ("gs", "s3"):
+        prefix = parts.path.strip("/")
+        if not parts.netloc or parts.query or parts.fragment or "//" in prefix:
+            raise BadSettings(f"{destination}: expected {parts.scheme}://BUCKET/PREFIX")
+        if parts.scheme == "gs":
+            from launcher.streaming.gcs import GcsStore
+
+            return GcsStore(parts.netloc, prefix)
+        from launcher.streaming.s3 import S3Store
+
+        return S3Store(parts.netloc, prefix)
+    if parts.scheme == "file" or "://" not in destination:
+        from launcher.streaming.folder import FolderStore
+
+        path = parts.path if parts.scheme == "file" else destination
+        if not path:
+            raise BadSettings("the destination is empty: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder")
+        return FolderStore(Path(path))
+    raise BadSettings(f"{destination}: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder's path")

@@ -1,0 +1,186 @@
+"""From a TrainingJob to a running Job: creates what it needs in an order in which nothing is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from launcher import reasons
+from launcher.job import TrainingJob
+from launcher.job_status import CANCELLED_ANNOTATION
+from launcher.kubernetes_api import ApiError, Cluster, Object
+from launcher.manifests import JOB_ANNOTATION, manifests, with_owner
+from trainer.exit_codes import BadInput, MaskfleetError, NotFound
+
+_GARBAGE_SECONDS = 60.0  # for the objects of a deleted job of the same name to go
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What ``submit`` did: ``new`` is False where the same job was there already; ``notes`` are for the user."""
+
+    name: str
+    namespace: str
+    new: bool
+    notes: tuple[str, ...]
+
+
+def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = False) -> Submission:
+    """Creates the job's objects and releases it. The same job again finishes what was interrupted.
+
+    With ``dry_run`` the server checks and changes nothing.
+
+    Raises:
+        BadInput: a different job has this name.
+        ApiError: the server refuses an object; those made before are deleted again.
+    """
+    cluster = cluster or Cluster.connect()
+    first, *others = manifests(job)
+    if dry_run:
+        for manifest in (first, *others):
+            cluster.create(manifest, dry_run=True)
+        return Submission(job.name, cluster.namespace, True, _notes(job))
+    new = True
+    try:
+        made = cluster.create(first)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        made, new = cluster.get("Job", job.name), False
+        _check_same(job, made)
+        if not made["spec"].get("suspend"):
+            return Submission(job.name, cluster.namespace, False, _notes(job))
+    try:
+        for manifest in others:
+            _create_owned(cluster, with_owner(manifest, made))
+        if job.uses_host_paths:
+            _check_pod_is_allowed(cluster, first)
+    except MaskfleetError:
+        if new:
+            cluster.delete("Job", job.name)
+        raise
+    if not job.queue:
+        cluster.patch("Job", job.name, {"spec": {"suspend": False}})
+    return Submission(job.name, cluster.namespace, new, _notes(job))
+
+
+def get_job(cluster: Cluster, name: str) -> Object:
+    """The Kubernetes Job.
+
+    Raises:
+        NotFound: there is none, or it is not the launcher's.
+    """
+    try:
+        job = cluster.get("Job", name)
+    except NotFound:
+        raise NotFound(f"there is no job {name} in namespace {cluster.namespace}; 'launcher list' shows them") from None
+    if job["metadata"].get("labels", {}).get("app.kubernetes.io/name") != "maskfleet":
+        raise NotFound(f"job {name} in namespace {cluster.namespace} is not a training job")
+    return job
+
+
+def asked_job(job: Object) -> TrainingJob:
+    """What the user asked for, as it is kept on the Kubernetes Job.
+
+    Raises:
+        BadInput: it was made by hand, or by a launcher whose settings this one does not know.
+    """
+    text = (job["metadata"].get("annotations") or {}).get(JOB_ANNOTATION)
+    name = job["metadata"]["name"]
+    if text is None:
+        raise BadInput(f"job {name} was not made by the launcher: its annotation {JOB_ANNOTATION} is missing")
+    try:
+        return TrainingJob.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise BadInput(f"job {name} was made by another version of the launcher: {place}: {problem['msg']}") from None
+
+
+def _notes(job: TrainingJob) -> tuple[str, ...]:
+    if job.output is None:
+        return (
+            "without --output the run lives in its chief's pod: it survives a crash of any process, but a lost chief "
+            "pod starts it over, and nothing remains when the job is deleted",
+        )
+    source = job.output_source
+    if source and source.kind == "host" and job.workers > 1:
+        return ("--output host: is a folder of whichever node the chief runs on; a chief on another node starts over",)
+    return ()
+
+
+def _check_same(asked: TrainingJob, made: Object) -> None:
+    """Raises BadInput unless ``made`` was made for the same job and may go on."""
+    name = asked.name
+    if made["metadata"].get("deletionTimestamp"):
+        raise BadInput(f"job {name} is being deleted: wait until 'launcher status {name}' does not find it any more")
+    before = asked_job(made).dump()
+    now = asked.dump()
+    flat_before, flat_now = ({**d, **d["training"]} for d in (before, now))
+    different = [key for key in {**flat_before, **flat_now} if flat_before.get(key) != flat_now.get(key)]
+    different = [key for key in different if key != "training"]
+    if different:
+        key = different[0]
+        flag = "--" + key.replace("_", "-")
+        raise BadInput(
+            f"--name {name}: a job of this name exists with {flag} {flat_before.get(key)}, not {flat_now.get(key)}: "
+            f"choose another name, or delete it first with 'launcher delete {name}'"
+        )
+    if has_ended(made):
+        raise BadInput(f"--name {name}: this job has ended: 'launcher resume {name}' goes on with it")
+    if CANCELLED_ANNOTATION in made["metadata"]["annotations"]:
+        raise BadInput(f"--name {name}: this job is cancelled: 'launcher resume {name}' goes on with it")
+
+
+def _create_owned(cluster: Cluster, manifest: Object) -> None:
+    """Creates an object of the job, or finds that it is there already."""
+    uid = manifest["metadata"]["ownerReferences"][0]["uid"]
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    deadline = time.monotonic() + _GARBAGE_SECONDS
+    while True:
+        try:
+            cluster.create(manifest)
+            return
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        with contextlib.suppress(NotFound):  # gone since: create it
+            owners = cluster.get(kind, name)["metadata"].get("ownerReferences", [])
+            if any(owner["uid"] == uid for owner in owners):
+                return
+            # The garbage collector has not yet come to the objects of a deleted job of this name.
+            if not any(owner["name"] == name for owner in owners) or time.monotonic() > deadline:
+                raise BadInput(f"--name {name}: there is a {kind} of this name which is not the job's: choose another")
+            time.sleep(0.3)
+
+
+def is_suspended(job: Object) -> bool:
+    """Whether no worker of it runs: it waits for a queue, or was cancelled."""
+    return bool(job["spec"].get("suspend"))
+
+
+def _check_pod_is_allowed(cluster: Cluster, job: Object) -> None:
+    """Has the server admit a worker's pod without making it: a Job itself is never refused for its pods."""
+    name = job["metadata"]["name"]
+    template = job["spec"]["template"]
+    annotations = {reasons.INDEX_ANNOTATION: "0"}
+    metadata = {**template["metadata"], "name": f"{name}-check", "annotations": annotations}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    try:
+        cluster.create(pod, dry_run=True)
+    except ApiError as error:
+        if error.status == 403 and "PodSecurity" in str(error):
+            raise BadInput(
+                f"--name {name}: {reasons.refused_creation(str(error))}; bring the files in by pvc:CLAIM/PATH or a "
+                "bucket instead of host:"
+            ) from None
+        # A quota that is used up now may have room later; the Job waits for it.
+
+
+def has_ended(job: Object) -> bool:
+    """Whether it is complete or has failed."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)

@@ -1,0 +1,36 @@
+"""``python -m tests.benchmarks [NAME …]``: one table of ratios, each measured in turns within one run.
+
+The machine may be noisy: what counts is the ratio of medians, never a time by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+BENCHMARKS = ("training_speed", "recovery", "pod_recovery", "scaling", "memory", "streaming")
+"""Modules beside this one; each has ``rows() -> Iterable[Row]``."""
+
+
+def main(names: list[str]) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        sys.exit(f"error: no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    table = Table(title=f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} CPUs")
+    for column in ("benchmark", "value", "unit", "note"):
+        table.add_column(column, overflow="fold")
+    for name in names or BENCHMARKS:
+        for row in importlib.import_module(f"tests.benchmarks.{name}").rows():
+            table.add_row(row.name, f"{row.value:.3g}", row.unit, row.note)
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,183 @@
+"""The project's own image trains on the cluster, and ends with the bits of a local run whatever happens to its pods."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from launcher import operations, submission
+from launcher.description import describe
+from launcher.job import TrainingJob
+from launcher.kubernetes_api import Cluster
+from launcher.logs import LogRequest, logs
+from launcher.tensorboard import in_cluster
+from tests.cluster.conftest import Kit, until
+from tests.local.harness import SETTINGS, LocalRun, inspect
+from tests.shared import shared
+from trainer.run_directory import RunDirectory
+
+pytestmark = pytest.mark.long
+
+SIZE = ["--cpu", "900m", "--memory", "2500Mi", "--grace", "40"]
+DISTURBED_SECONDS = 90
+"""How long the disturbed run trains, about, so that it is still at it when the last fault comes."""
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A folder of the node, which is this machine, that the streamer's user may write."""
+    folder = tmp_path / "output"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+def job(image: str, *flags: str, training: tuple[str, ...] = SETTINGS) -> TrainingJob:
+    given = ["--name", "job", "--image", image, *SIZE, *flags]
+    return TrainingJob.from_sources(None, TrainingJob.parse_flags(given), training)
+
+
+def test_two_workers_end_with_the_weights_of_a_local_run(
+    open_cluster: Cluster, trainer_image: str, output: Path, tmp_path: Path, kit: Kit
+) -> None:
+    pets, weights = shared("data", "oxford_iiit_pet"), shared("data", "weights")
+    (file,) = weights.glob("*.h5")
+    settings = ("--image-size=64", "--epochs=2", "--batch-per-replica=8", "--threads=1", "--unfreeze-from=none")
+    asked = job(
+        trainer_image, "--workers", "2", "--data", f"host:{pets}", "--mount", f"host:{weights}=/weights", "--output",
+        f"host:{output}", training=(*settings, f"--encoder-weights=/weights/{file.name}"),
+    )  # fmt: skip
+    submission.submit(asked, open_cluster)
+    end = operations.wait("job", open_cluster, timeout=1500)
+    assert end.phase == "Succeeded", end
+    assert end.details["epoch"] == 2
+    assert end.progress is not None
+    assert end.progress.startswith("epoch 2 of 2, step ")
+    assert open_cluster.get("Job", "job")["metadata"]["labels"]["maskfleet/epoch"] == "2-of-2"
+    assert any("2 worker(s), 2 replica(s)" in line.text for line in logs("job", open_cluster, LogRequest()))
+    happened = [event["reason"] for event in describe("job", open_cluster)["events"]]
+    assert {"TrainingStarted", "CheckpointSaved", "TrainingEnded"} <= set(happened)
+
+    made = open_cluster.get("Job", "job")
+    with in_cluster(asked, made, open_cluster) as pod, closing(open_cluster.connect_to_pod(pod, 6006)) as board:
+        board.sendall(b"GET /data/runs HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: board.recv(1 << 16), b""))
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1]) == ["train", "validation"]
+
+    local = tmp_path / "local"
+    arguments = (f"--data=folder:{pets}", f"--encoder-weights={file}")
+    with LocalRun(local, f"--run-dir={local}", "--workers=2", "--", *settings, *arguments) as run:
+        assert run.process.wait(1500) == 0, run.output.read_text()
+    assert inspect(RunDirectory(output / "job"))["sha256"] == inspect(RunDirectory(local))["sha256"]
+
+
+def test_four_workers_train_on_one_node_in_a_restricted_namespace(cluster: Cluster, trainer_image: str) -> None:
+    asked = job(trainer_image, "--workers", "4", "--cpu", "400m", "--memory", "1500Mi")
+    submission.submit(asked, cluster)
+    until("job", cluster, lambda now: now.details.get("step", 0) > 0, seconds=900)
+    assert {worker.phase for worker in operations.status("job", cluster).workers} == {"Running"}
+    operations.cancel("job", cluster)
+
+
+@dataclass
+class Disturbed:
+    """A running job, and what may happen to it."""
+
+    cluster: Cluster
+    kit: Kit
+
+    def pod(self, worker: int) -> str:
+        now = until("job", self.cluster, lambda now: now.workers[worker].phase == "Running", seconds=300)
+        return f"{self.cluster.namespace}/{now.workers[worker].pod}"
+
+    def step(self) -> int:
+        return int(operations.status("job", self.cluster.patient(60)).details.get("step", 0))
+
+    def delete(self, worker: int) -> None:
+        self.cluster.delete("Pod", self.pod(worker).split("/")[1])
+
+    def kill(self, worker: int) -> None:
+        self.kit("fault", "kill", self.pod(worker), "trainer")
+
+    def freeze(self, worker: int) -> None:
+        self.kit("fault", "freeze", self.pod(worker), "trainer")
+
+    def drain(self) -> None:
+        self.kit("fault", "drain-node", "--grace-period=40")
+        until("job", self.cluster, lambda now: now.phase in ("Restarting", "Pending"), seconds=120)
+        self.kit("fault", "uncordon")
+
+    def stop_api(self) -> None:
+        self.kit("fault", "api-down")
+        time.sleep(30)
+        self.kit("fault", "api-up")
+
+
+FAULTS: dict[str, tuple[Callable[[Disturbed], None], bool]] = {
+    "a worker's pod deleted": (lambda job: job.delete(1), True),
+    "the chief's pod deleted": (lambda job: job.delete(0), True),
+    "a worker's container killed": (lambda job: job.kill(1), True),
+    "a worker's container frozen": (lambda job: job.freeze(1), True),
+    "API server away for 30 s": (Disturbed.stop_api, False),
+    "node drained": (Disturbed.drain, True),
+}
+"""Each with whether it costs a restart."""
+
+
+@pytest.fixture
+def epochs(tmp_path: Path) -> int:
+    """As many as take DISTURBED_SECONDS of training on this machine now, by a run of one."""
+    path = tmp_path / "measured"
+    with LocalRun.start(path) as run:
+        assert run.wait() == 0, run.output.read_text()
+    (line,) = run.directory.metrics.read_text().splitlines()
+    return min(60, max(2, round(DISTURBED_SECONDS / json.loads(line)["training_seconds"])))
+
+
+@pytest.fixture
+def whole_again(kit: Kit) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        kit("fault", "api-up")
+        kit("fault", "uncordon")
+
+
+@pytest.mark.timeout(3000)
+def test_whatever_happens_to_its_pods_a_run_ends_with_the_undisturbed_bits(
+    open_cluster: Cluster, trainer_image: str, output: Path, tmp_path: Path, epochs: int, kit: Kit, whole_again: None
+) -> None:
+    training = (*SETTINGS, f"--epochs={epochs}", "--checkpoint-steps=20")
+    asked = job(trainer_image, "--workers", "2", "--output", f"host:{output}", training=training)
+    submission.submit(asked, open_cluster)
+    disturbed = Disturbed(open_cluster, kit)
+    until("job", open_cluster, lambda now: now.details.get("step", 0) > 10, seconds=900)
+    for name, (fault, restarts) in FAULTS.items():
+        before, at = disturbed.step(), time.monotonic()
+        fault(disturbed)
+        done = time.monotonic()
+        if restarts:
+            until("job", open_cluster, lambda now: now.phase not in ("Running", "Succeeded"), seconds=120)
+        noticed = time.monotonic()
+        until("job", open_cluster, lambda now: now.phase in ("Running", "Succeeded"), seconds=600)
+        until("job", open_cluster, lambda now, step=before: now.details.get("step", 0) > step, seconds=600)  # type: ignore[misc]
+        new = time.monotonic()
+        print(
+            f"{name}: caused in {done - at:.0f} s, seen after {noticed - done:.0f} s, new step {new - done:.0f} s later"
+        )
+    end = operations.wait("job", open_cluster, timeout=1500)
+    assert end.phase == "Succeeded", end
+    told = [event for event in describe("job", open_cluster)["events"] if event["reason"] == "TrainingRestarted"]
+    assert len(told) >= 2
+    assert all("worker" in event["message"] for event in told), told
+
+    local = tmp_path / "local"
+    with LocalRun(local, f"--run-dir={local}", "--workers=2", "--", *training) as run:
+        assert run.process.wait(1500) == 0, run.output.read_text()
+    assert inspect(RunDirectory(output / "job"))["sha256"] == inspect(RunDirectory(local))["sha256"]

@@ -1,0 +1,190 @@
+"""submit, status, list, logs, wait, cancel, resume and delete on a real API server with real pods."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from launcher import operations, submission
+from launcher.job import TrainingJob
+from launcher.kubernetes_api import ApiError, Cluster
+from launcher.logs import LogRequest, logs
+from launcher.manifests import manifests
+from launcher.operations import TimedOut, instance
+from tests.cluster.conftest import Scripted, until
+from trainer.exit_codes import BadInput, MaskfleetError, NotFound
+
+FOREVER = "time.sleep(3600)"
+
+
+class Counting(Cluster):
+    """Counts the requests, and gives up before one if told so."""
+
+    sent = 0
+    allowed = 1 << 30
+
+    def _send(self, *arguments, **keywords):  # type: ignore[no-untyped-def]
+        if self.sent >= self.allowed:
+            raise KeyboardInterrupt
+        self.sent += 1
+        return super()._send(*arguments, **keywords)
+
+
+def test_a_job_of_two_workers_runs_to_its_end(cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted("print('hello from', worker)", workers=2), cluster)
+    end = operations.wait("job", cluster, timeout=120)
+    assert (end.phase, end.exit_code) == ("Succeeded", 0)
+    assert [worker.phase for worker in end.workers] == ["Succeeded"] * 2
+    printed = list(logs("job", cluster, LogRequest()))
+    assert {(line.worker, line.text) for line in printed} == {(0, "hello from 0"), (1, "hello from 1")}
+    assert [job.name for job in operations.list_jobs(cluster)] == ["job"]
+
+
+@pytest.mark.parametrize("workers", [4, 400])
+def test_submit_takes_eight_requests_whatever_the_number_of_workers(workers: int, cluster: Cluster) -> None:
+    counting = Counting.connect(cluster.namespace)
+    # More than any node has, so that nothing starts.
+    submission.submit(TrainingJob(name="job", workers=workers, cpu="10k"), counting)
+    assert counting.sent == 8
+
+
+@pytest.mark.parametrize("requests", range(8))
+def test_an_interrupted_submit_is_finished_by_the_next(requests: int, cluster: Cluster) -> None:
+    job = TrainingJob(name="job", cpu="10k")
+    interrupted = Counting.connect(cluster.namespace)
+    interrupted.allowed = requests
+    with pytest.raises(KeyboardInterrupt):
+        submission.submit(job, interrupted)
+    submission.submit(job, cluster)
+    made = cluster.get("Job", "job")
+    assert made["spec"]["suspend"] is False
+    for manifest in manifests(job)[1:]:
+        owners = cluster.get(manifest["kind"], "job")["metadata"]["ownerReferences"]
+        assert [owner["uid"] for owner in owners] == [made["metadata"]["uid"]]
+    assert submission.submit(job, cluster).new is False
+
+
+def test_another_job_of_the_same_name_is_refused_with_the_difference(cluster: Cluster) -> None:
+    submission.submit(TrainingJob(name="job", cpu="10k"), cluster)
+    with pytest.raises(BadInput, match="--name job: a job of this name exists with --workers 1, not 2"):
+        submission.submit(TrainingJob(name="job", cpu="10k", workers=2), cluster)
+
+
+def test_a_refused_submit_leaves_nothing_behind(cluster: Cluster) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"services": "0"}},
+    }
+    cluster.create(quota)
+    with pytest.raises(ApiError, match="exceeded quota"):
+        until_refused(cluster)
+    for kind in ("Job", "ConfigMap", "Role", "RoleBinding", "Pod"):
+        await_none(cluster, kind)
+
+
+def until_refused(cluster: Cluster) -> None:
+    """Submits until the quota is in force, which takes the API server a moment."""
+    for _ in range(20):
+        submission.submit(TrainingJob(name="job", cpu="10k"), cluster)
+        operations.delete("job", cluster)
+
+
+def await_none(cluster: Cluster, kind: str) -> None:
+    for _ in range(100):
+        if not cluster.list(kind, labels="app.kubernetes.io/name=maskfleet"):
+            return
+    raise AssertionError(f"{kind} left behind")
+
+
+def test_delete_leaves_nothing_behind(cluster: Cluster, scripted: Scripted) -> None:
+    job = scripted(FOREVER)
+    submission.submit(job, cluster)
+    until("job", cluster, lambda now: now.workers[0].phase == "Running")
+    operations.delete("job", cluster)
+    for manifest in manifests(job):
+        await_none(cluster, manifest["kind"])
+    assert not cluster.list("Pod", labels=instance("job"))
+    with pytest.raises(NotFound, match="there is no job job"):
+        operations.status("job", cluster)
+
+
+def test_a_deleted_name_can_be_used_again_at_once(cluster: Cluster) -> None:
+    for workers in (1, 2, 3):
+        submission.submit(TrainingJob(name="job", cpu="10k", workers=workers), cluster)
+        operations.delete("job", cluster)
+
+
+def test_cancel_keeps_the_job_and_resume_goes_on(cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted(FOREVER), cluster)
+    until("job", cluster, lambda now: now.workers[0].phase == "Running")
+    operations.cancel("job", cluster)
+    cancelled = until("job", cluster, lambda now: now.phase == "Cancelled")
+    assert "launcher resume job" in cancelled.reason
+    operations.resume("job", cluster)
+    until("job", cluster, lambda now: now.workers[0].phase == "Running")
+    with pytest.raises(BadInput, match="has not ended: there is nothing to resume"):
+        operations.resume("job", cluster)
+
+
+def test_an_ended_job_is_started_again_with_other_settings(cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted("sys.exit(2)"), cluster)
+    assert operations.wait("job", cluster, timeout=60).phase == "Failed"
+    operations.resume("job", cluster, training=["--epochs", "40"])
+    assert submission.asked_job(cluster.get("Job", "job")).training.epochs == 40
+
+
+def test_wait_gives_up_in_time_with_its_own_exit_code(cluster: Cluster) -> None:
+    submission.submit(TrainingJob(name="job", cpu="10k"), cluster)
+    with pytest.raises(TimedOut, match="job job has not ended after 2 s; it is Pending: no node can take it") as error:
+        operations.wait("job", cluster, timeout=2)
+    assert error.value.exit_code == 124
+
+
+def test_the_server_checks_a_dry_run_and_keeps_nothing(cluster: Cluster) -> None:
+    submission.submit(TrainingJob(name="job", workers=3, output="pvc:claim/runs"), cluster, dry_run=True)
+    assert operations.list_jobs(cluster) == []
+
+
+def test_the_command_line_tells_all_this_too(cluster: Cluster, scripted: Scripted) -> None:
+    def launcher(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "launcher.cli", arguments[0], "-n", cluster.namespace, *arguments[1:]]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    image = scripted("").image
+    submitted = launcher("submit", "--name", "job", "--image", image, "--cpu", "50m", "--memory", "256Mi", "--workers",
+                         "2", "--env", "SCRIPT=print('done', worker)", "--wait", "--", "--epochs", "3")  # fmt: skip
+    assert submitted.returncode == 0, submitted.stderr
+    assert "without --output the run lives in its chief's pod" in submitted.stderr
+    assert json.loads(launcher("status", "job", "-o", "json").stdout)["phase"] == "Succeeded"
+    assert "worker-1 | done 1" in launcher("logs", "job").stdout
+    assert launcher("logs", "-f", "job", "--worker", "0").stdout == "worker-0 | done 0\n"
+    assert launcher("wait", "job").returncode == 0
+    assert "job" in launcher("list").stdout
+    assert "Completed" in launcher("describe", "job").stdout
+    deleted = launcher("delete", "job", "--yes")
+    assert (deleted.returncode, deleted.stdout) == (0, "job job is deleted\n")
+    missing = launcher("status", "job")
+    assert missing.returncode == 3
+    assert (
+        missing.stderr == f"error: there is no job job in namespace {cluster.namespace}; 'launcher list' shows them\n"
+    )
+
+
+def test_an_api_server_that_is_not_there_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    config = tmp_path / "config"
+    config.write_text(json.dumps({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [],
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
+    }))  # fmt: skip
+    lost = Cluster.connect(kubeconfig=config)
+    lost.patience = 0.5
+    with pytest.raises(
+        MaskfleetError, match=r"API server at http://127\.0\.0\.1:9 does not answer: Connection refused"
+    ):
+        operations.list_jobs(lost)

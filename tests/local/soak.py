@@ -1,0 +1,57 @@
+"""``python -m tests.local.soak --kills 100``: kills a run's processes at random, and compares the bits at the end."""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from tests.local.harness import LocalRun, inspect, leftovers
+
+SETTINGS = ("--epochs=3", "--max-restarts=1000000")
+LONGEST_PAUSE = 12.0
+"""Seconds between two kills at most: some come while the processes start, some while they train."""
+
+
+def soak(folder: Path, kills: int, seed: int) -> list[str]:
+    """Runs twice, once with ``kills`` random SIGKILLs; returns what went wrong."""
+    chance = random.Random(seed)
+    with LocalRun.start(folder / "undisturbed", *SETTINGS) as undisturbed:
+        if undisturbed.wait() != 0:
+            return [undisturbed.output.read_text()]
+    done = 0
+    with LocalRun.start(folder / "soaked", *SETTINGS) as run:
+        run.wait_for_step(1)
+        while done < kills and run.process.is_running():
+            time.sleep(chance.uniform(0, LONGEST_PAUSE))
+            victims = [process for process in run.descendants() if process.is_running()]
+            if victims:
+                chance.choice(victims).kill()
+                done += 1
+        if run.wait() != 0:
+            return [run.output.read_text()]
+    problems = []
+    if done < kills:
+        problems.append(f"the run was over after {done} of {kills} kills")
+    if inspect(run.directory)["sha256"] != inspect(undisturbed.directory)["sha256"]:
+        problems.append("the final state differs from that of the undisturbed run")
+    return problems + leftovers(run.directory)
+
+
+@click.command()
+@click.option("--kills", default=20, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(kills: int, seed: int) -> None:
+    """Soak a run of two workers in random kills."""
+    with tempfile.TemporaryDirectory() as folder:
+        problems = soak(Path(folder), kills, seed)
+    click.echo("\n".join(problems) or f"{kills} kills: the same bits, nothing left over")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Whatever is killed, frozen or damaged, the run ends by itself with the bits of the undisturbed run."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.local.harness import LocalRun, inspect, leftovers, until
+
+
+def kill_chief(run: LocalRun) -> None:
+    run.training_process(0).kill()
+
+
+def kill_worker(run: LocalRun) -> None:
+    run.training_process(1).kill()
+
+
+def kill_both(run: LocalRun) -> None:
+    for process in (run.training_process(0), run.training_process(1)):
+        process.kill()
+
+
+def kill_supervisor_of_chief(run: LocalRun) -> None:
+    run.supervisor(0).kill()
+
+
+def kill_supervisor_of_worker(run: LocalRun) -> None:
+    run.supervisor(1).kill()
+
+
+def freeze_worker(run: LocalRun) -> None:
+    run.training_process(1).suspend()
+
+
+def kill_during_a_checkpoint(run: LocalRun) -> None:
+    writing = run.directory.checkpoints / ".writing"
+    until(writing.exists, "a checkpoint that is being written")
+    run.training_process(0).kill()
+
+
+FAULTS = [
+    kill_chief,
+    kill_worker,
+    kill_both,
+    kill_supervisor_of_chief,
+    kill_supervisor_of_worker,
+    freeze_worker,
+    kill_during_a_checkpoint,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_run_survives(fault: Callable[[LocalRun], None], tmp_path: Path, undisturbed_state: str):
+    with LocalRun.start(tmp_path / "run") as run:
+        run.wait_for_step(7)
+        fault(run)
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == undisturbed_state
+    assert leftovers(run.directory) == []
+    assert "Traceback" not in run.output.read_text()
+
+
+def truncate(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path, undisturbed_state: str):
+    """SIGKILL of everything; then the newest checkpoints are truncated, flipped and missing."""
+    path = tmp_path / "run"
+    with LocalRun.start(path, "--keep=5") as run:
+        run.wait_for_step(21)
+        run.process.kill()
+        until(lambda: not leftovers(run.directory) or not any("trainer" in left for left in leftovers(run.directory)),
+              "the workers to die with the launcher")  # fmt: skip
+    steps = run.directory.checkpoint_steps()
+    assert len(steps) >= 4
+    truncate(next(run.directory.checkpoints.glob(f"step-{steps[0]:08d}.data*")))
+    flip_a_byte(next(run.directory.checkpoints.glob(f"step-{steps[1]:08d}.data*")))
+    (run.directory.checkpoints / f"step-{steps[2]:08d}.index").unlink()
+    with LocalRun.resume(path) as run:
+        assert run.wait() == 0, run.output.read_text()
+    output = run.output.read_text()
+    assert f"checkpoint of step {steps[0]} is not used" in output
+    assert f"step-{steps[2]:08d}.index is missing" in output
+    assert f"goes on from step {steps[3]} of 40" in output
+    assert inspect(run.directory)["sha256"] == undisturbed_state
+
+
+def test_a_terminated_worker_saves_with_all_others(tmp_path: Path, undisturbed_state: str):
+    """SIGTERM to one worker, as an eviction does: all save at the same step and leave, and a resume goes on."""
+    path = tmp_path / "run"
+    with LocalRun.start(path) as run:
+        run.wait_for_step(7)
+        started = time.monotonic()
+        run.supervisor(1).terminate()
+        assert run.wait() == 143, run.output.read_text()
+        assert time.monotonic() - started < 30
+    assert inspect(run.directory)["step"] == run.step()
+    with LocalRun.resume(path) as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == undisturbed_state
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, undisturbed_state: str):
+    path = tmp_path / "run"
+    with LocalRun.start(path) as run:
+        run.wait_for_step(3)
+        assert run.interrupt() == 130
+    assert f"go on with: launcher run --resume {path}" in run.output.read_text()
+    assert leftovers(run.directory) == []
+    with LocalRun.resume(path) as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == undisturbed_state
+
+
+def test_a_stopped_launcher_leaves_no_process(tmp_path: Path):
+    """SIGKILL of the launcher alone: the kernel ends its workers."""
+    with LocalRun.start(tmp_path / "run") as run:
+        children = [run.training_process(0), run.training_process(1), run.supervisor(0), run.supervisor(1)]
+        run.process.send_signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []

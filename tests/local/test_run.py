@@ -1,0 +1,180 @@
+"""``launcher run``: what it leaves behind, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer
+from trainer.run_directory import RunDirectory, write_json
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A complete run of one process."""
+    with LocalRun.start(tmp_path_factory.mktemp("done") / "run", workers=1) as run:
+        assert run.wait() == 0, run.output.read_text()
+    return run.directory
+
+
+def test_it_leaves_a_run_directory(done: RunDirectory):
+    names = {str(path.relative_to(done.path)) for path in done.path.rglob("*") if path.is_file()}
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "report.html",
+        "progress.json",
+        "events.jsonl",
+        "logs/worker-0.log",
+        "pictures/curves.png",
+        "pictures/confusion.png",
+        "pictures/predictions-epoch-001.png",
+        "export/unet.keras",
+        "export/unet.h5",
+        "export/saved_model/saved_model.pb",
+        "checkpoints/manifests/step-00000040.json",
+    } <= names
+    assert leftovers(done) == []
+
+
+def test_its_numbers_agree(done: RunDirectory):
+    line = json.loads(done.metrics.read_text())
+    progress = json.loads(done.progress.read_text())
+    assert (line["epoch"], line["step"]) == (1, 40)
+    assert progress["state"] == "done"
+    assert progress["miou"] == line["miou"] == inspect(done)["miou"]
+    assert set(line["iou"]) == {"object", "background", "border"}
+    assert sorted(losses(done)) == list(range(1, 41))
+    assert inspect(done)["parameters"] == 6_504_227
+
+
+def test_evaluate_repeats_the_last_validation(done: RunDirectory):
+    line = json.loads(done.metrics.read_text())
+    for place in (done.path, done.export / "unet.keras"):
+        result = trainer("evaluate", str(place), "--data", "synthetic", "-o", "json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["miou"] == pytest.approx(line["miou"], abs=1e-4)
+
+
+def test_predict_writes_masks_at_the_image_s_own_size(done: RunDirectory, tmp_path: Path):
+    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(tmp_path / "a.png")
+    result = trainer("predict", str(done.path), str(tmp_path / "a.png"), "--out", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "out" / "a.png") as mask:
+        assert mask.size == (70, 50)
+        assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(done: RunDirectory, tmp_path: Path):
+    step = random.randrange(1, 35)
+    path = tmp_path / "run"
+    with LocalRun.start(path, workers=1) as run:
+        run.wait_for_step(step)
+        run.process.kill()
+    with LocalRun.resume(path, workers=1) as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == inspect(done)["sha256"], f"killed at step {step}"
+    assert len(run.directory.metrics.read_text().splitlines()) == 1
+    assert losses(run.directory) == losses(done)
+
+
+def test_a_run_s_config_repeats_it(done: RunDirectory, tmp_path: Path):
+    config = json.loads(done.config.read_text())
+    assert config["resolved"]["global_batch"] == 6
+    assert config["versions"]["tensorflow"]
+    with LocalRun(tmp_path / "run", f"--run-dir={tmp_path / 'run'}", f"--config={done.config}") as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == inspect(done)["sha256"]
+
+
+def test_a_complete_run_can_be_prolonged_and_not_repeated(done: RunDirectory):
+    result = launcher("run", "--resume", str(done.path))
+    assert result.returncode == 2
+    assert "the run is complete (1 epochs); train on with '-- --epochs N'" in result.stdout
+
+
+def refused(tmp_path: Path, *arguments: str) -> str:
+    result = launcher("run", "--run-dir", str(tmp_path / "run"), "--", *SETTINGS, *arguments)
+    assert result.returncode == 2, result.stdout
+    assert "Traceback" not in result.stdout
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    errors: list[str] = [line for line in result.stdout.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stdout
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoch=3"], "--epoch: there is no such setting; did you mean --epochs?"),
+        (["--global-batch=500"], "global batch of 500 is larger than the data's 240 training examples"),
+        (["--data=folder:/nowhere"], "/nowhere"),
+        (["--encoder-weights=/nowhere.h5"], "/nowhere.h5"),
+        (["--data=nonsense"], "nonsense"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str):
+    assert message in refused(tmp_path, *arguments)
+
+
+def test_a_directory_that_holds_a_run_is_refused(done: RunDirectory):
+    result = launcher("run", "--run-dir", str(done.path))
+    assert result.returncode == 2
+    assert f"holds a run that is complete; go on with it by 'launcher run --resume {done.path}'" in result.stdout
+
+
+def test_a_directory_with_other_files_is_refused(tmp_path: Path):
+    (tmp_path / "notes.txt").touch()
+    result = launcher("run", "--run-dir", str(tmp_path))
+    assert result.returncode == 2
+    assert "expected an empty or new directory" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path):
+    path = tmp_path / "run"
+    with LocalRun.start(path, workers=1) as run:
+        run.training_process(0)
+        result = launcher("run", "--resume", str(path))
+        assert result.returncode == 2
+        assert "in use by another process" in result.stdout
+        assert run.interrupt() == 130
+
+
+def test_what_is_no_run_can_not_be_resumed(tmp_path: Path):
+    result = launcher("run", "--resume", str(tmp_path))
+    assert result.returncode == 3
+    assert "there is no run" in result.stdout
+
+
+def test_changed_data_is_noticed(done: RunDirectory, tmp_path: Path):
+    config = json.loads(done.config.read_text())
+    run = RunDirectory(tmp_path)
+    write_json(run.config, {**config, "data_fingerprint": "another"})
+    result = launcher("run", "--resume", str(tmp_path))
+    assert result.returncode == 2
+    assert "the data has changed since the run began" in result.stdout
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path):
+    result = launcher(
+        "run", "--run-dir", str(tmp_path / "run"), "--", *SETTINGS, "--learning-rate=1e30", "--optimizer=sgd"
+    )
+    assert result.returncode == 1
+    error = next(line for line in result.stdout.splitlines() if line.startswith("error: "))
+    assert "the loss is" in error
+    assert "train-" in error
+
+
+def test_it_stops_early_when_nothing_gets_better(tmp_path: Path):
+    settings = ("--model=fcn8s", "--epochs=5", "--learning-rate=1e-12", "--patience=2", "--best-by=pixel_accuracy")
+    with LocalRun.start(tmp_path / "run", *settings, workers=1) as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert [json.loads(line)["epoch"] for line in run.directory.metrics.read_text().splitlines()] == [1, 2, 3]
+    assert "stops after epoch 3: no better pixel_accuracy for 2" in run.directory.worker_log(0).read_text()
+    assert (run.directory.export / "fcn8s.keras").exists()

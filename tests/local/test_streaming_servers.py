@@ -1,0 +1,103 @@
+"""The same copy and return on servers that we did not write, where they are installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from launcher.streaming.browse import pull
+from launcher.streaming.restore import restore
+from launcher.streaming.service import Streamer
+from launcher.streaming.stores import open_store
+from tests.local.harness import until
+from tests.sample_run import SampleRun
+from trainer.exit_codes import DONE
+from trainer.run_directory import RunDirectory
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with closing(socket.socket()) as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run_server(program: str, arguments: list[str], port: int) -> Iterator[None]:
+    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: answers(port), program)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def installed(program: str, module: str) -> str:
+    path = shutil.which(program, path=os.pathsep.join([os.environ["PATH"], str(Path.home() / "go" / "bin")]))
+    if path is None:
+        pytest.skip(f"not run: needs {program} on the PATH (go install {module}@latest)")
+    return path
+
+
+@pytest.fixture
+def versitygw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    program, port = installed("versitygw", "github.com/versity/versitygw/cmd/versitygw"), free_port()
+    (tmp_path / "s3" / "bucket").mkdir(parents=True)
+    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret-secret")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    options = ["--port", f"127.0.0.1:{port}", "--access", "key", "--secret", "secret-secret", "--quiet"]
+    for _ in run_server(program, [*options, "posix", str(tmp_path / "s3")], port):
+        yield "s3://bucket/run"
+
+
+@pytest.fixture
+def fake_gcs_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    program, port = installed("fake-gcs-server", "github.com/fsouza/fake-gcs-server"), free_port()
+    (tmp_path / "gcs" / "bucket").mkdir(parents=True)
+    url = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+    options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url, "-backend", "memory"]
+    for _ in run_server(program, [*options, "-data", str(tmp_path / "gcs")], port):
+        yield "gs://bucket/run"
+
+
+@pytest.mark.parametrize("server", ["versitygw", "fake_gcs_server"])
+def test_a_run_is_copied_in_three_goes_and_comes_back(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    destination = request.getfixturevalue(server)
+    sample = SampleRun(tmp_path / "run")
+    sample.everything()
+    for step in (30, 40, 50):
+        assert Streamer(sample.run, open_store(destination), keep_checkpoints=1).run(once=True) == DONE
+        sample.log_events(100, size=10_000)
+        sample.log_lines()
+        sample.validate(step)
+        sample.checkpoint(step, size=10_000_000)
+    assert Streamer(sample.run, open_store(destination), keep_checkpoints=1).run(once=True) == DONE
+    for _ in pull(open_store(destination), tmp_path / "pulled"):
+        pass
+    pulled = {
+        path.relative_to(tmp_path / "pulled").as_posix(): path.read_bytes()
+        for path in (tmp_path / "pulled").rglob("*")
+        if path.is_file()
+    }
+    expected = sample.files()
+    assert {name: content for name, content in pulled.items() if name in expected} == {
+        name: content for name, content in expected.items() if "checkpoints/" not in name or "00000050" in name
+    }
+    manifest = restore(open_store(destination), RunDirectory(tmp_path / "back"))
+    assert manifest is not None
+    assert manifest.step == 50

@@ -1,0 +1,47 @@
+"""A streamer in a process of its own, which tests may kill. Imports little, so that it starts at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from launcher.streaming import gcs
+from launcher.streaming.remote import Conflict
+from launcher.streaming.service import Streamer
+from launcher.streaming.stores import open_store
+from trainer.run_directory import RunDirectory
+
+DESTINATION = "gs://bucket/run"
+CONFLICT = 9
+"""Exit code of a streamer that lost against another."""
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload([__name__])
+
+
+def stream_once(run: Path, url: str) -> None:
+    os.environ["STORAGE_EMULATOR_HOST"] = url
+    gcs.RETRY_INITIAL = 0.01
+    raise SystemExit(Streamer(RunDirectory(run), open_store(DESTINATION)).run(once=True))
+
+
+def stream_until_told(run: Path, url: str) -> None:
+    """Ends on SIGTERM."""
+    os.environ["STORAGE_EMULATOR_HOST"] = url
+    gcs.RETRY_INITIAL, gcs.RETRY_TIMEOUT = 0.01, 0.2
+    streamer = Streamer(RunDirectory(run), open_store(DESTINATION), interval=0.1)
+    signal.signal(signal.SIGTERM, lambda *_: streamer.stop())
+    try:
+        raise SystemExit(streamer.run())
+    except Conflict:
+        raise SystemExit(CONFLICT) from None
+
+
+def start(target: Callable[[Path, str], None], run: Path, url: str) -> BaseProcess:
+    process = _processes.Process(target=target, args=(run, url), daemon=True)
+    process.start()
+    return process

@@ -1,0 +1,58 @@
+"""Limits of the container, from both versions of cgroups."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.cgroup import Memory, cpu_limit, memory
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("proc", "files", "limit"),
+    [
+        ("0::/\n", {"cpu.max": "100000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "max 100000"}, None),
+        ("0::/pod/box\n", {"pod/cpu.max": "100000 100000", "pod/box/cpu.max": "max 100000"}, 1),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("4:cpu,cpuacct:/box\n", {"cpu,cpuacct/box/cpu.cfs_quota_us": "100000",
+                                  "cpu,cpuacct/box/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu:/box\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("3:memory:/box\n", {}, None),
+    ],
+)  # fmt: skip
+def test_a_cgroup_s_quota_limits_the_cpus(tmp_path, monkeypatch, proc, files, limit):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    write(tmp_path, {"proc": proc, **{f"cgroup/{name}": content for name, content in files.items()}})
+    assert cpu_limit(tmp_path / "proc", tmp_path / "cgroup") == (limit or 4)
+
+
+@pytest.mark.parametrize(
+    ("proc", "files", "expected"),
+    [
+        (
+            "0::/box\n",
+            {"box/memory.max": "1000\n", "box/memory.peak": "900\n", "box/memory.events": "low 0\noom_kill 2\n"},
+            Memory(1000, 900, 2),
+        ),
+        (
+            "9:memory:/box\n",
+            {
+                "memory/box/memory.limit_in_bytes": "1000\n",
+                "memory/box/memory.max_usage_in_bytes": "1000\n",
+                "memory/box/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
+            },
+            Memory(1000, 1000, 1),
+        ),
+        ("0::/box\n", {}, None),
+    ],
+)
+def test_memory_is_read_from_the_container_s_cgroup(tmp_path, proc, files, expected):
+    write(tmp_path, {"proc": proc, **{f"cgroup/{name}": content for name, content in files.items()}})
+    assert memory(tmp_path / "proc", tmp_path / "cgroup") == expected

@@ -1,0 +1,95 @@
+"""Checkpoints: complete or not there, the newest that verifies, and never without a good one."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from trainer.checkpoints import CheckpointStore
+from trainer.exit_codes import TrainingFailed
+from trainer.run_directory import RunDirectory
+
+
+class Box:
+    """A state of one variable."""
+
+    def __init__(self, path: Path, keep: int = 2):
+        self.variable = tf.Variable(tf.zeros([1000]))
+        self.run = RunDirectory(path)
+        self.store = CheckpointStore(self.run, tf.train.Checkpoint(weights={"a": self.variable}), keep)
+
+    def save(self, step: int, score: float | None = None) -> None:
+        self.variable.assign(tf.fill([1000], float(step)))
+        self.store.save(step, 0, 0.0, None, score)
+
+    def restored(self) -> float | None:
+        self.variable.assign(tf.zeros([1000]))
+        return float(self.variable[0]) if self.store.restore() else None
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+def test_the_newest_is_restored(box: Box):
+    assert box.restored() is None
+    box.save(1)
+    box.save(2)
+    assert box.restored() == 2
+
+
+def test_the_newest_few_and_the_best_are_kept(box: Box):
+    for step, score in enumerate([0.1, 0.9, 0.5, None, 0.6], start=1):
+        box.save(step, score)
+    assert box.run.checkpoint_steps() == [5, 4, 2]
+    names = {path.name for path in box.run.checkpoints.glob("step-*")}
+    assert len(names) == 6, "no file is left of those that were deleted"
+
+
+def test_what_a_kill_leaves_is_removed(box: Box):
+    box.save(1)
+    box.save(2)
+    box.run.checkpoint_manifest(2).unlink()
+    (box.run.checkpoints / ".writing").mkdir()
+    box.store.delete_incomplete()
+    assert {path.name for path in box.run.checkpoints.iterdir()} == {
+        "manifests",
+        "step-00000001.index",
+        "step-00000001.data-00000-of-00001",
+    }
+    assert box.restored() == 1
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 1 KB, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_good(box: Box, request: pytest.FixtureRequest):
+    box.save(1)
+    request.getfixturevalue("full_disk")
+    with pytest.raises(
+        TrainingFailed, match=r"could not be written .*; that of step 1 is good: free some space"
+    ) as caught:
+        box.save(2)
+    assert "\n" not in str(caught.value)
+    assert box.run.checkpoint_steps() == [1]
+    assert not (box.run.checkpoints / ".writing").exists()
+    assert box.restored() == 1
+
+
+def test_damage_is_told_and_passed_over(box: Box, capsys: pytest.CaptureFixture[str]):
+    box.save(1)
+    box.save(2)
+    box.run.checkpoint_manifest(2).write_text("{}")
+    assert box.restored() == 1
+    assert "checkpoint of step 2 is not used: no checkpoint manifest" in capsys.readouterr().out

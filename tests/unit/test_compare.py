@@ -1,0 +1,72 @@
+"""The grid of a comparison, and its table from runs that are complete."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.compare import Row, as_csv, as_markdown, comparison_picture, grid, run_of, train_all
+from trainer.config import TrainConfig
+from trainer.exit_codes import BadSettings
+from trainer.legend import Legend
+
+ROWS = [
+    Row("unet", "transposed", 6_504_227, 60.25, 0.91, 0.76, {"object": 0.8, "border": 0.51234}),
+    Row("fcn8s", "bicubic", 12_345, 99.0, 0.85, 0.64, {"object": 0.7, "border": float("nan")}),
+]
+
+
+def test_the_grid_has_every_pair_under_the_same_settings() -> None:
+    configs = grid(TrainConfig(epochs=7), ["unet", "fcn8s"], ["nearest", "bicubic"])
+    pairs = [(config.model, config.upsampling) for config in configs]
+    assert pairs == [("unet", "nearest"), ("unet", "bicubic"), ("fcn8s", "nearest"), ("fcn8s", "bicubic")]
+    assert {config.epochs for config in configs} == {7}
+
+
+@pytest.mark.parametrize(
+    ("models", "upsamplings", "message"),
+    [
+        (["unet", "fcn"], ["nearest"], "--models: expected some of unet,fcn32s,fcn16s,fcn8s, found 'fcn'"),
+        (["unet"], [""], "--upsampling: expected some of transposed,nearest,bilinear,bicubic, found ''"),
+    ],
+)
+def test_an_unknown_part_of_the_grid_is_one_line(models: list[str], upsamplings: list[str], message: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        grid(TrainConfig(), models, upsamplings)
+    assert str(caught.value) == message
+
+
+def test_the_markdown_has_a_row_each_and_the_best_in_bold() -> None:
+    assert as_markdown(ROWS) == (
+        "| model | up-sampling | parameters | images/s | pixel accuracy | mIoU | IoU object | IoU border |\n"
+        "| - | - | -: | -: | -: | -: | -: | -: |\n"
+        "| **unet** | **transposed** | **6504227** | **60.2** | **0.9100** | **0.7600** | **0.8000** | **0.5123** |\n"
+        "| fcn8s | bicubic | 12345 | 99.0 | 0.8500 | 0.6400 | 0.7000 | nan |\n"
+    )
+
+
+def test_the_csv_holds_the_same() -> None:
+    first, *lines = csv.reader(as_csv(ROWS).splitlines())
+    assert first[:3] == ["model", "up-sampling", "parameters"]
+    assert lines[1] == ["fcn8s", "bicubic", "12345", "99.0", "0.8500", "0.6400", "0.7000", "nan"]
+
+
+def test_the_picture_shows_the_same_images_in_every_row() -> None:
+    legend = Legend(("a", "b"), np.array([[255, 0, 0], [0, 0, 255]], np.uint8), None)
+    images = np.full((3, 20, 20, 3), 77, np.uint8)
+    truths = np.zeros((3, 20, 20), np.uint8)
+    masks = {"unet nearest": np.ones((3, 20, 20), np.uint8)}
+    picture = np.asarray(comparison_picture(images, truths, masks, legend))
+    for row, colour in enumerate(([77, 77, 77], [255, 0, 0], [0, 0, 255])):
+        for column in range(3):
+            np.testing.assert_array_equal(picture[row * 24 + 10, 150 + column * 24 + 10], colour)
+
+
+def test_a_folder_with_a_run_of_other_settings_is_one_line(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=3)
+    run = run_of(tmp_path, config)
+    run.path.mkdir()
+    run.write_settings(TrainConfig(epochs=5).model_dump(mode="json"))
+    with pytest.raises(BadSettings, match=r"--out .*unet-transposed: holds a run with epochs 5, expected 3"):
+        list(train_all([config], tmp_path))

@@ -1,0 +1,60 @@
+"""Exported files give what the network gives."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.config import TrainConfig
+from trainer.exit_codes import TrainingFailed
+from trainer.exporting import export
+from trainer.legend import Legend
+from trainer.models.network import Network, build_network
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return build_network(TrainConfig(encoder_weights="none", image_size=32), classes=3)
+
+
+@pytest.fixture(scope="module")
+def folder(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "export"
+    export(network.model, folder, Legend.unnamed(3))
+    return folder
+
+
+def images(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+
+
+def test_only_the_exports_are_left(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["classes.json", "saved_model", "unet.h5", "unet.keras"]
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
+
+
+@pytest.mark.parametrize("name", ["unet.keras", "unet.h5"])
+def test_keras_files_give_the_same_logits(name: str, network: Network, folder: Path) -> None:
+    model = keras.models.load_model(folder / name)
+    np.testing.assert_array_equal(model(images(32, 32)), network.model(images(32, 32)))
+
+
+def test_the_saved_model_takes_bytes_of_any_size_and_gives_masks_of_that_size(network: Network, folder: Path) -> None:
+    signatures = tf.saved_model.load(str(folder / "saved_model")).signatures
+    same_size = images(32, 32)
+    mask = signatures["serving_default"](images=tf.constant(same_size))["mask"]
+    assert mask.dtype == tf.uint8
+    np.testing.assert_array_equal(mask, np.argmax(network.model(same_size), axis=-1))
+    other = tf.constant(images(50, 81))
+    probabilities = signatures["serving_default"](images=other)["probabilities"]
+    assert probabilities.shape == (2, 50, 81, 3)
+    np.testing.assert_allclose(tf.reduce_sum(probabilities, -1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(signatures["serving_default"](images=other)["mask"], tf.argmax(probabilities, -1))
+
+
+def test_a_folder_that_can_not_be_written_is_one_line(network: Network, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingFailed, match="could not be exported"):
+        export(network.model, tmp_path / "file" / "export", Legend.unnamed(3))

@@ -1,0 +1,140 @@
+"""What a TrainingJob accepts, and what it says of what it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.job import TrainingJob, parse_toleration
+from launcher.quantities import format_duration, parse_duration, parse_quantity
+from launcher.sources import parse_mount, parse_source
+from trainer.exit_codes import BadSettings
+
+
+def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:
+    return TrainingJob.from_sources(None, TrainingJob.parse_flags(arguments), training)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--name", "Pets"], "--name: expected at most 52 lower-case letters"),
+        (["--workers", "0"], "--workers: input should be greater than or equal to 1, found '0'"),
+        (["--cpu", "two"], "--cpu: expected a Kubernetes quantity such as 2, 500m or 4Gi, found 'two'"),
+        (["--memory", "0"], "--memory: expected more than nothing"),
+        (["--deadline", "soon"], "--deadline: expected a time such as 90s, 30m, 12h or 2d, found 'soon'"),
+        (["--data", "pvc:"], "--data: expected pvc:CLAIM[/PATH]"),
+        (["--data", "host:relative"], "--data: expected an absolute path without '..' after host:"),
+        (["--data", "folder:/here"], "--data: a folder of this machine is not in the pod"),
+        (["--output", "/here"], "--output: expected gs://BUCKET[/PATH] or s3://BUCKET[/PATH] or pvc:CLAIM[/PATH]"),
+        (["--output", "gs:bucket"], "--output: expected gs://BUCKET[/PATH]"),
+        (["--env", "NAME"], "--env: expected VARIABLE=VALUE, not 'NAME'"),
+        (["--env-from-secret", "KEY=secret"], "--env-from-secret: expected SECRET or VARIABLE=SECRET/KEY"),
+        (["--mount", "pvc:claim"], "--mount: expected SOURCE=/PATH"),
+        (["--mount", "pvc:a=/x", "--mount", "pvc:b=/x"], "--mount: /x is mounted twice"),
+        (["--toleration", "a=b:Never"], "--toleration: expected KEY, KEY=VALUE or KEY=VALUE:EFFECT"),
+        (["--node-selector", "gpu"], "--node-selector: expected LABEL=VALUE, not 'gpu'"),
+        (["--image-pull-policy", "Maybe"], "--image-pull-policy: expected IfNotPresent, Always or Never"),
+        (["--worker", "2"], "--worker: there is no such setting; did you mean --workers?"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_what_was_expected(arguments: list[str], message: str) -> None:
+    with pytest.raises(BadSettings) as error:
+        job(*arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_secret_in_the_environment_is_refused_without_repeating_it() -> None:
+    with pytest.raises(BadSettings) as error:
+        job("--env", "AWS_SECRET_ACCESS_KEY=hunter2")
+    assert "--env-from-secret AWS_SECRET_ACCESS_KEY=SECRET/KEY" in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_wrong_trainer_setting_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(BadSettings, match="did you mean --epochs"):
+        job(training=("--epoch", "3"))
+    with pytest.raises(BadSettings, match="--global-batch 3: expected at least one example for each of 4 replicas"):
+        job("--workers", "4", training=("--global-batch", "3"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "training", "data"),
+    [
+        ((), (), "synthetic"),
+        (("--data", "oxford_iiit_pet"), (), "oxford_iiit_pet"),
+        (("--data", "pvc:pets/v1"), (), "folder:/data"),
+        (("--data", "pvc:pets/v1"), ("--data", "voc:/data"), "voc:/data"),
+    ],
+)
+def test_where_the_trainer_finds_the_data(arguments: tuple[str, ...], training: tuple[str, ...], data: str) -> None:
+    assert job(*arguments, training=training).training.data == data
+
+
+def test_a_job_file_reads_back_as_the_same_job(tmp_path: Path) -> None:
+    asked = job(
+        "--name", "pets", "--workers", "4", "--data", "pvc:pets/v1", "--output", "s3://bucket/runs", "--env", "A=b=c",
+        "--deadline", "1h30m", "--spot", training=("--epochs", "3", "--data", "voc:/data"),
+    )  # fmt: skip
+    file = tmp_path / "job.yaml"
+    file.write_text(asked.to_yaml())
+    again = TrainingJob.from_sources(file, TrainingJob.parse_flags([]))
+    assert again == asked
+    assert again.to_json() == asked.to_json()
+
+
+def test_flags_go_over_the_job_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump({"name": "pets", "workers": 4, "training": {"epochs": 3, "seed": 7}}))
+    changed = TrainingJob.from_sources(file, TrainingJob.parse_flags(["--workers", "2"]), ["--epochs", "5"])
+    assert (changed.workers, changed.training.epochs, changed.training.seed) == (2, 5, 7)
+
+
+def test_a_wrong_key_in_the_training_section_is_named_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("training: {epochz: 3}\n")
+    with pytest.raises(BadSettings, match=r"job.yaml: training.epochz: there is no such setting; did you mean epochs"):
+        TrainingJob.from_sources(file, TrainingJob.parse_flags([]))
+
+
+@pytest.mark.parametrize(
+    ("output", "destination"),
+    [
+        ("gs://bucket/runs", "gs://bucket/runs/pets"),
+        ("s3://bucket", "s3://bucket/pets"),
+        ("pvc:claim", "/output/pets"),
+        ("pvc:claim/a/b", "/output/a/b/pets"),
+        ("host:/srv/runs", "/output/pets"),
+    ],
+)
+def test_each_run_has_a_folder_of_its_own_below_the_output(output: str, destination: str) -> None:
+    assert job("--name", "pets", "--output", output).destination == destination
+
+
+def test_quantities() -> None:
+    assert [parse_quantity(text) for text in ("2", "500m", "1.5", "4Gi", "1k")] == [2, 0.5, 1.5, 4 * 2**30, 1000]
+
+
+@given(st.integers(1, 10**7))
+def test_a_duration_that_was_written_whole_reads_back(seconds: int) -> None:
+    assert parse_duration(str(seconds)) == parse_duration(f"{seconds}s") == seconds
+    whole = seconds * 3600
+    assert parse_duration(format_duration(whole)) == whole
+
+
+def test_tolerations_and_mounts() -> None:
+    assert parse_toleration("gpu") == {"key": "gpu", "operator": "Exists"}
+    assert parse_toleration("a.b/c=d:NoExecute") == {
+        "key": "a.b/c", "operator": "Equal", "value": "d", "effect": "NoExecute",
+    }  # fmt: skip
+    mount = parse_mount("pvc:claim/sub/dir=/weights:rw")
+    assert (mount.source, mount.path, mount.read_only) == (
+        parse_source("pvc:claim/sub/dir", ("pvc",)),
+        "/weights",
+        False,
+    )

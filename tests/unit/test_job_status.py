@@ -1,0 +1,149 @@
+"""From objects as the API gives them to a phase and one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launcher import reasons
+from launcher.job_status import JobStatus, job_status
+from launcher.tables import describe_status, ranges, worker_table
+
+CREATED = "2026-11-23T10:00:00Z"
+
+
+def job(workers: int = 1, **extra: Any) -> dict[str, Any]:
+    metadata = {"name": "pets", "namespace": "team", "creationTimestamp": CREATED, "labels": {}, "annotations": {}}
+    metadata |= extra.pop("metadata", {})
+    return {"metadata": metadata, "spec": {"completions": workers, **extra.pop("spec", {})}, "status": extra}
+
+
+def pod(worker: int = 0, created: str = CREATED, name: str = "", **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name or f"pets-{worker}-abcde",
+            "creationTimestamp": created,
+            "annotations": {reasons.INDEX_ANNOTATION: str(worker)},
+        },
+        "spec": {
+            "nodeName": "node-1",
+            "containers": [{"name": "trainer", "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "4Gi"}}}],
+        },
+        "status": {"phase": "Running", **status},
+    }
+
+
+def trainer(**state: Any) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "trainer", "image": "i:1", "state": state}]}
+
+
+def failed(worker: int, code: int, message: str, at: str, **extra: Any) -> dict[str, Any]:
+    terminated = {"exitCode": code, "message": message, "finishedAt": at, "reason": "Error", **extra}
+    return pod(worker, phase="Failed", **trainer(terminated=terminated))
+
+
+def event(name: str, reason: str, message: str, time: str = "2026-11-23T10:05:00Z") -> dict[str, Any]:
+    return {"involvedObject": {"name": name}, "reason": reason, "message": message, "lastTimestamp": time}
+
+
+TRAINING = {"annotations": {"maskfleet/progress.json": '{"state": "training", "epoch": 2}'}}
+QUOTA = 'Error creating: pods "pets-0-x" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=0'
+UP = trainer(running={"startedAt": CREATED})
+
+
+@pytest.mark.parametrize(
+    ("found", "phase", "reason"),
+    [
+        (job_status(job(metadata=TRAINING), [pod(**UP)]), "Running", ""),
+        (job_status(job(), [pod(**UP)]), "Starting", "1 of 1 workers are up; no step yet"),
+        (job_status(job(2), []), "Pending", "all 2 workers: waits for its pod to be created"),
+        (
+            job_status(job(), [], [event("pets", "FailedCreate", QUOTA)]),
+            "Pending", "quota small refuses its pods: requested: cpu=2, used: cpu=0",
+        ),
+        (job_status(job(spec={"suspend": True}), []), "Pending",
+         "submit was interrupted: 'launcher submit' with the same --name pets finishes it"),
+        (job_status(job(spec={"suspend": True}, metadata={"labels": {"kueue.x-k8s.io/queue-name": "q"}}), []), "Queued",
+         "waits for queue q to admit it"),
+        (job_status(job(spec={"suspend": True}, metadata={"annotations": {"maskfleet/cancelled": "10:07"}}), []),
+         "Cancelled", "cancelled at 10:07; 'launcher resume pets' goes on"),
+        (
+            job_status(job(2, metadata=TRAINING), [pod(0, **UP), pod(1, **UP)], nodes=frozenset({"node-2"})),
+            "Restarting", "all 2 workers: node node-1 is gone from the cluster",
+        ),
+        (
+            job_status(job(conditions=[{"type": "Complete", "status": "True"}], startTime=CREATED,
+                           completionTime="2026-11-23T11:30:05Z"), []),
+            "Succeeded", "all workers are done, after 1h30m",
+        ),
+    ],
+)  # fmt: skip
+def test_phase_and_reason(found: JobStatus, phase: str, reason: str) -> None:
+    assert (found.phase, found.reason) == (phase, reason)
+
+
+def test_the_first_failure_is_the_cause_and_lost_peers_follow() -> None:
+    trace = 'Traceback (most recent call last):\n  File "/opt/loop.py", line 12, in f\nValueError: bad mask'
+    pods = [
+        failed(0, 75, "error: worker 0 lost a peer", "2026-11-23T10:01:00Z"),
+        failed(1, 1, trace, "2026-11-23T10:01:02Z"),
+        failed(2, 1, trace.replace("bad mask", "later"), "2026-11-23T10:01:03Z"),
+    ]
+    conditions = [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": CREATED}]
+    found = job_status(job(3, conditions=conditions, failed=3), pods)
+    assert found.phase == "Failed"
+    assert found.reason == "ValueError: bad mask (loop.py, line 12) (gave up after 3 failed pods)"
+    assert found.evidence == tuple(trace.splitlines())
+    assert found.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        (failed(0, 137, "", "", reason="OOMKilled"), "out of memory: trainer was killed at its limit of 4Gi"),
+        (failed(0, 2, "error: --epochs: too many", ""), "--epochs: too many"),
+        (failed(0, 137, "", ""), "trainer was killed by signal 9"),
+        (failed(0, 143, "saved", ""), "told to stop"),
+        (failed(0, 3, "odd", ""), "trainer ended with exit code 3: odd"),
+        (
+            pod(phase="Failed", conditions=[{"type": "DisruptionTarget", "status": "True",
+                                             "reason": "DeletionByTaintManager"}]),
+            "node lost",
+        ),
+        (pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+         "evicted by its node: The node was low on resource: memory."),
+    ],
+)  # fmt: skip
+def test_how_a_pod_ended(ended: dict[str, Any], reason: str) -> None:
+    found = reasons.ending(ended)
+    assert found is not None
+    assert reason in found.reason
+
+
+def test_pods_that_are_gone_count_as_attempts_if_they_were_this_jobs() -> None:
+    events = [
+        event("pets-0-older", "Killing", "Stopping container trainer", "2026-11-23T09:00:00Z"),  # of a deleted job
+        event("pets-0-first", "Killing", "Stopping container trainer"),
+        event("pets-0-abcde", "Pulling", "Pulling image"),
+        event("pets-extra-0-zzzzz", "Killing", "Stopping container trainer"),  # of the job pets-extra
+    ]
+    assert job_status(job(), [pod(**UP)], events).workers[0].attempt == 2
+
+
+def test_a_streamer_that_does_not_last_is_told_while_training_goes_on() -> None:
+    ended = {"terminated": {"exitCode": 2, "message": "error: gs://b: 403 for this account"}}
+    streamer = {"name": "streamer", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    found = job_status(job(metadata=TRAINING), [pod(**UP, initContainerStatuses=[streamer])])
+    assert (found.phase, found.reason) == ("Running", "nothing is streamed: gs://b: 403 for this account")
+
+
+def test_many_workers_take_few_rows() -> None:
+    found = job_status(job(1000), [pod(worker, **UP) for worker in range(1000) if worker not in (3, 500)])
+    assert [line.split()[:3] for line in worker_table(found.workers)[1:]] == [
+        ["998", "Running", "0-2,4-499,501-999"],
+        ["2", "Pending", "3,500"],
+    ]
+    assert len(worker_table(found.workers, wide=True)) == 1001
+    assert ranges([0, 2, 4, 6, 8]) == "0,2,4,6,…"
+    assert describe_status(found)[0].startswith("pets: Pending")

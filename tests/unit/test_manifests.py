@@ -1,0 +1,124 @@
+"""What submit sends: golden files, the schemas, and how it differs from k8s/base."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from launcher.job import TrainingJob
+from launcher.manifests import base_folder, manifests, render, with_owner
+from trainer.config import TrainConfig
+from trainer.settings import Layer
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, tuple[list[str], list[str]]] = {
+    "defaults": ([], []),
+    "persistent-volumes": (["--workers", "4", "--data", "pvc:pets/v1", "--output", "pvc:runs/team"], ["--seed", "1"]),
+    "buckets": (["--workers", "2", "--data", "gs://data/pets", "--output", "s3://runs"], []),
+    "gpu-spot": (["--workers", "8", "--gpus-per-worker", "2", "--spot", "--cpu", "8", "--memory", "32Gi"], []),
+    "queue": (["--queue", "team", "--priority", "high", "--deadline", "12h", "--ttl", "1h", "--max-restarts", "0"], []),
+    "secrets-and-places": (
+        ["--env", "A=1", "--env-from-secret", "store", "--env-from-secret", "KEY=store/key", "--mount",
+         "secret:gcs=/secrets", "--mount", "pvc:weights=/weights:rw", "--service-account", "trainer",
+         "--image", "registry.example/trainer:2", "--image-pull-secret", "registry", "--node-selector", "pool=train",
+         "--toleration", "team=vision:NoSchedule"],
+        ["--encoder-weights", "/weights/mobilenet.h5"],
+    ),
+}  # fmt: skip
+
+
+def job(case: str) -> TrainingJob:
+    arguments, training = CASES[case]
+    return TrainingJob.from_sources(None, TrainingJob.parse_flags(["--name", "pets", *arguments]), training)
+
+
+def without_defaults(text: str, training: list[str]) -> str:
+    """Rendered objects whose trainer settings are reduced to ``data`` and those that were given."""
+    given = {"data", *TrainConfig.parse_flags(training).values}
+
+    def changed(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key in given}
+
+    documents = list(yaml.safe_load_all(text))
+    for document in documents:
+        if document["kind"] == "Job":
+            asked = json.loads(document["metadata"]["annotations"]["maskfleet/job"])
+            asked["training"] = changed(asked["training"])
+            document["metadata"]["annotations"]["maskfleet/job"] = asked
+        if document["kind"] == "ConfigMap":
+            document["data"]["config.json"] = changed(json.loads(document["data"]["config.json"])["settings"])
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    return "\n".join([yaml.safe_dump_all(documents, sort_keys=False), *comments, ""])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_render_is_what_the_golden_file_says(case: str) -> None:
+    file = GOLDEN / f"{case}.yaml"
+    rendered = without_defaults(render(job(case)), CASES[case][1])
+    if os.environ.get("MASKFLEET_UPDATE_GOLDEN"):
+        file.write_text(rendered)
+    assert rendered == file.read_text(), "MASKFLEET_UPDATE_GOLDEN=1 writes it anew"
+
+
+def test_the_trainer_gets_every_setting_resolved() -> None:
+    configmap = next(m for m in manifests(job("persistent-volumes")) if m["kind"] == "ConfigMap")
+    settings = json.loads(configmap["data"]["config.json"])["settings"]
+    assert TrainConfig.resolve([Layer("{}", settings)]) == job("persistent-volumes").training
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_object_follows_the_schema(case: str) -> None:
+    for manifest in manifests(job(case)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kubernetes_validate.validate(manifest, "1.36", strict=True)
+
+
+def test_the_base_by_hand_is_what_the_launcher_sends() -> None:
+    training = TrainConfig(data="synthetic", encoder_weights="none", epochs=2)
+    sent = {m["kind"]: m for m in manifests(TrainingJob(name="maskfleet", training=training))}
+    files = yaml.safe_load((base_folder() / "kustomization.yaml").read_text())["resources"]
+    by_hand = {m["kind"]: m for m in (yaml.safe_load((base_folder() / file).read_text()) for file in files)}
+    assert sent.keys() == by_hand.keys()
+    settings = json.loads(by_hand["ConfigMap"]["data"].pop("config.json"))["settings"]
+    assert json.loads(sent["ConfigMap"]["data"].pop("config.json"))["settings"].items() >= settings.items()
+    del sent["Job"]["spec"]["suspend"]  # the launcher releases it when all exist
+    del sent["Job"]["metadata"]["annotations"]
+    assert sent == by_hand
+
+
+def test_no_object_grows_with_the_number_of_workers() -> None:
+    small, large = (len(render(TrainingJob(name="pets", workers=count))) for count in (1, 1000))
+    assert large - small <= 5 * len("1000")
+
+
+def test_only_the_streamer_has_an_api_token() -> None:
+    pod = manifests(job("buckets"))[0]["spec"]["template"]["spec"]
+    mounted = [
+        container["name"]
+        for container in (*pod["initContainers"], *pod["containers"])
+        if any(mount["name"] == "api-token" for mount in container["volumeMounts"])
+    ]
+    assert mounted == ["streamer"]
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_all_objects_but_the_job_go_when_the_job_goes() -> None:
+    first, *others = manifests(job("defaults"))
+    made: dict[str, Any] = {"metadata": {"name": "pets", "uid": "0-1"}}
+    assert first["kind"] == "Job"
+    assert all(with_owner(other, made)["metadata"]["ownerReferences"][0]["uid"] == "0-1" for other in others)
+
+
+def test_overlays_are_built_on_the_base() -> None:
+    overlays = base_folder().parent / "overlays"
+    for overlay in ("gpu", "gke", "kueue", "local"):
+        kustomization = yaml.safe_load((overlays / overlay / "kustomization.yaml").read_text())
+        assert kustomization["resources"] == ["../../base"]

@@ -1,0 +1,205 @@
+"""The networks: the tutorial's parameters, any size and precision, the same weights in every process."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.config import TrainConfig
+from trainer.exit_codes import BadSettings
+from trainer.models.encoders import build_encoder
+from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
+from trainer.models.network import Network, build_network, dtype_policy
+from trainer.models.unet import unet
+from trainer.models.upsampling import bilinear_kernel
+
+
+def config(**settings: Any) -> TrainConfig:
+    return TrainConfig(**{"encoder_weights": "none", "image_size": 32, **settings})
+
+
+@pytest.fixture(scope="module")
+def tutorial() -> Network:
+    return build_network(config(preset="tutorial", image_size=128), classes=3)
+
+
+def pixels(size: int, examples: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (examples, size, size, 3), dtype=np.uint8)
+
+
+def test_the_unet_has_the_tutorials_parameters(tutorial: Network) -> None:
+    assert tutorial.model.count_params() == 6_504_227
+    assert sum(int(np.prod(v.shape)) for v in tutorial.model.trainable_variables) == 4_660_323
+    parameters = Counter[str]()
+    for layer in tutorial.decoder.layers:
+        parameters[layer.name.rsplit("_", 1)[0]] += layer.count_params()
+    blocks = {name: parameters[name] for name in ("up_1", "up_2", "up_3", "up_4", "logits")}
+    assert blocks == {"up_1": 1_476_608, "up_2": 2_507_776, "up_3": 516_608, "up_4": 156_928, "logits": 4_323}
+
+
+def test_the_encoder_gives_the_tutorials_taps_finest_first(tutorial: Network) -> None:
+    shapes = [tuple(output.shape[1:]) for output in tutorial.encoder.outputs]
+    assert shapes == [(64, 64, 96), (32, 32, 144), (16, 16, 192), (8, 8, 576), (4, 4, 320)]
+
+
+def test_the_model_is_the_decoder_after_the_encoder_and_takes_bytes_as_floats(tutorial: Network) -> None:
+    images = pixels(128)
+    halves = tutorial.decoder(tutorial.encoder(images.astype(np.float32)))
+    np.testing.assert_array_equal(tutorial.model(images), halves)
+
+
+def test_the_frozen_encoder_keeps_its_batch_statistics_in_training(tutorial: Network) -> None:
+    images = pixels(128)
+    for tap, training in zip(tutorial.encoder(images), tutorial.encoder(images, training=True), strict=True):
+        np.testing.assert_array_equal(tap, training)
+
+
+@pytest.mark.parametrize(
+    ("settings", "lowest", "highest"),
+    [({"input_range": "unit"}, 0, 1), ({"input_range": "encoder"}, -1, 1)],
+)
+def test_pixels_are_scaled_inside_the_encoder(settings: dict[str, Any], lowest: float, highest: float) -> None:
+    scale = build_encoder(config(**settings)).get_layer("scale_pixels")
+    np.testing.assert_allclose(scale(np.array([0.0, 255.0])), [lowest, highest])
+
+
+def test_a_size_that_is_no_multiple_of_32_is_padded_and_cropped_back() -> None:
+    network = build_network(config(image_size=45), classes=2)
+    assert network.encoder.outputs[-1].shape[1:3] == (2, 2)
+    assert network.model(pixels(45)).shape == (2, 45, 45, 2)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_computes_features_but_neither_variables_nor_logits(precision: str) -> None:
+    network = build_network(config(precision=precision), classes=2)
+    assert {output.dtype for output in network.encoder.outputs} == {precision}
+    assert {variable.dtype for variable in network.model.variables} == {"float32"}
+    assert network.model(pixels(32)).dtype == "float32"
+
+
+def test_the_seed_alone_decides_the_initial_weights() -> None:
+    first, again, other = (
+        build_network(config(seed=seed, model="fcn8s"), classes=2).model.get_weights() for seed in (1, 1, 2)
+    )
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any(not np.array_equal(one, two) for one, two in zip(first, other, strict=True))
+
+
+def test_instance_normalisation_and_dropout_are_options_of_the_blocks() -> None:
+    network = build_network(config(normalization="instance", dropout=True), classes=2)
+    norm = network.decoder.get_layer("up_1_norm")
+    gamma = np.asarray(norm.gamma)
+    assert abs(gamma.mean() - 1) < 0.01
+    assert 0.01 < gamma.std() < 0.03
+    values = np.random.default_rng(0).normal(3, 5, (2, 4, 4, 512))
+    centred = (np.asarray(norm(values)) - np.asarray(norm.beta)) / gamma
+    np.testing.assert_allclose(centred.mean((1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(centred.std((1, 2)), 1, atol=1e-3)
+    images = pixels(32)
+    assert not np.array_equal(network.model(images, training=True), network.model(images, training=False))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "--encoder-weights {}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"),
+        (b"text", "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "),
+    ],
+)
+def test_bad_encoder_weights_are_one_line(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.h5"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadSettings) as caught:
+        build_encoder(config(encoder_weights=str(path)))
+    assert str(caught.value).startswith(message.format(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("decoder", [unet, fcn32s, fcn16s, fcn8s])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_decoder_with_every_upsampling_gives_logits_and_learns(
+    decoder: Decoder, upsampling: str, precision: str
+) -> None:
+    sizes = (16, 8, 4, 2, 1)
+    with dtype_policy(precision):
+        inputs = [keras.Input((size, size, 3), dtype=precision) for size in sizes]
+        model = keras.Model(inputs, decoder(inputs, 4, config(upsampling=upsampling)))
+    with tf.GradientTape() as tape:
+        logits = model([tf.ones((2, size, size, 3)) for size in sizes], training=True)
+        loss = tf.reduce_mean(tf.square(logits - 1))
+    assert logits.shape == (2, 32, 32, 4)
+    assert all(gradient is not None for gradient in tape.gradient(loss, model.trainable_variables))
+
+
+def test_the_transposed_convolution_of_the_fcn_starts_as_bilinear_interpolation() -> None:
+    scores = np.random.default_rng(0).normal(size=(1, 6, 6, 3)).astype(np.float32)
+    for factor in (2, 8):
+        enlarge = keras.layers.Conv2DTranspose(3, 2 * factor, strides=factor, padding="same", use_bias=False)
+        enlarge.build(scores.shape)
+        enlarge.kernel.assign(bilinear_kernel(factor, 3))
+        expected = tf.image.resize(scores, (6 * factor, 6 * factor))
+        inner = slice(factor, -factor)  # at the rim it interpolates to zero
+        np.testing.assert_allclose(enlarge(scores)[:, inner, inner], expected[:, inner, inner], atol=1e-5)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_the_fcn_fuses_scores_and_keeps_fixed_interpolation_if_asked(trainable: bool) -> None:
+    network = build_network(config(model="fcn8s", upsampling_trainable=trainable), classes=2)
+    trained = {variable.path.split("/")[0] for variable in network.decoder.trainable_variables}
+    scores = {"score_32", "score_16", "score_8"}
+    assert trained == (scores | {"up_32", "up_16", "logits"} if trainable else scores)
+    np.testing.assert_array_equal(network.decoder.get_layer("logits").kernel, bilinear_kernel(8, 2))
+
+
+@pytest.mark.parametrize("encoder", ["mobilenet_v3", "vgg16"])  # squeeze and excitation; an operation without a layer
+def test_a_network_comes_back_from_its_file(encoder: str, tmp_path: Path) -> None:
+    model = build_network(config(encoder=encoder, model="fcn8s"), classes=2).model
+    model.save(tmp_path / "fcn8s.keras")
+    again = keras.models.load_model(tmp_path / "fcn8s.keras")
+    np.testing.assert_array_equal(again(pixels(32)), model(pixels(32)))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "preprocess"),
+    [
+        ("mobilenet_v2", keras.applications.mobilenet_v2.preprocess_input),
+        ("resnet50", keras.applications.resnet.preprocess_input),
+        ("vgg16", keras.applications.vgg16.preprocess_input),
+        ("mobilenet_v3", lambda images: images / 127.5 - 1),
+        ("efficientnet_v2_b0", lambda images: (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
+    ],
+)
+def test_every_encoder_sees_the_pixels_it_was_trained_with_and_gives_strides_2_to_32(
+    encoder: str, preprocess: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    built = build_encoder(config(encoder=encoder))
+    assert [output.shape[1] for output in built.outputs] == [16, 8, 4, 2, 1]
+    first = next(layer for layer in built.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.ZeroPadding2D))
+    seen = keras.Model(built.input, first.input)(pixels(32).astype(np.float32))
+    np.testing.assert_allclose(seen, preprocess(pixels(32).astype(np.float32)), atol=1e-4)
+
+
+def test_unfreezing_trains_the_layers_from_there_on_but_no_trained_batch_statistics(tmp_path: Path) -> None:
+    random = build_encoder(config(unfreeze_from="all"))
+    assert len(random.trainable_variables) == 51 + 2 * 50  # all convolutions; the last one's norm is cut off
+    keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3)).save_weights(
+        tmp_path / "mobilenet.weights.h5"
+    )
+    trained = config(encoder_weights=str(tmp_path / "mobilenet.weights.h5"), unfreeze_from="block_16_expand")
+    names = [variable.path for variable in build_encoder(trained).trainable_variables]
+    assert names == ["block_16_expand/kernel", "block_16_depthwise/kernel", "block_16_project/kernel"]
+
+
+def test_an_unknown_layer_to_unfreeze_from_names_the_nearest() -> None:
+    with pytest.raises(
+        BadSettings, match=r"--unfreeze-from block_13: expected 'all', 'none' or a layer .* such as block_13_"
+    ):
+        build_encoder(config(unfreeze_from="block_13"))

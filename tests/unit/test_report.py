@@ -1,0 +1,142 @@
+"""The report's page, as a real browser renders it."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.exit_codes import NotFound
+from trainer.legend import Legend
+from trainer.report import Example, RunFacts, write_report
+from trainer.report_page import _ticks, page
+from trainer.run_directory import RunDirectory
+
+LEGEND = Legend(
+    ("object", "back<ground", "border"), np.array([[232, 119, 34], [38, 70, 83], [9, 9, 9]], np.uint8), None
+)
+
+# What the browser has to say about the page, put where --dump-dom shows it.
+LOOK = """<script>
+addEventListener("load", () => {
+  const all = (query) => [...document.querySelectorAll(query)];
+  document.body.dataset.seen = JSON.stringify({
+    text: document.body.innerText,
+    images: all("img").map((image) => image.naturalWidth),
+    lines: all("polyline").map((line) => [line.getBBox().width, line.getBBox().height]),
+    outside: document.documentElement.scrollWidth - innerWidth,
+    requests: performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length,
+  });
+});
+</script>"""
+
+
+def facts(name: str, **changes: Any) -> RunFacts:
+    def line(epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "loss": 1 / epoch,
+            "validation_loss": 1.2 / epoch,
+            "miou": 0.5 + 0.1 * epoch,
+            "training_miou": 0.55 + 0.1 * epoch,
+            "pixel_accuracy": 0.8,
+            "images_per_second": 60.0,
+            "training_seconds": 12.5 * epoch,
+            "iou": {"object": 0.7123, "back<ground": 0.9, "border": None},
+            "dice": {"object": 0.8, "back<ground": 0.95, "border": None},
+            "confusion": [[70, 20, 10], [5, 90, 5], [0, 0, 0]],
+        }
+
+    settings = {"model": "unet", "encoder": "mobilenet_v2", "image_size": 128, "epochs": 3, "seed": 0, "loss": "dice"}
+    everything: dict[str, Any] = {
+        "name": name,
+        "settings": settings,
+        "resolved": {"resolved": {"workers": 2}, "git_commit": "abc123", "versions": {"keras": "3.15"}},
+        "legend": LEGEND,
+        "metrics": [line(epoch) for epoch in (1, 2, 3)],
+        "restarts": 1,
+        "parameters": 6_504_227,
+        "boundary_f1": {"object": 0.4321, "back<ground": 0.5, "border": float("nan")},
+        "best": [example("Abyssinian_1", 0.91)],
+        "worst": [example("Bengal_<7>", 0.12)],
+        "note": "",
+    }
+    return RunFacts(**{**everything, **changes})
+
+
+def example(name: str, miou: float) -> Example:
+    from trainer.report import _uri
+
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    return Example(name, miou, _uri(pixels, "JPEG"), _uri(pixels // 200 * 200, "PNG"), _uri(pixels * 0, "PNG"))
+
+
+def look(content: str, folder: Path) -> dict[str, Any]:
+    """Renders the page in Chromium and returns what it measured."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine")
+    file = folder / "report.html"
+    file.write_text(content.replace("</body>", f"{LOOK}</body>"))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += [f"--user-data-dir={folder}", "--window-size=1100,900", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=300, check=True)
+    seen = re.search(r'data-seen="([^"]*)"', done.stdout)
+    assert seen, done.stdout[-500:] + done.stderr[-500:]
+    return dict(json.loads(html.unescape(seen[1])))
+
+
+def test_a_browser_shows_every_part_of_one_run(tmp_path: Path) -> None:
+    seen = look(page([facts("pets")]), tmp_path)
+    for part in ("Result", "Curves", "Classes", "Confusion", "Predictions", "Settings", "Origin"):
+        assert f"\n{part}\n" in "\n" + seen["text"]
+    for value in ("6,504,227", "0.8000", "0.7123", "0.4321", "back<ground", "Bengal_<7>: 0.120", "1 restart", "abc123"):
+        assert value in seen["text"], value
+    assert seen["images"] == [107, 107, 107, 107, 107, 107]  # all decoded, none larger than a thumbnail
+    assert len(seen["lines"]) == 4
+    assert all(width > 100 and height > 10 for width, height in seen["lines"])
+    assert seen["outside"] <= 0
+    assert seen["requests"] == 0
+
+
+def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> None:
+    one = facts("one")
+    other = facts("other", settings={**one.settings, "seed": 1}, best=[], worst=[], note="No predictions: gone.")
+    content = page([one, other])
+    seen = look(content, tmp_path)
+    differs = seen["text"].partition("What differs")[2].partition("What is the same")[0]
+    assert "seed" in differs
+    assert "loss" not in differs
+    assert "No predictions: gone." in seen["text"]
+    assert len(seen["lines"]) == 8
+    assert seen["outside"] <= 0
+
+
+def test_twenty_runs_of_large_images_stay_under_five_megabytes() -> None:
+    four = [example(f"image {number}", 0.5) for number in range(4)]
+    assert len(page([replace(facts(f"run {n}"), best=four, worst=four) for n in range(20)])) < 5e6
+
+
+def test_losses_that_are_not_finite_leave_a_gap() -> None:
+    metrics = [{**line, "validation_loss": float("nan")} for line in facts("run").metrics]
+    assert "nan" not in page([facts("run", metrics=metrics)]).partition("<svg")[2].partition("</svg>")[0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.8), (0, 1), (1.3e-5, 4.4e-5), (3, 3), (0, 0), (-2, 1234)])
+def test_ticks_are_few_and_enclose_the_values(low: float, high: float) -> None:
+    ticks = _ticks(low, high)
+    assert 2 <= len(ticks) <= 9
+    assert ticks[0] <= low <= high <= ticks[-1]
+    assert len(set(ticks)) == len(ticks)
+
+
+def test_a_folder_that_is_no_run_is_one_line_and_leaves_no_page(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="expected a run, found no"):
+        write_report([RunDirectory(tmp_path)], tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []

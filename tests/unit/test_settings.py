@@ -1,0 +1,100 @@
+"""Settings: flags over files over presets over defaults, and one clear line for every mistake."""
+
+import json
+
+import pytest
+
+from trainer.config import TrainConfig
+from trainer.exit_codes import BadSettings
+from trainer.settings import Layer, flag_layer
+
+
+def resolve(*arguments, files=()):
+    return TrainConfig.from_sources(list(files), TrainConfig.parse_flags(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoch", "3"], "--epoch: there is no such setting; did you mean --epochs?"),
+        (["--zebra", "3"], "--zebra: there is no such setting; 'trainer train --help' lists them"),
+        (["--epochs", "many"], "--epochs: input should be a valid integer, unable to parse .*, found 'many'"),
+        (["--epochs", "0"], "--epochs: input should be greater than or equal to 1, found '0'"),
+        (["--learning-rate", "-1"], "--learning-rate: input should be greater than 0, found '-1'"),
+        (["--model", "vnet"], "--model: input should be 'unet'.*, found 'vnet'"),
+        (["--batch-per-replica"], "'--batch-per-replica' requires an argument"),
+        (["stray"], "unexpected extra argument .*stray"),
+    ],
+)
+def test_a_wrong_flag_gets_one_line(arguments, message):
+    with pytest.raises(BadSettings, match=message) as caught:
+        resolve(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.yaml", "epocs: 3", "a.yaml: epocs: there is no such setting; did you mean epochs?"),
+        ("a.yaml", "epochs: many", "a.yaml: epochs: input should be a valid integer"),
+        ("a.yaml", "- 1", "expected keys and values such as 'epochs: 20', found a list"),
+        ("a.yaml", "a: [", "expected YAML or JSON"),
+        ("a.json", "{", "expected YAML or JSON"),
+        ("missing.yaml", None, "missing.yaml: can't be read"),
+    ],
+)
+def test_a_wrong_file_gets_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BadSettings, match=message) as caught:
+        resolve(files=[path])
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_win_over_the_file(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("epochs: 7\nseed: 5\n")
+    config = resolve("--epochs", "9", files=[path])
+    assert (config.epochs, config.seed) == (9, 5)
+
+
+def test_a_preset_is_overridden_by_explicit_settings():
+    config = resolve("--preset", "tutorial", "--epochs", "3")
+    assert (config.batch_per_replica, config.optimizer, config.epochs) == (64, "adam", 3)
+
+
+def test_a_preset_named_by_a_flag_wins_over_the_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"settings": TrainConfig().model_dump(mode="json")}))
+    assert resolve("--preset", "tutorial", files=[path]).batch_per_replica == 64
+
+
+def test_a_run_s_config_repeats_the_run(tmp_path):
+    config = resolve("--preset", "tutorial", "--epochs", "3", "--data-dir", "/x")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"settings": config.model_dump(mode="json"), "versions": {}}))
+    assert resolve(files=[path]) == config
+
+
+def test_every_setting_is_a_documented_flag():
+    flags = {option.name: option for option in TrainConfig.flags()}
+    assert set(flags) == set(TrainConfig.model_fields)
+    assert all(option.help for option in flags.values())
+
+
+def test_flags_that_were_not_given_do_not_override():
+    assert flag_layer({"epochs": None, "seed": "3"}) == Layer("--{}", {"seed": "3"})
+
+
+@pytest.mark.parametrize(("scaling", "expected"), [("linear", 0.004), ("sqrt", 0.001 * 2), ("none", 0.001)])
+def test_the_learning_rate_grows_with_the_global_batch(scaling, expected):
+    config = TrainConfig(learning_rate=0.001, batch_per_replica=8, learning_rate_scaling=scaling)
+    assert config.scaled_learning_rate(32) == pytest.approx(expected)
+
+
+def test_the_global_batch_is_the_product_unless_it_is_fixed():
+    assert TrainConfig(batch_per_replica=8).effective_global_batch(4) == 32
+    assert TrainConfig(batch_per_replica=8, global_batch=20).effective_global_batch(4) == 20
+    with pytest.raises(BadSettings, match="--global-batch 3: expected at least one example for each of 4"):
+        TrainConfig(global_batch=3).effective_global_batch(4)

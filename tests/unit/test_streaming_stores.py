@@ -1,0 +1,258 @@
+"""What every store promises, over the real client libraries; and what each says when it can't."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.streaming import gcs, s3
+from launcher.streaming.stores import (
+    Changed,
+    ContentDiffers,
+    Store,
+    StoredObject,
+    StoreRefused,
+    StoreUnavailable,
+    open_store,
+)
+from tests.fake_gcs import FakeGcs, Fault
+from tests.fake_s3 import FakeS3
+from trainer.exit_codes import BAD_INPUT, BadSettings
+from trainer.run_directory import FileDigest
+
+
+@pytest.fixture
+def fake_gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
+    monkeypatch.setattr(gcs, "RETRY_INITIAL", 0.01)
+    with FakeGcs(page_size=3) as fake:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+        yield fake
+
+
+@pytest.fixture
+def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    with FakeS3() as fake:
+        for name, value in (("ENDPOINT_URL", fake.url), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        yield fake
+
+
+@pytest.fixture(params=["gs", "s3", "folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return open_store(str(tmp_path / "destination"))
+    request.getfixturevalue({"gs": "fake_gcs", "s3": "fake_s3"}[request.param])
+    return open_store(f"{request.param}://bucket/some/run")
+
+
+def digest(content: bytes) -> FileDigest:
+    return FileDigest.read(io.BytesIO(content))
+
+
+def put(store: Store, name: str, content: bytes, expected: StoredObject | None = None) -> StoredObject:
+    return store.put(name, io.BytesIO(content), digest(content), expected)
+
+
+def content_of(store: Store, name: str, start: int = 0) -> bytes:
+    found = store.find(name)
+    assert found is not None
+    return b"".join(store.read(found, start))
+
+
+def test_a_probe_leaves_nothing_behind(store: Store) -> None:
+    assert store.check() == []
+    assert list(store.list()) == []
+
+
+def test_an_object_is_created_once(store: Store) -> None:
+    assert store.find("a/b.json") is None
+    created = put(store, "a/b.json", b"first")
+    found = store.find("a/b.json")
+    assert found is not None
+    assert found.matches(digest(b"first"))
+    assert found.version == created.version
+    with pytest.raises(Changed, match=r"b\.json"):
+        put(store, "a/b.json", b"second")
+    assert content_of(store, "a/b.json") == b"first"
+
+
+def test_only_the_expected_version_is_replaced(store: Store) -> None:
+    first = put(store, "a", b"first")
+    second = put(store, "a", b"second", first)
+    with pytest.raises(Changed):
+        put(store, "a", b"third", first)
+    put(store, "a", b"third", second)
+    assert content_of(store, "a") == b"third"
+
+
+def test_only_the_expected_version_is_deleted(store: Store) -> None:
+    first = put(store, "a", b"first")
+    second = put(store, "a", b"second", first)
+    with pytest.raises(Changed):
+        store.delete(first)
+    store.delete(second)
+    assert store.find("a") is None
+    store.delete(second)  # gone already is as good
+
+
+def test_an_object_grows_by_appends_that_know_its_version(store: Store) -> None:
+    source, whole, current = random.Random(0), b"", None
+    versions = []
+    for _ in range(6):
+        piece = source.randbytes(300_000)
+        whole += piece
+        current = store.append("logs/a.log", piece, digest(whole), current)
+        versions.append(current)
+    assert content_of(store, "logs/a.log") == whole
+    assert content_of(store, "logs/a.log", 299_999) == whole[299_999:]
+    found = store.find("logs/a.log")
+    assert found is not None
+    assert found.matches(digest(whole))
+    assert found.version == current.version if current else False
+    assert [each.name for each in store.list()] == ["logs/a.log"]
+    for stale in (None, versions[0], versions[-2]):
+        with pytest.raises(Changed):
+            store.append("logs/a.log", b"zombie", digest(b"zombie"), stale)
+    assert content_of(store, "logs/a.log") == whole
+
+
+def test_a_file_that_is_not_what_its_digest_says_is_refused(store: Store) -> None:
+    for size in (100, 9 << 20):  # in one request and in several
+        content = random.Random(size).randbytes(size)
+        wrong = FileDigest(size, digest(b"other").crc32c)
+        with pytest.raises(ContentDiffers, match="a: "):
+            store.put("a", io.BytesIO(content), wrong, None)
+        assert store.find("a") is None
+
+
+def test_large_objects_come_back_in_pieces(store: Store) -> None:
+    content = random.Random(1).randbytes(33 << 20)
+    found = put(store, "a", content)
+    pieces = list(store.read(found))
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) <= 8 << 20
+
+
+def test_listings_are_complete_and_in_order(store: Store) -> None:
+    names = ["a", "b/1", "b/2", "b/c/3", "d"]
+    for name in names:
+        put(store, name, name.encode())
+    assert [each.name for each in store.list()] == names
+    assert [each.name for each in store.list("b/")] == ["b/1", "b/2", "b/c/3"]
+
+
+def test_lost_acknowledgements_do_not_damage_what_is_there(fake_gcs: FakeGcs) -> None:
+    store = open_store("gs://bucket/run")
+    retries: list[Exception] = []
+    store.on_retry = retries.append
+    first = store.append("a", b"one", digest(b"one"), None)
+    fake_gcs.faults.add(Fault("drop-after", "compose"))
+    with pytest.raises(Changed):  # the retry finds another generation: RemoteObject sorts that out
+        store.append("a", b"two", digest(b"onetwo"), first)
+    assert fake_gcs.buckets.names("bucket") == ["run/a"]
+    assert fake_gcs.content("run/a") == b"onetwo"
+    assert retries
+
+
+def test_what_an_interrupted_append_left_is_tidied_up(fake_gcs: FakeGcs) -> None:
+    store = open_store("gs://bucket/run")
+    put(store, ".maskfleet/deltas/logs/a.log/1234", b"left")
+    put(store, ".maskfleet/deltas/logs/b.log/1234", b"another file's")
+    store.tidy("logs/a.log")
+    assert fake_gcs.buckets.names("bucket") == ["run/.maskfleet/deltas/logs/b.log/1234"]
+
+
+def test_soft_delete_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeGcs(soft_delete_seconds=7 * 86400) as fake:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+        (warning,) = open_store("gs://bucket/run").check()
+        assert "7 days by soft delete" in warning
+        assert "--clear-soft-delete" in warning
+
+
+@pytest.mark.parametrize(
+    ("destination", "message"),
+    [
+        ("gs://", "gs://: expected gs://BUCKET/PREFIX"),
+        ("gs:///run", "gs:///run: expected gs://BUCKET/PREFIX"),
+        ("s3://bucket/a?b", "expected s3://BUCKET/PREFIX"),
+        ("http://bucket/run", "expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder's path"),
+        ("", "the destination is empty"),
+    ],
+)
+def test_a_destination_that_can_not_be_understood_is_refused(destination: str, message: str) -> None:
+    with pytest.raises(BadSettings, match=message):
+        open_store(destination)
+
+
+def refused_by_gcs(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    fake = FakeGcs().__enter__()
+    fake.faults.add(Fault("status", status=status, times=99))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+
+
+def refused_by_s3(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    fake = FakeS3().__enter__()
+    fake.faults.add(Fault("status", status=status, times=99))
+    for name, value in (("ENDPOINT_URL", fake.url), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "destination", "message"),
+    [
+        (lambda patch: refused_by_gcs(patch, 403), "gs://bucket/run", "gs://bucket/run/.*: access was denied"),
+        (lambda patch: refused_by_gcs(patch, 401), "gs://bucket/run", "access was denied"),
+        (lambda patch: refused_by_s3(patch, 403), "s3://bucket/run", "s3://bucket/run/.*: access was denied"),
+    ],
+)
+def test_a_denied_probe_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, refuse: Callable[[pytest.MonkeyPatch], None], destination: str, message: str
+) -> None:
+    refuse(monkeypatch)
+    with pytest.raises(StoreRefused, match=message) as caught:
+        open_store(destination).check()
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == BAD_INPUT
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_bucket_that_is_not_there_is_named(fake_gcs: FakeGcs, fake_s3: FakeS3, scheme: str) -> None:
+    with pytest.raises(StoreRefused, match=r"there is no (such )?bucket.*create it first"):
+        open_store(f"{scheme}://missing/run").check()
+
+
+def test_missing_google_credentials_say_how_to_get_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with pytest.raises(StoreRefused, match="gcloud auth application-default login"):
+        open_store("gs://bucket/run")
+
+
+def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreRefused, match="can't be written"):
+        open_store(str(tmp_path / "file" / "run")).check()
+
+
+def test_a_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeGcs() as gone:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gone.url)
+    monkeypatch.setattr(gcs, "RETRY_TIMEOUT", 0.1)
+    with pytest.raises(StoreUnavailable, match="gs://bucket/run"):
+        open_store("gs://bucket/run").find("a")
+
+
+def test_the_last_part_on_s3_is_sealed_at_a_megabyte(fake_s3: FakeS3) -> None:
+    store, whole, current = open_store("s3://bucket/run"), b"", None
+    for piece in (b"a" * 1000, b"b" * s3.SEAL, b"c" * 10, b"d" * 10):
+        whole += piece
+        current = store.append("x.log", piece, digest(whole), current)
+    parts = {name: len(stored.content) for name, stored in fake_s3.buckets["bucket"].items()}
+    assert parts == {"run/x.log.part-00000": 1000 + s3.SEAL, "run/x.log.part-00001": 20}

@@ -1,0 +1,31 @@
+"""TensorBoard's pod, and where it runs."""
+
+from __future__ import annotations
+
+import warnings
+
+import kubernetes_validate
+import pytest
+
+from launcher.job import TrainingJob
+from launcher.tensorboard import is_local, tensorboard_pod
+from trainer.exit_codes import BadInput
+
+
+@pytest.mark.parametrize("output", ["pvc:runs/team", "gs://bucket/runs"])
+def test_the_pod_follows_the_schema_and_reads_the_output_alone(output: str) -> None:
+    pod = tensorboard_pod(TrainingJob(name="pets", output=output, mount=("secret:gcs=/secrets",)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kubernetes_validate.validate(pod, "1.36", strict=True)
+    (server,) = pod["spec"]["containers"]
+    assert server["args"][2].endswith("/pets/tensorboard")
+    assert all(m.get("readOnly") for m in server["volumeMounts"] if m["name"] != "tmp")
+    assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "tensorboard"
+
+
+def test_where_the_event_files_can_be_read() -> None:
+    assert is_local(TrainingJob(name="pets", output="s3://bucket"))
+    assert not is_local(TrainingJob(name="pets", output="pvc:runs"))
+    with pytest.raises(BadInput, match="job pets has no --output: its event files are in its chief's pod alone"):
+        is_local(TrainingJob(name="pets"))

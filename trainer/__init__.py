@@ -1,0 +1,1 @@
+"""Learning: runs in the container, under one process or under MultiWorkerMirroredStrategy."""

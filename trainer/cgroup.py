@@ -1,0 +1,82 @@
+"""What this process's container may use, and whether the kernel has killed something in it for memory.
+
+Both versions of the cgroup hierarchy are read, of the container itself and of what it lies in.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def cpu_limit(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """CPUs that this process may use: its affinity, or the cgroup's quota where that is less.
+
+    At least 1; a quota of 1.5 CPUs counts as 1, since a second thread would be throttled.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (_cpu_quota(folder) for folder in _folders("cpu", proc, cgroups))
+    return min([available, *(max(1, int(quota)) for quota in quotas if quota is not None)])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of the container: the limit and the most ever used, in bytes, and how often the kernel killed for it."""
+
+    limit: int
+    peak: int
+    kills: int
+
+
+def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Memory | None:
+    """None where no memory cgroup can be read, as outside a container."""
+    for folder in _folders("memory", proc, cgroups):
+        for limit, peak, events in (
+            ("memory.max", "memory.peak", "memory.events"),
+            ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
+        ):
+            try:
+                most = (folder / limit).read_text().strip()
+                counts = dict(line.split() for line in (folder / events).read_text().splitlines())
+                used = int((folder / peak).read_text()) if (folder / peak).exists() else 0
+                return Memory(2**63 if most == "max" else int(most), used, int(counts["oom_kill"]))
+            except (OSError, ValueError, KeyError):
+                continue
+    return None
+
+
+def _folders(controller: str, proc: Path, cgroups: Path) -> list[Path]:
+    """This process's cgroup folders for a controller, innermost first."""
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root = cgroups
+        elif controller in controllers.split(","):
+            root = cgroups / controllers
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        # Inside a container the path may be the host's, while only the root is mounted.
+        folders += [parent for parent in (folder, *folder.parents) if parent.is_relative_to(root)]
+    return folders
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        return float(quota) / float(period) if quota not in ("max", "-1") else None
+    except (OSError, ValueError):
+        return None

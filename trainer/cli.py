@@ -1,0 +1,258 @@
+"""``trainer``: what runs in the container. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trainer.command_line import Group
+from trainer.config import TrainConfig
+from trainer.exit_codes import BAD_INPUT, DONE
+from trainer.run_directory import RunDirectory
+from trainer.settings import flag_layer
+
+if TYPE_CHECKING:
+    from trainer.data.cache import Dataset
+    from trainer.trained import Trained
+
+EXPORT_FORMATS = ("keras", "h5", "saved_model", "tflite-float32", "tflite-float16", "tflite-int8")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Trains, evaluates and exports segmentation networks."""
+
+
+RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
+OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
+
+
+@main.command(
+    params=[
+        click.Option(["--run-dir"], type=click.Path(path_type=Path), required=True, help="where the run's files go"),
+        click.Option(["--config"], type=click.Path(path_type=Path), help="settings as YAML or JSON; flags win"),
+        *TrainConfig.flags(),
+    ]
+)
+def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
+    """Train the run in --run-dir, going on from its newest checkpoint if there is one.
+
+    This process is one worker of several when TF_CONFIG or MASKFLEET_PEERS say so.
+    """
+    from trainer.cluster import Cluster
+    from trainer.supervisor import supervise
+
+    run = RunDirectory(run_dir)
+    files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
+    settings = TrainConfig.from_sources(files, flag_layer(flags))
+    cluster = Cluster.from_environment()
+    run.write_settings(settings.model_dump(mode="json"))
+    return supervise([sys.executable, "-m", "trainer.train", str(run.path)], settings, cluster, run)
+
+
+@main.command(
+    params=[
+        click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path)),
+        click.Option(["--data"], help="data whose test split is scored  [default: the run's]"),
+        click.Option(["--data-dir"], type=click.Path(path_type=Path), help="where TensorFlow Datasets lie"),
+        click.Option(
+            ["--batch-size"], type=click.IntRange(min=1), default=16, show_default=True, help="images at a time"
+        ),
+        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+    ]
+)
+def evaluate(place: Path, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
+    """Score a trained network on a whole test split."""
+    _quiet_tensorflow()
+    from trainer.evaluation import evaluate as evaluate_split
+    from trainer.evaluation import predictor, table
+    from trainer.trained import load_trained
+
+    trained = load_trained(place)
+    dataset = _dataset(place, trained, data, data_dir)
+    result = evaluate_split(predictor(trained.model), dataset.test, trained.legend, batch_size)
+    click.echo(json.dumps(result.to_json()) if output == "json" else table(result))
+
+
+@main.command()
+@click.argument("model", metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for the masks")
+@click.option("--window", is_flag=True, help="slide the network over large images instead of scaling them to its input")
+@click.option(
+    "--overlap", type=click.FloatRange(0, 0.9), default=0.5, show_default=True, help="of neighbouring windows"
+)
+@click.option("--flip", is_flag=True, help="average with the prediction of the mirrored image")
+@click.option("--probabilities", is_flag=True, help="write NAME.npy, float32 [H, W, classes], too")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="images at a time")
+def predict(
+    model: Path,
+    images: tuple[str, ...],
+    out: Path,
+    window: bool,
+    overlap: float,
+    flip: bool,
+    probabilities: bool,
+    batch_size: int,
+) -> None:
+    """Write the mask of each of IMAGES (files, folders, patterns) at its own size, and an overlay."""
+    _quiet_tensorflow()
+    from rich.progress import track
+
+    from trainer.predict import Predictor, find_images, network_of, predict_files
+    from trainer.trained import load_trained
+
+    files = find_images(images)
+    trained = load_trained(model)
+    predictor = Predictor(network_of(trained.model), trained.size, window, overlap, flip, batch_size)
+    written = predict_files(predictor, trained.legend, files, out, with_probabilities=probabilities)
+    for _ in track(written, description="predicting", total=len(files), transient=True):
+        pass
+    click.echo(f"{len(files)} mask(s) in {out}")
+
+
+@main.command()
+@click.argument("place", metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="folder to write to  [default: RUN/export]")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(EXPORT_FORMATS),
+    help="repeatable  [default: keras, h5 and saved_model]",
+)
+@click.option("--data", help="for TFLite: data to calibrate and to compare with  [default: the run's]")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="where TensorFlow Datasets lie")
+@click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="for TFLite: how many")
+def export(
+    place: Path, out: Path | None, formats: tuple[str, ...], data: str | None, data_dir: Path | None, images: int
+) -> None:
+    """Write a trained network as Keras, HDF5, SavedModel and TFLite files.
+
+    TFLite files are compared with the network on test images; OUT/parity.json keeps what was found.
+    """
+    _quiet_tensorflow()
+    from trainer.exporting import export_formats
+    from trainer.trained import load_trained
+
+    if out is None:
+        if not RunDirectory(place).config.is_file():
+            raise click.UsageError(f"{place} is no run directory; say with --out where the files go")
+        out = RunDirectory(place).export
+    trained = load_trained(place, precision="float32")
+    tflite = any(name.startswith("tflite-") for name in formats)
+    dataset = _dataset(place, trained, data, data_dir) if tflite else None
+    for line in export_formats(trained, out, formats or EXPORT_FORMATS[:3], dataset, images):
+        click.echo(line)
+
+
+@main.command(
+    params=[
+        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+        click.Option(["--pictures"], type=click.Path(path_type=Path), help="write a picture of 16 augmented examples"),
+        *TrainConfig.flags(),
+    ]
+)
+def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
+    """Read every image and mask of --data, and count; ends with exit code 2 if one is bad."""
+    from trainer.data.verify import verify
+
+    config = TrainConfig.from_sources([], flag_layer(flags))
+    report = verify(config)
+    click.echo(json.dumps(report.as_json()) if output == "json" else report.text())
+    if pictures is not None and report.first_bad is None:
+        _quiet_tensorflow()
+        from trainer.data.samples import write_samples
+
+        write_samples(config, pictures)
+        click.echo(f"pictures: {pictures}", err=True)
+    return DONE if report.first_bad is None else BAD_INPUT
+
+
+@main.command(
+    params=[
+        click.Option(
+            ["--models"], default="unet,fcn32s,fcn16s,fcn8s", show_default=True, help="networks, joined by commas"
+        ),
+        click.Option(
+            ["--upsampling"],
+            default="transposed,nearest,bilinear,bicubic",
+            show_default=True,
+            help="ways to enlarge, joined by commas",
+        ),
+        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="folder for runs and tables"),
+        click.Option(
+            ["--images"], type=click.IntRange(min=1), default=6, show_default=True, help="in the picture's rows"
+        ),
+        *(option for option in TrainConfig.flags() if option.name not in ("model", "upsampling")),
+    ]
+)
+def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) -> None:
+    """Train every network with every up-sampling, and put what they reach into one table and one picture.
+
+    Begun again with the same settings it goes on with what is not done.
+    """
+    _quiet_tensorflow()
+    from trainer.compare import grid, train_all, write_comparison
+
+    configs = grid(TrainConfig.from_sources([], flag_layer(flags)), models.split(","), upsampling.split(","))
+    for line in train_all(configs, out):
+        click.echo(line)
+    click.echo("\n" + write_comparison(configs, out, images))
+    click.echo(f"{out / 'compare.png'}, {out / 'compare.csv'}; tensorboard --logdir {out}")
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="the HTML file")
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    """Write one self-contained page about runs: curves, classes, predictions, and what differs between them."""
+    _quiet_tensorflow()
+    from trainer.report import write_report
+
+    write_report([RunDirectory(run) for run in runs], out)
+    click.echo(f"report: {out}")
+
+
+@main.command()
+@RUN_OR_CHECKPOINT
+@OUTPUT
+def inspect(place: Path, output: str) -> None:
+    """Show a checkpoint's step, epoch and parameters, and a SHA-256 over all its variables."""
+    _quiet_tensorflow()
+    from trainer.inspection import inspect_checkpoint
+
+    facts = inspect_checkpoint(place)
+    if output == "json":
+        click.echo(json.dumps(facts))
+    else:
+        for key, value in facts.items():
+            click.echo(f"{key:20} {value}")
+
+
+def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
+    """The data that the flags name, or the run's, at the network's input size."""
+    from trainer.data.cache import load_dataset
+    from trainer.evaluation import check_classes
+
+    if data is None:
+        if trained.config is None:
+            raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
+        data, data_dir = trained.config.data, data_dir or trained.config.data_dir
+    dataset = load_dataset(data, data_dir, trained.size)
+    check_classes(trained.legend, dataset, str(place))
+    return dataset
+
+
+def _quiet_tensorflow() -> None:
+    """Its start-up notes are no concern of somebody who asked for a result."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+if __name__ == "__main__":
+    main()

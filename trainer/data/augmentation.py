@@ -1,0 +1,154 @@
+"""Random changes of image and mask together, as a pure function of a seed for each example.
+
+Each example is changed on its own and by ops of one fixed shape, so the result has the same bits in whatever
+batch, on whatever worker it is made.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.config import TrainConfig
+
+_GREY = 127
+"""What is cut out becomes mid-grey."""
+
+# RGB = _FROM_YIQ · YIQ: the colour space of NTSC, whose first axis is brightness and whose other two span hue.
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+_BRIGHTNESS, _HUE_COSINE, _HUE_SINE = (
+    (_FROM_YIQ @ np.array(matrix) @ _TO_YIQ).astype(np.float32)
+    for matrix in (
+        [[1, 0, 0], [0, 0, 0], [0, 0, 0]],
+        [[0, 0, 0], [0, 1, 0], [0, 0, 1]],
+        [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
+    )
+)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is changed at random; all off by default.
+
+    Attributes:
+        flip: mirror left to right with probability .5: anew each epoch ("random"), or once for all epochs
+            ("frozen", as when a pipeline caches after its flip).
+        flip_vertical: mirror top to bottom with probability .5, anew each epoch: for pictures from above.
+        zoom: enlarge or shrink by a factor of up to 1 + zoom, and move within what that leaves; what comes in
+            from outside is the picture, mirrored at its edge.
+        rotation: turn by up to so many degrees to either side.
+        colour: brightness, contrast and saturation each change by a factor of 1 - colour to 1 + colour, and
+            hue turns by up to colour · 45 degrees.
+        cutout: side of a square that is made grey, as a share of the image's side; the mask stays
+            (DeVries and Taylor, "Improved Regularization of CNNs with Cutout", 2017).
+    """
+
+    flip: Literal["none", "random", "frozen"] = "none"
+    flip_vertical: bool = False
+    zoom: float = 0.0
+    rotation: float = 0.0
+    colour: float = 0.0
+    cutout: float = 0.0
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Augmentation:
+        return cls(config.flip, config.flip_vertical, config.zoom, config.rotation, config.colour, config.cutout)
+
+    def __call__(
+        self, images: tf.Tensor, masks: tf.Tensor, *, seed: int, positions: tf.Tensor, examples: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Changes uint8 images (b, S, S, 3) and masks (b, S, S).
+
+        Args:
+            seed: of the run.
+            positions: int64 (b,), of each example in the whole stream of training.
+            examples: int64 (b,), which example of the split each is.
+        """
+        if self == Augmentation():
+            return images, masks
+        seeds = tf.constant(seed, tf.int64)
+
+        def change(entry: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+            image, mask, position, example = entry
+            draws = tf.random.stateless_uniform([11], [seeds, position], -1.0, 1.0)
+            flip = tf.random.stateless_uniform([], [seeds, example if self.flip == "frozen" else -1 - position]) < 0.5
+            return self._change(image, mask, flip, draws)
+
+        return tf.map_fn(
+            change,
+            (images, masks, positions, examples),
+            fn_output_signature=(tf.TensorSpec(images.shape[1:], tf.uint8), tf.TensorSpec(masks.shape[1:], tf.uint8)),
+        )
+
+    def _change(
+        self, image: tf.Tensor, mask: tf.Tensor, flip: tf.Tensor, draws: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One example. Each of the ``draws``, uniform in -1..1, has one use: no setting changes another's."""
+        if self.flip != "none":
+            image, mask = _mirror(image, mask, 1, flip)
+        if self.flip_vertical:
+            image, mask = _mirror(image, mask, 0, draws[10] < 0)
+        if self.zoom or self.rotation:
+            transform = self._transform(float(image.shape[0]), draws[0], draws[1], draws[2], draws[3])
+            image = _warp(image, transform, "BILINEAR")
+            mask = _warp(mask[..., None], transform, "NEAREST")[..., 0]
+        if self.colour:
+            image = self._recolour(image, draws[4], draws[5], draws[6], draws[7])
+        if self.cutout:
+            image = self._cut_out(image, draws[8], draws[9])
+        return image, mask
+
+    def _transform(self, size: float, zoom: tf.Tensor, x: tf.Tensor, y: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
+        """The eight numbers of ImageProjectiveTransform that take a place in the result to its place in the image."""
+        shrink = tf.exp(-zoom * math.log1p(self.zoom))
+        turn = angle * math.radians(self.rotation)
+        cosine, sine = shrink * tf.cos(turn), shrink * tf.sin(turn)
+        middle = (size - 1) / 2
+        slack = tf.abs(1 - shrink) * size / 2
+        left = middle + x * slack - middle * (cosine - sine)
+        top = middle + y * slack - middle * (sine + cosine)
+        return tf.stack([cosine, -sine, left, sine, cosine, top, 0.0, 0.0])
+
+    def _recolour(
+        self, image: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor, saturation: tf.Tensor, hue: tf.Tensor
+    ) -> tf.Tensor:
+        turn = hue * self.colour * math.pi / 4
+        brightness, contrast, saturation = (1 + self.colour * draw for draw in (brightness, contrast, saturation))
+        matrix = _BRIGHTNESS + saturation * (tf.cos(turn) * _HUE_COSINE + tf.sin(turn) * _HUE_SINE)
+        # The mean from whole numbers, which add up to the same in any order.
+        mean = tf.reduce_sum(tf.cast(image, tf.int32), [0, 1]) / (image.shape[0] * image.shape[1])
+        grey = tf.tensordot(tf.cast(mean, tf.float32), _TO_YIQ[0].astype(np.float32), 1)
+        pixels = tf.cast(tf.reshape(image, [-1, 3]), tf.float32)
+        pixels = (
+            tf.matmul(pixels, brightness * contrast * matrix, transpose_b=True) + brightness * (1 - contrast) * grey
+        )
+        return tf.reshape(tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8), image.shape)
+
+    def _cut_out(self, image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        size = image.shape[0]
+        places = tf.range(size, dtype=tf.float32)
+        rows, columns = (tf.abs(places - (draw + 1) / 2 * (size - 1)) < self.cutout * size / 2 for draw in (y, x))
+        keep = tf.cast(~(rows[:, None] & columns[None, :]), tf.uint8)[..., None]
+        return image * keep + _GREY * (1 - keep)
+
+
+def _mirror(image: tf.Tensor, mask: tf.Tensor, axis: int, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.cond(wanted, lambda: (tf.reverse(image, [axis]), tf.reverse(mask, [axis])), lambda: (image, mask))
+
+
+def _warp(image: tf.Tensor, transform: tf.Tensor, interpolation: str) -> tf.Tensor:
+    """One uint8 image (S, S, channels), mirrored at its edges where the result reaches beyond them."""
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[None],
+        transforms=transform[None],
+        output_shape=image.shape[:2],
+        fill_value=0.0,
+        interpolation=interpolation,
+        fill_mode="REFLECT",
+    )
+    return tf.ensure_shape(warped[0], image.shape)

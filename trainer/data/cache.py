@@ -1,0 +1,187 @@
+"""Images and masks at the network's input size, decoded once and then memory-mapped.
+
+The folder of one data set is written under a temporary name and renamed, so it is complete or absent; all
+processes of a machine share its pages. Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from trainer.data.images import ZERO_AND_255
+from trainer.data.lock import locked
+from trainer.data.source import IGNORED, Source, Split
+from trainer.data.sources import open_source
+from trainer.exit_codes import BadData
+
+_FORMAT = 1
+"""To be raised when the cache's content changes for the same files."""
+_TELL_EVERY = 10.0
+"""Seconds between two lines about a long build."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """One split: names, images uint8 (N, S, S, 3) and masks uint8 (N, S, S), memory-mapped and read-only."""
+
+    names: tuple[str, ...]
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set at one input size.
+
+    ``fingerprint`` is a hash of classes, names and pixels: equal on every machine that sees the same data.
+    ``colours`` and ``background`` are those of :class:`Source`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colours: NDArray[np.uint8]
+    background: int | None
+    train: Arrays
+    test: Arrays
+    fingerprint: str
+
+
+def load_dataset(
+    data: str,
+    data_dir: Path | None,
+    image_size: int,
+    cache_dir: Path | None = None,
+    tell: Callable[[str], object] = lambda line: None,
+) -> Dataset:
+    """Opens the data that the settings name, from the cache if its files are unchanged.
+
+    Images are scaled to ``image_size`` x ``image_size`` (the aspect is not kept) with an antialiased bilinear
+    filter, masks with nearest neighbour. Safe to call from several processes at once.
+
+    Args:
+        cache_dir: by default ``$MASKFLEET_CACHE`` or ``~/.cache/maskfleet``.
+        tell: gets a line when images have to be read, and every ten seconds while they are.
+
+    Raises:
+        BadSettings: ``data`` names no kind of data.
+        BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
+    """
+    source = open_source(data, data_dir)
+    root = cache_dir or Path(os.environ.get("MASKFLEET_CACHE", "~/.cache/maskfleet")).expanduser()
+    key = hashlib.sha256(f"{_FORMAT}\n{source.name}\n{source.classes}\n{source.key}".encode()).hexdigest()[:16]
+    folder = root / f"{source.name}-{image_size}-{key}"
+    try:
+        if not folder.is_dir():
+            root.mkdir(parents=True, exist_ok=True)
+            with locked(root / f".{folder.name}.lock") as alone:
+                if not folder.is_dir():
+                    if alone:
+                        _remove(root.glob(f".{folder.name}.*/"))  # of a process that was killed
+                    _build(data, source, image_size, folder, tell)
+        return _load(source, folder)
+    except OSError as error:
+        raise BadData(
+            f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; "
+            "make room or name another folder in MASKFLEET_CACHE"
+        ) from None
+
+
+def _build(data: str, source: Source, image_size: int, folder: Path, tell: Callable[[str], object]) -> None:
+    told = time.monotonic()
+    tell(f"reading {len(source.train)} training and {len(source.test)} test images of {data} into {folder}, this once")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        digest = hashlib.sha256("\n".join(source.classes).encode())
+        for name, split in _splits(source).items():
+            labels = np.zeros(256, np.int64)
+            with (
+                (temporary / f"{name}-images.npy").open("wb") as images,
+                (temporary / f"{name}-masks.npy").open("wb") as masks,
+            ):
+                _write_header(images, (len(split), image_size, image_size, 3))
+                _write_header(masks, (len(split), image_size, image_size))
+                for i, (image, mask) in enumerate(_resized(split, image_size)):
+                    if time.monotonic() - told > _TELL_EVERY:
+                        told = time.monotonic()
+                        tell(f"read {i} of {len(split)} {name} images")
+                    digest.update(split.names[i].encode())
+                    for array, file in ((image, images), (mask, masks)):
+                        digest.update(array.tobytes())
+                        file.write(array.tobytes())
+                    labels += np.bincount(mask.ravel(), minlength=256)
+            if set(np.flatnonzero(labels)) == {0, IGNORED} and len(source.classes) > 1:
+                raise BadData(f"{data}: {ZERO_AND_255}")
+        content = {
+            "fingerprint": digest.hexdigest(),
+            "names": {name: split.names for name, split in _splits(source).items()},
+        }
+        (temporary / "content.json").write_text(json.dumps(content))
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else the race is lost against a machine that can't see our lock
+                raise
+    finally:
+        _remove([temporary])
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load(source: Source, folder: Path) -> Dataset:
+    def arrays(name: str) -> Arrays:
+        images, masks = (np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("images", "masks"))
+        return Arrays(tuple(content["names"][name]), images, masks)
+
+    try:
+        content = json.loads((folder / "content.json").read_text())
+        train, test, fingerprint = arrays("train"), arrays("test"), content["fingerprint"]
+    except (ValueError, KeyError, FileNotFoundError):
+        raise BadData(f"{folder}: this data cache is damaged; delete the folder to have it built again") from None
+    return Dataset(source.name, source.classes, source.colours, source.background, train, test, fingerprint)
+
+
+def _splits(source: Source) -> dict[str, Split]:
+    return {"train": source.train, "test": source.test}
+
+
+def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Images and masks in order, read and scaled by as many threads as this process has cores."""
+
+    def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        image, mask = split.read(i)
+        return (
+            np.asarray(PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BILINEAR)),
+            np.asarray(PIL.Image.fromarray(mask).resize((size, size), PIL.Image.Resampling.NEAREST)),
+        )
+
+    threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
+        yield from threads.map(read, range(len(split)))
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -1,0 +1,140 @@
+"""Names and colours of classes, and masks that are drawn with them. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.images import check_labels, check_same_size, read_image, read_labels
+from trainer.data.lists import read_lines
+from trainer.data.source import IGNORED, Image, Mask, palette
+from trainer.exit_codes import BadData
+
+IGNORED_NAME = "ignored"
+"""The line of a colour table with this name gives the colour of pixels that count nowhere."""
+_COLOUR = re.compile(r"^(?P<name>.+?)[\s:,]+(?P<r>\d+)[\s,]+(?P<g>\d+)[\s,]+(?P<b>\d+)[:\s]*$")
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a data set.
+
+    Attributes:
+        names: of the classes, in the order of the labels.
+        colours: uint8 (classes, 3), for pictures and, if ``by_colour``, to read masks.
+        ignored: colour of :data:`IGNORED` in masks, or None.
+        by_colour: masks may be drawn in these colours.
+    """
+
+    names: tuple[str, ...]
+    colours: NDArray[np.uint8]
+    ignored: tuple[int, int, int] | None = None
+    by_colour: bool = True
+
+    @classmethod
+    def read(cls, file: Path) -> ClassTable:
+        """Reads ``NAME`` or ``NAME R G B`` on each line; also CVAT's ``labelmap.txt``, ``NAME:R,G,B::``.
+
+        Raises:
+            BadData: the file is empty or contradicts itself.
+        """
+        lines = read_lines(file)
+        matches = [_COLOUR.match(line) for line in lines]
+        if not any(matches):
+            plain = tuple(line.rstrip(":").strip() for line in lines)
+            _check_names(file, plain)
+            return cls(plain, palette(len(plain)), by_colour=False)
+        names: list[str] = []
+        colours: list[tuple[int, int, int]] = []
+        for line, match in zip(lines, matches, strict=True):
+            if match is None:
+                raise BadData(
+                    f"{file}: expected a colour such as '{line} 128 0 0', as other lines have one, found {line!r}"
+                )
+            colour = (int(match["r"]), int(match["g"]), int(match["b"]))
+            if max(colour) > 255:
+                raise BadData(f"{file}: expected red, green and blue from 0 to 255, found {line!r}")
+            if colour in colours:
+                raise BadData(
+                    f"{file}: {names[colours.index(colour)]} and {match['name']} have the same colour {colour}"
+                )
+            names.append(match["name"])
+            colours.append(colour)
+        ignored = None
+        if IGNORED_NAME in names:
+            ignored = colours.pop(names.index(IGNORED_NAME))
+            names.remove(IGNORED_NAME)
+        _check_names(file, names)
+        return cls(tuple(names), np.array(colours, np.uint8), ignored)
+
+    @property
+    def background(self) -> int | None:
+        return self.names.index("background") if "background" in self.names else None
+
+    def read_pair(self, image_file: Path, mask_file: Path) -> tuple[Image, Mask]:
+        """Raises BadData if one of the files is broken or they do not fit each other or the classes."""
+        image = read_image(image_file)
+        mask = self.read_mask(mask_file)
+        check_same_size(image, mask, image_file, mask_file)
+        return image, mask
+
+    def read_mask(self, file: Path) -> Mask:
+        """By colour if every colour of the mask is in the table, else by label.
+
+        Raises:
+            BadData: names the first colour or label that is not known.
+        """
+        labels, colours = read_labels(file)
+        if self.by_colour:
+            drawn = np.repeat(labels[..., None], 3, axis=2) if colours is None else colours.astype(np.int32)
+            mask, unknown = self._by_colour(drawn)
+            if not unknown.any():
+                return mask
+            if labels.min() < 0:
+                row, column = np.argwhere(unknown)[0]
+                colour = tuple(drawn[row, column].tolist())
+                raise BadData(
+                    f"{file}: {unknown.mean():.1%} of the pixels have a colour that is not in the colour table, "
+                    f"the first {colour} at row {row}, column {column}; add it, or save the mask without smooth edges"
+                )
+        return check_labels(single_channel(labels, colours, file), self.names, file)
+
+    def _by_colour(self, drawn: NDArray[np.int32]) -> tuple[Mask, NDArray[np.bool_]]:
+        table = [*self.colours.astype(np.int32).tolist(), *([self.ignored] if self.ignored else [])]
+        values = [*range(len(self.names)), *([IGNORED] if self.ignored else [])]
+        weights = np.array([1 << 16, 1 << 8, 1])
+        codes = np.array(table) @ weights
+        order = np.argsort(codes)
+        pixels = drawn @ weights
+        nearest = order[np.searchsorted(codes[order], pixels).clip(max=len(codes) - 1)]
+        return np.array(values, np.uint8)[nearest], codes[nearest] != pixels
+
+
+def single_channel(labels: NDArray[np.int32], colours: Image | None, file: Path) -> NDArray[np.int32]:
+    """The labels; those of an RGB mask whose channels are equal are its grey values.
+
+    Raises:
+        BadData: the mask is coloured.
+    """
+    if labels.size and labels.min() >= 0:
+        return labels
+    assert colours is not None
+    if (colours == colours[..., :1]).all():
+        return colours[..., 0].astype(np.int32)
+    raise BadData(
+        f"{file}: expected labels in one channel, found an RGB image; "
+        "name the colours in classes.txt ('background 0 0 0' on a line), or save labels"
+    )
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    if not 2 <= len(names) <= IGNORED:
+        raise BadData(f"{file}: expected 2 to {IGNORED} classes, one a line, found {len(names)}")
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise BadData(f"{file}: names the class {name} twice")

@@ -1,0 +1,128 @@
+"""Batches as a pure function of the step.
+
+Training reads one endless stream of positions: step s of global batch B covers positions s·B to s·B + B − 1, and
+position p is in epoch p // N, where a permutation of that epoch's own tells its example. So each batch is full,
+each example is seen exactly once an epoch whatever the batch size and the number of workers, and a run that is
+resumed at any step goes on with the right example. Workers agree without talking to each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainer.data.augmentation import Augmentation
+from trainer.data.cache import Arrays
+from trainer.exit_codes import BadSettings
+
+_ROUNDS = 16
+"""Of the cipher that shuffles: with the 4 of tf.random.experimental.index_shuffle, epochs of some hundred examples
+were found to have half of their positions in common."""
+_PREFETCH = 2
+"""Batches that wait for their step."""
+
+
+def worker_slices(global_batch: int, workers: int) -> list[slice]:
+    """Which positions of each global batch belong to each worker; sizes differ by one at most."""
+    ends = [global_batch * worker // workers for worker in range(workers + 1)]
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
+
+
+def check_global_batch(arrays: Arrays, global_batch: int) -> None:
+    """Raises BadSettings if a batch would hold an example twice."""
+    if global_batch > len(arrays):
+        raise BadSettings(
+            f"the global batch of {global_batch} is larger than the {len(arrays)} training examples: "
+            f"lower --global-batch or --batch-per-replica x replicas to {len(arrays)} at most"
+        )
+
+
+def training_batches(
+    arrays: Arrays,
+    *,
+    global_batch: int,
+    worker_slice: slice,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    augmentation: Augmentation,
+) -> tf.data.Dataset:
+    """Batches of the steps ``first_step`` (included) to ``last_step`` (excluded).
+
+    Args:
+        worker_slice: this worker's positions within the global batch, from :func:`worker_slices`.
+
+    Returns:
+        Tuples of images uint8 (b, S, S, 3), masks uint8 (b, S, S) and examples int64 (b,), the indices into
+        ``arrays``.
+
+    Raises:
+        BadSettings: the global batch is larger than the split.
+    """
+    check_global_batch(arrays, global_batch)
+    offsets = tf.range(worker_slice.start, worker_slice.stop, dtype=tf.int64)
+
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        positions = step * global_batch + offsets
+        examples = _shuffled(positions, len(arrays), seed)
+        images, masks = _gather(arrays, examples)
+        images, masks = augmentation(images, masks, seed=seed, positions=positions, examples=examples)
+        return images, masks, examples
+
+    # Beside a GPU, augmentation on one thread (some 2 ms an image) would set the pace.
+    parallel = max(1, len(os.sched_getaffinity(0)) // 2)
+    return _finish(tf.data.Dataset.range(first_step, last_step).map(batch, num_parallel_calls=parallel))
+
+
+def evaluation_batches(arrays: Arrays, *, batch: int, worker: int, workers: int) -> tf.data.Dataset:
+    """Batches of images uint8 (b, S, S, 3) and masks uint8 (b, S, S) in order; the last one may be smaller.
+
+    Each example comes once over all workers. A worker has no batch at all if there are fewer examples than workers.
+    """
+    mine = worker_slices(len(arrays), workers)[worker]
+    steps = tf.data.Dataset.range(mine.start, mine.stop, batch)
+
+    def examples(start: tf.Tensor) -> tf.Tensor:
+        return tf.range(start, tf.minimum(start + batch, mine.stop))
+
+    return _finish(steps.map(lambda start: _gather(arrays, examples(start))))
+
+
+def example_indices(step: int, *, global_batch: int, count: int, seed: int) -> list[int]:
+    """Which of ``count`` examples the global batch of ``step`` holds, over all workers."""
+    positions = tf.range(step * global_batch, (step + 1) * global_batch, dtype=tf.int64)
+    return _shuffled(positions, count, seed).numpy().tolist()
+
+
+def _shuffled(positions: tf.Tensor, count: int, seed: int) -> tf.Tensor:
+    """The example at each position of the stream."""
+    epochs = positions // count
+    # The raw op, as index_shuffle also pads the wrong axis where each position has its own seed.
+    seeds = tf.stack([tf.zeros_like(epochs), tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64)), epochs], axis=1)
+    last = tf.constant(count - 1, tf.int64)
+    return tf.raw_ops.RandomIndexShuffle(index=positions % count, seed=seeds, max_index=last, rounds=_ROUNDS)
+
+
+def _gather(arrays: Arrays, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Copies examples out of the memory-mapped files, whose pages all local workers share."""
+
+    def read(indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return arrays.images[indices], arrays.masks[indices]
+
+    images, masks = tf.numpy_function(read, [examples], (tf.uint8, tf.uint8), stateful=False)
+    images.set_shape([examples.shape[0], *arrays.images.shape[1:]])
+    masks.set_shape([examples.shape[0], *arrays.masks.shape[1:]])
+    return images, masks
+
+
+def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    # Every worker makes its own batches: Keras and tf.distribute shall not shard them again.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.prefetch(_PREFETCH).with_options(options)

@@ -1,0 +1,48 @@
+"""A picture of what training sees: images and masks after resizing and augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trainer.config import TrainConfig
+from trainer.data.augmentation import Augmentation
+from trainer.data.cache import load_dataset
+from trainer.data.pipeline import training_batches
+from trainer.pictures import colour_mask, png
+from trainer.run_directory import write_atomically
+
+_SAMPLES = 16
+_COLUMNS = 4
+_GAP = 4
+
+
+def write_samples(config: TrainConfig, file: Path) -> None:
+    """Writes a PNG of the first 16 examples of training, each beside its mask; 4 in a row.
+
+    Raises:
+        BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`.
+        OSError: ``file`` can't be written.
+    """
+    dataset = load_dataset(config.data, config.data_dir, config.image_size)
+    count = min(_SAMPLES, len(dataset.train))
+    batches = training_batches(
+        dataset.train,
+        global_batch=count,
+        worker_slice=slice(0, count),
+        seed=config.seed,
+        first_step=0,
+        last_step=1,
+        augmentation=Augmentation.of(config),
+    )
+    images, masks, _ = next(batches.as_numpy_iterator())
+    size = config.image_size
+    rows = -(-count // _COLUMNS)
+    picture = Image.new("RGB", (_COLUMNS * (2 * size + _GAP) + _GAP, rows * (size + _GAP) + _GAP), "white")
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        row, column = divmod(number, _COLUMNS)
+        pair = np.concatenate([image, colour_mask(mask, dataset.colours)], axis=1)
+        picture.paste(Image.fromarray(pair), (_GAP + column * (2 * size + _GAP), _GAP + row * (size + _GAP)))
+    write_atomically(file, png(picture))

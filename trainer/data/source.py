@@ -1,0 +1,81 @@
+"""What every kind of data is turned into: two splits of named images with their masks.
+
+Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED = 255
+"""Label of a pixel that counts neither in the loss nor in a metric."""
+
+Image = NDArray[np.uint8]
+"""(H, W, 3), RGB."""
+Mask = NDArray[np.uint8]
+"""(H, W), class indices and :data:`IGNORED`."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples that can be read in any order and from several threads.
+
+    ``read(i)`` gives image and mask of example ``names[i]`` at their original size.
+    It raises BadData, in one line, for a file that is missing, broken or does not fit.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[int], tuple[Image, Mask]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set.
+
+    Attributes:
+        name: what a user would call it; part of the cache's folder name.
+        classes: their names, in the order of the labels.
+        colours: uint8 (classes, 3), RGB of each class in pictures and mask files.
+        background: the class that "mIoU without background" leaves out, or None.
+        key: changes whenever the files may have changed; cheap to compute, as it reads no pixels.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colours: NDArray[np.uint8]
+    background: int | None
+    train: Split
+    test: Split
+    key: str
+
+
+def palette(classes: int) -> NDArray[np.uint8]:
+    """uint8 (classes, 3): the colour map of PASCAL VOC, in which label 0 is black."""
+    labels = np.arange(classes)
+    colours = np.zeros((classes, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def files_key(files: Iterable[Path]) -> str:
+    """Hash of names, sizes and modification times.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

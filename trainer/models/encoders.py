@@ -1,0 +1,206 @@
+"""The encoders under the networks: a classifier of keras.applications, cut into features of five strides."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import keras
+from keras import KerasTensor, layers
+
+from trainer.config import TrainConfig
+from trainer.exit_codes import BadSettings
+
+STRIDES = (2, 4, 8, 16, 32)
+
+
+def _to_minus_one_and_one(pixels: KerasTensor) -> KerasTensor:
+    return layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="scale_pixels")(pixels)
+
+
+def _to_unit(pixels: KerasTensor) -> KerasTensor:
+    return layers.Rescaling(1 / 255, dtype="float32", name="scale_pixels")(pixels)
+
+
+def _standardize(pixels: KerasTensor) -> KerasTensor:
+    """Each channel less ImageNet's mean, over its standard deviation, as in PyTorch."""
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    scale = [1 / 255 / d for d in deviation]
+    offset = [-m / d for m, d in zip(mean, deviation, strict=True)]
+    return layers.Rescaling(scale, offset, dtype="float32", name="scale_pixels")(pixels)
+
+
+def _to_caffe(pixels: KerasTensor) -> KerasTensor:
+    """Blue, green, red, each less ImageNet's mean, as in Caffe."""
+    rgb = layers.Rescaling(1.0, [-123.68, -116.779, -103.939], dtype="float32", name="scale_pixels")(pixels)
+    return keras.ops.flip(rgb, axis=-1)
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """Where to take the features of strides 2, 4, 8, 16, 32, and how pixels 0..255 become what it was trained with."""
+
+    build: Callable[..., keras.Model]
+    taps: tuple[str, str, str, str, str]
+    scale: Callable[[KerasTensor], KerasTensor]
+
+
+_ARCHITECTURES: Mapping[str, _Architecture] = {
+    "mobilenet_v2": _Architecture(
+        keras.applications.MobileNetV2,
+        (
+            "block_1_expand_relu",
+            "block_3_expand_relu",
+            "block_6_expand_relu",
+            "block_13_expand_relu",
+            "block_16_project",
+        ),
+        _to_minus_one_and_one,
+    ),
+    "mobilenet_v3": _Architecture(
+        partial(keras.applications.MobileNetV3Large, include_preprocessing=False),
+        (
+            "expanded_conv_add",
+            "expanded_conv_2_add",
+            "expanded_conv_5_add",
+            "expanded_conv_11_add",
+            "expanded_conv_14_add",
+        ),
+        _to_minus_one_and_one,
+    ),
+    "efficientnet_v2_b0": _Architecture(
+        partial(keras.applications.EfficientNetV2B0, include_preprocessing=False),
+        ("block1a_project_activation", "block2b_add", "block3b_add", "block5e_add", "block6h_add"),
+        _standardize,
+    ),
+    "resnet50": _Architecture(
+        keras.applications.ResNet50,
+        ("conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
+        _to_caffe,
+    ),
+    "vgg16": _Architecture(
+        keras.applications.VGG16,
+        ("block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3", "block5_pool"),
+        _to_caffe,
+    ),
+}
+
+
+BAKED_WEIGHTS = "MASKFLEET_ENCODER_WEIGHTS"
+"""Names the file of ImageNet weights that a container image was built with; a pod then downloads none."""
+
+
+def build_encoder(config: TrainConfig) -> keras.Model:
+    """Pixels [b, S, S, 3] in 0..255, S = ``config.image_size`` -> features of strides 2..32, finest first.
+
+    S is padded to a multiple of 32, so that the features have the size P / stride, P being the padded size.
+
+    Raises:
+        BadSettings: the weights can't be read or downloaded, or there is no layer to unfreeze from.
+    """
+    architecture = _ARCHITECTURES[config.encoder]
+    if config.encoder_weights == "imagenet" and os.environ.get(BAKED_WEIGHTS):
+        config = config.model_copy(update={"encoder_weights": os.environ[BAKED_WEIGHTS]})
+    pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels", dtype="float32")
+    # The scaling is part of the network: evaluation, export and prediction can't get it wrong.
+    x = _to_unit(pixels) if config.input_range == "unit" else architecture.scale(pixels)
+    if any(around := padding(config.image_size)):
+        x = layers.ZeroPadding2D((around, around), dtype="float32", name="pad")(x)
+    if config.encoder_weights == "imagenet":
+        classifier = _build_with_imagenet_weights(architecture, x)
+    else:
+        classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
+        if config.encoder_weights == "none":
+            # Keras's momentum of .99 and more suits ImageNet's million steps; here the statistics would not move.
+            for layer in classifier.layers:
+                if isinstance(layer, layers.BatchNormalization):
+                    layer.momentum = config.batch_norm_momentum
+        else:
+            _load_weights(classifier, config)
+    encoder = keras.Model(pixels, [classifier.get_layer(tap).output for tap in architecture.taps], name="encoder")
+    _freeze(encoder, config)
+    return encoder
+
+
+def padding(size: int) -> tuple[int, int]:
+    """Pixels to add before and after a side of ``size`` to reach a multiple of 32."""
+    missing = -size % STRIDES[-1]
+    return missing // 2, missing - missing // 2
+
+
+def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
+    """Leaves the layers from ``config.unfreeze_from`` on to be trained.
+
+    Batch normalisation that was trained stays in inference mode: the statistics of small batches of few images
+    would destroy what the other weights rely on.
+    """
+    names = [layer.name for layer in encoder.layers]
+    start = config.unfreeze_from
+    if start == "none":
+        encoder.trainable = False
+        return
+    if start != "all" and start not in names:
+        near = difflib.get_close_matches(start, names, n=1, cutoff=0)
+        raise BadSettings(
+            f"--unfreeze-from {start}: expected 'all', 'none' or a layer of {config.encoder} such as {near[0]}, "
+            "found no such layer"
+        )
+    first = 0 if start == "all" else names.index(start)
+    trained = config.encoder_weights != "none"
+    for number, layer in enumerate(encoder.layers):
+        keep = trained and isinstance(layer, layers.BatchNormalization)
+        layer.trainable = number >= first and not keep
+
+
+def _load_weights(classifier: keras.Model, config: TrainConfig) -> None:
+    source = config.encoder_weights
+    path = Path(source)
+    if not path.is_file():
+        raise BadSettings(
+            f"--encoder-weights {source}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"
+        )
+    try:
+        classifier.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise BadSettings(
+            f"--encoder-weights {source}: expected Keras weights (.h5) of {config.encoder} without its top: "
+            f"{_one_line(error)}"
+        ) from None
+
+
+def _build_with_imagenet_weights(architecture: _Architecture, x: KerasTensor) -> keras.Model:
+    """With the weights that keras.applications offers for the size nearest to the input's."""
+    try:
+        with _one_download_at_a_time():
+            return architecture.build(include_top=False, weights="imagenet", input_shape=x.shape[1:], input_tensor=x)
+    except OSError as error:
+        raise BadSettings(
+            f"--encoder-weights imagenet: the copy in Keras's cache (~/.keras/models) can't be read, delete it: "
+            f"{_one_line(error)}"
+        ) from None
+    except Exception as error:  # keras.utils.get_file raises Exception itself
+        if "fetch failure" not in str(error):
+            raise
+        raise BadSettings(
+            "--encoder-weights imagenet: can't download them (is there a network?); give a FILE of weights, "
+            f"or 'none' to start from random ones: {_one_line(error)}"
+        ) from None
+
+
+@contextmanager
+def _one_download_at_a_time() -> Iterator[None]:
+    """Keras downloads to the final name: a second worker on this machine would read half a file."""
+    with (Path(tempfile.gettempdir()) / "maskfleet-encoder-weights.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,39 @@
+"""Fully convolutional networks: FCN-32s, FCN-16s, FCN-8s (Long, Shelhamer, Darrell, CVPR 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from keras import KerasTensor, layers
+
+from trainer.config import TrainConfig
+from trainer.models.encoders import STRIDES
+from trainer.models.upsampling import enlarge_scores
+
+Decoder = Callable[[Sequence[KerasTensor], int, TrainConfig], KerasTensor]
+
+
+def _fcn(finest: int, features: Sequence[KerasTensor], classes: int, config: TrainConfig) -> KerasTensor:
+    """Features of strides 2..32, finest first -> logits float32 [b, P, P, classes] at the padded input's size P.
+
+    The scores of stride 32 are enlarged step by step to those of stride ``finest`` and added to them, and at
+    last enlarged to the input's size. Score layers start from zero, as in the paper.
+    """
+    by_stride = dict(zip(STRIDES, features, strict=True))
+    x = _score(by_stride[32], classes, 32)
+    stride = 32
+    while stride > finest:
+        x = enlarge_scores(x, 2, config, f"up_{stride}")
+        stride //= 2
+        x = layers.Add(dtype="float32", name=f"fuse_{stride}")([x, _score(by_stride[stride], classes, stride)])
+    return enlarge_scores(x, stride, config, "logits")
+
+
+def _score(features: KerasTensor, classes: int, stride: int) -> KerasTensor:
+    return layers.Conv2D(classes, 1, kernel_initializer="zeros", dtype="float32", name=f"score_{stride}")(features)
+
+
+fcn32s: Decoder = partial(_fcn, 32)
+fcn16s: Decoder = partial(_fcn, 16)
+fcn8s: Decoder = partial(_fcn, 8)

@@ -1,0 +1,76 @@
+"""A segmentation network: an encoder, a decoder, and the two joined."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+
+from trainer.config import TrainConfig
+from trainer.models.encoders import build_encoder, padding
+from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
+from trainer.models.unet import unet
+
+_DECODERS: Mapping[str, Decoder] = {"unet": unet, "fcn32s": fcn32s, "fcn16s": fcn16s, "fcn8s": fcn8s}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network and its two halves, which share its variables.
+
+    ``encoder``: pixels 0..255 [b, S, S, 3] -> features, finest first. ``decoder``: features -> logits
+    float32 [b, S, S, classes]. ``model``: the decoder after the encoder; what is saved and exported.
+    """
+
+    encoder: keras.Model
+    decoder: keras.Model
+    model: keras.Model
+
+
+def build_network(config: TrainConfig, classes: int) -> Network:
+    """The network that ``config`` asks for; its initial weights depend on ``config.seed`` alone.
+
+    Raises:
+        BadSettings: the encoder's weights can't be read or downloaded, or there is no layer to unfreeze from.
+    """
+    with dtype_policy(config.precision), _seeded(config.seed):
+        encoder = build_encoder(config)
+        features = [
+            keras.Input(output.shape[1:], dtype=output.dtype, name=f"feature_{number}")
+            for number, output in enumerate(encoder.outputs, start=1)
+        ]
+        logits = _DECODERS[config.model](features, classes, config)
+        if any(before_and_after := padding(config.image_size)):
+            logits = keras.layers.Cropping2D((before_and_after, before_and_after), dtype="float32", name="crop")(logits)
+        decoder = keras.Model(features, logits, name="decoder")
+        pixels = keras.Input(encoder.input_shape[1:], dtype="float32", name="pixels")
+        model = keras.Model(pixels, decoder(encoder(pixels)), name=config.model)
+    return Network(encoder, decoder, model)
+
+
+@contextmanager
+def dtype_policy(precision: str) -> Iterator[None]:
+    """Layers that are made inside compute in ``precision`` and keep float32 variables.
+
+    keras.applications takes the policy from Keras's (thread-local) state only.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Every Keras layer draws its own seed from Python's generator, as keras.utils.set_random_seed relies on."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)

@@ -1,0 +1,130 @@
+"""Pictures of a run: predictions beside the truth, curves, the confusion matrix. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IGNORED_COLOUR = (128, 128, 128)
+_GAP = 6
+_LINE = 18
+
+
+def colour_mask(mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class indices [H, W] as colours [H, W, 3]; a label without a colour (255: ignored) is grey."""
+    table = np.full((256, 3), IGNORED_COLOUR, np.uint8)
+    table[: len(colours)] = colours
+    return table[mask]
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image [H, W, 3] with its mask [H, W] laid over it half transparent."""
+    return ((image.astype(np.uint16) + colour_mask(mask, colours)) // 2).astype(np.uint8)
+
+
+def predictions_picture(
+    images: NDArray[np.uint8],
+    truths: NDArray[np.uint8],
+    predictions: NDArray[np.uint8],
+    classes: Sequence[str],
+    colours: NDArray[np.uint8],
+) -> Image.Image:
+    """A row for each example: the image [H, W, 3], its true mask and the predicted one; below, the classes."""
+    rows = [
+        (image, colour_mask(truth, colours), colour_mask(prediction, colours))
+        for image, truth, prediction in zip(images, truths, predictions, strict=True)
+    ]
+    height, width = images.shape[1:3]
+    legend = legend_strip(3 * (width + _GAP) + _GAP, classes, colours)
+    below = _LINE + len(rows) * (height + _GAP) + _GAP
+    picture = Image.new("RGB", (legend.width, below + legend.height), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, title in enumerate(("image", "truth", "prediction")):
+        draw.text((_GAP + column * (width + _GAP), 2), title, "black", ImageFont.load_default(13))
+    for number, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            picture.paste(Image.fromarray(cell), (_GAP + column * (width + _GAP), _LINE + number * (height + _GAP)))
+    picture.paste(legend, (0, below))
+    return picture
+
+
+def legend_strip(width: int, classes: Sequence[str], colours: NDArray[np.uint8]) -> Image.Image:
+    """The classes with their colours, in as many lines of ``width`` pixels as they need."""
+    font = ImageFont.load_default(13)
+    lengths = [20 + font.getlength(name) for name in classes]
+    places = []
+    left, top = float(_GAP), 0
+    for length in lengths:
+        if left > _GAP and left + length > width:
+            left, top = float(_GAP), top + _LINE
+        places.append((left, top))
+        left += length + _GAP
+    strip = Image.new("RGB", (width, top + _LINE), "white")
+    draw = ImageDraw.Draw(strip)
+    for (left, top), name, colour in zip(places, classes, colours.tolist(), strict=True):
+        draw.rectangle((left, top + 3, left + 10, top + 13), tuple(colour), "black")
+        draw.text((left + 14, top), name, "black", font)
+    return strip
+
+
+def curves_picture(metrics: Sequence[Mapping[str, Any]]) -> bytes:
+    """PNG of loss and mIoU of training and validation over the epochs, from the lines of metrics.jsonl."""
+    figure = _figure(10, 4)
+    epochs = [line["epoch"] for line in metrics]
+    for number, (key, title) in enumerate((("loss", "loss"), ("miou", "mIoU"))):
+        axes = figure.add_subplot(1, 2, number + 1)
+        training = key if key == "loss" else f"training_{key}"
+        validation = f"validation_{key}" if key == "loss" else key
+        axes.plot(epochs, [line[training] for line in metrics], label="training", marker=".")
+        axes.plot(epochs, [line[validation] for line in metrics], label="validation", marker=".")
+        axes.set_xlabel("epoch")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return _png(figure)
+
+
+def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """PNG of a confusion matrix [C, C], rows truth, in shares of each true class."""
+    figure = _figure(2 + 0.7 * len(classes), 2 + 0.6 * len(classes))
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    for row, column in np.ndindex(*matrix.shape):
+        share = shares[row, column]
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "black")
+    return _png(figure)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    # pyplot is avoided: it keeps every figure alive and looks for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()

@@ -1,0 +1,182 @@
+"""What there is to tell about runs, collected from their directories and written as one page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainer.data.cache import Arrays, Dataset, load_dataset
+from trainer.exit_codes import BadData, BadSettings, NotFound
+from trainer.legend import Legend
+from trainer.pictures import colour_mask
+from trainer.report_page import EVALUATED, page
+from trainer.run_directory import RunDirectory, write_atomically
+from trainer.summaries import read_metrics
+
+if TYPE_CHECKING:
+    from trainer.trained import Trained
+
+SHOWN = 4
+"""Best and worst predictions of a run."""
+THUMBNAIL = 160
+"""Longest side of a picture in the page, pixels; what keeps a page of many runs small."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test image, as data URIs of the image, its true mask and the predicted one, with its own mIoU."""
+
+    name: str
+    miou: float
+    image: str
+    truth: str
+    prediction: str
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """All that the page says about one run.
+
+    Attributes:
+        metrics: the lines of metrics.jsonl, at least one.
+        resolved: config.json without the settings: scaling, versions, commit, fingerprint.
+        boundary_f1: by class, empty if the data is not at hand.
+        note: why there are no predictions, or nothing.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    resolved: dict[str, Any]
+    legend: Legend
+    metrics: list[dict[str, Any]]
+    restarts: int
+    parameters: int
+    boundary_f1: dict[str, float]
+    best: list[Example]
+    worst: list[Example]
+    note: str
+
+
+def write_report(runs: Sequence[RunDirectory], out: Path) -> None:
+    """Writes one self-contained HTML page about ``runs``, side by side with what differs in their settings.
+
+    Each run's test split is predicted with its newest checkpoint, if its data is at hand.
+
+    Raises:
+        NotFound: there is no such run, or nothing was validated in it yet.
+        BadInput: its checkpoint is damaged.
+        BadSettings: ``out`` can't be written.
+    """
+    from trainer.trained import load_trained
+
+    facts = []
+    for run, name in zip(runs, _names(runs), strict=True):
+        _check(run)
+        trained = load_trained(run.path)
+        settings = json.loads(run.config.read_text())["settings"]
+        data_dir = Path(settings["data_dir"]) if settings["data_dir"] else None
+        dataset, note = None, ""
+        try:
+            dataset = load_dataset(settings["data"], data_dir, trained.size)
+        except (BadData, BadSettings) as error:
+            note = f"No predictions: the data is not at hand ({error})."
+        facts.append(collect(run, name, trained, dataset, note))
+    try:
+        write_atomically(out, page(facts).encode())
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from None
+
+
+def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | None, note: str = "") -> RunFacts:
+    """Reads what ``run`` has written, and predicts the test split of ``dataset`` with ``trained``.
+
+    Raises:
+        NotFound: there is no such run, or nothing was validated in it yet.
+    """
+    _check(run)
+    content = json.loads(run.config.read_text())
+    settings = content.pop("settings")
+    boundary_f1: dict[str, float] = {}
+    best: list[Example] = []
+    worst: list[Example] = []
+    if dataset is not None:
+        boundary_f1, best, worst = _look_at(trained, dataset.test)
+    return RunFacts(
+        name,
+        settings,
+        content,
+        trained.legend,
+        read_metrics(run),
+        _restarts(run),
+        trained.model.count_params(),
+        boundary_f1,
+        best,
+        worst,
+        note,
+    )
+
+
+def _check(run: RunDirectory) -> None:
+    if not run.config.is_file():
+        raise NotFound(f"{run.path}: expected a run, found no {run.config}")
+    if not read_metrics(run):
+        raise NotFound(f"{run.path}: expected a run with a validation, found none yet in {run.metrics}")
+
+
+def _look_at(trained: Trained, split: Arrays) -> tuple[dict[str, float], list[Example], list[Example]]:
+    """Boundary F1 by class, and the best and worst examples by their own mIoU, of :data:`EVALUATED` at most."""
+    from trainer.evaluation import evaluate, predictor
+
+    if len(split) > EVALUATED:
+        chosen = np.linspace(0, len(split) - 1, EVALUATED).astype(int)
+        split = Arrays(tuple(split.names[i] for i in chosen), split.images[chosen], split.masks[chosen])
+    predict = predictor(trained.model)
+    evaluation = evaluate(predict, split, trained.legend)
+    mious = evaluation.image_miou
+    order = [int(i) for i in np.argsort(mious) if not np.isnan(mious[i])]
+    shown = min(SHOWN, (len(order) + 1) // 2)
+
+    def example(i: int) -> Example:
+        mask = predict(split.images[i : i + 1])[0]
+        return _example(split, i, mask, float(mious[i]), trained.legend)
+
+    best = [example(i) for i in order[::-1][:shown]]
+    return evaluation.boundary_f1, best, [example(i) for i in order[:shown]]
+
+
+def _example(split: Arrays, i: int, prediction: NDArray[np.uint8], miou: float, legend: Legend) -> Example:
+    truth, found = (colour_mask(mask, legend.colours) for mask in (split.masks[i], prediction))
+    return Example(split.names[i], miou, _uri(split.images[i], "JPEG"), _uri(truth, "PNG"), _uri(found, "PNG"))
+
+
+def _uri(pixels: NDArray[np.uint8], kind: str) -> str:
+    picture = Image.fromarray(pixels)
+    resampling = Image.Resampling.BILINEAR if kind == "JPEG" else Image.Resampling.NEAREST
+    if max(picture.size) > THUMBNAIL:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL), resampling)
+    if kind == "PNG":
+        picture = picture.convert("P", palette=Image.Palette.ADAPTIVE)
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _restarts(run: RunDirectory) -> int:
+    if not run.events.exists():
+        return 0
+    return sum(1 for line in run.events.read_text().splitlines() if '"kind": "restart"' in line)
+
+
+def _names(runs: Sequence[RunDirectory]) -> list[str]:
+    """The folders' names, or whole paths where those are the same."""
+    short = [run.path.resolve().name for run in runs]
+    return short if len(set(short)) == len(short) else [str(run.path) for run in runs]

@@ -1,0 +1,123 @@
+"""Learning-rate schedules, and the optimizers that follow them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.config import TrainConfig
+
+
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up to ``peak`` over ``warmup_steps``, then ``shape`` until ``total_steps``; a tensor for a step.
+
+    Steps count from 0. The warm-up's first step already moves: step s has the rate peak (s + 1) / warmup_steps.
+    """
+
+    def __init__(self, shape: str, peak: float, warmup_steps: float, total_steps: int) -> None:
+        self.shape = shape
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """``step``: an integer scalar -> float32 scalar."""
+        step = tf.cast(step, tf.float32)
+        warmth = tf.minimum(1.0, (step + 1) / max(1.0, self.warmup_steps))
+        done = (step - self.warmup_steps) / max(1.0, self.total_steps - self.warmup_steps)
+        return self.peak * warmth * self._shape(tf.clip_by_value(done, 0.0, 1.0))
+
+    def _shape(self, done: tf.Tensor) -> tf.Tensor:
+        """Share of the peak after the share ``done`` of the steps that follow the warm-up."""
+        match self.shape:
+            case "constant":
+                return tf.ones_like(done)
+            case "cosine":  # Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts
+                return (1 + tf.cos(math.pi * done)) / 2
+            case "polynomial":  # the power of DeepLab, Chen et al., PAMI 2018
+                return (1 - done) ** 0.9
+            case "step":
+                return tf.where(done < 0.5, 1.0, tf.where(done < 0.75, 0.1, 0.01))
+        raise ValueError(f"no schedule {self.shape!r}")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape,
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+        }
+
+
+def learning_rate(config: TrainConfig, *, steps_per_epoch: float, total_steps: int, scale: float) -> LearningRate:
+    """The schedule of a run of ``total_steps``; ``scale`` multiplies ``config.learning_rate`` (several replicas)."""
+    return LearningRate(
+        config.schedule,
+        config.learning_rate * scale,
+        config.warmup_epochs * steps_per_epoch,
+        total_steps,
+    )
+
+
+class _TwoRates:
+    """Mixin for a Keras optimizer: trains ``slow`` variables with a share of the learning rate.
+
+    "Discriminative fine-tuning", Howard and Ruder, ACL 2018, with two groups: what is trained already shall
+    move less than what begins at random.
+    """
+
+    slow: frozenset[str] = frozenset()
+    share = 1.0
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        if self._var_key(variable) in self.slow:  # type: ignore[attr-defined]
+            learning_rate = learning_rate * self.share
+        super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+
+
+class _Adam(_TwoRates, keras.optimizers.Adam):
+    pass
+
+
+class _AdamW(_TwoRates, keras.optimizers.AdamW):
+    pass
+
+
+class _SGD(_TwoRates, keras.optimizers.SGD):
+    pass
+
+
+def build_optimizer(
+    config: TrainConfig,
+    schedule: keras.optimizers.schedules.LearningRateSchedule,
+    encoder: keras.Model | None = None,
+) -> keras.optimizers.Optimizer:
+    """The optimizer that ``config`` asks for; it reads ``schedule`` at its own ``iterations``.
+
+    With ``ema_decay`` it keeps the averages that :mod:`trainer.averaging` gives out. With ``precision``
+    float16 it scales the loss: differentiate ``optimizer.scale_loss(loss)``, which is the loss itself for the
+    other precisions.
+
+    Args:
+        encoder: unless it begins at random, it is trained with ``config.encoder_learning_rate`` of the rate.
+    """
+    average = {"use_ema": config.ema_decay > 0, "ema_momentum": config.ema_decay}
+    optimizer: keras.optimizers.Optimizer
+    match config.optimizer:
+        case "adam":
+            optimizer = _Adam(schedule, name="adam", **average)
+        case "adamw":
+            optimizer = _AdamW(schedule, weight_decay=config.weight_decay, name="adamw", **average)
+            # Loshchilov, Hutter, ICLR 2019; biases and norms are not what decay is to keep small.
+            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        case "sgd":
+            optimizer = _SGD(schedule, momentum=config.momentum, name="sgd", **average)
+    if encoder is not None and config.encoder_weights != "none":
+        optimizer.slow = frozenset(optimizer._var_key(variable) for variable in encoder.trainable_variables)
+        optimizer.share = config.encoder_learning_rate
+    if config.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

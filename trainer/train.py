@@ -1,0 +1,233 @@
+"""The training process: sets everything up in the one order that works, trains, and leaves the results behind.
+
+The supervisor starts it as ``python -m trainer.train RUN`` for every attempt.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer.batch_size import choose_batch
+from trainer.cluster import Cluster, configure_threads, make_strategy, threads_of
+from trainer.config import DEFAULT_BATCH, TrainConfig
+from trainer.exit_codes import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed
+from trainer.run_directory import RunDirectory, write_atomically
+from trainer.settings import read_settings_file
+from trainer.supervisor import HEARTBEAT_VARIABLE
+
+
+def main(arguments: list[str]) -> int:
+    """Trains the run in the directory that ``arguments`` names; returns the exit code."""
+    run = RunDirectory(Path(arguments[0]))
+    try:
+        config = TrainConfig.resolve([read_settings_file(run.config)])
+        train_run(run, config, Cluster.from_environment())
+    except MaskfleetError as error:
+        print(f"error: {error}" if not isinstance(error, Stopped) else str(error), flush=True)
+        return error.exit_code
+    return DONE
+
+
+def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
+    """Trains ``run`` to its end, going on from its newest checkpoint.
+
+    Raises:
+        MaskfleetError: see :func:`trainer.loop.train`; PeerLost when another worker is gone.
+    """
+    # Slow imports come after the settings are known to be good.
+    configure_threads(threads_of(config, cluster))
+    from trainer.data.cache import load_dataset
+
+    get_on = _heartbeat()
+
+    def tell(line: str) -> None:
+        get_on()  # a first reading of a large data set takes longer than a start may
+        print(line, flush=True)
+
+    dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=tell)
+    fitting = DEFAULT_BATCH
+    if config.batch_per_replica == "auto" and config.global_batch is None:
+        fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // cluster.workers)
+    strategy = make_strategy(cluster)
+
+    import tensorflow as tf
+
+    try:
+        _train(run, config, cluster, strategy, dataset, fitting, get_on)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        raise PeerLost(_lost_peer(cluster, error)) from None
+    except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
+        if cluster.workers == 1:
+            raise
+        raise PeerLost(_lost_peer(cluster, error)) from None
+
+
+def _train(
+    run: RunDirectory,
+    config: TrainConfig,
+    cluster: Cluster,
+    strategy: Any,
+    dataset: Any,
+    fitting: int,
+    get_on: Callable[[], None],
+) -> None:
+    import tensorflow as tf
+
+    from trainer.averaging import averaged_weights
+    from trainer.checkpoints import (
+        CheckpointStore,
+        broadcast_from_chief,
+        optimizer_by_path,
+        values_by_name,
+        weights_by_path,
+    )
+    from trainer.data.pipeline import worker_slices
+    from trainer.exporting import export
+    from trainer.inspection import state_digest
+    from trainer.legend import Legend
+    from trainer.loop import StopFlag, Training, TrainingState, train
+    from trainer.losses import build_loss
+    from trainer.models.network import build_network
+    from trainer.plan import Plan
+    from trainer.record import record_start
+    from trainer.report import collect
+    from trainer.report_page import page
+    from trainer.schedules import build_optimizer, learning_rate
+    from trainer.summaries import Summaries
+    from trainer.trained import Trained
+
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_per_replica == "auto":
+        with strategy.scope():
+            found = tf.Variable(fitting)
+        broadcast_from_chief(strategy, [found], is_chief=cluster.is_chief)
+        fitting = int(found.numpy())
+    global_batch = config.effective_global_batch(replicas, fitting)
+    plan = Plan(
+        len(dataset.train.names), global_batch, config.epochs, tuple(worker_slices(global_batch, cluster.workers))
+    )
+    with strategy.scope():
+        network = build_network(config, len(dataset.classes))
+        schedule = learning_rate(
+            config,
+            steps_per_epoch=plan.examples / global_batch,
+            total_steps=plan.steps,
+            scale=config.scaled_learning_rate(global_batch) / config.learning_rate,
+        )
+        optimizer = build_optimizer(config, schedule, network.encoder)
+        optimizer.build(network.model.trainable_variables)
+        state = TrainingState(len(dataset.classes))
+
+    # TensorFlow's own handler swallows SIGTERM; ours has to come after the strategy that installs it.
+    stop = StopFlag()
+    signal.signal(signal.SIGTERM, lambda *_: setattr(stop, "wanted", True))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor passes it on
+
+    everything = tf.train.Checkpoint(
+        weights=weights_by_path(network.model), optimizer=optimizer_by_path(optimizer), state=state
+    )
+    checkpoints = summaries = manifest = None
+    if cluster.is_chief:
+        checkpoints = CheckpointStore(run, everything, config.keep)
+        checkpoints.delete_incomplete()
+        manifest = checkpoints.restore()
+    variables = [variable.value for variable in (*network.model.variables, *optimizer.variables)]
+    broadcast_from_chief(strategy, [*variables, *state.variables], is_chief=cluster.is_chief)
+    if cluster.is_chief:
+        predict = functools.partial(_predict, network.model, optimizer)
+        summaries = Summaries(run, plan, dataset, predict, int(state.step.numpy()))
+        facts = record_start(run, config, cluster, plan, dataset, replicas)
+        if manifest is None:
+            summaries.settings({**config.model_dump(mode="json"), **facts})
+        else:
+            print(f"goes on from step {manifest.step} of {plan.steps}", flush=True)
+
+    loss = build_loss(config, len(dataset.classes), dataset.train.masks)
+    training = Training(
+        config, cluster, strategy, dataset, network, optimizer, loss, plan, state, stop, get_on, checkpoints, summaries,
+    )  # fmt: skip
+    try:
+        scores = train(training, manifest.training_seconds if manifest else 0.0)
+    except (Stopped, TrainingFailed) as ending:
+        if summaries is not None:
+            summaries.end("stopped" if isinstance(ending, Stopped) else "failed")
+        raise
+    if summaries is not None:
+        with averaged_weights(network.model, optimizer):
+            trained = Trained(network.model, Legend.of(dataset), config)
+            export(trained.model, run.export, trained.legend)
+            get_on()
+            write_atomically(run.report, page([collect(run, run.path.resolve().name, trained, dataset)]).encode())
+            get_on()
+        summaries.end("done")
+        print(_table(scores), flush=True)
+    _wait_for_all(strategy)
+    if cluster.workers > 1:
+        digest = state_digest(values_by_name(everything))
+        print(
+            f"worker {cluster.worker} ends with step {int(state.step.numpy())} and the state sha256 {digest}",
+            flush=True,
+        )
+
+
+def _predict(model: Any, optimizer: Any, images: Any) -> Any:
+    """uint8 images [b, H, W, 3] -> class indices uint8 [b, H, W]."""
+    import numpy as np
+
+    from trainer.averaging import averaged_weights
+
+    with averaged_weights(model, optimizer):
+        return np.argmax(model(images, training=False), axis=-1).astype(np.uint8)
+
+
+def _heartbeat() -> Callable[[], None]:
+    """Tells the supervisor, if there is one, that training gets on."""
+    pipe = os.environ.get(HEARTBEAT_VARIABLE)
+    if pipe is None:
+        return lambda: None
+    descriptor = int(pipe)
+
+    def get_on() -> None:
+        os.write(descriptor, b".")
+
+    return get_on
+
+
+def _wait_for_all(strategy: Any) -> None:
+    """No worker leaves before the chief has written everything: until then a lost worker must be replaced."""
+    if strategy.num_replicas_in_sync > 1:
+        import tensorflow as tf
+
+        def in_replica() -> tf.Tensor:
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
+
+        tf.function(lambda: strategy.run(in_replica))()
+
+
+def _lost_peer(cluster: Cluster, error: Exception) -> str:
+    words = " ".join(str(getattr(error, "message", error)).split())
+    return f"worker {cluster.worker} lost a peer ({type(error).__name__}: {words[:200]})"
+
+
+def _table(scores: Any) -> str:
+    """The closing table: IoU of each class and what follows from all of them."""
+    rows = [(name, f"{value:.4f}") for name, value in scores.iou.items()]
+    rows += [
+        ("mIoU", f"{scores.miou:.4f}"),
+        ("mIoU without background", f"{scores.miou_without_background:.4f}"),
+        ("pixel accuracy", f"{scores.pixel_accuracy:.4f}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(
+        ["", f"{'IoU on the test split':{width}}", *(f"  {name:{width}}  {value}" for name, value in rows)]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
