@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,21 +66,24 @@ def test_what_a_kill_leaves_is_removed(box: Box):
     assert box.restored() == 1
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 1 KB, as if the disk were full."""
+    """No file may grow beyond 1 KB, as if the disk were full: pytest's own output too, hence no fixture, which would
+    last until after the test's result is printed."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_good(box: Box, request: pytest.FixtureRequest):
+def test_a_full_disk_leaves_the_last_checkpoint_good(box: Box):
     box.save(1)
-    request.getfixturevalue("full_disk")
-    with pytest.raises(
-        TrainingFailed, match=r"could not be written .*; that of step 1 is good: free some space"
-    ) as caught:
+    with (
+        pytest.raises(TrainingFailed, match=r"could not be written .*; that of step 1 is good: free some space") as caught,
+        full_disk(),
+    ):
         box.save(2)
     assert "\n" not in str(caught.value)
     assert box.run.checkpoint_steps() == [1]
