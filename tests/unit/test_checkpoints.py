@@ -81,7 +81,9 @@ def full_disk() -> Iterator[None]:
 def test_a_full_disk_leaves_the_last_checkpoint_good(box: Box):
     box.save(1)
     with (
-        pytest.raises(TrainingFailed, match=r"could not be written .*; that of step 1 is good: free some space") as caught,
+        pytest.raises(
+            TrainingFailed, match=r"could not be written .*; that of step 1 is good: free some space"
+        ) as caught,
         full_disk(),
     ):
         box.save(2)
