@@ -163,6 +163,11 @@ class TrainConfig(Settings):
     patience: NotNegative = Field(
         0, description="epochs without a better score after which training stops; 0: it never stops early"
     )
+    export: bool = Field(
+        True,
+        description="leave the network (Keras, HDF5, SavedModel) and the report behind at the end; "
+        "'trainer export' and 'trainer report' make them later",
+    )
     threads: NotNegative = Field(
         0, description="CPU threads of a worker; 0: the container's CPU limit shared by the local workers"
     )

@@ -17,6 +17,7 @@ from trainer.batch_size import choose_batch
 from trainer.cluster import Cluster, configure_threads, make_strategy, threads_of
 from trainer.config import DEFAULT_BATCH, TrainConfig
 from trainer.exit_codes import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed
+from trainer.plan import Plan
 from trainer.run_directory import RunDirectory, write_atomically
 from trainer.settings import read_settings_file
 from trainer.supervisor import HEARTBEAT_VARIABLE
@@ -77,9 +78,9 @@ def _train(
     fitting: int,
     get_on: Callable[[], None],
 ) -> None:
+    """Builds what trains, restores it on the chief and hands it to all, trains, and leaves the results behind."""
     import tensorflow as tf
 
-    from trainer.averaging import averaged_weights
     from trainer.checkpoints import (
         CheckpointStore,
         broadcast_from_chief,
@@ -87,38 +88,22 @@ def _train(
         values_by_name,
         weights_by_path,
     )
-    from trainer.data.pipeline import worker_slices
-    from trainer.exporting import export
     from trainer.inspection import state_digest
-    from trainer.legend import Legend
     from trainer.loop import StopFlag, Training, TrainingState, train
     from trainer.losses import build_loss
     from trainer.models.network import build_network
-    from trainer.plan import Plan
     from trainer.record import record_start
-    from trainer.report import collect
-    from trainer.report_page import page
     from trainer.schedules import build_optimizer, learning_rate
     from trainer.summaries import Summaries
-    from trainer.trained import Trained
 
-    replicas = strategy.num_replicas_in_sync
-    if config.batch_per_replica == "auto":
-        with strategy.scope():
-            found = tf.Variable(fitting)
-        broadcast_from_chief(strategy, [found], is_chief=cluster.is_chief)
-        fitting = int(found.numpy())
-    global_batch = config.effective_global_batch(replicas, fitting)
-    plan = Plan(
-        len(dataset.train.names), global_batch, config.epochs, tuple(worker_slices(global_batch, cluster.workers))
-    )
+    plan = _plan(config, cluster, strategy, len(dataset.train.names), fitting)
     with strategy.scope():
         network = build_network(config, len(dataset.classes))
         schedule = learning_rate(
             config,
-            steps_per_epoch=plan.examples / global_batch,
+            steps_per_epoch=plan.examples / plan.global_batch,
             total_steps=plan.steps,
-            scale=config.scaled_learning_rate(global_batch) / config.learning_rate,
+            scale=config.scaled_learning_rate(plan.global_batch) / config.learning_rate,
         )
         optimizer = build_optimizer(config, schedule, network.encoder)
         optimizer.build(network.model.trainable_variables)
@@ -142,7 +127,7 @@ def _train(
     if cluster.is_chief:
         predict = functools.partial(_predict, network.model, optimizer)
         summaries = Summaries(run, plan, dataset, predict, int(state.step.numpy()))
-        facts = record_start(run, config, cluster, plan, dataset, replicas)
+        facts = record_start(run, config, cluster, plan, dataset, strategy.num_replicas_in_sync)
         if manifest is None:
             summaries.settings({**config.model_dump(mode="json"), **facts})
         else:
@@ -159,12 +144,8 @@ def _train(
             summaries.end("stopped" if isinstance(ending, Stopped) else "failed")
         raise
     if summaries is not None:
-        with averaged_weights(network.model, optimizer):
-            trained = Trained(network.model, Legend.of(dataset), config)
-            export(trained.model, run.export, trained.legend)
-            get_on()
-            write_atomically(run.report, page([collect(run, run.path.resolve().name, trained, dataset)]).encode())
-            get_on()
+        if config.export:
+            _leave_results(run, training)
         summaries.end("done")
         print(_table(scores), flush=True)
     _wait_for_all(strategy)
@@ -174,6 +155,40 @@ def _train(
             f"worker {cluster.worker} ends with step {int(state.step.numpy())} and the state sha256 {digest}",
             flush=True,
         )
+
+
+def _plan(config: TrainConfig, cluster: Cluster, strategy: Any, examples: int, fitting: int) -> Plan:
+    """The run's steps; with an automatic batch all workers take the size that fits the chief's device."""
+    import tensorflow as tf
+
+    from trainer.checkpoints import broadcast_from_chief
+    from trainer.data.pipeline import worker_slices
+
+    if config.batch_per_replica == "auto":
+        with strategy.scope():
+            found = tf.Variable(fitting)
+        broadcast_from_chief(strategy, [found], is_chief=cluster.is_chief)
+        fitting = int(found.numpy())
+    global_batch = config.effective_global_batch(strategy.num_replicas_in_sync, fitting)
+    return Plan(examples, global_batch, config.epochs, tuple(worker_slices(global_batch, cluster.workers)))
+
+
+def _leave_results(run: RunDirectory, training: Any) -> None:
+    """The exported network and the report."""
+    from trainer.averaging import averaged_weights
+    from trainer.exporting import export
+    from trainer.legend import Legend
+    from trainer.report import collect
+    from trainer.report_page import page
+    from trainer.trained import Trained
+
+    with averaged_weights(training.network.model, training.optimizer):
+        trained = Trained(training.network.model, Legend.of(training.dataset), training.config)
+        export(trained.model, run.export, trained.legend)
+        training.get_on()
+        report = page([collect(run, run.path.resolve().name, trained, training.dataset)])
+        write_atomically(run.report, report.encode())
+        training.get_on()
 
 
 def _predict(model: Any, optimizer: Any, images: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 
 import click
 
 from launcher.local import LocalRun, new_run, resumed_run
 from trainer.config import TrainConfig
+from trainer.exit_codes import BAD_INPUT
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -43,7 +46,8 @@ def run(
     else:
         directory, resolved = new_run(run_dir, config, flags)
     local = LocalRun(directory, resolved, workers)
-    if output is None:
-        return local.run()
-    with StreamerBeside(directory, output, click.echo):
-        return local.run()
+    with StreamerBeside(directory, output, click.echo) if output is not None else contextlib.nullcontext():
+        code = local.run()
+    if code == BAD_INPUT and resume is None:
+        shutil.rmtree(directory.path)  # nothing was trained: the same command, corrected, finds no half-made run
+    return code

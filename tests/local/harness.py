@@ -26,6 +26,7 @@ SETTINGS = (
     "--global-batch=6",
     "--threads=1",
     "--checkpoint-steps=5",
+    "--no-export",
 )
 """A run of 40 steps on the synthetic data, small enough for many of them."""
 PATIENCE = 600.0

@@ -17,7 +17,7 @@ from trainer.run_directory import RunDirectory, write_json
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A complete run of one process."""
-    with LocalRun.start(tmp_path_factory.mktemp("done") / "run", workers=1) as run:
+    with LocalRun.start(tmp_path_factory.mktemp("done") / "run", "--export", workers=1) as run:
         assert run.wait() == 0, run.output.read_text()
     return run.directory
 
@@ -102,7 +102,7 @@ def refused(tmp_path: Path, *arguments: str) -> str:
     result = launcher("run", "--run-dir", str(tmp_path / "run"), "--", *SETTINGS, *arguments)
     assert result.returncode == 2, result.stdout
     assert "Traceback" not in result.stdout
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
     errors: list[str] = [line for line in result.stdout.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, result.stdout
     return errors[0]
@@ -172,7 +172,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: P
 
 
 def test_it_stops_early_when_nothing_gets_better(tmp_path: Path):
-    settings = ("--model=fcn8s", "--epochs=5", "--learning-rate=1e-12", "--patience=2", "--best-by=pixel_accuracy")
+    settings = (
+        "--export",
+        "--model=fcn8s",
+        "--epochs=5",
+        "--learning-rate=1e-12",
+        "--patience=2",
+        "--best-by=pixel_accuracy",
+    )
     with LocalRun.start(tmp_path / "run", *settings, workers=1) as run:
         assert run.wait() == 0, run.output.read_text()
     assert [json.loads(line)["epoch"] for line in run.directory.metrics.read_text().splitlines()] == [1, 2, 3]
