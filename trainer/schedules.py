@@ -78,11 +78,35 @@ class _TwoRates:
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
 
 
-class _Adam(_TwoRates, keras.optimizers.Adam):
+class _FusedAdam:
+    """Mixin for Keras's Adam: the same formula in TensorFlow's one kernel, which passes over a variable once.
+
+    Keras writes it as a dozen operations, each of which reads and writes all of a variable: a fifth of a training
+    step of four images on a CPU.
+    """
+
+    def update_step(self: Any, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
+
+
+class _Adam(_TwoRates, _FusedAdam, keras.optimizers.Adam):
     pass
 
 
-class _AdamW(_TwoRates, keras.optimizers.AdamW):
+class _AdamW(_TwoRates, _FusedAdam, keras.optimizers.AdamW):
     pass
 
 

@@ -70,3 +70,18 @@ def test_the_encoder_moves_by_its_share_of_the_learning_rate(optimizer):
     built.apply([tf.ones((1, 1)), tf.ones((1, 1))])
     slow, fast = (1 - float(weight.value[0, 0]) for weight in weights)
     assert slow == pytest.approx(0.25 * fast, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW)])
+def test_the_fused_kernel_is_keras_s_formula(name: str, theirs: type[keras.optimizers.Optimizer]) -> None:
+    config = TrainConfig(optimizer=name, learning_rate=0.01, schedule="constant", warmup_epochs=0, weight_decay=0.004)
+    rate = learning_rate(config, steps_per_epoch=1, total_steps=99, scale=1)
+    start = np.linspace(-1, 1, 60, dtype=np.float32).reshape(20, 3)
+    results = []
+    for optimizer in (build_optimizer(config, rate), theirs(rate)):
+        variable = keras.Variable(start, name="kernel")
+        gradients = np.random.default_rng(0).normal(size=(30, 20, 3)).astype(np.float32)
+        for gradient in gradients:
+            optimizer.apply_gradients([(tf.constant(gradient), variable)])
+        results.append(variable.numpy())
+    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=5e-6)
