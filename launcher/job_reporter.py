@@ -10,11 +10,13 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from launcher.job_status import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
 from launcher.quantities import format_duration
+from launcher.streaming.service import StreamMetrics
 from trainer.exit_codes import MaskfleetError
 from trainer.run_directory import RunDirectory, write_json
 
@@ -88,6 +90,9 @@ class JobReporter:
         progress = self._progress()
         details = {**progress, **_state(self._event, progress)}
         details.pop("time", None)
+        if streamed := StreamMetrics.load(self._run):
+            details["streamer"] = {**asdict(streamed), "line": streamed.line()}
+            del details["streamer"]["time"]  # it alone is nothing new
         if not details or details == self._reported:
             return
         annotations = {PROGRESS_JSON_ANNOTATION: json.dumps(details)}

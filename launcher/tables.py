@@ -25,6 +25,9 @@ def describe_status(status: JobStatus, *, wide: bool = False, now: datetime | No
     lines = [f"{status.name}: {status.phase}" + (f" – {status.reason}" if status.reason else "")]
     if status.progress:
         lines.append(f"progress: {status.progress}")
+    if streamer := status.details.get("streamer"):
+        problems = "".join(f"; {problem}" for problem in streamer["problems"])
+        lines.append(f"streamer: {streamer['line']}{problems}")
     lines.append(f"age: {age(status, now)}   namespace: {status.namespace}")
     lines += ["", *worker_table(status.workers, wide=wide)]
     if status.evidence:

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays
 from trainer.data.pipeline import (
-    check_global_batch,
     evaluation_batches,
     example_indices,
     training_batches,
     worker_slices,
 )
-from trainer.exit_codes import BadSettings
 
 FLIP = Augmentation(flip="random")
 
@@ -141,13 +139,3 @@ def test_evaluation_sees_each_example_once(count: int, batch: int, workers: int)
     images, masks = (np.concatenate([pair[i] for part in parts for pair in part]) for i in (0, 1))
     np.testing.assert_array_equal(images, arrays.images)
     np.testing.assert_array_equal(masks, arrays.masks)
-
-
-def test_a_batch_larger_than_the_data_is_told_in_one_line() -> None:
-    check_global_batch(numbered(8), 8)
-    with pytest.raises(BadSettings) as raised:
-        check_global_batch(numbered(8), 9)
-    assert str(raised.value) == (
-        "the global batch of 9 is larger than the 8 training examples: "
-        "lower --global-batch or --batch-per-replica x replicas to 8 at most"
-    )

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays
-from trainer.exit_codes import BadSettings
 
 _ROUNDS = 16
 """Of the cipher that shuffles: with the 4 of tf.random.experimental.index_shuffle, epochs of some hundred examples
@@ -30,15 +29,6 @@ def worker_slices(global_batch: int, workers: int) -> list[slice]:
     """Which positions of each global batch belong to each worker; sizes differ by one at most."""
     ends = [global_batch * worker // workers for worker in range(workers + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(ends)]
-
-
-def check_global_batch(arrays: Arrays, global_batch: int) -> None:
-    """Raises BadSettings if a batch would hold an example twice."""
-    if global_batch > len(arrays):
-        raise BadSettings(
-            f"the global batch of {global_batch} is larger than the {len(arrays)} training examples: "
-            f"lower --global-batch or --batch-per-replica x replicas to {len(arrays)} at most"
-        )
 
 
 def training_batches(
@@ -59,11 +49,7 @@ def training_batches(
     Returns:
         Tuples of images uint8 (b, S, S, 3), masks uint8 (b, S, S) and examples int64 (b,), the indices into
         ``arrays``.
-
-    Raises:
-        BadSettings: the global batch is larger than the split.
     """
-    check_global_batch(arrays, global_batch)
     offsets = tf.range(worker_slice.start, worker_slice.stop, dtype=tf.int64)
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
