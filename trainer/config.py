@@ -94,7 +94,11 @@ class TrainConfig(Settings):
         True,
         description="train the FCN's transposed convolutions, or keep them the bilinear interpolation they start as",
     )
-    normalization: Literal["batch", "instance"] = Field("batch", description="normalisation in the decoder")
+    normalization: Literal["batch", "instance", "frozen"] = Field(
+        "batch",
+        description="normalisation in the decoder; 'frozen' is batch normalisation that keeps its first statistics, "
+        "so that the result does not depend on the batch per replica",
+    )
     batch_norm_momentum: Fraction = Field(
         0.9,
         description="of the decoder's moving averages; Keras's own .99 needs more steps than a short run has",

@@ -105,6 +105,16 @@ def test_instance_normalisation_and_dropout_are_options_of_the_blocks() -> None:
     assert not np.array_equal(network.model(images, training=True), network.model(images, training=False))
 
 
+def test_with_frozen_normalisation_an_example_s_logits_know_nothing_of_its_batch() -> None:
+    network = build_network(config(normalization="frozen"), classes=2)
+    images = np.random.default_rng(0).uniform(0, 255, (3, *pixels(32).shape[1:])).astype(np.float32)
+    features = network.encoder(images, training=False)
+    together = network.decoder(features, training=True)
+    alone = network.decoder([feature[:1] for feature in features], training=True)
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-6)
+    assert not [v.path for v in network.decoder.trainable_variables if "norm" in v.path]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -94,7 +94,7 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
 
 
 BAKED_WEIGHTS = "MASKFLEET_ENCODER_WEIGHTS"
-"""Names the file of ImageNet weights that a container image was built with; a pod then downloads none."""
+"""Names the file of ImageNet weights that a container image may have been built with; a pod then downloads none."""
 
 
 def build_encoder(config: TrainConfig) -> keras.Model:
@@ -106,8 +106,9 @@ def build_encoder(config: TrainConfig) -> keras.Model:
         BadSettings: the weights can't be read or downloaded, or there is no layer to unfreeze from.
     """
     architecture = _ARCHITECTURES[config.encoder]
-    if config.encoder_weights == "imagenet" and os.environ.get(BAKED_WEIGHTS):
-        config = config.model_copy(update={"encoder_weights": os.environ[BAKED_WEIGHTS]})
+    baked = os.environ.get(BAKED_WEIGHTS)
+    if config.encoder_weights == "imagenet" and baked and Path(baked).is_file():
+        config = config.model_copy(update={"encoder_weights": baked})
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels", dtype="float32")
     # The scaling is part of the network: evaluation, export and prediction can't get it wrong.
     x = _to_unit(pixels) if config.input_range == "unit" else architecture.scale(pixels)

@@ -62,8 +62,9 @@ def bilinear_kernel(factor: int, classes: int) -> npt.NDArray[np.float32]:
 
 
 def _normalization(config: TrainConfig, name: str) -> layers.Layer:
-    if config.normalization == "batch":
-        return layers.BatchNormalization(momentum=config.batch_norm_momentum, name=name)
+    if config.normalization in ("batch", "frozen"):
+        trained = config.normalization == "batch"
+        return layers.BatchNormalization(momentum=config.batch_norm_momentum, trainable=trained, name=name)
     return layers.GroupNormalization(
         groups=-1,  # one group a channel: instance normalisation
         epsilon=1e-5,
