@@ -81,7 +81,7 @@ def try_step(config: TrainConfig, batch: int, classes: int) -> None:
     images, masks = tf.zeros([batch, size, size, 3], tf.uint8), tf.zeros([batch, size, size], tf.uint8)
     loss = build_loss(config.model_copy(update={"class_weights": None}), classes, np.zeros([1, size, size], np.uint8))
 
-    @tf.function
+    @tf.function(autograph=False)
     def step() -> None:
         with tf.GradientTape() as tape:
             total = optimizer.scale_loss(tf.reduce_mean(loss(masks, network.model(images, training=True))))

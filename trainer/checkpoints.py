@@ -174,7 +174,7 @@ def broadcast_from_chief(strategy: tf.distribute.Strategy, variables: Sequence[t
     if strategy.num_replicas_in_sync == 1:
         return
 
-    @tf.function
+    @tf.function(autograph=False)
     def exchange() -> tf.Tensor:
         def in_replica() -> tf.Tensor:
             context = tf.distribute.get_replica_context()

@@ -59,7 +59,8 @@ class Evaluation:
 def predictor(model: keras.Model) -> Predictor:
     """The network as a function from images to masks of its input's size."""
 
-    @tf.function(reduce_retracing=True)
+    # Batches of any size: the last one, which is smaller, shall not be traced again.
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)])
     def run(images: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.argmax(model(images, training=False), axis=-1), tf.uint8)
 

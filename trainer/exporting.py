@@ -119,7 +119,7 @@ class _Serving(tf.Module):
         self.weights = [variable.value for variable in model.variables]
         size = model.input_shape[1:3]
 
-        @tf.function
+        @tf.function(autograph=False)
         def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``mask``: class indices uint8 [b, H, W]; ``probabilities``: float32 [b, H, W, classes]."""
             inputs = tf.image.resize(images, size, antialias=True)

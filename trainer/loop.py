@@ -187,7 +187,7 @@ def make_step_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor, tf
                 variable.assign(tf.reshape(tf.cast(mean, variable.dtype), variable.shape))
         return vector[: 2 + classes * classes]
 
-    @tf.function
+    @tf.function(autograph=False)
     def step_function(images: tf.Tensor, masks: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         arguments = (*split_among_replicas(training, images, masks), stop)
         vector = strategy.experimental_local_results(strategy.run(in_replica, args=arguments))[0]
@@ -203,8 +203,11 @@ def make_step_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor, tf
 def make_evaluation_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """(images, masks) -> float64 vector: sum of the examples' losses, their number, confusion matrix [C x C]."""
     classes = len(training.dataset.classes)
+    side = training.config.image_size
+    # Batches of any size: the last one, which is smaller, shall not be traced again.
+    signature = [tf.TensorSpec([None, side, side, 3], tf.uint8), tf.TensorSpec([None, side, side], tf.uint8)]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, input_signature=signature)
     def evaluate(images: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
         logits = training.network.model(images, training=False)
         matrix = confusion_matrix(masks, tf.argmax(logits, axis=-1), classes)
@@ -258,7 +261,7 @@ def _scores(dataset: Dataset, matrix: np.ndarray) -> Scores:
 def _sum_over_workers(training: Training, values: np.ndarray) -> np.ndarray:
     """The sum over all workers of each worker's vector."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def add(vector: tf.Tensor) -> tf.Tensor:
         def in_replica() -> tf.Tensor:
             context = tf.distribute.get_replica_context()

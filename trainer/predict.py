@@ -87,7 +87,8 @@ class Predictor:
 def network_of(model: keras.Model) -> Network:
     """A Keras model that gives logits, as a function that gives probabilities."""
 
-    @tf.function(reduce_retracing=True)
+    # Batches of any size: the last one, which is smaller, shall not be traced again.
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)])
     def run(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(model(images, training=False))
 

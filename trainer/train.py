@@ -222,7 +222,7 @@ def _wait_for_all(strategy: Any) -> None:
         def in_replica() -> tf.Tensor:
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
 
-        tf.function(lambda: strategy.run(in_replica))()
+        tf.function(lambda: strategy.run(in_replica), autograph=False)()
 
 
 def _lost_peer(cluster: Cluster, error: Exception) -> str:

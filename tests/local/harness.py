@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psutil
 
+from trainer.inspection import inspect_checkpoint
 from trainer.run_directory import RunDirectory
 
 T = TypeVar("T")
@@ -47,12 +48,9 @@ def trainer(*arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def inspect(run: RunDirectory) -> dict:
-    """Facts about the run's newest checkpoint."""
-    result = trainer("inspect", str(run.path), "-o", "json")
-    assert result.returncode == 0, result.stderr
-    facts: dict = json.loads(result.stdout)
-    return facts
+def inspect(run: RunDirectory) -> dict[str, Any]:
+    """Facts about the run's newest checkpoint, as ``trainer inspect`` prints them."""
+    return inspect_checkpoint(run.path)
 
 
 class LocalRun:

@@ -53,6 +53,12 @@ def test_its_numbers_agree(done: RunDirectory):
     assert inspect(done)["parameters"] == 6_504_227
 
 
+def test_inspect_prints_what_the_checkpoint_holds(done: RunDirectory):
+    result = trainer("inspect", str(done.path), "-o", "json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == inspect(done)
+
+
 def test_evaluate_repeats_the_last_validation(done: RunDirectory):
     line = json.loads(done.metrics.read_text())
     for place in (done.path, done.export / "unet.keras"):

@@ -52,6 +52,7 @@ def training_batches(
     """
     offsets = tf.range(worker_slice.start, worker_slice.stop, dtype=tf.int64)
 
+    @tf.autograph.experimental.do_not_convert  # it has nothing to convert, and looking for it takes a second
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         positions = step * global_batch + offsets
         examples = _shuffled(positions, len(arrays), seed)
@@ -72,10 +73,11 @@ def evaluation_batches(arrays: Arrays, *, batch: int, worker: int, workers: int)
     mine = worker_slices(len(arrays), workers)[worker]
     steps = tf.data.Dataset.range(mine.start, mine.stop, batch)
 
-    def examples(start: tf.Tensor) -> tf.Tensor:
-        return tf.range(start, tf.minimum(start + batch, mine.stop))
+    @tf.autograph.experimental.do_not_convert
+    def examples(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _gather(arrays, tf.range(start, tf.minimum(start + batch, mine.stop)))
 
-    return _finish(steps.map(lambda start: _gather(arrays, examples(start))))
+    return _finish(steps.map(examples))
 
 
 def example_indices(step: int, *, global_batch: int, count: int, seed: int) -> list[int]:
