@@ -179,8 +179,8 @@ def broadcast_from_chief(strategy: tf.distribute.Strategy, variables: Sequence[t
         def in_replica() -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             flat = tf.concat([_to_bits(variable) for variable in variables], axis=0)
-            is_source = is_chief and context.replica_id_in_sync_group == 0
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, flat if is_source else tf.zeros_like(flat))
+            is_source = tf.logical_and(is_chief, tf.equal(context.replica_id_in_sync_group, 0))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(is_source, flat, 0))
 
         return strategy.run(in_replica)
 
