@@ -12,10 +12,11 @@ from tests.cluster.conftest import Kit, Scripted, until
 
 LINES = 50_000
 WORKERS = 4
-# Each attempt of a worker numbers its own lines, quickly, with a pause at each tenth so that faults meet it at work.
+# Each attempt of a worker numbers its own lines, quickly, with a pause at each tenth so that faults meet it at work. A
+# line is one write: print would make several, and a kill between them leave half a line.
 NUMBERED = f"""
 for number in range({LINES}):
-    print(os.environ["HOSTNAME"], number)
+    sys.stdout.write(f"{{os.environ['HOSTNAME']}} {{number}}\\n")
     if number % {LINES // 10} == 0:
         sys.stdout.flush()
         time.sleep(3)
