@@ -96,6 +96,7 @@ class LocalRun:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._restarts = 0
         self._interrupted = False
+        self._stopping = False
 
     def run(self) -> int:
         """Trains to the end; returns the launcher's exit code."""
@@ -128,7 +129,9 @@ class LocalRun:
         while True:
             code = await self._run_worker(worker)
             lost = code == PEER_LOST or code < 0
-            if lost and not self._interrupted and self._restarts < self._config.max_restarts:
+            if lost and self._stopping:
+                return STOPPED
+            if lost and self._restarts < self._config.max_restarts:
                 self._restarts += 1
                 reason = f"exit code {code}" if code > 0 else signal.Signals(-code).name
                 self._console.say(f"worker {worker} ended ({reason}) and is started again")
@@ -151,7 +154,7 @@ class LocalRun:
             preexec_fn=die_with_parent,
         )  # fmt: skip
         self._processes[worker] = process
-        if self._interrupted:
+        if self._stopping:
             process.terminate()
         assert process.stdout is not None
         async for line in process.stdout:
@@ -169,6 +172,7 @@ class LocalRun:
         self._stop_workers()
 
     def _stop_workers(self) -> None:
+        self._stopping = True
         for process in self._processes.values():
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
