@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from launcher import reasons
 from launcher.job_status import JobStatus, job_status
+from launcher.streaming.service import StreamMetrics
 from launcher.tables import describe_status, ranges, worker_table
 
 CREATED = "2026-11-23T10:00:00Z"
@@ -136,6 +138,13 @@ def test_a_streamer_that_does_not_last_is_told_while_training_goes_on() -> None:
     streamer = {"name": "streamer", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
     found = job_status(job(metadata=TRAINING), [pod(**UP, initContainerStatuses=[streamer])])
     assert (found.phase, found.reason) == ("Running", "nothing is streamed: gs://b: 403 for this account")
+
+
+def test_the_streamer_s_lag_and_problems_are_a_line() -> None:
+    noted = {"streamer": {"line": StreamMetrics(lag_seconds=3, lag_bytes=2_500_000).line(), "problems": ["a: shrank"]}}
+    metadata = {"annotations": {"maskfleet/progress.json": json.dumps(noted)}}
+    lines = describe_status(job_status(job(metadata=metadata), [pod(**UP)]))
+    assert lines[1] == "streamer: 3 s and 2.50 MB behind, 0.00 MB sent, 0 retries, 0 errors; a: shrank"
 
 
 def test_many_workers_take_few_rows() -> None:
