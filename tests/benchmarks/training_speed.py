@@ -46,7 +46,7 @@ def rows() -> Iterable[Row]:
 def plain_keras(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:
     """The tutorial's own way: compile and fit on a cached, shuffled, batched tf.data pipeline."""
     model = build_network(config, len(dataset.classes)).model
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     data = tf.data.Dataset.from_tensor_slices((dataset.train.images, dataset.train.masks))
     data = data.map(lambda image, mask: (tf.cast(image, tf.float32), mask)).cache().shuffle(1000)
     data = data.batch(config.batch_per_replica, drop_remainder=True).repeat().prefetch(tf.data.AUTOTUNE)
