@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -67,6 +69,19 @@ def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
         )
     run.write_settings(config.model_dump(mode="json"))
     return run, config
+
+
+def discard_refused(run: RunDirectory) -> None:
+    """Removes a new run that was refused, so that the same command, corrected, finds no half-made one.
+
+    It stays if anything was trained (the data may be gone at a restart, long after the beginning), or if another
+    process works on it.
+    """
+    if run.checkpoint_steps() or progress_of(run).get("step", 0) > 0:
+        return
+    with contextlib.suppress(OSError), run.worker_log(0).open("rb") as log:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while a supervisor holds it
+        shutil.rmtree(run.path)
 
 
 def progress_of(run: RunDirectory) -> dict:
@@ -185,8 +200,9 @@ class LocalRun:
 
     def _closing(self, code: int) -> str:
         if code == DONE:
+            network = f"network:     {self._run.export}\n" if self._config.export else ""
             return (
-                f"\npictures:    {self._run.pictures}\nnetwork:     {self._run.export}\n"
+                f"\npictures:    {self._run.pictures}\n{network}"
                 f"TensorBoard: tensorboard --logdir {self._run.tensorboard}"
             )
         if code == BAD_INPUT:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from pathlib import Path
 
 import click
 
-from launcher.local import LocalRun, new_run, resumed_run
+from launcher.local import LocalRun, discard_refused, new_run, resumed_run
 from trainer.config import TrainConfig
 from trainer.exit_codes import BAD_INPUT
 
@@ -49,5 +48,5 @@ def run(
     with StreamerBeside(directory, output, click.echo) if output is not None else contextlib.nullcontext():
         code = local.run()
     if code == BAD_INPUT and resume is None:
-        shutil.rmtree(directory.path)  # nothing was trained: the same command, corrected, finds no half-made run
+        discard_refused(directory)
     return code

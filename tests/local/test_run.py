@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer
+from tests.unit.data_folders import write_pets
 from trainer.run_directory import RunDirectory, write_json
 
 
@@ -126,6 +127,17 @@ def refused(tmp_path: Path, *arguments: str) -> str:
 )
 def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str):
     assert message in refused(tmp_path, *arguments)
+
+
+def test_what_was_trained_is_kept_when_its_data_is_gone(tmp_path: Path):
+    data = write_pets(tmp_path / "pets", train=40, test=4)
+    with LocalRun.start(tmp_path / "run", f"--data=folder:{data}", "--epochs=200", workers=1) as run:
+        run.wait_for_step(7)
+        data.rename(tmp_path / "gone")
+        run.training_process(0).kill()
+        assert run.wait() == 2, run.output.read_text()
+    assert f"error: --data folder:{data}: expected a folder, found nothing at {data}" in run.output.read_text()
+    assert run.directory.checkpoint_steps()
 
 
 def test_a_directory_that_holds_a_run_is_refused(done: RunDirectory):
