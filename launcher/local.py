@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from launcher.console import Console
@@ -100,15 +101,17 @@ class LocalRun:
         run: its directory, with config.json.
         config: its settings.
         workers: how many processes train.
+        begun: called once, when training has begun: its settings and data were not refused.
     """
 
-    def __init__(self, run: RunDirectory, config: TrainConfig, workers: int):
+    def __init__(self, run: RunDirectory, config: TrainConfig, workers: int, begun: Callable[[], None] | None = None):
         self._run = run
         self._config = config
         self._peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(workers)) if workers > 1 else None
         self._workers = workers
         self._console = Console(workers)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._begun = begun
         self._restarts = 0
         self._interrupted = False
         self._stopping = False
@@ -133,7 +136,7 @@ class LocalRun:
             for process in self._processes.values():
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-        self._console.progress(progress_of(self._run))
+        self._look_at_progress()
         if self._interrupted:
             return INTERRUPTED
         # The first cause: a worker that failed, rather than those that were stopped for it.
@@ -195,8 +198,15 @@ class LocalRun:
 
     async def _show_progress(self) -> None:
         while True:
-            self._console.progress(progress_of(self._run))
+            self._look_at_progress()
             await asyncio.sleep(PROGRESS_SECONDS)
+
+    def _look_at_progress(self) -> None:
+        progress = progress_of(self._run)
+        if progress and self._begun is not None:
+            self._begun()
+            self._begun = None
+        self._console.progress(progress)
 
     def _closing(self, code: int) -> str:
         if code == DONE:

@@ -97,6 +97,8 @@ def _train(
     from trainer.summaries import Summaries
 
     plan = _plan(config, cluster, strategy, len(dataset.train.names), fitting)
+    # What may be refused comes before anything is written.
+    loss = build_loss(config, len(dataset.classes), dataset.train.masks)
     with strategy.scope():
         network = build_network(config, len(dataset.classes))
         schedule = learning_rate(
@@ -133,7 +135,6 @@ def _train(
         else:
             print(f"goes on from step {manifest.step} of {plan.steps}", flush=True)
 
-    loss = build_loss(config, len(dataset.classes), dataset.train.masks)
     training = Training(
         config, cluster, strategy, dataset, network, optimizer, loss, plan, state, stop, get_on, checkpoints, summaries,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
@@ -44,9 +43,11 @@ def run(
         directory, resolved = resumed_run(resume, flags)
     else:
         directory, resolved = new_run(run_dir, config, flags)
-    local = LocalRun(directory, resolved, workers)
-    with StreamerBeside(directory, output, click.echo) if output is not None else contextlib.nullcontext():
-        code = local.run()
+    if output is None:
+        code = LocalRun(directory, resolved, workers).run()
+    else:
+        with StreamerBeside(directory, output, click.echo) as streamer:
+            code = LocalRun(directory, resolved, workers, streamer.start).run()
     if code == BAD_INPUT and resume is None:
         discard_refused(directory)
     return code

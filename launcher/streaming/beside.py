@@ -1,4 +1,4 @@
-"""A streamer beside a run on this machine: started before the workers, told to drain after them."""
+"""A streamer beside a run on this machine: started when training begins, told to drain after the workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def streamer_log(run: RunDirectory) -> Path:
 
 
 class StreamerBeside:
-    """``launcher stream`` as a child process; a context manager around the run.
+    """``launcher stream`` as a child process, once it is told to :meth:`start`; a context manager around the run.
+
+    A run that is refused before it begins leaves nothing in the destination, where the corrected one shall go.
 
     Args:
         say: prints a line to the user.
@@ -43,8 +45,12 @@ class StreamerBeside:
         self._run = run
         self._destination = destination
         self._say = say
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        return self
+
+    def start(self) -> None:
         command = [sys.executable, "-m", "launcher.cli", "stream", str(self._run.path), self._destination]
         with streamer_log(self._run).open("ab") as log:
             self._process = subprocess.Popen(
@@ -55,11 +61,12 @@ class StreamerBeside:
                 start_new_session=True,  # Ctrl-C is for the training first
                 preexec_fn=_drain_with_parent,
             )
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._process is None:
+            return
         if self._process.poll() is None:
             self._say(f"copying the rest to {self._destination}")
             self._process.terminate()

@@ -63,3 +63,14 @@ def test_a_destination_that_refuses_is_told_before_anything_is_trained(tmp_path:
     assert refused.returncode == BAD_INPUT
     assert "error: gs://missing/run: there is no bucket missing; create it first" in refused.stdout
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mistake", ["--data=folder:/nowhere", "--class-weights=1,2"])
+def test_a_refused_run_leaves_nothing_where_the_corrected_one_shall_go(tmp_path: Path, mistake: str) -> None:
+    where = (f"--run-dir={tmp_path / 'run'}", f"--output={tmp_path / 'destination'}", "--", *SETTINGS)
+    refused = launcher("run", *where, mistake)
+    assert refused.returncode == BAD_INPUT, refused.stdout
+    assert not (tmp_path / "run").exists()
+    assert not [path for path in (tmp_path / "destination").rglob("*") if path.is_file() and path.name != "lock"]
+    assert launcher("run", *where).returncode == 0
+    assert (tmp_path / "destination" / "checkpoints" / "manifests" / "step-00000040.json").exists()
