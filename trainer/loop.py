@@ -106,14 +106,14 @@ def train(training: Training, training_seconds: float) -> Scores:
     config, plan, state = training.config, training.plan, training.state
     step = int(state.step.numpy())
     step_function = make_step_function(training)
-    evaluate = make_evaluation_function(training)
+    evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
     batches = _batches(training, step)
     saved_step, saved_time = step, time.monotonic()
 
     while True:
         validation = None
         if plan.ends_epoch(step) and int(state.validated.numpy()) != step:
-            validation = validate(training, evaluate)
+            validation = validate(training, evaluate, add_up)
             _end_epoch(training, validation, step, training_seconds)
         ended = step == plan.steps or state.progress().is_exhausted(config.patience)
         if training.checkpoints is not None and step > saved_step:
@@ -128,7 +128,7 @@ def train(training: Training, training_seconds: float) -> Scores:
                     f"stops after epoch {plan.epoch(step)}: no better {config.best_by} for {config.patience}",
                     flush=True,
                 )
-            return (validation or validate(training, evaluate)).scores
+            return (validation or validate(training, evaluate, add_up)).scores
 
         started = time.monotonic()
         images, masks, _ = next(batches)
@@ -218,7 +218,30 @@ def make_evaluation_function(training: Training) -> Callable[[tf.Tensor, tf.Tens
     return evaluate
 
 
-def validate(training: Training, evaluate: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Validation:
+def make_sum_over_workers(training: Training) -> Callable[[np.ndarray], np.ndarray]:
+    """A worker's float64 vector -> the sum of all workers' vectors.
+
+    To be made once: TensorFlow keeps what it needs for every collective that was ever traced.
+    """
+    if training.cluster.workers == 1:
+        return lambda vector: vector
+
+    @tf.function(autograph=False)
+    def add(vector: tf.Tensor) -> tf.Tensor:
+        def in_replica() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, vector / training.local_replicas)
+
+        return training.strategy.run(in_replica)
+
+    return lambda vector: training.strategy.experimental_local_results(add(tf.constant(vector)))[0].numpy()
+
+
+def validate(
+    training: Training,
+    evaluate: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    add_up: Callable[[np.ndarray], np.ndarray],
+) -> Validation:
     """Scores over the whole test split; every worker sees its share, and all get the result."""
     classes = len(training.dataset.classes)
     totals = np.zeros(2 + classes * classes)
@@ -232,8 +255,7 @@ def validate(training: Training, evaluate: Callable[[tf.Tensor, tf.Tensor], tf.T
         for images, masks in batches:
             totals += evaluate(images, masks).numpy()
             training.get_on()
-    if training.cluster.workers > 1:
-        totals = _sum_over_workers(training, totals)
+    totals = add_up(totals)
     matrix = totals[2:].reshape(classes, classes).astype(np.int64)
     return Validation(_scores(training.dataset, matrix), float(totals[0] / totals[1]))
 
@@ -256,20 +278,6 @@ def split_among_replicas(training: Training, *tensors: tf.Tensor) -> tuple:
 def _scores(dataset: Dataset, matrix: np.ndarray) -> Scores:
     background = None if dataset.background is None else dataset.classes[dataset.background]
     return Scores(matrix, dataset.classes, background)
-
-
-def _sum_over_workers(training: Training, values: np.ndarray) -> np.ndarray:
-    """The sum over all workers of each worker's vector."""
-
-    @tf.function(autograph=False)
-    def add(vector: tf.Tensor) -> tf.Tensor:
-        def in_replica() -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, vector / training.local_replicas)
-
-        return training.strategy.run(in_replica)
-
-    return training.strategy.experimental_local_results(add(tf.constant(values)))[0].numpy()
 
 
 def _batches(training: Training, first_step: int) -> Iterator:

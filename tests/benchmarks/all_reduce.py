@@ -1,0 +1,76 @@
+"""``python -m tests.benchmarks.all_reduce BYTES…``: how long two workers take to add up tensors of those sizes.
+
+Run once for each worker, with TF_CONFIG; the chief prints one line of JSON: seconds per all-reduce of the tensors as a
+list, as the optimizer does it, and of one flat buffer of as many bytes, copied in and out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import tensorflow as tf
+
+from launcher.local import free_port_pairs
+from trainer.cluster import Cluster, make_strategy
+
+TURNS = 15
+
+
+def seconds_of(sizes: list[int], workers: int = 2) -> dict[str, float]:
+    """Median seconds per all-reduce of float32 tensors of ``sizes`` elements among ``workers`` of one thread each."""
+    peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(workers))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.all_reduce", *map(str, sizes)],
+            env={**os.environ, "TF_CONFIG": Cluster(worker, peers).tf_config()},
+            stdout=subprocess.PIPE,
+        )
+        for worker in range(workers)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    assert not any(process.returncode for process in processes)
+    seconds: dict[str, float] = json.loads(outputs[0])
+    return seconds
+
+
+def main(sizes: list[int]) -> None:
+    for configure in (
+        tf.config.threading.set_intra_op_parallelism_threads,
+        tf.config.threading.set_inter_op_parallelism_threads,
+    ):
+        configure(1)
+    cluster = Cluster.from_environment()
+    strategy = make_strategy(cluster)
+    tensors = [tf.ones([size]) for size in sizes]
+
+    def add_up(values: list[tf.Tensor]) -> list[tf.Tensor]:
+        copies = list(map(tf.identity, values))  # which, unlike arguments, are known to be on the replica's device
+        return list(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, copies))
+
+    @tf.function(autograph=False)
+    def as_list(*values: tf.Tensor) -> list[tf.Tensor]:
+        return strategy.run(lambda: add_up(list(values)))
+
+    @tf.function(autograph=False)
+    def flat(*values: tf.Tensor) -> list[tf.Tensor]:
+        (total,) = strategy.run(lambda: add_up([tf.concat(values, axis=0)]))
+        return tf.split(total, sizes)
+
+    taken: dict[str, list[float]] = {"list": [], "flat": []}
+    for turn in range(TURNS + 1):
+        for name, function in (("list", as_list), ("flat", flat)):
+            started = time.monotonic()
+            function(*tensors)[0].numpy()
+            if turn:  # the first one traces
+                taken[name].append(time.monotonic() - started)
+    if cluster.is_chief:
+        print(json.dumps({name: statistics.median(seconds) for name, seconds in taken.items()}))
+
+
+if __name__ == "__main__":
+    main([int(size) for size in sys.argv[1:]])
