@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.job_status import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
@@ -36,7 +37,7 @@ class JobReporter:
     Args:
         cluster: the Job's namespace, as this pod's service account may see it.
         job: the Job's name.
-        run: the run directory. Events that it holds before any reporter ran there are an earlier pod's.
+        run: the run directory. The trainer may have written events to it before the reporter came up.
     """
 
     def __init__(self, cluster: Cluster, job: str, run: RunDirectory):
@@ -47,11 +48,10 @@ class JobReporter:
         self._event: Mapping[str, Any] = {}
         self._reported: Mapping[str, Any] = {}
         self._next = 0.0
-        self._mark = run.path / ".reporter.json"
-        if self._mark.exists():  # an earlier attempt of this container
-            self._read = int(json.loads(self._mark.read_text())["read"])
-        elif earlier := self._new_events():
-            self._event = earlier[-1]
+        if _mark(run).exists():  # an earlier attempt of this container, or an earlier pod
+            self._read = int(json.loads(_mark(run).read_text())["read"])
+            if earlier := run.events.read_bytes()[: self._read].splitlines():
+                self._event = json.loads(earlier[-1])
 
     def step(self, *, last: bool = False) -> None:
         """Sends what is new; ``last`` sends the progress even if the last update is recent.
@@ -64,7 +64,7 @@ class JobReporter:
             self._send_event(self._waiting[0])
             self._event = self._waiting.pop(0)
             if not self._waiting:
-                write_json(self._mark, {"read": self._read}, durable=False)
+                write_json(_mark(self._run), {"read": self._read}, durable=False)
         if last or time.monotonic() >= self._next:
             self._next = time.monotonic() + PROGRESS_SECONDS
             self._send_progress()
@@ -109,6 +109,17 @@ class JobReporter:
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def take_events_as_reported(run: RunDirectory) -> None:
+    """Has no reporter send again what ``run`` holds, which has just been brought back from an earlier pod."""
+    if run.events.exists() and not _mark(run).exists():
+        write_json(_mark(run), {"read": run.events.stat().st_size}, durable=False)
+
+
+def _mark(run: RunDirectory) -> Path:
+    """Where is noted up to which byte the events are on the Job."""
+    return run.path / ".reporter.json"
 
 
 def progress_sentence(progress: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from launcher.job_reporter import JobReporter, report
+from launcher.job_reporter import JobReporter, report, take_events_as_reported
 from launcher.kubernetes_api import Cluster
 from launcher.streaming.browse import pull
 from launcher.streaming.restore import restore
@@ -78,6 +78,7 @@ def restore_run(run: RunDirectory, destination: str) -> str:
     store.check()
     run.path.mkdir(parents=True, exist_ok=True)
     manifest = restore(store, run, worker=_worker())
+    take_events_as_reported(run)
     if manifest is None:
         return f"no checkpoint to bring back from {destination}"
     return f"brought back the checkpoint of step {manifest.step} from {destination}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from launcher.job_reporter import kubernetes_event, progress_sentence
+from launcher.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
+from trainer.run_directory import RunDirectory
 
 PROGRESS = {
     "epoch": 3, "epochs": 20, "step": 57, "steps": 380, "images_per_second": 41.23, "loss": 0.5123, "miou": 0.613,
@@ -30,3 +34,38 @@ def test_a_restart_is_a_warning_on_the_job_with_its_time_and_reason() -> None:
     assert (event["type"], event["reason"], event["message"]) == ("Warning", "TrainingRestarted", line["message"])
     assert event["involvedObject"]["uid"] == "0-1"
     assert event["firstTimestamp"] == "2026-11-23T10:00:00Z"
+
+
+class Recorder:
+    """As much of a cluster as the reporter talks to; keeps what it is sent."""
+
+    namespace = "team"
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return {"metadata": {"uid": "0-1"}}
+
+    def create(self, event: dict[str, Any]) -> None:
+        self.events.append(event["message"])
+
+    def patch(self, kind: str, name: str, change: dict[str, Any]) -> None: ...
+
+
+def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    run.append_event("start", "training starts")
+    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    run.append_event("end", "training is complete")
+    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    assert recorder.events == ["training starts", "training is complete"]
+
+
+def test_what_was_brought_back_from_an_earlier_pod_is_not_sent_again(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    run.append_event("start", "training starts")
+    take_events_as_reported(run)
+    run.append_event("restart", "attempt 1 ended")
+    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    assert recorder.events == ["attempt 1 ended"]
