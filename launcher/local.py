@@ -46,7 +46,8 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
             f"--run-dir {run.path}: holds a run that {state}; go on with it by 'launcher run --resume {run.path}', "
             "or choose another directory"
         )
-    if run.path.is_dir() and any(run.path.iterdir()):
+    # Hidden files are notes of ours: a streamer may be waiting for the run already.
+    if run.path.is_dir() and not all(path.name.startswith(".") for path in run.path.iterdir()):
         raise BadSettings(f"--run-dir {run.path}: expected an empty or new directory, found other files in it")
     run.write_settings(config.model_dump(mode="json"))
     return run, config

@@ -189,12 +189,13 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
         click.Option(
             ["--images"], type=click.IntRange(min=1), default=6, show_default=True, help="in the picture's rows"
         ),
-        *(option for option in TrainConfig.flags() if option.name not in ("model", "upsampling")),
+        *(option for option in TrainConfig.flags() if option.name not in ("model", "upsampling", "export")),
     ]
 )
 def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) -> None:
     """Train every network with every up-sampling, and put what they reach into one table and one picture.
 
+    None is exported; 'trainer export' does that with the one of your choice.
     Begun again with the same settings it goes on with what is not done.
     """
     _quiet_tensorflow()

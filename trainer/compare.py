@@ -45,7 +45,7 @@ class Row:
 
 
 def grid(settings: TrainConfig, models: Sequence[str], upsamplings: Sequence[str]) -> list[TrainConfig]:
-    """The settings with every pair of model and up-sampling.
+    """The settings with every pair of model and up-sampling, and without an export of each.
 
     Raises:
         BadSettings: there is no such model or up-sampling.
@@ -56,7 +56,7 @@ def grid(settings: TrainConfig, models: Sequence[str], upsamplings: Sequence[str
             choices = TrainConfig.model_fields[known].annotation.__args__  # type: ignore[union-attr]
             if value not in choices:
                 raise BadSettings(f"--{flag}: expected some of {','.join(choices)}, found {value!r}")
-        configs.append(settings.model_copy(update={"model": model, "upsampling": upsampling}))
+        configs.append(settings.model_copy(update={"model": model, "upsampling": upsampling, "export": False}))
     return configs
 
 

@@ -28,19 +28,24 @@ TURNS = 5
 def rows() -> Iterable[Row]:
     config = TrainConfig(preset="tutorial", encoder_weights="none")
     dataset = load_dataset("synthetic", None, config.image_size)
-    keras_fit, ours = plain_keras(config, dataset), our_loop(config, dataset)
-    keras_fit()
-    ours()
-    rates: dict[str, list[float]] = {"keras": [], "ours": []}
+    ways = {
+        "keras": plain_keras(config, dataset),
+        "ours": our_loop(config, dataset),
+        "bfloat16": our_loop(config.model_copy(update={"precision": "bfloat16"}), dataset),
+    }
+    for run in ways.values():
+        run()
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(TURNS):
-        for name, run in (("keras", keras_fit), ("ours", ours)):
+        for name, run in ways.items():
             started = time.monotonic()
             run()
             rates[name].append(STEPS * config.batch_per_replica / (time.monotonic() - started))
-    keras_rate, our_rate = statistics.median(rates["keras"]), statistics.median(rates["ours"])
+    keras_rate, our_rate, half_rate = map(statistics.median, rates.values())
     yield Row("training, Keras fit", keras_rate, "images/s", "tutorial's recipe, float32")
     yield Row("training, launcher run --preset tutorial", our_rate, "images/s", "same network, same batch")
     yield Row("training, ratio", our_rate / keras_rate, "x", "1 or more is wanted")
+    yield Row("training, --precision bfloat16, ratio", half_rate / keras_rate, "x", "depends on the CPU's instructions")
 
 
 def plain_keras(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launcher.local import new_run
 from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer
 from tests.unit.data_folders import write_pets
 from trainer.run_directory import RunDirectory, write_json
+from trainer.settings import Layer
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,12 @@ def test_a_directory_with_other_files_is_refused(tmp_path: Path):
     assert result.returncode == 2
     assert "expected an empty or new directory" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_directory_that_a_streamer_watches_already_is_taken(tmp_path: Path):
+    (tmp_path / ".streamer.json").touch()
+    run, _ = new_run(tmp_path, None, Layer("the command line", {}))
+    assert run.config.exists()
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path):
