@@ -89,9 +89,12 @@ def job_status(
         )
     name = job["metadata"]["name"]
     refusal = _refusal(by_object.get(name, []))
-    gone = _gone_pods(job, pods, events)
+    gone, done = _gone_pods(job, pods, events), _completed(job)
     rows = [
-        _row(worker, attempts.get(worker, []), gone[worker], by_object, nodes, refusal) for worker in range(_count(job))
+        _row(worker, attempts[worker], gone[worker], by_object, nodes, refusal)
+        if worker in attempts
+        else _row_without_pod(worker, gone[worker], worker in done, refusal)
+        for worker in range(_count(job))
     ]
     causes = [ending for pod in pods if (ending := reasons.ending(pod))]
     cause = reasons.first_cause(causes)
@@ -156,8 +159,6 @@ def _row(
     nodes: frozenset[str] | None,
     refusal: str | None,
 ) -> WorkerStatus:
-    if not pods:
-        return WorkerStatus(worker, None, None, gone + 1, "Pending", refusal or "waits for its pod to be created")
     pod = pods[-1]
     node = pod["spec"].get("nodeName")
     phase, reason = _pod_phase(pod, events.get(pod["metadata"]["name"], []), nodes)
@@ -165,6 +166,21 @@ def _row(
         reason = f"{reason}; {refusal}"
     attempt = max(gone + len(pods), 1 + reasons.earlier_failures(pod))
     return WorkerStatus(worker, pod["metadata"]["name"], node, attempt, phase, reason)
+
+
+def _row_without_pod(worker: int, gone: int, done: bool, refusal: str | None) -> WorkerStatus:
+    if done:
+        return WorkerStatus(worker, None, None, max(1, gone), "Succeeded", "its pod is gone")
+    return WorkerStatus(worker, None, None, gone + 1, "Pending", refusal or "waits for its pod to be created")
+
+
+def _completed(job: Object) -> frozenset[int]:
+    """The workers that are done, from the Job's ``completedIndexes``, such as ``0,2-4``."""
+    done: set[int] = set()
+    for part in filter(None, job.get("status", {}).get("completedIndexes", "").split(",")):
+        first, _, last = part.partition("-")
+        done.update(range(int(first), int(last or first) + 1))
+    return frozenset(done)
 
 
 def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | None) -> tuple[str, str]:

@@ -124,10 +124,10 @@ FAULTS: dict[str, tuple[Callable[[Disturbed], None], bool]] = {
     "the chief's pod deleted": (lambda job: job.delete(0), True),
     "a worker's container killed": (lambda job: job.kill(1), True),
     "a worker's container frozen": (lambda job: job.freeze(1), True),
-    "API server away for 30 s": (Disturbed.stop_api, False),
     "node drained": (Disturbed.drain, True),
+    "API server away for 30 s": (Disturbed.stop_api, False),
 }
-"""Each with whether it costs a restart."""
+"""Each with whether it costs a restart. The last one may outlast the training."""
 
 
 @pytest.fixture

@@ -133,6 +133,11 @@ def test_pods_that_are_gone_count_as_attempts_if_they_were_this_jobs() -> None:
     assert job_status(job(), [pod(**UP)], events).workers[0].attempt == 2
 
 
+def test_a_worker_that_is_done_stays_so_when_its_pod_is_deleted() -> None:
+    rows = job_status(job(5, completedIndexes="0,2-3"), []).workers
+    assert [row.phase for row in rows] == ["Succeeded", "Pending", "Succeeded", "Succeeded", "Pending"]
+
+
 def test_a_streamer_that_does_not_last_is_told_while_training_goes_on() -> None:
     ended = {"terminated": {"exitCode": 2, "message": "error: gs://b: 403 for this account"}}
     streamer = {"name": "streamer", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
