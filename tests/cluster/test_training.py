@@ -22,8 +22,6 @@ from tests.local.harness import SETTINGS, LocalRun, inspect
 from tests.shared import shared
 from trainer.run_directory import RunDirectory
 
-pytestmark = pytest.mark.long
-
 SIZE = ["--cpu", "900m", "--memory", "2500Mi", "--grace", "40"]
 DISTURBED_SECONDS = 90
 """How long the disturbed run trains, about, so that it is still at it when the last fault comes."""
@@ -43,6 +41,7 @@ def job(image: str, *flags: str, training: tuple[str, ...] = SETTINGS) -> Traini
     return TrainingJob.from_sources(None, TrainingJob.parse_flags(given), training)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_two_workers_end_with_the_weights_of_a_local_run(
     open_cluster: Cluster, trainer_image: str, output: Path, tmp_path: Path, kit: Kit
 ) -> None:
@@ -77,6 +76,7 @@ def test_two_workers_end_with_the_weights_of_a_local_run(
     assert inspect(RunDirectory(output / "job"))["sha256"] == inspect(RunDirectory(local))["sha256"]
 
 
+@pytest.mark.long
 def test_four_workers_train_on_one_node_in_a_restricted_namespace(cluster: Cluster, trainer_image: str) -> None:
     asked = job(trainer_image, "--workers", "4", "--cpu", "400m", "--memory", "1500Mi")
     submission.submit(asked, cluster)
@@ -149,6 +149,7 @@ def whole_again(kit: Kit) -> Iterator[None]:
         kit("fault", "uncordon")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3000)
 def test_whatever_happens_to_its_pods_a_run_ends_with_the_undisturbed_bits(
     open_cluster: Cluster, trainer_image: str, output: Path, tmp_path: Path, epochs: int, kit: Kit, whole_again: None
