@@ -20,6 +20,7 @@ COMMANDS = {
     "describe": ("launcher.commands.watching:describe", "Show all that is known of a job."),
     "tensorboard": ("launcher.commands.tensorboard:tensorboard", "Show a job's curves in TensorBoard."),
     "preflight": ("launcher.commands.setup:preflight", "Check whether a job would start."),
+    "estimate": ("launcher.commands.estimate:estimate_", "Tell how fast more workers would be."),
     "build": ("launcher.commands.setup:build", "Build the container image of this checkout."),
     "completion": ("launcher.commands.setup:completion", "Print the line-completion of a shell."),
     "prepare": ("launcher.commands.pod:prepare", "In a pod: bring in data and the newest checkpoint."),

@@ -20,7 +20,13 @@ from trainer.run_directory import RunDirectory, write_json
 
 
 def record_start(
-    run: RunDirectory, config: TrainConfig, cluster: Cluster, plan: Plan, dataset: Dataset, replicas: int
+    run: RunDirectory,
+    config: TrainConfig,
+    cluster: Cluster,
+    plan: Plan,
+    dataset: Dataset,
+    replicas: int,
+    trainable_parameters: int,
 ) -> dict[str, Any]:
     """Prints how the run is scaled and what has changed since it was last started; completes config.json.
 
@@ -43,6 +49,7 @@ def record_start(
         "global_batch": plan.global_batch,
         "scaled_learning_rate": config.scaled_learning_rate(plan.global_batch),
         "steps": plan.steps,
+        "trainable_parameters": trainable_parameters,
         "threads": threads_of(config, cluster),
         **Legend.of(dataset).to_json(),
         "training_examples": plan.examples,

@@ -6,6 +6,7 @@ The supervisor starts it as ``python -m trainer.train RUN`` for every attempt.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import sys
@@ -129,7 +130,8 @@ def _train(
     if cluster.is_chief:
         predict = functools.partial(_predict, network.model, optimizer)
         summaries = Summaries(run, plan, dataset, predict, int(state.step.numpy()))
-        facts = record_start(run, config, cluster, plan, dataset, strategy.num_replicas_in_sync)
+        trainable = sum(math.prod(variable.shape) for variable in network.model.trainable_variables)
+        facts = record_start(run, config, cluster, plan, dataset, strategy.num_replicas_in_sync, trainable)
         if manifest is None:
             summaries.settings({**config.model_dump(mode="json"), **facts})
         else:

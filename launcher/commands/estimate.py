@@ -1,0 +1,57 @@
+"""``launcher estimate``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from launcher.commands.options import output_option, print_as
+from launcher.estimate import Link, Measured, estimate
+from launcher.quantities import format_duration
+from launcher.tables import table
+from trainer.run_directory import RunDirectory
+
+
+class _Counts(click.ParamType):
+    name = "N,N,…"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
+        parts = value.split(",")
+        if not all(part.isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"expected whole numbers from 1 on, joined by commas, found {value!r}", param, context)
+        return tuple(map(int, parts))
+
+
+@click.command("estimate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--workers", type=_Counts(), default="1,2,4,8,16,32,64,128,256", show_default=True, help="to compare")
+@click.option("--global-batch", type=click.IntRange(min=1), help="fixed  [default: each worker keeps RUN's batch]")
+@click.option(
+    "--bandwidth",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.5,
+    show_default=True,
+    help="between two workers, Gbit/s; TensorFlow's gRPC reaches some 2 to 4 even where the network has more",
+)
+@click.option(
+    "--latency", type=click.FloatRange(min=0), default=0.5, show_default=True, help="of one message, milliseconds"
+)
+@output_option("json", "yaml")
+def estimate_(
+    run: Path, workers: tuple[int, ...], global_batch: int | None, bandwidth: float, latency: float, form: str | None
+) -> None:
+    """Tell how fast RUN would be on other numbers of workers like those that it ran on."""
+    measured = Measured.of(RunDirectory(run))
+    found = estimate(measured, workers, Link(bandwidth * 1e9 / 8, latency / 1e3), global_batch)
+    if form:
+        print_as(form, [asdict(each) for each in found])
+        return
+    rows = [
+        (str(e.workers), str(e.global_batch), f"{1e3 * e.step_seconds:.0f} ms", f"{e.images_per_second:.1f}",
+         f"{e.efficiency:.0%}", format_duration(e.seconds))
+        for e in found
+    ]  # fmt: skip
+    header = ("WORKERS", "GLOBAL BATCH", "STEP", "IMAGES/S", "EFFICIENCY", f"{measured.epochs} EPOCHS")
+    click.echo("\n".join(table(header, rows)))

@@ -1,0 +1,97 @@
+"""The cost model of a step, and how it is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from launcher.cli import main
+from launcher.estimate import Link, Measured, estimate
+from trainer.exit_codes import BadInput
+from trainer.run_directory import RunDirectory, write_json
+
+ALONE = Measured(step_seconds=0.5, global_batch=16, workers=1, gradient_bytes=20_000_000, examples=1600, epochs=10)
+LINK = Link(bandwidth=1e8, latency=1e-3)
+
+
+def run_of(folder: Path, rates: list[float], **facts: Any) -> RunDirectory:
+    run = RunDirectory(folder)
+    resolved = {"global_batch": 16, "workers": 1, "trainable_parameters": 5_000_000, "training_examples": 1600, **facts}
+    write_json(run.config, {"settings": {"epochs": 10}, "resolved": resolved})
+    run.metrics.write_text("".join(json.dumps({"images_per_second": rate}) + "\n" for rate in rates))
+    return run
+
+
+def test_a_ring_sends_nearly_twice_the_gradients_whatever_the_number_of_workers() -> None:
+    fast = Link(bandwidth=1e8, latency=0.0)
+    seconds = [fast.all_reduce_seconds(workers, 20_000_000) for workers in (1, 2, 4, 256)]
+    assert seconds == pytest.approx([0, 0.2, 0.3, 0.3984375])
+    assert LINK.all_reduce_seconds(4, 0) == pytest.approx(0.006)
+
+
+def test_each_worker_keeps_its_batch_unless_the_global_batch_is_fixed() -> None:
+    one, four = estimate(ALONE, [1, 4], LINK)
+    assert (one.step_seconds, one.images_per_second, one.efficiency, one.seconds) == (0.5, 32, 1, 500)
+    assert (four.global_batch, four.seconds) == (64, pytest.approx(250 * 0.806))
+    assert four.efficiency == pytest.approx(0.5 / 0.806)
+    (fixed,) = estimate(ALONE, [4], LINK, global_batch=16)
+    assert fixed.step_seconds == pytest.approx(0.125 + 0.306)
+
+
+def test_a_run_of_many_workers_is_freed_of_its_own_all_reduce() -> None:
+    many = Measured(0.806, 64, 4, 20_000_000, 1600, 10)
+    (one,) = estimate(many, [1], LINK)
+    assert one.step_seconds == pytest.approx(0.5)
+
+
+def test_the_first_epoch_counts_only_where_there_is_no_other(tmp_path: Path) -> None:
+    assert Measured.of(run_of(tmp_path / "long", [5, 32, 30, 34])).step_seconds == 0.5
+    assert Measured.of(run_of(tmp_path / "short", [16])).step_seconds == 1
+
+
+def test_the_command_prints_a_row_for_each_number(tmp_path: Path) -> None:
+    run_of(tmp_path, [5, 32])
+    result = CliRunner().invoke(
+        main, ["estimate", str(tmp_path), "--workers", "1,2", "--bandwidth", "0.8", "--latency=1"]
+    )
+    assert result.output.splitlines() == [
+        "WORKERS  GLOBAL BATCH  STEP    IMAGES/S  EFFICIENCY  10 EPOCHS",
+        "1        16            500 ms  32.0      100%        8m20s",
+        "2        32            702 ms  45.6      71%         5m51s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rates", "arguments", "message"),
+    [
+        ([], [], "metrics.jsonl: expected at least one epoch, found none; let the run train for two or more"),
+        ([5, 32], ["--workers=0"], "expected whole numbers from 1 on, joined by commas, found '0'"),
+        ([5, 32], ["--workers=2,x"], "expected whole numbers from 1 on, joined by commas, found '2,x'"),
+        (
+            [5, 32],
+            ["--workers=8", "--global-batch=4"],
+            "--workers 8: expected at most one for each of --global-batch 4",
+        ),
+        ([5, 32], ["--bandwidth=0"], "0.0 is not in the range x>0"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, rates: list[float], arguments: list[str], message: str) -> None:
+    run_of(tmp_path, rates)
+    result = CliRunner().invoke(main, ["estimate", str(tmp_path), *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_what_is_no_run_is_not_found(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["estimate", str(tmp_path / "none")])
+    assert result.exit_code == 3
+    assert "there is no run: expected" in result.output
+
+
+def test_a_link_that_the_run_can_t_have_had_is_refused() -> None:
+    with pytest.raises(BadInput, match="over such a link the all-reduce of 4 workers alone would take longer than"):
+        estimate(Measured(0.2, 64, 4, 20_000_000, 1600, 10), [1], LINK)
