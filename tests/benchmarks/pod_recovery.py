@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -18,6 +19,7 @@ from launcher.logs import LogRequest, logs
 from launcher.operations import instance
 from tests.benchmarks.row import Row
 from tests.local.harness import SETTINGS
+from trainer.exit_codes import NotFound
 
 T = TypeVar("T")
 
@@ -34,6 +36,8 @@ def rows() -> Iterable[Row]:
             Path(folder).chmod(0o777)
             yield from _measured(cluster, image, folder)
     finally:
+        with contextlib.suppress(NotFound):
+            operations.delete("job", cluster)  # first, or its controller goes on replacing the pods
         cluster.delete("Namespace", cluster.namespace)
 
 
