@@ -29,9 +29,7 @@ def build(target: str, tag: str, weights: Path | None, *, push: bool) -> None:
     dockerfile = _CHECKOUT / "docker" / "Dockerfile"
     if not dockerfile.is_file():
         raise BadInput(f"{dockerfile} is missing: images are built in a checkout of the project")
-    builder = next((name for name in BUILDERS if shutil.which(name)), None)
-    if builder is None:
-        raise BadInput(f"no builder of images found: expected one of {', '.join(BUILDERS)} on the PATH")
+    builder = _builder()
     command = [builder, "build", "--file", str(dockerfile), "--target", target, "--tag", tag]
     if weights is not None:
         if not weights.is_file():
@@ -43,6 +41,17 @@ def build(target: str, tag: str, weights: Path | None, *, push: bool) -> None:
     _run([*command, str(_CHECKOUT)])
     if push:
         _run([builder, "push", tag])
+
+
+def _builder() -> str:
+    """The first builder that works: a docker without its daemon does not."""
+    found = list(filter(shutil.which, BUILDERS))
+    for name in found:
+        if subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
+            return name
+    if found:
+        raise BadInput(f"no builder of images that works: '{found[0]} info' says why; expected its daemon to run")
+    raise BadInput(f"no builder of images found: expected one of {', '.join(BUILDERS)} on the PATH")
 
 
 def _run(command: list[str]) -> None:
