@@ -61,7 +61,8 @@ class Measured:
         """
         try:
             content: dict[str, Any] = json.loads(run.config.read_text())
-            lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+            text = run.metrics.read_text()
+            lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # one may be being written
         except FileNotFoundError as error:
             if not run.config.exists():
                 raise NotFound(f"{run.path}: there is no run: expected {run.config}") from None
