@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -189,6 +191,7 @@ class Cluster:
         """
         from kubernetes import client, stream
 
+        _quieten_port_forwards()
         api = client.CoreV1Api(client.ApiClient(self._configuration))
         try:
             forward = stream.portforward(
@@ -293,6 +296,22 @@ class Cluster:
                 yield rest
         finally:
             response.close()
+
+
+@functools.cache
+def _quieten_port_forwards() -> None:
+    """Has the client library's proxy threads end without a word when either side hangs up, which is no error.
+
+    They do not catch it, and Python prints a traceback of every thread that ends so.
+    """
+    others = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        thread = arguments.thread
+        if thread is None or not thread.name.startswith("Kubernetes port forward proxy"):
+            others(arguments)
+
+    threading.excepthook = hook
 
 
 def resource_of(kind: str) -> tuple[str, str, str]:

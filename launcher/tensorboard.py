@@ -21,8 +21,6 @@ from trainer.exit_codes import BadInput, BadSettings, MaskfleetError, NotFound
 
 POD_SECONDS = 300.0
 """For TensorBoard's pod to come up; pulling its image may take a while."""
-DRAIN_SECONDS = 5.0
-"""For the rest of an answer that nobody waits for any more."""
 _PIECE = 1 << 16
 
 
@@ -131,7 +129,7 @@ def _wait_for_pod(name: str, cluster: Cluster) -> None:
         if pod["status"].get("phase") == "Running":
             with contextlib.suppress(OSError), contextlib.closing(cluster.connect_to_pod(name, 6006)) as connection:
                 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                if _drain(connection):
+                if connection.recv(1):
                     return
         if ended := reasons.ending(pod):
             raise MaskfleetError(f"TensorBoard's pod {name} ended: {ended.reason}")
@@ -154,18 +152,6 @@ def _serve(connection: socket.socket, pod: str, cluster: Cluster) -> None:
     with connection, contextlib.suppress(OSError), contextlib.closing(cluster.connect_to_pod(pod, 6006)) as remote:
         threading.Thread(target=_copy, args=(connection, remote), daemon=True).start()
         _copy(remote, connection)
-        _drain(remote)
-
-
-def _drain(remote: socket.socket) -> int:
-    """Reads to the end; returns how many bytes came. To close with bytes unread kills the client library's proxy
-    thread, which prints a traceback."""
-    size = 0
-    remote.settimeout(DRAIN_SECONDS)
-    with contextlib.suppress(OSError):
-        while piece := remote.recv(_PIECE):
-            size += len(piece)
-    return size
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

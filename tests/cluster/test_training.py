@@ -41,7 +41,6 @@ def job(image: str, *flags: str, training: tuple[str, ...] = SETTINGS) -> Traini
     return TrainingJob.from_sources(None, TrainingJob.parse_flags(given), training)
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_two_workers_end_with_the_weights_of_a_local_run(
     open_cluster: Cluster, trainer_image: str, output: Path, tmp_path: Path, kit: Kit
 ) -> None:
