@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.console import Console
+from launcher.streaming.service import metrics_file
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
@@ -46,8 +47,8 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
             f"--run-dir {run.path}: holds a run that {state}; go on with it by 'launcher run --resume {run.path}', "
             "or choose another directory"
         )
-    # Hidden files are notes of ours: a streamer may be waiting for the run already.
-    if run.path.is_dir() and not all(path.name.startswith(".") for path in run.path.iterdir()):
+    # A streamer may be waiting for the run already. Nothing else: a run that is refused is removed with its directory.
+    if run.path.is_dir() and set(run.path.iterdir()) - {metrics_file(run)}:
         raise BadSettings(f"--run-dir {run.path}: expected an empty or new directory, found other files in it")
     run.write_settings(config.model_dump(mode="json"))
     return run, config

@@ -221,7 +221,7 @@ def make_evaluation_function(training: Training) -> Callable[[tf.Tensor, tf.Tens
 def make_sum_over_workers(training: Training) -> Callable[[np.ndarray], np.ndarray]:
     """A worker's float64 vector -> the sum of all workers' vectors.
 
-    To be made once: TensorFlow keeps what it needs for every collective that was ever traced.
+    To be made once, since each has to be traced.
     """
     if training.cluster.workers == 1:
         return lambda vector: vector

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.all_reduce BYTES…``: how long two workers take to add up tensors of those sizes.
+"""``python -m tests.benchmarks.all_reduce N…``: how long two workers take to add up tensors of so many elements.
 
 Run once for each worker, with TF_CONFIG; the chief prints one line of JSON: seconds per all-reduce of the tensors as a
 list, as the optimizer does it, and of one flat buffer of as many bytes, copied in and out.
@@ -16,7 +16,7 @@ import time
 import tensorflow as tf
 
 from launcher.local import free_port_pairs
-from trainer.cluster import Cluster, make_strategy
+from trainer.cluster import Cluster, configure_threads, make_strategy
 
 TURNS = 15
 
@@ -39,11 +39,7 @@ def seconds_of(sizes: list[int], workers: int = 2) -> dict[str, float]:
 
 
 def main(sizes: list[int]) -> None:
-    for configure in (
-        tf.config.threading.set_intra_op_parallelism_threads,
-        tf.config.threading.set_inter_op_parallelism_threads,
-    ):
-        configure(1)
+    configure_threads(1)
     cluster = Cluster.from_environment()
     strategy = make_strategy(cluster)
     tensors = [tf.ones([size]) for size in sizes]

@@ -148,12 +148,13 @@ def test_a_directory_that_holds_a_run_is_refused(done: RunDirectory):
     assert f"holds a run that is complete; go on with it by 'launcher run --resume {done.path}'" in result.stdout
 
 
-def test_a_directory_with_other_files_is_refused(tmp_path: Path):
-    (tmp_path / "notes.txt").touch()
+@pytest.mark.parametrize("name", ["notes.txt", ".git"])
+def test_a_directory_with_other_files_is_refused(tmp_path: Path, name: str):
+    (tmp_path / name).touch()
     result = launcher("run", "--run-dir", str(tmp_path))
     assert result.returncode == 2
     assert "expected an empty or new directory" in result.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_directory_that_a_streamer_watches_already_is_taken(tmp_path: Path):
