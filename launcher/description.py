@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import yaml
 
 from launcher import reasons
-from launcher.job_status import job_status
 from launcher.kubernetes_api import Cluster, Object
 from launcher.manifests import JOB_ANNOTATION
-from launcher.operations import instance
+from launcher.operations import Surroundings, instance
 from launcher.submission import asked_job, get_job
 from launcher.tables import table, worker_table
 
@@ -27,13 +26,13 @@ def describe(name: str, cluster: Cluster) -> dict[str, Any]:
     """
     job = get_job(cluster, name)
     pods = cluster.list("Pod", labels=instance(name))
-    events = cluster.list("Event")
-    status = job_status(job, pods, events)
+    around = Surroundings.of(cluster, [job], all_events=True)
+    status = around.status(job, pods)
     asked = asked_job(job).dump() if JOB_ANNOTATION in (job["metadata"].get("annotations") or {}) else {}
-    return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], events)}
+    return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], around.events)}
 
 
-def history(name: str, uid: str, events: list[Object]) -> list[dict[str, str]]:
+def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str]]:
     """The events of a Job and of its workers' pods, those that are gone included, the oldest first."""
     ours = [event for event in events if _concerns(event["involvedObject"], name, uid)]
     ours.sort(key=_first_time)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from launcher.job import IMAGE
+from launcher.job import GPU_IMAGE, IMAGE
 from trainer.exit_codes import BadInput, BadSettings, MaskfleetError
 
 BUILDERS = ("docker", "podman", "buildah")
@@ -16,7 +16,7 @@ _WEIGHTS = Path("build") / "encoder-weights"
 
 def default_tag(target: str) -> str:
     """``maskfleet/trainer:0.1.0`` for cpu, with ``-gpu`` for gpu, ``maskfleet/launcher:0.1.0`` for launcher."""
-    return {"cpu": IMAGE, "gpu": f"{IMAGE}-gpu", "launcher": IMAGE.replace("/trainer:", "/launcher:")}[target]
+    return {"cpu": IMAGE, "gpu": GPU_IMAGE, "launcher": IMAGE.replace("/trainer:", "/launcher:")}[target]
 
 
 def build(target: str, tag: str, weights: Path | None, *, push: bool) -> None:

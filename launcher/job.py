@@ -13,6 +13,7 @@ import click
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from launcher.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.quantities import Duration, Quantity
 from launcher.sources import BUCKETS, Source, parse_mount, parse_source
 from trainer.config import TrainConfig
@@ -20,21 +21,22 @@ from trainer.exit_codes import BadSettings
 from trainer.settings import Layer, Settings, read_settings_file
 
 IMAGE = "maskfleet/trainer:0.1.0"
+GPU_IMAGE = f"{IMAGE}-gpu"
 DATA_PATH = "/data"
 OUTPUT_PATH = "/output"
 
-_SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL(?!S?_FILE)|PRIVATE|ACCESS_KEY|API_?KEY", re.I)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+STOP_SECONDS = 35
+"""Of a stopped worker's grace, what its trainer may take to save and leave; its supervisor ends it after 26 s."""
+GRACE_SECONDS = 60
+STREAMING_GRACE_SECONDS = 600
+"""A worker's grace with an output. The streamer ends once all is sent, so this is for an outage or a slow link.
 
-
-def _object_name(text: str) -> str:
-    if not _OBJECT.fullmatch(text):
-        raise ValueError("expected an object's name: lower-case letters, digits, '-' and '.'")
-    return text
+At a run's own end it is all the time there is for the last checkpoint and the export. After a deletion or an eviction
+the replacement waits for it too (``podReplacementPolicy: Failed``), and loses nothing by that: it goes on from what is
+in the output, so without the rest it would repeat steps, and in an outage it could not start at all. Ten minutes are
+what the cluster autoscaler waits for unless told otherwise. A node that goes at once, as spot nodes do, waits for
+nobody.
+"""
 
 
 def _job_name(text: str) -> str:
@@ -44,7 +46,7 @@ def _job_name(text: str) -> str:
     return text
 
 
-ObjectName = Annotated[str, AfterValidator(_object_name)]
+ObjectName = Annotated[str, AfterValidator(object_name)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -61,7 +63,7 @@ class TrainingJob(Settings):
         description="of the job and its objects; the same name again finishes an interrupted submit",
     )
     workers: Positive = Field(1, description="pods that train together")
-    image: str = Field(IMAGE, description="container image of the trainer")
+    image: str = Field(IMAGE, description=f"container image of the trainer; default with GPUs: {GPU_IMAGE}")
     sidecar_image: str | None = Field(
         None,
         description="image of the streamer and reporter (target 'launcher'); default: the trainer's",
@@ -83,6 +85,9 @@ class TrainingJob(Settings):
     )
     output: str | None = Field(
         None, description="where runs go and come back from: gs://, s3://BUCKET/PATH, pvc:CLAIM/PATH or host:/PATH"
+    )
+    keep_checkpoints: Positive | None = Field(
+        None, description="newest checkpoints that --output keeps, beside the best; default: all"
     )
     env: tuple[str, ...] = Field((), description="VARIABLE=VALUE for every container; repeatable")
     env_from_secret: tuple[str, ...] = Field(
@@ -113,7 +118,11 @@ class TrainingJob(Settings):
     ttl: Duration | None = Field(
         "7d", validate_default=True, description="delete the ended job and its objects after this long: 12h, 7d"
     )
-    grace: Duration = Field("60s", validate_default=True, description="for a stopped worker to save and stream")
+    grace: Duration | None = Field(
+        None,
+        description="for a worker that is stopped to save, and for one that has ended to stream the rest, at most; "
+        "default: 10m with --output, else 60s",
+    )
 
     training: TrainConfig = Field(default_factory=lambda: TrainConfig.resolve([]), description="the trainer's settings")
 
@@ -142,9 +151,16 @@ class TrainingJob(Settings):
         implied = Layer("--{}", job._implied_training())
         # A resolved job's file names the implied values too; what the flags imply anew goes over them.
         over = implied if "data" in flags.values else Layer("--{}", {})
-        config = TrainConfig.resolve([implied, *training_layers, over, given])
-        config.effective_global_batch(job.workers * max(1, job.gpus_per_worker))
-        return job.model_copy(update={"training": config})
+        return job.with_training(TrainConfig.resolve([implied, *training_layers, over, given]))
+
+    def with_training(self, config: TrainConfig) -> Self:
+        """The same job with other settings of the trainer.
+
+        Raises:
+            BadSettings: they do not suit its number of replicas.
+        """
+        config.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
+        return self.model_copy(update={"training": config})
 
     def _implied_training(self) -> Mapping[str, Any]:
         """What ``--data`` of the job says to the trainer."""
@@ -160,6 +176,11 @@ class TrainingJob(Settings):
     @property
     def output_source(self) -> Source | None:
         return parse_source(self.output, ("gs", "s3", "pvc", "host")) if self.output else None
+
+    @property
+    def grace_seconds(self) -> int:
+        """From a worker's end, or from the word to stop, until its pod is killed."""
+        return self.grace or (STREAMING_GRACE_SECONDS if self.output else GRACE_SECONDS)
 
     @property
     def uses_host_paths(self) -> bool:
@@ -216,12 +237,7 @@ class TrainingJob(Settings):
     @classmethod
     def _check_env(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
-            name, separator, _ = value.partition("=")
-            if not separator or not _VARIABLE.fullmatch(name):
-                raise ValueError(f"expected VARIABLE=VALUE, not {value!r}")
-            if _SECRET_NAMES.search(name):
-                # The value itself must not show up in a terminal or a CI log.
-                raise _Secret(name)
+            parse_variable(value)
         return values
 
     @field_validator("env_from_secret")
@@ -235,9 +251,7 @@ class TrainingJob(Settings):
     @classmethod
     def _check_node_selector(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
-            key, separator, label = value.partition("=")
-            if not separator or not _KEY.fullmatch(key) or not _LABEL.fullmatch(label):
-                raise ValueError(f"expected LABEL=VALUE, not {value!r}")
+            parse_label(value)
         return values
 
     @field_validator("toleration")
@@ -254,19 +268,21 @@ class TrainingJob(Settings):
             raise ValueError("expected IfNotPresent, Always or Never")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_image(cls, values: Any) -> Any:
+        """Without --image, workers with GPUs get the image that has CUDA's libraries."""
+        if isinstance(values, dict) and "image" not in values and str(values.get("gpus_per_worker", 0)) != "0":
+            return {**values, "image": GPU_IMAGE}
+        return values
+
     @model_validator(mode="after")
-    def _check_gpus(self) -> Self:
+    def _check_together(self) -> Self:
         if self.spot and any(item.startswith("cloud.google.com/gke-spot=") for item in self.node_selector):
             raise ValueError("--spot already selects cloud.google.com/gke-spot: leave out that --node-selector")
+        if self.keep_checkpoints and not self.output:
+            raise ValueError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
         return self
-
-
-class _Secret(BadSettings):
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"--env {name}: looks like a secret, which anyone who may read the Job would see: put it into a Secret "
-            f"and use --env-from-secret {name}=SECRET/KEY"
-        )
 
 
 def _data_source(text: str) -> Source | None:
@@ -276,36 +292,3 @@ def _data_source(text: str) -> Source | None:
     if scheme in ("folder", "voc"):
         raise ValueError("a folder of this machine is not in the pod: use pvc:CLAIM/PATH, gs://…, s3://… or host:/PATH")
     return None
-
-
-def parse_secret_variable(text: str) -> tuple[str | None, str, str | None]:
-    """``SECRET`` or ``VARIABLE=SECRET/KEY`` -> (variable, Secret, key).
-
-    Raises:
-        ValueError: it has another form.
-    """
-    variable, separator, rest = text.partition("=")
-    if not separator:
-        return None, _object_name(text), None
-    secret, slash, key = rest.partition("/")
-    if not _VARIABLE.fullmatch(variable) or not _OBJECT.fullmatch(secret) or not slash or not key:
-        raise ValueError(f"expected SECRET or VARIABLE=SECRET/KEY, not {text!r}")
-    return variable, secret, key
-
-
-def parse_toleration(text: str) -> dict[str, str]:
-    """``KEY[=VALUE][:EFFECT]`` -> a pod's toleration.
-
-    Raises:
-        ValueError: it has another form.
-    """
-    taint, colon, effect = text.partition(":")
-    key, separator, value = taint.partition("=")
-    if not _KEY.fullmatch(key) or not _LABEL.fullmatch(value) or (colon and effect not in EFFECTS):
-        raise ValueError(f"expected KEY, KEY=VALUE or KEY=VALUE:EFFECT with {', '.join(EFFECTS)}, not {text!r}")
-    toleration = {"key": key, "operator": "Equal" if separator else "Exists"}
-    if separator:
-        toleration["value"] = value
-    if colon:
-        toleration["effect"] = effect
-    return toleration

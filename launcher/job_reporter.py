@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.job_status import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
 from launcher.quantities import format_duration
+from launcher.reasons import one_line
 from launcher.streaming.service import StreamMetrics
 from trainer.exit_codes import MaskfleetError
 from trainer.run_directory import RunDirectory, write_json
@@ -91,7 +92,7 @@ class JobReporter:
         details = {**progress, **_state(self._event, progress)}
         details.pop("time", None)
         if streamed := StreamMetrics.load(self._run):
-            details["streamer"] = {**asdict(streamed), "line": streamed.line()}
+            details["streamer"] = {**asdict(streamed), "line": _streamers_line(streamed)}
             del details["streamer"]["time"]  # it alone is nothing new
         if not details or details == self._reported:
             return
@@ -109,6 +110,11 @@ class JobReporter:
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _streamers_line(streamed: StreamMetrics) -> str:
+    """How far the streamer is, and what hindered it last."""
+    return streamed.line() + (f", the last: {one_line(streamed.last_error)}" if streamed.last_error else "")
 
 
 def take_events_as_reported(run: RunDirectory) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from launcher import reasons
 from launcher.manifests import QUEUE_LABEL
+from launcher.past_pods import Refusal, gone_pods
 from launcher.quantities import format_duration
 from trainer.exit_codes import DONE, FAILED
 
@@ -41,7 +42,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands. ``evidence`` holds the last lines of the first failure's output."""
+    """Where a job stands. ``evidence`` holds the last lines of the first failure's output.
+
+    ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did.
+    """
 
     name: str
     namespace: str
@@ -52,6 +56,7 @@ class JobStatus:
     created: str
     finished: str | None
     evidence: tuple[str, ...]
+    not_streamed: str
     workers: tuple[WorkerStatus, ...]
 
     @property
@@ -60,8 +65,8 @@ class JobStatus:
 
     @property
     def exit_code(self) -> int:
-        """For ``wait`` and ``--wait``, once it has ended."""
-        return DONE if self.phase == "Succeeded" else FAILED
+        """For ``wait`` and ``--wait``, once it has ended: not 0 either if its results are not all in its output."""
+        return DONE if self.phase == "Succeeded" and not self.not_streamed else FAILED
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,16 +89,14 @@ def job_status(
         by_object.setdefault(event["involvedObject"].get("name", ""), []).append(event)
     attempts: dict[int, list[Object]] = {}
     for pod in sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]):
-        attempts.setdefault(int(pod["metadata"].get("annotations", {}).get(reasons.INDEX_ANNOTATION, 0)), []).append(
-            pod
-        )
+        attempts.setdefault(reasons.worker_of(pod), []).append(pod)
     name = job["metadata"]["name"]
-    refusal = _refusal(by_object.get(name, []))
-    gone, done = _gone_pods(job, pods, events), _completed(job)
+    refusal = Refusal.of(job, pods, events)
+    gone, done = gone_pods(job, pods, events), _completed(job)
     rows = [
-        _row(worker, attempts[worker], gone[worker], by_object, nodes, refusal)
+        _row(worker, attempts[worker], gone[worker], by_object, nodes, refusal.of_worker(worker))
         if worker in attempts
-        else _row_without_pod(worker, gone[worker], worker in done, refusal)
+        else _row_without_pod(worker, gone[worker], worker in done, refusal.of_worker(worker))
         for worker in range(_count(job))
     ]
     causes = [ending for pod in pods if (ending := reasons.ending(pod))]
@@ -101,23 +104,21 @@ def job_status(
     annotations = job["metadata"].get("annotations") or {}
     details = _details(annotations)
     phase, reason = _phase(job, rows, cause, details, workload, by_object)
+    left = [row for row in rows if row.pod and row.reason] if phase == "Succeeded" else []
+    not_streamed = _summary(left, len(rows)) if left else ""
     return JobStatus(
         name=name,
         namespace=job["metadata"].get("namespace", "default"),
         phase=phase,
-        reason=reason,
+        reason=f"{reason}; {not_streamed}" if not_streamed else reason,
         progress=annotations.get(PROGRESS_ANNOTATION),
         details=details,
         created=job["metadata"].get("creationTimestamp", ""),
         finished=_finished(job),
         evidence=cause.lines if cause and phase in ("Failed", "Restarting") else (),
+        not_streamed=not_streamed,
         workers=tuple(rows),
     )
-
-
-def worker_of(pod: Object) -> int:
-    """The index of the worker that a pod is an attempt of."""
-    return int(pod["metadata"].get("annotations", {}).get(reasons.INDEX_ANNOTATION, 0))
 
 
 def _count(job: Object) -> int:
@@ -130,25 +131,6 @@ def _details(annotations: Mapping[str, str]) -> Mapping[str, Any]:
     except json.JSONDecodeError:
         return {}
     return details if isinstance(details, dict) else {}
-
-
-def _refusal(events: Sequence[Object]) -> str | None:
-    """Why the Job's pods can't be created, unless one was created since."""
-    newest = max((e for e in events if e["reason"] == "FailedCreate"), key=reasons.event_time, default=None)
-    return reasons.refused_creation(newest["message"]) if newest else None
-
-
-def _gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Counter[int]:
-    """How many pods of each worker are known by their events alone, because they were deleted or evicted."""
-    name, created = job["metadata"]["name"], job["metadata"].get("creationTimestamp", "")
-    there = {pod["metadata"]["name"] for pod in pods}
-    gone = set()
-    for event in events:
-        pod = event["involvedObject"].get("name", "")
-        worker = reasons.worker_of_pod_name(pod, name)
-        if worker is not None and pod not in there and reasons.event_time(event) > created:
-            gone.add((worker, pod))
-    return Counter(worker for worker, _ in gone)
 
 
 def _row(
@@ -186,10 +168,12 @@ def _completed(job: Object) -> frozenset[int]:
 def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | None) -> tuple[str, str]:
     status = pod.get("status", {})
     node = pod["spec"].get("nodeName")
+    trouble = reasons.streamer_trouble(pod)
     if status.get("phase") == "Succeeded":
-        return "Succeeded", ""
+        return "Succeeded", trouble
     if ended := reasons.ending(pod):
-        return "Failed", ended.reason
+        # Its replacement waits for that.
+        return "Failed", ended.reason + ("; the streamer sends the rest" if reasons.still_streams(pod) else "")
     if node and nodes is not None and node not in nodes:
         return "Lost", f"node {node} is gone from the cluster"
     if status.get("reason") == "NodeLost" or any(event["reason"] == "NodeNotReady" for event in events):
@@ -199,7 +183,6 @@ def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | No
     if pod["metadata"].get("deletionTimestamp"):
         return "Stopping", "its pod was deleted or evicted; it saves and ends"
     trainer = next((s for s in status.get("containerStatuses", []) if s["name"] == "trainer"), None)
-    trouble = reasons.streamer_trouble(pod)
     if trainer and trainer.get("state", {}).get("running"):
         return "Running", trouble
     if trainer and trainer.get("state", {}).get("terminated"):
@@ -236,7 +219,7 @@ def _phase(
     if troubled:
         text = _summary(troubled, len(rows))
         if been_running:
-            return "Restarting", text if not cause else f"{text} (before: {cause.reason})"
+            return "Restarting", text if not cause or cause.reason in text else f"{text} (before: {cause.reason})"
         for phase in ("Pending", "Pulling", "Starting"):
             if any(row.phase == phase for row in troubled):
                 return phase, _summary([row for row in troubled if row.phase == phase], len(rows))

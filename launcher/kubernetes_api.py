@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableSequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
@@ -138,10 +138,15 @@ class Cluster:
         path = "{}/{}".format(*RESOURCES[kind]) if everywhere else self._path(kind)
         return self._list(path, labels, fields, metadata_only)["items"]
 
-    def create(self, manifest: Object, *, dry_run: bool = False) -> Object:
-        """Creates an object and returns it as the server made it."""
+    def create(
+        self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
+    ) -> Object:
+        """Creates an object and returns it as the server made it; what the server warns of goes to ``warnings``."""
         query = {"dryRun": "All"} if dry_run else {}
-        return self._json("POST", self._path(manifest["kind"]), query, manifest)
+        response = self._send("POST", self._path(manifest["kind"]), query, manifest)
+        if warnings is not None:
+            warnings.extend(response.headers.getlist("Warning"))
+        return json.loads(response.data)
 
     def patch(self, kind: str, name: str, change: Object) -> Object:
         """Lays ``change`` over the object (JSON merge patch) and returns the whole."""

@@ -12,18 +12,18 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from launcher.job_status import worker_of
 from launcher.kubernetes_api import ApiError, Cluster, Object, Unreachable
 from launcher.mirror import Mirror
 from launcher.operations import instance
+from launcher.reasons import worker_of
 from launcher.sources import BUCKETS
-from launcher.submission import asked_job, get_job, has_ended, is_suspended
-from trainer.exit_codes import NotFound
+from launcher.submission import asked_job, get_job, is_over
+from trainer.exit_codes import BadInput, BadSettings, NotFound
 
 CONTAINER = "trainer"
 MOST_FOLLOWED = 32
@@ -143,27 +143,53 @@ def logs(name: str, cluster: Cluster, request: LogRequest, *, previous: bool = F
     ``previous`` asks for the attempt before each worker's newest one.
 
     Raises:
-        NotFound: there is no such job, or none of its pods is there.
+        NotFound: there is no such job, or nothing of what was asked for is there; the message says where it may be.
+        BadSettings: the job has no such worker.
     """
     job = get_job(cluster, name)
+    _check_workers(job, request)
     attempts: dict[int, list[Object]] = {}
     for pod in sorted(cluster.list("Pod", labels=instance(name)), key=lambda pod: pod["metadata"]["creationTimestamp"]):
         attempts.setdefault(worker_of(pod), []).append(pod)
     place = 2 if previous else 1
     chosen = {worker: pods[-place] for worker, pods in attempts.items() if len(pods) >= place and request.wants(worker)}
-    if not chosen and not previous and (destination := _bucket_of(job)):
-        return stored_lines(destination, request)
     if not chosen:
+        kept = _kept_logs(job)
+        if kept.bucket and not previous:
+            return stored_lines(kept.bucket, request)
         what = "earlier attempt of a worker" if previous else "worker"
-        raise NotFound(f"job {name}: no pod of the {what} asked for is there; with --output its logs are in the bucket")
+        raise NotFound(f"job {name}: no pod of the {what} asked for is there; {kept.where}")
     streams = [read_log(cluster, pod["metadata"]["name"], worker, request) for worker, pod in sorted(chosen.items())]
     return heapq.merge(*streams)
 
 
-def _bucket_of(job: Object) -> str | None:
-    """Where the job's logs can be read without its pods."""
-    asked = asked_job(job)
-    return asked.destination if asked.output_source and asked.output_source.kind in BUCKETS else None
+class _Kept(NamedTuple):
+    """Where a job's logs are without its pods: ``bucket`` if they can be read from here, and ``where`` in words."""
+
+    bucket: str | None
+    where: str
+
+
+def _kept_logs(job: Object) -> _Kept:
+    try:
+        asked = asked_job(job)
+    except BadInput:  # made by hand, or by another version
+        return _Kept(None, "if its streamer has a destination, its logs are there")
+    if asked.output is None or asked.output_source is None:
+        return _Kept(None, "without --output nothing else keeps its logs")
+    if asked.output_source.kind in BUCKETS:
+        where = f"what every attempt printed is in the bucket: 'launcher logs {asked.destination}'"
+        return _Kept(asked.destination, where)
+    on = " of the nodes that its workers ran on" if asked.output_source.kind == "host" else ""
+    return _Kept(None, f"what every attempt printed is in {asked.output.rstrip('/')}/{asked.name}/logs{on}")
+
+
+def _check_workers(job: Object, request: LogRequest) -> None:
+    count = int(job["spec"].get("completions") or 1)
+    if request.workers and max(request.workers) >= count:
+        raise BadSettings(
+            f"--worker {max(request.workers)}: expected 0 to {count - 1}, the workers of job {job['metadata']['name']}"
+        )
 
 
 def stored_lines(destination: str, request: LogRequest) -> Iterator[LogLine]:
@@ -177,35 +203,46 @@ def stored_lines(destination: str, request: LogRequest) -> Iterator[LogLine]:
             yield from (LogLine("", worker, line) for line in last)
 
 
-def follow_logs(name: str, cluster: Cluster, request: LogRequest) -> Iterator[LogLine]:
-    """What the workers print as they print it, across restarts of pods, until the job has ended.
+def follow_logs(
+    name: str, cluster: Cluster, request: LogRequest, say: Callable[[str], None] = lambda text: None
+) -> Iterator[LogLine]:
+    """What the workers print as they print it, across restarts of pods, until the job has ended or was cancelled.
 
-    Waits for pods that are not there yet. Of more workers than :data:`MOST_FOLLOWED` only the chief is
-    followed, unless the request names some.
+    Waits for pods that are not there yet, in a queue too; ``tail`` and ``since`` are about what was printed before
+    the start, so of a later pod every line comes. Of more workers than :data:`MOST_FOLLOWED` only the chief is
+    followed, unless the request names some: ``say`` tells the user.
 
     Raises:
         NotFound: there is no such job.
+        BadSettings: the job has no such worker.
     """
     job = get_job(cluster, name)
-    if request.workers is None and int(job["spec"].get("completions") or 1) > MOST_FOLLOWED:
+    _check_workers(job, request)
+    count = int(job["spec"].get("completions") or 1)
+    if request.workers is None and count > MOST_FOLLOWED:
+        say(f"following worker 0 alone of {count}: name others with --worker, or leave out --follow")
         request = LogRequest(frozenset({0}), request.tail, request.since)
     cluster = cluster.patient(3600)
     lines: queue.SimpleQueue[LogLine] = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
 
-    def read(pod: str, worker: int) -> None:
-        for line in read_log(cluster, pod, worker, request, follow=True):
+    def read(pod: str, worker: int, wanted: LogRequest) -> None:
+        for line in read_log(cluster, pod, worker, wanted, follow=True):
             lines.put(line)
 
     with (
         Mirror(cluster, "Job", fields=f"metadata.name={name}") as jobs,
         Mirror(cluster, "Pod", labels=instance(name)) as pods,
     ):
+        early = {pod for pod, found in pods.objects().items() if _has_log(found)}
+        over = False
         while True:
-            over = name not in jobs.objects() or has_ended(jobs.objects()[name]) or is_suspended(jobs.objects()[name])
+            # Only what was over a turn ago too is the end: the pods' watch may be behind that of their Job.
+            was_over, over = over, over or _is_over(jobs.objects().get(name), name, cluster)
             for pod, found in pods.objects().items():
                 if pod not in readers and request.wants(worker_of(found)) and _has_log(found):
-                    readers[pod] = threading.Thread(target=read, args=(pod, worker_of(found)), daemon=True)
+                    wanted = request if pod in early else LogRequest(request.workers)
+                    readers[pod] = threading.Thread(target=read, args=(pod, worker_of(found), wanted), daemon=True)
                     readers[pod].start()
             alive = any(reader.is_alive() for reader in readers.values())
             try:
@@ -213,8 +250,22 @@ def follow_logs(name: str, cluster: Cluster, request: LogRequest) -> Iterator[Lo
                 while True:
                     yield lines.get_nowait()
             except queue.Empty:
-                if over and not alive and lines.empty():
+                if was_over and not alive and lines.empty():
                     return
+
+
+def _is_over(seen: Object | None, name: str, cluster: Cluster) -> bool:
+    """Whether no pod of the job will print any more.
+
+    A watch begins with what the API server remembers, which may be from before a submit or resume: an end is asked
+    for anew.
+    """
+    if seen is not None and not is_over(seen):
+        return False
+    try:
+        return is_over(get_job(cluster, name))
+    except NotFound:
+        return True
 
 
 def _parse(raw: bytes, worker: int) -> LogLine | None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from launcher.job import DATA_PATH, OUTPUT_PATH, TrainingJob, parse_secret_variable, parse_toleration
+from launcher.job import DATA_PATH, OUTPUT_PATH, STOP_SECONDS, TrainingJob
+from launcher.pod_settings import parse_label, parse_secret_variable, parse_toleration, parse_variable
+from launcher.reasons import INDEX_ANNOTATION
 from launcher.sources import BUCKETS, Source, parse_mount
 from trainer.exit_codes import MaskfleetError
 
@@ -21,6 +23,8 @@ Manifest = dict[str, Any]
 
 JOB_ANNOTATION = "maskfleet/job"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+KEEP_VARIABLE = "MASKFLEET_KEEP_CHECKPOINTS"
+"""Tells the streamer in a pod how many checkpoints its destination keeps."""
 COMPONENT_LABELS = {"app.kubernetes.io/name": "maskfleet", "app.kubernetes.io/component": "worker"}
 
 # The Job first: it owns the others. Then what its pods need, so that none waits.
@@ -68,6 +72,24 @@ def render(job: TrainingJob) -> str:
         f"# When all of these exist, the Job is released:\n"
         f'# kubectl patch job {job.name} --type merge --patch \'{{"spec": {{"suspend": false}}}}\'\n'
     )
+
+
+def render_json(job: TrainingJob) -> str:
+    """The same objects as one List in JSON, as ``kubectl create -f -`` takes it."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests(job)}, indent=1)
+
+
+def worker_pod(job: Manifest, account: str) -> Manifest:
+    """A worker's pod much as the Job's controller would make it, for the server to look at: never to be kept.
+
+    ``account`` is a ServiceAccount that exists already.
+    """
+    template = job["spec"]["template"]
+    metadata = {
+        **template["metadata"], "name": f"{job['metadata']['name']}-check", "annotations": {INDEX_ANNOTATION: "0"},
+    }  # fmt: skip
+    spec = {**template["spec"], "serviceAccountName": account}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def with_owner(manifest: Manifest, job: Manifest) -> Manifest:
@@ -145,13 +167,13 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
 def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
     pod["subdomain"] = job.name
     pod["serviceAccountName"] = account
-    pod["terminationGracePeriodSeconds"] = job.grace
+    pod["terminationGracePeriodSeconds"] = job.grace_seconds
     if job.image_pull_secret:
         pod["imagePullSecrets"] = [{"name": job.image_pull_secret}]
     if job.priority:
         pod["priorityClassName"] = job.priority
     if job.node_selector:
-        pod["nodeSelector"] = dict(item.split("=", 1) for item in job.node_selector)
+        pod["nodeSelector"] = dict(map(parse_label, job.node_selector))
     if tolerations := list(_tolerations(job)):
         pod["tolerations"] = tolerations
     if job.spot:
@@ -197,8 +219,7 @@ def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
     streamer["imagePullPolicy"] = job.image_pull_policy
     streamer["args"] = ["launcher", "sidecar", run_directory(job)]
     if job.destination:
-        # Of a stopped worker's grace, the trainer may take its 30 s; the rest is the streamer's.
-        streamer["args"] += [job.destination, "--grace", str(max(5, job.grace - 35))]
+        streamer["args"] += [job.destination, "--grace", str(max(5, job.grace_seconds - STOP_SECONDS))]
 
 
 def _prepare(streamer: Manifest, job: TrainingJob) -> Manifest | None:
@@ -249,7 +270,9 @@ def _set_environment(container: Manifest, job: TrainingJob) -> None:
     variables = [
         {**entry, "value": own[entry["name"]]} if entry["name"] in own else entry for entry in container["env"]
     ]
-    variables += [dict(zip(("name", "value"), item.split("=", 1), strict=True)) for item in job.env]
+    if container["name"] == "streamer" and job.keep_checkpoints:
+        variables.append({"name": KEEP_VARIABLE, "value": str(job.keep_checkpoints)})
+    variables += [dict(zip(("name", "value"), parse_variable(item), strict=True)) for item in job.env]
     sources = []
     for variable, secret, key in map(parse_secret_variable, job.env_from_secret):
         if variable is None:

@@ -7,21 +7,31 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from launcher import reasons
-from launcher.job import TrainingJob, parse_secret_variable
+from launcher.job import TrainingJob
 from launcher.kubernetes_api import ApiError, Cluster, Object, resource_of
-from launcher.manifests import manifests
+from launcher.manifests import manifests, worker_pod
+from launcher.pod_settings import parse_secret_variable
 from launcher.quantities import format_bytes, parse_quantity
 from launcher.sources import BUCKETS, parse_mount
 from trainer.exit_codes import MaskfleetError, NotFound
 
 Result = Literal["ok", "no", "unknown"]
 
-# What submit, status, logs and delete do.
-_NEEDED = (
-    ("create", "Job"), ("get", "Job"), ("patch", "Job"), ("delete", "Job"), ("list", "Job"), ("create", "Service"),
-    ("create", "ConfigMap"), ("create", "NetworkPolicy"), ("create", "ServiceAccount"), ("create", "Role"),
-    ("create", "RoleBinding"), ("list", "Pod"), ("get", "Pod/log"), ("list", "Event"),
-)  # fmt: skip
+_TAKEN = "the server would take it"
+
+# What submit, status, wait, logs, cancel, resume and delete ask of the API server for every job.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "Job": ("create", "get", "list", "watch", "patch", "delete"),
+    "Pod": ("get", "list", "watch"),
+    "Pod/log": ("get",),
+    "Event": ("list", "watch"),
+    # get: to finish an interrupted submit; list: to see that a delete has come to its end
+    "ConfigMap": ("create", "get", "list"),
+    "Service": ("create", "get", "list"),
+    "NetworkPolicy": ("create", "get"),
+    "Role": ("create", "get"),
+    "RoleBinding": ("create", "get"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,19 @@ def preflight(job: TrainingJob, cluster: Cluster) -> list[Check]:
     return [check for group in groups for check in group(job, cluster)]
 
 
+def needed(job: TrainingJob) -> list[tuple[str, str]]:
+    """The verbs and kinds that the launcher uses for ``job``."""
+    pairs = [(verb, kind) for kind, verbs in _NEEDED.items() for verb in verbs]
+    if not job.service_account:
+        pairs += [("create", "ServiceAccount"), ("get", "ServiceAccount")]
+    if job.queue:
+        pairs += [("list", "Workload"), ("patch", "Workload")]
+    return pairs
+
+
 def _permissions(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
     denied = []
-    for verb, kind in _NEEDED:
+    for verb, kind in needed(job):
         group, resource, subresource = resource_of(kind)
         attributes = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": resource}
         if subresource:
@@ -61,23 +81,50 @@ def _permissions(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
 
 
 def _admission(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
-    """Has the server take the Job and a worker's pod without keeping them."""
-    first = manifests(job)[0]
-    template = first["spec"]["template"]
-    spec = {**template["spec"], "serviceAccountName": job.service_account or "default"}
-    metadata = {
-        **template["metadata"], "name": f"{job.name}-check", "annotations": {reasons.INDEX_ANNOTATION: "0"},
-    }  # fmt: skip
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-    for what, manifest in (("job is admitted", first), ("pods are admitted", pod)):
+    """Has the server take all objects and a worker's pod without keeping them."""
+    first, *others = manifests(job)
+    exists = False
+    try:
+        cluster.create(first, dry_run=True)
+        yield Check("job is admitted", "ok", _TAKEN)
+    except (ApiError, NotFound) as error:
+        exists = isinstance(error, ApiError) and error.status == 409
+        name = f"a job named {job.name} exists: choose another --name or delete it"
+        yield Check("job is admitted", "no", name if exists else reasons.one_line(str(error)))
+    refusals: list[str] = []
+    untried: list[str] = []
+    for manifest in others:
+        kind = manifest["kind"]
         try:
             cluster.create(manifest, dry_run=True)
-            yield Check(what, "ok", "the server would take it")
+        except NotFound as error:
+            # Only who may do anything may bind a Role that is not there yet, as none is in a dry run.
+            (untried if kind == "RoleBinding" else refusals).append(f"{kind}: {reasons.one_line(str(error))}")
         except ApiError as error:
-            if error.status == 409:
-                yield Check(what, "no", f"a job named {job.name} exists: choose another --name or delete it")
-            else:
-                yield Check(what, "no", reasons.refused_creation(str(error)))
+            if error.status != 409:
+                refusals.append(f"{kind}: {reasons.one_line(str(error))}")
+            elif not exists:
+                refusals.append(f"{kind}: there is one named {job.name}: choose another --name or delete it")
+    if refusals:
+        yield Check("its objects are admitted", "no", "; ".join(refusals))
+    elif untried:
+        yield Check("its objects are admitted", "ok", f"{_TAKEN}; not tried: {', '.join(untried)}")
+    else:
+        yield Check("its objects are admitted", "ok", _TAKEN)
+    yield _pod_admission(job, first, cluster)
+
+
+def _pod_admission(job: TrainingJob, first: Object, cluster: Cluster) -> Check:
+    what = "pods are admitted"
+    try:
+        cluster.create(worker_pod(first, job.service_account or "default"), dry_run=True)
+    except NotFound as error:
+        return Check(what, "no", reasons.one_line(str(error)))
+    except ApiError as error:
+        if "cannot create resource" in str(error):  # nor need we: the Job's controller makes them
+            return Check(what, "unknown", "no pod may be tried")
+        return Check(what, "no", reasons.refused_creation(str(error)))
+    return Check(what, "ok", _TAKEN)
 
 
 def _objects(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
@@ -112,7 +159,9 @@ def _quota(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
     except ApiError:
         yield Check("quota", "unknown", "quotas may not be read")
         return
-    asked = {name: amount * job.workers for name, amount in worker_requests(manifests(job)[0]).items()}
+    first = manifests(job)[0]
+    one = {**worker_requests(first), **{f"limits.{name}": amount for name, amount in worker_limits(first).items()}}
+    asked = {name: amount * job.workers for name, amount in one.items()}
     for quota in quotas:
         name = quota["metadata"]["name"]
         if shortage := quota_shortage(quota, asked):
@@ -149,12 +198,14 @@ def _bucket(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
             continue
         try:
             store = open_store(source.url)
+            remarks: list[str] = []
             if what == "--output":
-                store.check()
+                remarks = store.check()
             elif next(iter(store.list()), None) is None:
                 yield Check(f"{what} {source.url}", "no", "there is nothing")
                 continue
-            yield Check(f"{what} {source.url}", "ok", "can be reached with this machine's credentials")
+            reached = "can be reached with this machine's credentials"
+            yield Check(f"{what} {source.url}", "ok", "; ".join([reached, *remarks]))
         except MaskfleetError as error:
             yield Check(f"{what} {source.url}", "no", reasons.one_line(str(error)))
 
@@ -165,11 +216,19 @@ def worker_requests(job: Object) -> dict[str, float]:
     A sidecar runs along with the trainer, so their requests add up; the init container that comes before
     asks for no more than the sidecar.
     """
-    pod = job["spec"]["template"]["spec"]
-    total: dict[str, float] = {"pods": 1.0}
-    sidecars = [c for c in pod["initContainers"] if c.get("restartPolicy") == "Always"]
+    return {"pods": 1.0, **_sum_over_containers(job["spec"]["template"]["spec"], "requests")}
+
+
+def worker_limits(job: Object) -> dict[str, float]:
+    """What one worker's pod may use at most, in base units; added up as its requests are."""
+    return _sum_over_containers(job["spec"]["template"]["spec"], "limits")
+
+
+def _sum_over_containers(pod: Object, which: str) -> dict[str, float]:
+    total: dict[str, float] = {}
+    sidecars = [c for c in pod.get("initContainers", []) if c.get("restartPolicy") == "Always"]
     for container in (*sidecars, *pod["containers"]):
-        for name, amount in container["resources"]["requests"].items():
+        for name, amount in container.get("resources", {}).get(which, {}).items():
             total[name] = total.get(name, 0.0) + parse_quantity(amount)
     return total
 
@@ -199,11 +258,27 @@ def node_refusal(node: Object, pod: Object) -> str | None:
     for key, value in pod.get("nodeSelector", {}).items():
         if labels.get(key) != value:
             return f"nodes lack the label {key}={value}"
+    terms = _required_terms(pod)
+    if terms and not any(all(_selects(e, labels) for e in term.get("matchExpressions", [])) for term in terms):
+        wanted = " or ".join(f"{e['key']}={e['values'][0]}" for term in terms for e in term["matchExpressions"])
+        return f"nodes lack any of the labels {wanted}"
     for taint in node["spec"].get("taints", []):
         if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(t, taint) for t in pod.get("tolerations", [])):
             value = f"={taint['value']}" if taint.get("value") else ""
             return f"nodes have the taint {taint['key']}{value}, tolerate it with --toleration"
     return None
+
+
+def _required_terms(pod: Object) -> list[Object]:
+    """Of which a node has to fulfil one; of a worker's pod, what --spot asks for."""
+    affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    return list(required.get("nodeSelectorTerms", []))
+
+
+def _selects(expression: Object, labels: Mapping[str, str]) -> bool:
+    assert expression["operator"] == "In"  # what the launcher writes
+    return labels.get(expression["key"]) in expression["values"]
 
 
 def _tolerates(toleration: Mapping[str, str], taint: Mapping[str, str]) -> bool:
@@ -221,8 +296,6 @@ def places_on(node: Object, pods: Iterable[Object], need: Mapping[str, float]) -
         if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             continue
         free["pods"] -= 1
-        sidecars = [c for c in pod["spec"].get("initContainers", []) if c.get("restartPolicy") == "Always"]
-        for container in (*sidecars, *pod["spec"]["containers"]):
-            for name, amount in container.get("resources", {}).get("requests", {}).items():
-                free[name] = free.get(name, 0.0) - parse_quantity(amount)
+        for name, amount in _sum_over_containers(pod["spec"], "requests").items():
+            free[name] = free.get(name, 0.0) - amount
     return max(0, min(int((free.get(name, 0.0) + 1e-9) // amount) for name, amount in need.items() if amount))

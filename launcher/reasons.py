@@ -22,6 +22,11 @@ _DISRUPTIONS = {
     "TerminationByKubelet": "evicted by its node",
 }
 _OUT_OF_MEMORY = "OOMKilled"
+_KILLED = 128 + 9
+_LOG_PREFIX = r"^\d{4}-\d\d-\d\d [\d:,]+ launcher[\w.]*: "
+_NOT_COPIED = "not copied: "
+# What the trainer's supervisor says when the kernel has killed the training process and not the whole container.
+_SAID_OUT_OF_MEMORY = re.compile(r"(?:worker \d+: )?out of memory: .*?\b(\d+) MiB of .*")
 _KINDS = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}
 
 
@@ -136,26 +141,50 @@ def ending(pod: Object) -> Ending | None:
         return Ending(1, reason, (), at)
     name, state = terminated
     code = int(state["exitCode"])
-    if state.get("reason") == _OUT_OF_MEMORY:
-        limit = _limit(pod, name)
-        return Ending(
-            code, f"out of memory: {name} was killed at its limit of {limit}; ask for more with --memory", (), at
-        )
     lines = tuple((state.get("message") or "").strip().splitlines()[-20:])
+    if state.get("reason") == _OUT_OF_MEMORY:
+        words = f"out of memory: {name} was killed at its limit of {_limit(pod, name)}{_peak(lines)}"
+        return Ending(code, f"{words}; ask for more with --memory", (), at)
     return Ending(code, _words(name, code, state.get("reason", ""), lines), lines, at)
 
 
 def streamer_trouble(pod: Object) -> str:
-    """Why the streamer, which is started again and again while the trainer runs, does not last; empty if it does."""
+    """What the streamer does not bring to the destination, and why; empty if nothing hinders it.
+
+    While the trainer runs, a streamer that does not last is started again and again. Once it has ended, the streamer
+    does too, and its exit code says whether it was able to send the rest; the pod succeeds all the same.
+    """
     for status in pod.get("status", {}).get("initContainerStatuses", []):
         if status["name"] == "streamer" and not status.get("state", {}).get("running"):
             states = (status.get("state", {}), status.get("lastState", {}))
             ended: Object = next((state["terminated"] for state in states if "terminated" in state), {})
-            lines = (ended.get("message") or "").strip().splitlines()
             if ended.get("exitCode"):
-                why = one_line(lines[-1]) if lines else f"exit code {ended['exitCode']}"
-                return f"nothing is streamed: {why.removeprefix('error: ')}"
+                over = pod["status"].get("phase") == "Succeeded"
+                what = "not all of the run was streamed" if over else "nothing is streamed"
+                return f"{what}: {_why_not_streamed(ended)}"
     return ""
+
+
+def still_streams(pod: Object) -> bool:
+    """Whether the trainer has ended and the streamer not yet."""
+    states = {status["name"]: status.get("state", {}) for status in statuses(pod)}
+    over = "terminated" in states.get("trainer", {}) and "running" in states.get("streamer", {})
+    # Of a pod whose node is gone, the last known states stay for ever.
+    return over and pod["status"].get("phase") == "Running"
+
+
+def _why_not_streamed(ended: Object) -> str:
+    """The first thing that a streamer says it has not copied, or else its last words."""
+    lines = [re.sub(_LOG_PREFIX, "", line) for line in (ended.get("message") or "").strip().splitlines()]
+    left = [line.removeprefix(_NOT_COPIED) for line in lines if line.startswith(_NOT_COPIED)]
+    if left:
+        return one_line(left[0]) + (f" and {len(left) - 1} more" if len(left) > 1 else "")
+    if ended.get("reason") == _OUT_OF_MEMORY:
+        return "out of memory: the streamer was killed at its limit"
+    words = one_line(lines[-1]).removeprefix("error: ") if lines else ""
+    if ended["exitCode"] == _KILLED:
+        return "the streamer was killed at the end of its grace" + (f"; its last words: {words}" if words else "")
+    return words or f"exit code {ended['exitCode']}"
 
 
 def _words(container: str, code: int, reason: str, lines: Sequence[str]) -> str:
@@ -164,10 +193,12 @@ def _words(container: str, code: int, reason: str, lines: Sequence[str]) -> str:
         return last.removeprefix("error: ")
     if code == STOPPED:
         return "told to stop (its pod was deleted, or its node shut down)"
+    if 128 < code < 160:  # whatever it said before, of an earlier attempt perhaps
+        return f"{container} was killed by signal {code - 128}"
+    if said := next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None):
+        return one_line(said[0])
     if cause := traceback_cause(lines):
         return cause
-    if code > 128 and code < 160:
-        return f"{container} was killed by signal {code - 128}"
     if reason == "StartError":
         return f"{container} could not be started: {last}"
     return f"{container} ended with exit code {code}" + (f": {last}" if last else "")
@@ -205,6 +236,11 @@ def earlier_failures(pod: Object) -> int:
     return sum(int(annotations.get(f"{prefix}{kind}", 0)) for kind in ("failure-count", "ignored-failure-count"))
 
 
+def worker_of(pod: Object) -> int:
+    """The index of the worker that a pod is an attempt of."""
+    return int(pod["metadata"].get("annotations", {}).get(INDEX_ANNOTATION, 0))
+
+
 def worker_of_pod_name(pod: str, job: str) -> int | None:
     """The worker of a pod by its name, JOB-INDEX-SUFFIX; None if it is no pod of the job."""
     if not pod.startswith(f"{job}-"):
@@ -223,6 +259,12 @@ def event_time(event: Object) -> str:
 def _terminated(status: Object) -> tuple[str, Object] | None:
     state = status.get("state", {}).get("terminated")
     return (status["name"], state) if state else None
+
+
+def _peak(lines: Sequence[str]) -> str:
+    """How far the memory's use went, where the supervisor lived to say so."""
+    said = next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None)
+    return f", of which it used {said[1]} MiB at its peak" if said else ""
 
 
 def _limit(pod: Object, name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from launcher.job_reporter import JobReporter, report, take_events_as_reported
 from launcher.kubernetes_api import Cluster
+from launcher.manifests import KEEP_VARIABLE
 from launcher.streaming.browse import pull
 from launcher.streaming.restore import restore
 from launcher.streaming.service import Streamer
@@ -22,19 +23,23 @@ from trainer.run_directory import RunDirectory
 def accompany(run: RunDirectory, destination: str | None, *, grace: float) -> int:
     """Reports to the Job (on the chief) and streams to ``destination`` until SIGTERM; returns the exit code.
 
-    ``grace`` is how many seconds the streamer may take to send what is left.
+    ``grace`` is how many seconds the streamer may take to send what is left. The Job is told of it to the last, so
+    that an ended job does not show for ever how far the streamer was when the training ended.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("launcher").setLevel(logging.INFO)
     os.nice(5)  # what the training and its company compete for belongs to the training
     run.path.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
-    streamer = Streamer(run, open_store(destination), grace=grace) if destination else None
+    streamer = None
+    if destination:
+        streamer = Streamer(run, open_store(destination), grace=grace, keep_checkpoints=_kept_checkpoints())
 
     def end(*_: object) -> None:
-        stop.set()
         if streamer:
-            streamer.stop()
+            streamer.stop()  # the reporter goes on until all is sent
+        else:
+            stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
@@ -82,6 +87,10 @@ def restore_run(run: RunDirectory, destination: str) -> str:
     if manifest is None:
         return f"no checkpoint to bring back from {destination}"
     return f"brought back the checkpoint of step {manifest.step} from {destination}"
+
+
+def _kept_checkpoints() -> int | None:
+    return int(os.environ[KEEP_VARIABLE]) if os.environ.get(KEEP_VARIABLE) else None
 
 
 def _worker() -> int:

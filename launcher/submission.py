@@ -12,7 +12,7 @@ from launcher import reasons
 from launcher.job import TrainingJob
 from launcher.job_status import CANCELLED_ANNOTATION
 from launcher.kubernetes_api import ApiError, Cluster, Object
-from launcher.manifests import JOB_ANNOTATION, manifests, with_owner
+from launcher.manifests import JOB_ANNOTATION, manifests, with_owner, worker_pod
 from trainer.exit_codes import BadInput, MaskfleetError, NotFound
 
 _GARBAGE_SECONDS = 60.0  # for the objects of a deleted job of the same name to go
@@ -38,14 +38,13 @@ def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = 
         ApiError: the server refuses an object; those made before are deleted again.
     """
     cluster = cluster or Cluster.connect()
-    first, *others = manifests(job)
     if dry_run:
-        for manifest in (first, *others):
-            cluster.create(manifest, dry_run=True)
-        return Submission(job.name, cluster.namespace, True, _notes(job))
+        return _dry_run(job, cluster)
+    first, *others = manifests(job)
     new = True
+    warnings: list[str] = []
     try:
-        made = cluster.create(first)
+        made = cluster.create(first, warnings=warnings)
     except ApiError as error:
         if error.status != 409:
             raise
@@ -56,14 +55,48 @@ def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = 
     try:
         for manifest in others:
             _create_owned(cluster, with_owner(manifest, made))
-        if job.uses_host_paths:
-            _check_pod_is_allowed(cluster, first)
+        # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
+        # one of the pods is tried: where folders of the node are allowed, this costs no request.
+        if job.uses_host_paths and (not new or any("PodSecurity" in warning for warning in warnings)):
+            _check_pod_is_allowed(cluster, first, job.service_account or job.name)
     except MaskfleetError:
         if new:
             cluster.delete("Job", job.name)
         raise
     if not job.queue:
         cluster.patch("Job", job.name, {"spec": {"suspend": False}})
+    return Submission(job.name, cluster.namespace, new, _notes(job))
+
+
+def _dry_run(job: TrainingJob, cluster: Cluster) -> Submission:
+    """Goes through :func:`submit` with a server that keeps nothing."""
+    first, *others = manifests(job)
+    new = True
+    try:
+        cluster.create(first, dry_run=True)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        _check_same(job, cluster.get("Job", job.name))
+        new = False
+    for manifest in others:
+        kind = manifest["kind"]
+        try:
+            cluster.create(manifest, dry_run=True)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            with contextlib.suppress(NotFound):
+                owners = cluster.get(kind, job.name)["metadata"].get("ownerReferences", [])
+                if not any(owner["name"] == job.name for owner in owners):
+                    raise _taken(job.name, kind) from None
+        except NotFound:
+            # Only who may do anything may bind a Role that is not there yet, as none is in a dry run.
+            if kind != "RoleBinding":
+                raise
+    if job.uses_host_paths:
+        # The job's own account may not be there yet.
+        _check_pod_is_allowed(cluster, first, job.service_account or "default")
     return Submission(job.name, cluster.namespace, new, _notes(job))
 
 
@@ -131,7 +164,7 @@ def _check_same(asked: TrainingJob, made: Object) -> None:
         )
     if has_ended(made):
         raise BadInput(f"--name {name}: this job has ended: 'launcher resume {name}' goes on with it")
-    if CANCELLED_ANNOTATION in made["metadata"]["annotations"]:
+    if is_cancelled(made):
         raise BadInput(f"--name {name}: this job is cancelled: 'launcher resume {name}' goes on with it")
 
 
@@ -153,24 +186,24 @@ def _create_owned(cluster: Cluster, manifest: Object) -> None:
                 return
             # The garbage collector has not yet come to the objects of a deleted job of this name.
             if not any(owner["name"] == name for owner in owners) or time.monotonic() > deadline:
-                raise BadInput(f"--name {name}: there is a {kind} of this name which is not the job's: choose another")
+                raise _taken(name, kind)
             time.sleep(0.3)
 
 
-def is_suspended(job: Object) -> bool:
-    """Whether no worker of it runs: it waits for a queue, or was cancelled."""
-    return bool(job["spec"].get("suspend"))
+def _taken(name: str, kind: str) -> BadInput:
+    return BadInput(f"--name {name}: there is a {kind} of this name which is not the job's: choose another")
 
 
-def _check_pod_is_allowed(cluster: Cluster, job: Object) -> None:
-    """Has the server admit a worker's pod without making it: a Job itself is never refused for its pods."""
+def is_cancelled(job: Object) -> bool:
+    """Whether 'launcher cancel' has stopped it; a Job may be suspended for other reasons, such as a queue."""
+    return CANCELLED_ANNOTATION in (job["metadata"].get("annotations") or {})
+
+
+def _check_pod_is_allowed(cluster: Cluster, job: Object, account: str) -> None:
+    """Has the server admit a worker's pod without making it."""
     name = job["metadata"]["name"]
-    template = job["spec"]["template"]
-    annotations = {reasons.INDEX_ANNOTATION: "0"}
-    metadata = {**template["metadata"], "name": f"{name}-check", "annotations": annotations}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
     try:
-        cluster.create(pod, dry_run=True)
+        cluster.create(worker_pod(job, account), dry_run=True)
     except ApiError as error:
         if error.status == 403 and "PodSecurity" in str(error):
             raise BadInput(
@@ -184,3 +217,8 @@ def has_ended(job: Object) -> bool:
     """Whether it is complete or has failed."""
     conditions = job.get("status", {}).get("conditions", [])
     return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
+
+
+def is_over(job: Object) -> bool:
+    """Whether it has ended or is cancelled: nothing more comes of it by itself."""
+    return has_ended(job) or is_cancelled(job)

@@ -19,8 +19,10 @@ def cancel(cluster: Cluster, name: str) -> None:
     """Stop a job, which saves first, and keep its objects; 'resume' goes on."""
     from launcher import operations
 
-    operations.cancel(name, cluster)
+    notes = operations.cancel(name, cluster)
     click.echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
 
 
 @click.command()

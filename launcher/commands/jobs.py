@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher.commands.options import on_cluster
+from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option
 from launcher.job import TrainingJob
 from trainer.exit_codes import DONE
 from trainer.settings import flag_layer
@@ -42,8 +42,8 @@ def asked_for(arguments: dict[str, Any]) -> TrainingJob:
 @click.option("--wait", "waits", is_flag=True, help="return when the job has ended, with its exit code")
 @click.option("--follow", is_flag=True, help="print the workers' output until the job has ended")
 @click.option("--dry-run", type=click.Choice(["client", "server"]), help="check, here or on the server; change nothing")
-@on_cluster
-def submit(cluster: Cluster, waits: bool, follow: bool, dry_run: str | None, **arguments: Any) -> int:
+@on_cluster_unless_checked_here
+def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | None, **arguments: Any) -> int:
     """Train on Kubernetes.
 
     SETTINGS are the trainer's; 'trainer train --help' lists them. The same command again with the same
@@ -52,7 +52,7 @@ def submit(cluster: Cluster, waits: bool, follow: bool, dry_run: str | None, **a
     from launcher import submission
 
     job = asked_for(arguments)
-    if dry_run == "client":
+    if cluster is None:  # --dry-run client
         from launcher.manifests import manifests
 
         for manifest in manifests(job):
@@ -60,7 +60,8 @@ def submit(cluster: Cluster, waits: bool, follow: bool, dry_run: str | None, **a
         return DONE
     done = submission.submit(job, cluster, dry_run=dry_run == "server")
     if dry_run:
-        click.echo(f"job {done.name}: the server would take it")
+        told = "the server would take it" if done.new else "is there already; submit would change no setting of it"
+        click.echo(f"job {done.name}: {told}")
         return DONE
     click.echo(_submitted(done, job))
     for note in done.notes:
@@ -88,15 +89,16 @@ def _submitted(done: Submission, job: TrainingJob) -> str:
 @job_settings
 @click.command()
 @click.option("--job", "as_job", is_flag=True, help="the job as a file for -f, instead of its objects")
-def render(as_job: bool, **arguments: Any) -> None:
-    """Print what submit would send."""
+@output_option("json")
+def render(as_job: bool, form: str | None, **arguments: Any) -> None:
+    """Print what submit would send, as YAML."""
     job = asked_for(arguments)
     if as_job:
-        click.echo(job.to_yaml(), nl=False)
+        click.echo(job.to_yaml() if form is None else f"{job.to_json()}\n", nl=False)
         return
-    from launcher.manifests import render
+    from launcher.manifests import render, render_json
 
-    click.echo(render(job), nl=False)
+    click.echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
 
 
 @click.command()

@@ -20,15 +20,20 @@ def is_destination(name: str) -> bool:
 
 def on_cluster(command: Function) -> Function:
     """Adds -n, --context and --kubeconfig, and passes the cluster that they name as ``cluster``."""
-    return _on_cluster(command, or_destination=False)
+    return _on_cluster(command, lambda arguments: False)
 
 
 def on_cluster_or_destination(command: Function) -> Function:
     """As :func:`on_cluster`, but passes None where ``name`` is a destination."""
-    return _on_cluster(command, or_destination=True)
+    return _on_cluster(command, lambda arguments: is_destination(arguments["name"]))
 
 
-def _on_cluster(command: Function, *, or_destination: bool) -> Function:
+def on_cluster_unless_checked_here(command: Function) -> Function:
+    """As :func:`on_cluster`, but passes None for ``--dry-run client``, which needs no kubeconfig."""
+    return _on_cluster(command, lambda arguments: arguments["dry_run"] == "client")
+
+
+def _on_cluster(command: Function, needs_none: Callable[[Mapping[str, Any]], bool]) -> Function:
 
     @click.option("-n", "--namespace", help="namespace  [default: the context's]")
     @click.option("--context", help="context of the kubeconfig  [default: its current one]")
@@ -37,7 +42,7 @@ def _on_cluster(command: Function, *, or_destination: bool) -> Function:
     def with_cluster(namespace: str | None, context: str | None, kubeconfig: str | None, **arguments: Any) -> Any:
         from launcher.kubernetes_api import Cluster
 
-        if or_destination and is_destination(arguments["name"]):
+        if needs_none(arguments):
             return command(cluster=None, **arguments)
         return command(cluster=Cluster.connect(namespace, context=context, kubeconfig=kubeconfig), **arguments)
 

@@ -131,7 +131,10 @@ def print_logs(
     from launcher.logs import LogRequest, follow_logs, logs
 
     request = request or LogRequest()
-    lines = follow_logs(name, cluster, request) if follow else logs(name, cluster, request, previous=previous)
+    if follow:
+        lines = follow_logs(name, cluster, request, say=lambda text: click.echo(f"note: {text}", err=True))
+    else:
+        lines = logs(name, cluster, request, previous=previous)
     for line in lines:
         _print_line(line.worker, f"{line.time} {line.text}" if timestamps else line.text)
 
@@ -150,7 +153,7 @@ def _print_line(worker: int, text: str) -> None:
 @click.option("--timeout", help="give up after this long (90s, 30m, 12h) with exit code 124")
 @on_cluster
 def wait(cluster: Cluster, name: str, timeout: str | None) -> int:
-    """Return when a job has ended: 0 if it succeeded, 1 if not."""
+    """Return when a job has ended: 0 if it succeeded and all of it is in its output, 1 if not."""
     try:
         seconds = parse_duration(timeout) if timeout else None
     except ValueError as error:

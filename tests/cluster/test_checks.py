@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from launcher import operations
 from launcher.job import TrainingJob
-from launcher.kubernetes_api import Cluster
-from launcher.preflight import Check, preflight
+from launcher.kubernetes_api import Cluster, resource_of
+from launcher.preflight import Check, needed, preflight
 
 
 def job(*flags: str) -> TrainingJob:
@@ -50,6 +54,72 @@ def test_what_would_keep_a_job_from_starting(
     check = next(check for check in preflight(job(*flags), cluster) if check.what == what)
     assert check.result == "no"
     assert detail in check.detail
+
+
+def as_service_account(name: str, cluster: Cluster, folder: Path) -> Cluster:
+    """The cluster as a new ServiceAccount sees it, which may do nothing of its own."""
+    cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    made = cluster._json("POST", cluster._path("ServiceAccount", name) + "/token", {}, request)
+    admin = Path(os.environ["KUBECONFIG"].split(os.pathsep)[0])
+    config = yaml.safe_load(admin.read_text())
+    context = next(each for each in config["contexts"] if each["name"] == config["current-context"])
+    context["context"]["user"] = name
+    config["users"] = [{"name": name, "user": {"token": made["status"]["token"]}}]
+    for each in config["clusters"]:
+        if authority := each["cluster"].get("certificate-authority"):
+            each["cluster"]["certificate-authority"] = str(admin.parent / authority)
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return Cluster.connect(cluster.namespace, kubeconfig=file)
+
+
+def allow(name: str, cluster: Cluster, pairs: list[tuple[str, str]]) -> None:
+    """Gives a ServiceAccount these verbs on these kinds."""
+    rules = []
+    for verb, kind in pairs:
+        group, resource, subresource = resource_of(kind)
+        named = f"{resource}/{subresource}" if subresource else resource
+        rules.append({"apiGroups": [group], "resources": [named], "verbs": [verb]})
+    api = "rbac.authorization.k8s.io"
+    metadata = {"name": name}
+    cluster.create({"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": rules})
+    cluster.create(
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": api, "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
+        }
+    )
+
+
+def test_who_may_do_nothing_is_told_every_permission_that_is_missing(cluster: Cluster, tmp_path: Path) -> None:
+    nobody = as_service_account("nobody", cluster, tmp_path)
+    found = {check.what: check for check in preflight(job(), nobody)}
+    denied = found["permissions"].detail.removeprefix("may not ").split(", ")
+    assert found["permissions"].result == "no"
+    assert len(denied) == len(needed(job()))
+    assert {"create jobs", "watch jobs", "watch pods", "get pods/log", "list events", "create roles"} <= set(denied)
+    assert found["job is admitted"].result == "no"
+    assert found["pods are admitted"].result == "unknown"
+    assert found["room for all workers"] == Check("room for all workers", "unknown", "nodes may not be read")
+    assert found["quota"].result == "unknown"
+
+
+def test_a_single_permission_that_is_missing_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    user = as_service_account("user", cluster, tmp_path)
+    allow("user", cluster, [pair for pair in needed(job()) if pair != ("watch", "Job")])
+    deadline = time.monotonic() + 30
+    while True:  # until the rights are in force, which takes the API server a moment
+        found = {check.what: check for check in preflight(job(), user)}
+        if found["permissions"].detail == "may not watch jobs":
+            break
+        assert time.monotonic() < deadline, found["permissions"]
+        time.sleep(0.5)
+    assert found["permissions"].result == "no"
+    assert found["job is admitted"].result == "ok"
 
 
 def test_the_command_says_no_by_its_exit_code(cluster: Cluster) -> None:

@@ -113,6 +113,15 @@ def test_a_peer_that_never_comes(cluster: Cluster, scripted: Scripted) -> None:
     assert "in vain for worker 1 (job-1.job:2222)" in now.reason
 
 
+def test_a_worker_that_fills_its_disk_is_evicted(cluster: Cluster, scripted: Scripted) -> None:
+    # The kubelet looks at the volumes' use once a minute or so.
+    script = f"(run / 'much').write_bytes(bytes(64 << 20))\n{FOREVER}"
+    submission.submit(scripted(script, scratch="16Mi"), cluster)
+    reason = 'evicted by its node: Usage of EmptyDir volume "run" exceeds the limit "16Mi"'
+    now = until("job", cluster, lambda now: reason in now.reason, seconds=300)
+    assert now.phase in ("Failed", "Restarting")
+
+
 @pytest.fixture
 def drained(kit: Kit) -> Iterator[None]:
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from launcher.streaming.restore import restore
 from launcher.streaming.stored_logs import stored_logs
 from launcher.streaming.stores import open_store
 from tests.cluster.conftest import Scripted
-from tests.fake_gcs import FakeGcs
+from tests.fake_gcs import FakeGcs, Fault
 from tests.local.harness import LocalRun, inspect
 from tests.sample_run import assert_manifests_verify, copied_files
 from trainer.config import TrainConfig
@@ -63,7 +64,8 @@ def test_a_replaced_pod_goes_on_from_the_bucket(cluster: Cluster, scripted: Scri
     wait_until(lambda: f"{MANIFESTS}00000003.json" in copied_files(fake))
     delete_chief(cluster)
     end = operations.wait("run", cluster, timeout=180)
-    assert end.phase == "Succeeded", end
+    assert (end.phase, end.exit_code) == ("Succeeded", 0), end
+    assert end.details["streamer"]["lag_bytes"] == 0  # told after the last byte was sent
     copied = copied_files(fake)
     assert [name for name in sorted(copied) if name.startswith(MANIFESTS)] == [
         f"{MANIFESTS}{step:08d}.json" for step in range(1, 9)
@@ -76,6 +78,33 @@ def test_a_replaced_pod_goes_on_from_the_bucket(cluster: Cluster, scripted: Scri
     assert begins[1] >= 3
     assert lines[0][-1] == "step 8"
     assert lines[1] == ["begins after step 0", *(f"step {step}" for step in range(1, 9))]
+
+
+ENDS_IN_AN_OUTAGE = """
+from trainer.run_directory import RunDirectory
+directory = RunDirectory(run)
+directory.logs.mkdir(exist_ok=True)
+log = directory.worker_log(worker).open("a", buffering=1)
+print("begins", file=log)
+time.sleep(20)
+print("ends", file=log)
+"""
+
+
+def test_the_end_of_a_run_that_does_not_reach_the_bucket_is_no_success(
+    cluster: Cluster, scripted: Scripted, fake: FakeGcs
+) -> None:
+    environment = (f"SCRIPT={ENDS_IN_AN_OUTAGE}", f"STORAGE_EMULATOR_HOST={fake.url}")
+    # Of the grace, 35 s are the trainer's: the streamer gives up after 10.
+    submission.submit(scripted("", name="run", env=environment, output="gs://bucket", grace="45s"), cluster)
+    wait_until(lambda: "logs/worker-0.log" in copied_files(fake))
+    time.sleep(1)  # for all that belongs to this append
+    fake.faults.add(Fault("status", status=503, times=10**6))
+    end = operations.wait("run", cluster, timeout=180)
+    assert (end.phase, end.exit_code) == ("Succeeded", 1), end
+    assert re.fullmatch(r"not all of the run was streamed: \d+ bytes of logs/worker-0\.log", end.not_streamed), end
+    assert end.reason.endswith(end.not_streamed)
+    assert end.details["streamer"]["lag_bytes"] > 0
 
 
 @pytest.mark.long

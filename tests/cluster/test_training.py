@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher import operations, submission
-from launcher.description import describe
+from launcher.description import describe, describe_lines
 from launcher.job import TrainingJob
 from launcher.kubernetes_api import Cluster
 from launcher.logs import LogRequest, logs
@@ -98,35 +99,69 @@ class Disturbed:
     def step(self) -> int:
         return int(operations.status("job", self.cluster.patient(60)).details.get("step", 0))
 
-    def delete(self, worker: int) -> None:
-        self.cluster.delete("Pod", self.pod(worker).split("/")[1])
+    def delete(self, worker: int) -> str:
+        pod = self.pod(worker)
+        self.cluster.delete("Pod", pod.split("/")[1])
+        return pod
 
-    def kill(self, worker: int) -> None:
-        self.kit("fault", "kill", self.pod(worker), "trainer")
+    def kill(self, worker: int) -> str:
+        pod = self.pod(worker)
+        self.kit("fault", "kill", pod, "trainer")
+        return pod
 
-    def freeze(self, worker: int) -> None:
-        self.kit("fault", "freeze", self.pod(worker), "trainer")
+    def freeze(self, worker: int) -> str:
+        pod = self.pod(worker)
+        self.kit("fault", "freeze", pod, "trainer")
+        return pod
 
-    def drain(self) -> None:
+    def drain(self) -> str:
+        pod = self.pod(0)
         self.kit("fault", "drain-node", "--grace-period=40")
         until("job", self.cluster, lambda now: now.phase in ("Restarting", "Pending"), seconds=120)
+        self.tells(r"FailedScheduling +.*unschedulable", pod)
         self.kit("fault", "uncordon")
+        return pod
 
-    def stop_api(self) -> None:
+    def stop_api(self) -> str:
+        pod = self.pod(0)
         self.kit("fault", "api-down")
         time.sleep(30)
         self.kit("fault", "api-up")
+        return pod
+
+    def tells(self, pattern: str, pod: str) -> None:
+        """Waits until describe gives the reason; ``{pod}`` in the pattern is the pod that the fault has met."""
+        wanted = re.compile(pattern.replace("{pod}", re.escape(pod.split("/")[1])))
+        deadline = time.monotonic() + 180
+        while True:
+            text = "\n".join(describe_lines(describe("job", self.cluster.patient(60))))
+            if wanted.search(text):
+                return
+            assert time.monotonic() < deadline, f"no {wanted.pattern} in\n{text}"
+            time.sleep(0.5)
 
 
-FAULTS: dict[str, tuple[Callable[[Disturbed], None], bool]] = {
-    "a worker's pod deleted": (lambda job: job.delete(1), True),
-    "the chief's pod deleted": (lambda job: job.delete(0), True),
-    "a worker's container killed": (lambda job: job.kill(1), True),
-    "a worker's container frozen": (lambda job: job.freeze(1), True),
-    "node drained": (Disturbed.drain, True),
-    "API server away for 30 s": (Disturbed.stop_api, False),
+@dataclass(frozen=True)
+class Trouble:
+    """What happens, what describe says of it, and whether it costs a restart."""
+
+    cause: Callable[[Disturbed], str]
+    told: str = ""
+    restarts: bool = True
+
+
+STOPPED = r"Pod/{pod} +Killing +Stopping container trainer"
+FAULTS: dict[str, Trouble] = {
+    "a worker's pod deleted": Trouble(lambda job: job.delete(1), STOPPED),
+    "the chief's pod deleted": Trouble(lambda job: job.delete(0), STOPPED),
+    "a worker's container killed": Trouble(lambda job: job.kill(1), "trainer was killed by signal 9"),
+    "a worker's container frozen": Trouble(
+        lambda job: job.freeze(1), r"Pod/{pod} +Killing +Container trainer failed liveness probe"
+    ),
+    "node drained": Trouble(Disturbed.drain, STOPPED),
+    "API server away for 30 s": Trouble(Disturbed.stop_api, restarts=False),
 }
-"""Each with whether it costs a restart. The last one may outlast the training."""
+"""The last one may outlast the training."""
 
 
 @pytest.fixture
@@ -158,13 +193,15 @@ def test_whatever_happens_to_its_pods_a_run_ends_with_the_undisturbed_bits(
     submission.submit(asked, open_cluster)
     disturbed = Disturbed(open_cluster, kit)
     until("job", open_cluster, lambda now: now.details.get("step", 0) > 10, seconds=900)
-    for name, (fault, restarts) in FAULTS.items():
+    for name, trouble in FAULTS.items():
         before, at = disturbed.step(), time.monotonic()
-        fault(disturbed)
+        pod = trouble.cause(disturbed)
         done = time.monotonic()
-        if restarts:
+        if trouble.restarts:
             until("job", open_cluster, lambda now: now.phase not in ("Running", "Succeeded"), seconds=120)
         noticed = time.monotonic()
+        if trouble.told:
+            disturbed.tells(trouble.told, pod)
         until("job", open_cluster, lambda now: now.phase in ("Running", "Succeeded"), seconds=600)
         until("job", open_cluster, lambda now, step=before: now.details.get("step", 0) > step, seconds=600)  # type: ignore[misc]
         new = time.monotonic()

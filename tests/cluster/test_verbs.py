@@ -5,32 +5,49 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from launcher import operations, submission
 from launcher.job import TrainingJob
 from launcher.kubernetes_api import ApiError, Cluster
 from launcher.logs import LogRequest, logs
-from launcher.manifests import manifests
+from launcher.manifests import manifests, render
 from launcher.operations import TimedOut, instance
 from tests.cluster.conftest import Scripted, until
+from tests.unit.test_manifests import CASES
+from tests.unit.test_manifests import job as golden_job
 from trainer.exit_codes import BadInput, MaskfleetError, NotFound
 
 FOREVER = "time.sleep(3600)"
 
 
 class Counting(Cluster):
-    """Counts the requests, and gives up before one if told so."""
+    """Counts the requests and keeps what they say, and gives up before one if told so."""
 
     sent = 0
     allowed = 1 << 30
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.bodies: list[tuple[str, Any]] = []
 
     def _send(self, *arguments, **keywords):  # type: ignore[no-untyped-def]
         if self.sent >= self.allowed:
             raise KeyboardInterrupt
         self.sent += 1
+        method, _, _, *body = arguments
+        self.bodies += [(method, each) for each in body[:1] if each is not None]
         return super()._send(*arguments, **keywords)
+
+
+def launcher(cluster: Cluster, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command that is for a cluster, as it is typed."""
+    full = [sys.executable, "-m", "launcher.cli", command, "-n", cluster.namespace, *arguments]
+    return subprocess.run(full, capture_output=True, text=True, check=False)
 
 
 def test_a_job_of_two_workers_runs_to_its_end(cluster: Cluster, scripted: Scripted) -> None:
@@ -49,6 +66,31 @@ def test_submit_takes_eight_requests_whatever_the_number_of_workers(workers: int
     # More than any node has, so that nothing starts.
     submission.submit(TrainingJob(name="job", workers=workers, cpu="10k"), counting)
     assert counting.sent == 8
+
+
+def test_a_folder_of_the_node_costs_no_request_where_it_is_allowed(open_cluster: Cluster) -> None:
+    counting = Counting.connect(open_cluster.namespace)
+    submission.submit(TrainingJob(name="job", cpu="10k", data="host:/srv", output="host:/srv"), counting)
+    assert counting.sent == 8
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_server_would_take_what_render_prints_and_submit_sends_the_same(case: str, cluster: Cluster) -> None:
+    asked = golden_job(case)
+    assert submission.submit(asked, cluster, dry_run=True).new
+    assert operations.list_jobs(cluster) == []
+
+    recording = Counting.connect(cluster.namespace)
+    submission.submit(asked, recording)
+    created = [body for method, body in recording.bodies if method == "POST"]
+    for body in created[1:]:
+        (owner,) = body["metadata"].pop("ownerReferences")  # what render can't know
+        assert (owner["kind"], owner["name"]) == ("Job", "pets")
+    text = render(asked)
+    assert created == list(yaml.safe_load_all(text))
+    released = [json.dumps(body) for method, body in recording.bodies if method == "PATCH"]
+    assert released == ([] if asked.queue else ['{"spec": {"suspend": false}}'])
+    assert all(f"kubectl patch job pets --type merge --patch '{patch}'" in text for patch in released)
 
 
 @pytest.mark.parametrize("requests", range(8))
@@ -150,25 +192,89 @@ def test_the_server_checks_a_dry_run_and_keeps_nothing(cluster: Cluster) -> None
     assert operations.list_jobs(cluster) == []
 
 
-def test_the_command_line_tells_all_this_too(cluster: Cluster, scripted: Scripted) -> None:
-    def launcher(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "launcher.cli", arguments[0], "-n", cluster.namespace, *arguments[1:]]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_server_s_check_is_as_strict_and_as_idempotent_as_submit(cluster: Cluster) -> None:
+    with pytest.raises(BadInput, match=r"Pod Security restricted:latest refuses .*instead of host:"):
+        submission.submit(TrainingJob(name="job", data="host:/srv"), cluster, dry_run=True)
+    job = TrainingJob(name="job", cpu="10k")
+    submission.submit(job, cluster)
+    assert submission.submit(job, cluster, dry_run=True).new is False
+    with pytest.raises(BadInput, match="a job of this name exists with --workers 1, not 2"):
+        submission.submit(TrainingJob(name="job", cpu="10k", workers=2), cluster, dry_run=True)
 
+
+UNTIL_STOPPED = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+print('up', flush=True)
+time.sleep(3600)
+"""
+
+
+def test_a_job_is_checked_submitted_followed_cancelled_and_resumed_by_the_command_line(
+    cluster: Cluster, scripted: Scripted, tmp_path: Path
+) -> None:
+    flags = ("--name", "job", "--image", scripted("").image, "--cpu", "50m", "--memory", "256Mi", "--grace", "10s",
+             "--env", f"SCRIPT={UNTIL_STOPPED}")  # fmt: skip
+    rendered = subprocess.run(
+        [sys.executable, "-m", "launcher.cli", "render", *flags, "--job"], capture_output=True, text=True, check=True
+    )
+    file = tmp_path / "job.yaml"
+    file.write_text(rendered.stdout)
+    submit = ("submit", "-f", str(file))
+    assert "Job job: would be created" in launcher(cluster, *submit, "--dry-run", "client").stdout
+    assert launcher(cluster, *submit, "--dry-run", "server").stdout == "job job: the server would take it\n"
+    assert launcher(cluster, "list").stderr == f"no jobs in namespace {cluster.namespace}\n"
+
+    command = [sys.executable, "-m", "launcher.cli", submit[0], "-n", cluster.namespace, *submit[1:], "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
+        try:
+            until("job", cluster, lambda now: now.workers[0].phase == "Running")
+            cancelled = launcher(cluster, "cancel", "job")
+            assert cancelled.returncode == 0, cancelled.stderr
+            assert "note: without --output its logs and checkpoints go with its pods" in cancelled.stderr
+            output, errors = following.communicate(timeout=60)
+        finally:
+            following.kill()
+    assert following.returncode == 1, errors
+    assert "worker-0 | up" in output.splitlines()
+    assert "job: Cancelled – cancelled at" in errors
+    assert launcher(cluster, "wait", "job").returncode == 1
+
+    shown = yaml.safe_load(launcher(cluster, "status", "job", "-o", "yaml").stdout)
+    assert (shown["name"], shown["phase"]) == ("job", "Cancelled")
+    wide = [line.split() for line in launcher(cluster, "status", "job", "-o", "wide").stdout.splitlines()]
+    assert ["WORKER", "PHASE", "ATTEMPT", "NODE", "POD", "REASON"] in wide
+    assert yaml.safe_load(launcher(cluster, "list", "-o", "yaml").stdout)[0]["phase"] == "Cancelled"
+    assert launcher(cluster, "list", "-o", "wide").stdout.splitlines()[0].split()[-2:] == ["PROGRESS", "REASON"]
+
+    again = launcher(cluster, *submit, "--dry-run", "server")
+    assert again.returncode == 2
+    assert "this job is cancelled: 'launcher resume job' goes on with it" in again.stderr
+    resumed = launcher(cluster, "resume", "job")
+    assert (resumed.returncode, resumed.stdout) == (0, f"job job goes on in namespace {cluster.namespace}\n")
+    running = until("job", cluster, lambda now: now.workers[0].phase == "Running")
+    assert str(running.workers[0].pod) in launcher(cluster, "status", "job", "-o", "wide").stdout
+    told = launcher(cluster, *submit, "--dry-run", "server").stdout
+    assert told == "job job: is there already; submit would change no setting of it\n"
+
+
+def test_the_command_line_tells_all_this_too(cluster: Cluster, scripted: Scripted) -> None:
     image = scripted("").image
-    submitted = launcher("submit", "--name", "job", "--image", image, "--cpu", "50m", "--memory", "256Mi", "--workers",
-                         "2", "--env", "SCRIPT=print('done', worker)", "--wait", "--", "--epochs", "3")  # fmt: skip
+    submitted = launcher(
+        cluster, "submit", "--name", "job", "--image", image, "--cpu", "50m", "--memory", "256Mi", "--workers", "2",
+        "--env", "SCRIPT=print('done', worker)", "--wait", "--", "--epochs", "3",
+    )  # fmt: skip
     assert submitted.returncode == 0, submitted.stderr
     assert "without --output the run lives in its chief's pod" in submitted.stderr
-    assert json.loads(launcher("status", "job", "-o", "json").stdout)["phase"] == "Succeeded"
-    assert "worker-1 | done 1" in launcher("logs", "job").stdout
-    assert launcher("logs", "-f", "job", "--worker", "0").stdout == "worker-0 | done 0\n"
-    assert launcher("wait", "job").returncode == 0
-    assert "job" in launcher("list").stdout
-    assert "Completed" in launcher("describe", "job").stdout
-    deleted = launcher("delete", "job", "--yes")
+    assert json.loads(launcher(cluster, "status", "job", "-o", "json").stdout)["phase"] == "Succeeded"
+    assert "worker-1 | done 1" in launcher(cluster, "logs", "job").stdout
+    assert launcher(cluster, "logs", "-f", "job", "--worker", "0").stdout == "worker-0 | done 0\n"
+    assert launcher(cluster, "wait", "job").returncode == 0
+    assert "job" in launcher(cluster, "list").stdout
+    assert "Completed" in launcher(cluster, "describe", "job").stdout
+    deleted = launcher(cluster, "delete", "job", "--yes")
     assert (deleted.returncode, deleted.stdout) == (0, "job job is deleted\n")
-    missing = launcher("status", "job")
+    missing = launcher(cluster, "status", "job")
     assert missing.returncode == 3
     assert (
         missing.stderr == f"error: there is no job job in namespace {cluster.namespace}; 'launcher list' shows them\n"

@@ -9,7 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.job import TrainingJob, parse_toleration
+from launcher.image import default_tag
+from launcher.job import TrainingJob
+from launcher.pod_settings import parse_toleration
 from launcher.quantities import format_duration, parse_duration, parse_quantity
 from launcher.sources import parse_mount, parse_source
 from trainer.exit_codes import BadSettings
@@ -138,3 +140,44 @@ def test_tolerations_and_mounts() -> None:
         "/weights",
         False,
     )
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "GOOGLE_APPLICATION_CREDENTIALS=/secrets/key.json", "AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/aws/token",
+        "AWS_SHARED_CREDENTIALS_FILE=~/.aws/credentials", "TLS_PRIVATE_KEY=/secrets/tls.key",
+        "TOKENIZERS_PARALLELISM=false",
+    ],
+)  # fmt: skip
+def test_the_path_of_a_mounted_secret_is_none(variable: str) -> None:
+    assert job("--env", variable).env == (variable,)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["HF_TOKEN=hunter2", 'GOOGLE_APPLICATION_CREDENTIALS={"hunter2"}', "AWS_SECRET_ACCESS_KEY=/looks/like/hunter2"],
+)
+def test_a_secret_that_is_no_path_is_refused(variable: str) -> None:
+    with pytest.raises(BadSettings, match=r"looks like a secret.*or --mount secret:SECRET=/PATH") as error:
+        job("--env", variable)
+    assert "hunter2" not in str(error.value)
+
+
+def test_workers_with_gpus_get_the_image_for_them_unless_one_is_given() -> None:
+    assert job("--gpus-per-worker", "2").image == default_tag("gpu")
+    assert job("--gpus-per-worker", "0").image == job().image == default_tag("cpu")
+    assert job("--gpus-per-worker", "2", "--image", "own:1").image == "own:1"
+    assert TrainingJob(name="pets", gpus_per_worker=1).image == default_tag("gpu")
+
+
+def test_a_streamer_has_ten_minutes_for_the_rest() -> None:
+    assert job().grace_seconds == 60
+    assert job("--output", "gs://bucket").grace_seconds == 600
+    assert job("--output", "gs://bucket", "--grace", "20s").grace_seconds == 20
+
+
+def test_retention_is_about_an_output() -> None:
+    assert job("--output", "gs://bucket", "--keep-checkpoints", "3").keep_checkpoints == 3
+    with pytest.raises(BadSettings, match="--keep-checkpoints is about the checkpoints in --output"):
+        job("--keep-checkpoints", "3")

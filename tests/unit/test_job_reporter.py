@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
-from trainer.run_directory import RunDirectory
+from launcher.job_status import PROGRESS_JSON_ANNOTATION
+from launcher.streaming.service import StreamMetrics, metrics_file
+from trainer.run_directory import RunDirectory, write_json
 
 PROGRESS = {
     "epoch": 3, "epochs": 20, "step": 57, "steps": 380, "images_per_second": 41.23, "loss": 0.5123, "miou": 0.613,
@@ -43,6 +47,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.annotations: dict[str, str] = {}
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         return {"metadata": {"uid": "0-1"}}
@@ -50,7 +55,8 @@ class Recorder:
     def create(self, event: dict[str, Any]) -> None:
         self.events.append(event["message"])
 
-    def patch(self, kind: str, name: str, change: dict[str, Any]) -> None: ...
+    def patch(self, kind: str, name: str, change: dict[str, Any]) -> None:
+        self.annotations |= change["metadata"]["annotations"]
 
 
 def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_path: Path) -> None:
@@ -60,6 +66,14 @@ def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_pat
     run.append_event("end", "training is complete")
     JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
     assert recorder.events == ["training starts", "training is complete"]
+
+
+def test_what_hindered_the_streamer_last_is_in_its_line(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    write_json(metrics_file(run), asdict(StreamMetrics(errors=2, last_error="gs://b: 503\nService Unavailable")))
+    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    streamer = json.loads(recorder.annotations[PROGRESS_JSON_ANNOTATION])["streamer"]
+    assert streamer["line"].endswith(" 0 retries, 2 errors, the last: gs://b: 503 Service Unavailable")
 
 
 def test_what_was_brought_back_from_an_earlier_pod_is_not_sent_again(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def event(name: str, reason: str, message: str, time: str = "2026-11-23T10:05:00
 
 TRAINING = {"annotations": {"maskfleet/progress.json": '{"state": "training", "epoch": 2}'}}
 QUOTA = 'Error creating: pods "pets-0-x" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=0'
+SAID = "out of memory: the training process was killed at 4090 MiB of the container's 4096 MiB; raise --memory"
 UP = trainer(running={"startedAt": CREATED})
 
 
@@ -104,8 +105,15 @@ def test_the_first_failure_is_the_cause_and_lost_peers_follow() -> None:
     ("ended", "reason"),
     [
         (failed(0, 137, "", "", reason="OOMKilled"), "out of memory: trainer was killed at its limit of 4Gi"),
+        (
+            failed(0, 1, f"step 3\nerror: worker 0: {SAID}", "", reason="OOMKilled"),
+            "out of memory: trainer was killed at its limit of 4Gi, of which it used 4090 MiB at its peak; ask for",
+        ),
+        (failed(0, 1, f"step 3\nerror: worker 1: {SAID}", ""), f"worker 1: {SAID}"),
         (failed(0, 2, "error: --epochs: too many", ""), "--epochs: too many"),
         (failed(0, 137, "", ""), "trainer was killed by signal 9"),
+        # What an earlier attempt in the same container printed is not the cause.
+        (failed(0, 137, 'Traceback:\n File "a.py", line 1\nValueError: x', ""), "trainer was killed by signal 9"),
         (failed(0, 143, "saved", ""), "told to stop"),
         (failed(0, 3, "odd", ""), "trainer ended with exit code 3: odd"),
         (
@@ -143,6 +151,76 @@ def test_a_streamer_that_does_not_last_is_told_while_training_goes_on() -> None:
     streamer = {"name": "streamer", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
     found = job_status(job(metadata=TRAINING), [pod(**UP, initContainerStatuses=[streamer])])
     assert (found.phase, found.reason) == ("Running", "nothing is streamed: gs://b: 403 for this account")
+
+
+COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
+def ended_streamer(code: int, *lines: str, **extra: Any) -> dict[str, Any]:
+    """The statuses of a pod that succeeded, with how its streamer ended."""
+    terminated = {"exitCode": code, "message": "\n".join(lines), **extra}
+    return {"phase": "Succeeded", "initContainerStatuses": [{"name": "streamer", "state": {"terminated": terminated}}]}
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (
+            ended_streamer(
+                1,
+                "2026-11-23 10:09:59,912 launcher.stream: gs://b: 503; trying again",
+                "2026-11-23 10:10:00,001 launcher.stream: not copied: the checkpoint of step 8",
+                "2026-11-23 10:10:00,001 launcher.stream: not copied: the export",
+                "2026-11-23 10:10:00,002 launcher.stream: stopped before all was copied: 565 s and 9.00 MB behind",
+            ),
+            "the checkpoint of step 8 and 1 more",
+        ),
+        (ended_streamer(1, "error: gs://b/run: another streamer wrote"), "gs://b/run: another streamer wrote"),
+        (ended_streamer(137, "last"), "the streamer was killed at the end of its grace; its last words: last"),
+        (ended_streamer(137, reason="OOMKilled"), "out of memory: the streamer was killed at its limit"),
+        (ended_streamer(3), "exit code 3"),
+    ],
+)
+def test_what_the_end_of_a_run_lost_on_its_way_makes_wait_fail(ended: dict[str, Any], told: str) -> None:
+    found = job_status(job(**COMPLETE), [pod(**ended)])
+    assert (found.phase, found.exit_code) == ("Succeeded", 1)
+    assert found.not_streamed == f"not all of the run was streamed: {told}"
+    assert found.reason == f"all workers are done; {found.not_streamed}"
+    assert found.workers[0].reason == found.not_streamed
+
+
+def test_a_run_that_was_streamed_to_its_end_is_a_success() -> None:
+    found = job_status(job(2, **COMPLETE, completedIndexes="0-1"), [pod(0, **ended_streamer(0))])
+    assert (found.exit_code, found.reason, found.not_streamed) == (0, "all workers are done", "")
+
+
+def test_a_worker_is_named_among_many_whose_end_was_not_streamed() -> None:
+    pods = [pod(0, **ended_streamer(0)), pod(1, **ended_streamer(1, "error: no route"))]
+    found = job_status(job(2, **COMPLETE), pods)
+    assert found.not_streamed == "worker 1: not all of the run was streamed: no route"
+
+
+def test_what_a_replacement_waits_for_is_told() -> None:
+    ended = {"name": "trainer", "image": "i:1", "state": {"terminated": {"exitCode": 143, "message": "saved"}}}
+    streamer = {"name": "streamer", "state": {"running": {"startedAt": CREATED}}}
+    found = job_status(job(metadata=TRAINING), [pod(containerStatuses=[ended], initContainerStatuses=[streamer])])
+    assert found.phase == "Restarting"
+    assert found.reason == "told to stop (its pod was deleted, or its node shut down); the streamer sends the rest"
+
+
+def test_a_refusal_does_not_explain_a_worker_that_had_a_pod_since() -> None:
+    refused = event("pets", "FailedCreate", QUOTA, "2026-11-23T10:00:01Z")
+    killed = event("pets-0-first", "Killing", "Stopping container trainer", "2026-11-23T10:45:00Z")
+    later = event("pets", "FailedCreate", QUOTA, "2026-11-23T10:45:09.5Z")
+
+    def reasons_of(*events: dict[str, Any]) -> list[str]:
+        return [row.reason for row in job_status(job(2), [], events).workers]
+
+    quota, waits = "quota small refuses its pods: requested: cpu=2, used: cpu=0", "waits for its pod to be created"
+    assert reasons_of(refused) == [quota, quota]
+    assert reasons_of(refused, killed) == [waits, quota]
+    assert reasons_of(refused, killed, later) == [quota, quota]
+    assert reasons_of(event("pets", "FailedCreate", QUOTA, "2026-11-23T09:00:00Z")) == [waits, waits]  # a deleted job's
 
 
 def test_the_streamer_s_lag_and_problems_are_a_line() -> None:

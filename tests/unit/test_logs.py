@@ -1,11 +1,21 @@
-"""How a resumed log is told apart from what was received before."""
+"""How a resumed log is told apart from what was received before, which pods are followed, and until when."""
 
 from __future__ import annotations
 
+import threading
+import time
+from typing import Any
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.logs import LogLine, Seen
+from launcher import operations
+from launcher.job import TrainingJob
+from launcher.logs import LogLine, LogRequest, Seen, follow_logs, logs
+from launcher.submission import submit
+from tests.unit.fake_cluster import FakeCluster, worker_pod
+from trainer.exit_codes import BadSettings, NotFound
 
 
 def stamp(milliseconds: int) -> str:
@@ -50,3 +60,104 @@ def test_a_long_log_is_not_kept() -> None:
     for number in range(50_000):
         seen.add(LogLine(stamp(number), 0, "x"))
     assert sum(seen.repeated().values()) < 2100
+
+
+DONE = {"terminated": {"exitCode": 0}}
+
+
+def submitted(**settings: Any) -> Any:
+    cluster: Any = FakeCluster()
+    submit(TrainingJob(name="pets", **settings), cluster)
+    return cluster
+
+
+def add_pod(cluster: FakeCluster, worker: int, suffix: str, *lines: str) -> None:
+    pod = worker_pod(worker, suffix=suffix, phase="Succeeded", **DONE)
+    cluster.logs[pod["metadata"]["name"]] = list(lines)
+    cluster.objects["Pod", pod["metadata"]["name"]] = pod
+
+
+def complete(cluster: FakeCluster) -> None:
+    cluster.objects["Job", "pets"]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
+def later(*steps: Any) -> None:
+    """Does each step a little after the one before."""
+
+    def go() -> None:
+        for step in steps:
+            time.sleep(0.6)
+            step()
+
+    threading.Thread(target=go, daemon=True).start()
+
+
+def texts(cluster: Any, request: LogRequest = LogRequest(), **how: Any) -> list[str]:  # noqa: B008
+    return [line.text for line in follow_logs("pets", cluster, request, **how)]
+
+
+def test_the_logs_of_a_job_in_a_queue_are_waited_for() -> None:
+    cluster = submitted(queue="team")
+    assert cluster.objects["Job", "pets"]["spec"]["suspend"] is True
+    later(lambda: add_pod(cluster, 0, "abcde", "admitted"), lambda: complete(cluster))
+    assert texts(cluster) == ["admitted"]
+
+
+@pytest.mark.parametrize("remembered", [[], [{"metadata": {"name": "pets"}, "status": {"conditions": [
+    {"type": "Complete", "status": "True"}]}}]], ids=["nothing", "a deleted job"])  # fmt: skip
+def test_what_the_server_remembers_from_before_the_submit_is_no_end(remembered: list[Any]) -> None:
+    cluster = submitted()
+    cluster.remembered["Job"] = remembered
+    later(lambda: add_pod(cluster, 0, "abcde", "came later"), lambda: complete(cluster))
+    assert texts(cluster) == ["came later"]
+
+
+def test_following_ends_with_a_cancelled_job() -> None:
+    cluster = submitted()
+    later(lambda: operations.cancel("pets", cluster))
+    assert texts(cluster) == []
+
+
+def test_tail_is_about_what_was_printed_before() -> None:
+    cluster = submitted()
+    add_pod(cluster, 0, "first", "1", "2", "3")
+    later(lambda: add_pod(cluster, 0, "later", "4", "5", "6"), lambda: complete(cluster))
+    assert texts(cluster, LogRequest(tail=1)) == ["3", "4", "5", "6"]
+
+
+ALONE = "following worker 0 alone of 33: name others with --worker, or leave out --follow"
+
+
+@pytest.mark.parametrize(("workers", "said"), [(32, []), (33, [ALONE])])
+def test_that_not_all_of_many_workers_are_followed_is_said(workers: int, said: list[str]) -> None:
+    cluster = submitted(workers=workers)
+    complete(cluster)
+    notes: list[str] = []
+    assert texts(cluster, say=notes.append) == []
+    assert notes == said
+
+
+@pytest.mark.parametrize(
+    ("output", "where"),
+    [
+        (None, "without --output nothing else keeps its logs"),
+        ("pvc:claim/runs", "what every attempt printed is in pvc:claim/runs/pets/logs"),
+        ("host:/srv", "what every attempt printed is in host:/srv/pets/logs of the nodes that its workers ran on"),
+    ],
+)
+def test_where_the_logs_of_lost_pods_are(output: str | None, where: str) -> None:
+    with pytest.raises(NotFound) as error:
+        list(logs("pets", submitted(output=output), LogRequest()))
+    assert str(error.value) == f"job pets: no pod of the worker asked for is there; {where}"
+
+
+def test_an_earlier_attempt_is_in_the_bucket_with_all_others() -> None:
+    with pytest.raises(NotFound, match="is in the bucket: 'launcher logs gs://bucket/pets'"):
+        list(logs("pets", submitted(output="gs://bucket"), LogRequest(), previous=True))
+
+
+def test_a_worker_that_the_job_does_not_have_is_refused() -> None:
+    cluster = submitted(workers=2)
+    for call in (logs, follow_logs):
+        with pytest.raises(BadSettings, match="--worker 2: expected 0 to 1, the workers of job pets"):
+            list(call("pets", cluster, LogRequest(frozenset({2}))))

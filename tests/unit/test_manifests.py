@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from launcher.job import TrainingJob
-from launcher.manifests import base_folder, manifests, render, with_owner
+from launcher.manifests import KEEP_VARIABLE, base_folder, manifests, render, render_json, with_owner
 from trainer.config import TrainConfig
 from trainer.settings import Layer
 
@@ -21,7 +21,9 @@ GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, tuple[list[str], list[str]]] = {
     "defaults": ([], []),
     "persistent-volumes": (["--workers", "4", "--data", "pvc:pets/v1", "--output", "pvc:runs/team"], ["--seed", "1"]),
-    "buckets": (["--workers", "2", "--data", "gs://data/pets", "--output", "s3://runs"], []),
+    "buckets": (
+        ["--workers", "2", "--data", "gs://data/pets", "--output", "s3://runs", "--keep-checkpoints", "3"], [],
+    ),
     "gpu-spot": (["--workers", "8", "--gpus-per-worker", "2", "--spot", "--cpu", "8", "--memory", "32Gi"], []),
     "queue": (["--queue", "team", "--priority", "high", "--deadline", "12h", "--ttl", "1h", "--max-restarts", "0"], []),
     "secrets-and-places": (
@@ -115,6 +117,46 @@ def test_all_objects_but_the_job_go_when_the_job_goes() -> None:
     made: dict[str, Any] = {"metadata": {"name": "pets", "uid": "0-1"}}
     assert first["kind"] == "Job"
     assert all(with_owner(other, made)["metadata"]["ownerReferences"][0]["uid"] == "0-1" for other in others)
+
+
+def test_the_gke_overlay_streams_and_restores_as_the_launcher_does() -> None:
+    training = TrainConfig(data="synthetic", encoder_weights="none", epochs=2)
+    asked = TrainingJob(
+        name="maskfleet", output="gs://bucket/runs", training=training,
+        node_selector=("iam.gke.io/gke-metadata-server-enabled=true",),
+    )  # fmt: skip
+    sent = manifests(asked)[0]
+    by_hand = yaml.safe_load((base_folder() / "job.yaml").read_text())
+    overlay = yaml.safe_load((base_folder().parent / "overlays" / "gke" / "kustomization.yaml").read_text())
+    (patch,) = [each["patch"] for each in overlay["patches"] if each["target"]["kind"] == "Job"]
+    for step in yaml.safe_load(patch.replace("BUCKET", "bucket")):
+        lay_over(by_hand, step)
+    del sent["spec"]["suspend"]
+    del sent["metadata"]["annotations"]
+    assert sent == by_hand
+
+
+def lay_over(target: Any, step: dict[str, Any]) -> None:
+    """One ``add`` or ``replace`` of a JSON patch (RFC 6902)."""
+    *path, last = step["path"].strip("/").split("/")
+    for part in path:
+        target = target[int(part)] if isinstance(target, list) else target[part]
+    if isinstance(target, list):
+        target.insert(len(target) if last == "-" else int(last), step["value"])
+    else:
+        target[last] = step["value"]
+
+
+def test_rendered_json_is_a_list_of_the_same_objects() -> None:
+    asked = job("buckets")
+    assert json.loads(render_json(asked)) == {"apiVersion": "v1", "kind": "List", "items": manifests(asked)}
+
+
+def test_the_streamer_alone_is_told_how_many_checkpoints_to_keep() -> None:
+    pod = manifests(job("buckets"))[0]["spec"]["template"]["spec"]
+    containers = (*pod["initContainers"], *pod["containers"])
+    told = [c["name"] for c in containers if {"name": KEEP_VARIABLE, "value": "3"} in c["env"]]
+    assert told == ["streamer"]
 
 
 def test_overlays_are_built_on_the_base() -> None:

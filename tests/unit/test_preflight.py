@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+import launcher
 from launcher.job import TrainingJob
+from launcher.kubernetes_api import RESOURCES, ApiError
 from launcher.manifests import manifests
-from launcher.preflight import node_refusal, places_on, quota_shortage, worker_requests
+from launcher.preflight import (
+    Check,
+    needed,
+    node_refusal,
+    places_on,
+    preflight,
+    quota_shortage,
+    worker_limits,
+    worker_requests,
+)
+from launcher.streaming import stores
+from tests.unit.fake_cluster import FakeCluster, Object
+from trainer.exit_codes import NotFound
 
 
 def node(**spec: Any) -> dict[str, Any]:
@@ -45,6 +63,103 @@ def test_why_a_node_may_not_be_used() -> None:
     assert node_refusal(node(), {"nodeSelector": {"pool": "serve"}}) == "nodes lack the label pool=serve"
     assert node_refusal(node(**taint), {}) == "nodes have the taint gpu=yes, tolerate it with --toleration"
     assert node_refusal(node(**taint), {"tolerations": [{"key": "gpu", "operator": "Exists"}]}) is None
+
+
+def test_a_spot_worker_goes_on_spot_nodes_alone() -> None:
+    pod = manifests(TrainingJob(name="job", spot=True))[0]["spec"]["template"]["spec"]
+    refusal = node_refusal(node(), pod)
+    assert refusal is not None
+    assert refusal.startswith("nodes lack any of the labels cloud.google.com/gke-spot=true or eks.amazonaws.com/")
+    spot = node(taints=[{"key": "cloud.google.com/gke-spot", "value": "true", "effect": "NoSchedule"}])
+    spot["metadata"]["labels"]["cloud.google.com/gke-spot"] = "true"
+    assert node_refusal(spot, pod) is None
+
+
+def test_a_worker_s_limits_add_up_too() -> None:
+    limits = worker_limits(manifests(TrainingJob(name="job", cpu="2", memory="4Gi", output="gs://bucket"))[0])
+    assert limits == {"cpu": 3, "memory": 5 * 2**30}
+    quota = {"status": {"hard": {"limits.memory": "8Gi"}, "used": {"limits.memory": "4Gi"}}}
+    shortage = quota_shortage(quota, {"limits.memory": limits["memory"]})
+    assert shortage == "limits.memory: 4.0 GiB left of 8Gi, the job asks for 5.0 GiB"
+
+
+class Server(FakeCluster):
+    """Lets everything be done but what ``denied`` and ``refused`` say; has one quota and no nodes to show."""
+
+    def __init__(self, denied: tuple[str, ...] = (), refused: dict[str, Exception] | None = None) -> None:
+        super().__init__(
+            {
+                "kind": "ResourceQuota",
+                "metadata": {"name": "team"},
+                "status": {"hard": {"limits.cpu": "4"}, "used": {"limits.cpu": "0"}},
+            }
+        )
+        self.denied, self.refused = denied, refused or {}
+
+    def create(self, manifest: Object, **how: Any) -> Object:  # type: ignore[override]
+        if manifest["kind"] == "SelfSubjectAccessReview":
+            asked = manifest["spec"]["resourceAttributes"]
+            words = f"{asked['verb']} {asked['resource']}"
+            return {"status": {"allowed": words not in self.denied}}
+        if error := self.refused.get(manifest["kind"]):
+            raise error
+        return super().create(manifest, **how)
+
+
+def checks(server: Server, **settings: Any) -> dict[str, Check]:
+    return {check.what: check for check in preflight(TrainingJob(name="job", **settings), server)}  # type: ignore[arg-type]
+
+
+def test_a_permission_to_watch_is_missed_before_wait_needs_it() -> None:
+    found = checks(Server(("watch jobs", "get configmaps")))
+    assert found["permissions"] == Check("permissions", "no", "may not watch jobs, get configmaps")
+    assert checks(Server())["permissions"].result == "ok"
+
+
+def test_the_permissions_are_those_that_the_launcher_s_calls_need() -> None:
+    job = TrainingJob(name="job", queue="team")
+    asked = set(needed(job))
+    folder = Path(launcher.__file__).parent
+    source = "".join((folder / f"{name}.py").read_text() for name in ("submission", "operations", "logs"))
+    # Mirror(cluster, "Job", …) lists and watches.
+    calls = {(verb, kind) for verb, kind in re.findall(r"cluster\.(get|list|patch|delete)\(\"(\w+)\"", source)}
+    mirrored = re.findall(r"Mirror\(\w+, \"(\w+)\"", source)
+    calls |= {(verb, kind) for kind in mirrored for verb in ("list", "watch")}
+    calls |= {("create", manifest["kind"]) for manifest in manifests(job)} | {("get", "Pod/log")}
+    # Which nodes there are is good to know, no more.
+    assert calls - {("list", "Node")} <= asked
+    assert {kind.partition("/")[0] for _, kind in asked} <= RESOURCES.keys()
+
+
+def test_every_object_of_the_job_is_tried() -> None:
+    refused = ApiError(403, "Forbidden", 'services "job" is forbidden: exceeded quota: none')
+    found = checks(Server(refused={"Service": refused}))
+    assert found["job is admitted"].result == "ok"
+    assert found["its objects are admitted"] == Check("its objects are admitted", "no", f"Service: {refused}")
+
+
+def test_what_can_not_be_tried_is_no_reason_against_the_job() -> None:
+    pods = ApiError(403, "Forbidden", 'pods is forbidden: User "u" cannot create resource "pods" in API group ""')
+    found = checks(Server(refused={"RoleBinding": NotFound('roles "job" not found'), "Pod": pods}))
+    assert found["its objects are admitted"].result == "ok"
+    assert 'not tried: RoleBinding: roles "job" not found' in found["its objects are admitted"].detail
+    assert found["pods are admitted"] == Check("pods are admitted", "unknown", "no pod may be tried")
+
+
+def test_a_quota_on_limits_counts() -> None:
+    assert checks(Server())["quota team"].result == "ok"
+    assert checks(Server(), workers=2)["quota team"].detail == "limits.cpu: 4 left of 4, the job asks for 6"
+
+
+def test_what_a_bucket_s_check_remarks_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Remarking:
+        def check(self) -> list[str]:
+            return ["gs://bucket: keeps what is replaced for 7 days"]
+
+    monkeypatch.setattr(stores, "open_store", lambda url: Remarking())
+    found = checks(Server(), output="gs://bucket/runs")["--output gs://bucket/runs"]
+    assert found.result == "ok"
+    assert found.detail.endswith("credentials; gs://bucket: keeps what is replaced for 7 days")
 
 
 def test_a_quota_counts_what_is_used() -> None:

@@ -1,0 +1,146 @@
+"""A cluster in memory, as much of it as the launcher's verbs talk to. It runs nothing."""
+
+from __future__ import annotations
+
+import copy
+import time
+import uuid
+from collections.abc import Callable, Iterator, MutableSequence
+from typing import Any
+
+from launcher.kubernetes_api import ApiError
+from trainer.exit_codes import NotFound
+
+Object = dict[str, Any]
+CREATED = "2026-11-23T10:00:00Z"
+
+
+class FakeCluster:
+    """Objects by kind and name. ``requests`` are those that it got, as ``create Job`` and the like.
+
+    ``remembered`` is what the first list of a watch tells of a kind instead of what there is, as an API server's memory
+    may; ``before`` is called with each request and may raise.
+    """
+
+    namespace = "team"
+
+    def __init__(self, *objects: Object) -> None:
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.requests: list[str] = []
+        self.remembered: dict[str, list[Object]] = {}
+        self.logs: dict[str, list[str]] = {}
+        self.warning = ""
+        self.before: Callable[[str], None] = lambda request: None
+        for each in objects:
+            self.objects[each["kind"], each["metadata"]["name"]] = each
+
+    def patient(self, seconds: float) -> FakeCluster:
+        return self
+
+    def get(self, kind: str, name: str) -> Object:
+        self._note(f"get {kind}")
+        if (kind, name) not in self.objects:
+            raise NotFound(f"{kind} {name} not found")
+        return copy.deepcopy(self.objects[kind, name])
+
+    def list(self, kind: str, *, labels: str = "", fields: str = "", **how: bool) -> list[Object]:
+        self._note(f"list {kind}")
+        return self._select(kind, labels, fields)
+
+    def create(
+        self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
+    ) -> Object:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        self._note(f"{'try' if dry_run else 'create'} {kind}")
+        if (kind, name) in self.objects:
+            raise ApiError(409, "AlreadyExists", f"{kind} {name} already exists")
+        made = copy.deepcopy(manifest)
+        made["metadata"] |= {"uid": uuid.uuid4().hex, "creationTimestamp": CREATED, "namespace": self.namespace}
+        if not dry_run:
+            self.objects[kind, name] = made
+        if warnings is not None and self.warning:
+            warnings.append(self.warning)
+        return copy.deepcopy(made)
+
+    def patch(self, kind: str, name: str, change: Object) -> Object:
+        self._note(f"patch {kind}")
+        _merge(self.objects[kind, name], change)
+        return self.objects[kind, name]
+
+    def delete(self, kind: str, name: str, *, propagation: str = "Background") -> None:
+        self._note(f"delete {kind}")
+        if self.objects.pop((kind, name), None) is None:
+            raise NotFound(f"{kind} {name} not found")
+        if kind == "Job":
+            for key, each in list(self.objects.items()):
+                if any(owner["name"] == name for owner in each["metadata"].get("ownerReferences", [])):
+                    del self.objects[key]
+
+    def watch(self, kind: str, *, labels: str = "", fields: str = "") -> Iterator[tuple[str, Object]]:
+        told: dict[str, Object] = {}
+        listed = self.remembered.get(kind)
+        if listed is None:
+            listed = self._select(kind, labels, fields)
+        while True:
+            now = {each["metadata"]["name"]: each for each in listed}
+            for name, each in now.items():
+                if told.get(name) != each:
+                    yield "ADDED", each
+            for name in told.keys() - now.keys():
+                yield "DELETED", told[name]
+            told = now
+            yield "SYNCED", {}  # again and again, so that a mirror that is stopped sees it
+            time.sleep(0.05)
+            listed = self._select(kind, labels, fields)
+
+    def log(self, pod: str, container: str, **query: str) -> Iterator[bytes]:
+        lines = self.logs[pod]
+        if "sinceTime" in query:
+            return
+        tail = int(query.get("tailLines", len(lines)))
+        for line in lines[len(lines) - tail :]:
+            yield f"{CREATED.removesuffix('Z')}.000000000Z {line}\n".encode()
+
+    def _select(self, kind: str, labels: str, fields: str) -> list[Object]:
+        found = [copy.deepcopy(each) for (of, _), each in list(self.objects.items()) if of == kind]
+        for wanted in filter(None, labels.split(",")):
+            key, _, value = wanted.partition("=")
+            found = [each for each in found if each["metadata"].get("labels", {}).get(key) == value]
+        if fields.startswith("metadata.name="):
+            found = [each for each in found if each["metadata"]["name"] == fields.partition("=")[2]]
+        return found
+
+    def _note(self, request: str) -> None:
+        self.before(request)
+        self.requests.append(request)
+
+
+def _merge(target: Object, change: Object) -> None:
+    """RFC 7396."""
+    for key, value in change.items():
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(value, dict):
+            _merge(target.setdefault(key, {}), value)
+        else:
+            target[key] = value
+
+
+def worker_pod(
+    worker: int, *, job: str = "pets", suffix: str = "abcde", phase: str = "Running", **state: Any
+) -> Object:
+    """The pod of a worker; ``state`` is that of its trainer, running by default."""
+    labels = {"app.kubernetes.io/name": "maskfleet", "app.kubernetes.io/instance": job,
+              "app.kubernetes.io/component": "worker"}  # fmt: skip
+    trainer = {"name": "trainer", "image": "i:1", "state": state or {"running": {"startedAt": CREATED}}}
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{job}-{worker}-{suffix}",
+            "creationTimestamp": CREATED,
+            "labels": labels,
+            "annotations": {"batch.kubernetes.io/job-completion-index": str(worker)},
+        },
+        "spec": {"nodeName": "node-1", "containers": [{"name": "trainer"}]},
+        "status": {"phase": phase, "containerStatuses": [trainer]},
+    }
