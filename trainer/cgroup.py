@@ -61,7 +61,9 @@ def _folders(controller: str, proc: Path, cgroups: Path) -> list[Path]:
         if controllers == "":
             root = cgroups
         elif controller in controllers.split(","):
-            root = cgroups / controllers
+            # Not always named alike: on RHEL 7 it is "cpuacct,cpu" there and "cpu,cpuacct" here.
+            mounts = (mount for mount in sorted(cgroups.glob("*")) if controller in mount.name.split(","))
+            root = next(mounts, cgroups / controllers)
         else:
             continue
         folder = root / path.lstrip("/")

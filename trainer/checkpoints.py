@@ -62,6 +62,20 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
     return manifest
 
 
+def best_checkpoint(run: RunDirectory) -> CheckpointManifest | None:
+    """The checkpoint with the highest score, the newest of equals; None if none was validated.
+
+    A score that is no number, as of a network that has diverged, counts as none.
+    """
+    validated = []
+    for step in run.checkpoint_steps():
+        with contextlib.suppress(OSError, ValueError):
+            manifest = CheckpointManifest.parse(run.checkpoint_manifest(step).read_bytes())
+            if manifest.score is not None and not math.isnan(manifest.score):
+                validated.append((manifest.score, step, manifest))
+    return max(validated, key=lambda entry: entry[:2])[2] if validated else None
+
+
 def values_by_name(state: tf.train.Checkpoint) -> dict[str, np.ndarray]:
     """The values that a checkpoint of ``state`` would hold, by the names that it would give them."""
     groups = {"weights": state.weights, "optimizer": state.optimizer}
@@ -115,7 +129,7 @@ class CheckpointStore:
         """Restores the newest checkpoint that verifies; None if there is none. Says which it passed over."""
         for step in self._run.checkpoint_steps():
             try:
-                manifest = self._manifest(step)
+                manifest = CheckpointManifest.parse(self._run.checkpoint_manifest(step).read_bytes())
                 problem = manifest.problem(self._run.checkpoints)
             except (OSError, ValueError) as error:
                 problem = str(error)
@@ -124,16 +138,6 @@ class CheckpointStore:
                 return manifest
             print(f"checkpoint of step {step} is not used: {problem}", flush=True)
         return None
-
-    def best(self) -> CheckpointManifest | None:
-        """The checkpoint with the highest score, if any was validated."""
-        validated = []
-        for step in self._run.checkpoint_steps():
-            with contextlib.suppress(OSError, ValueError):
-                manifest = self._manifest(step)
-                if manifest.score is not None:
-                    validated.append((manifest.score, step, manifest))
-        return max(validated, key=lambda entry: entry[:2])[2] if validated else None
 
     def delete_incomplete(self) -> None:
         """Removes files that belong to no manifest, as a kill during a save leaves them."""
@@ -146,11 +150,8 @@ class CheckpointStore:
             path.unlink(missing_ok=True)
         shutil.rmtree(self._run.checkpoints / ".writing", ignore_errors=True)
 
-    def _manifest(self, step: int) -> CheckpointManifest:
-        return CheckpointManifest.parse(self._run.checkpoint_manifest(step).read_bytes())
-
     def _delete_old(self) -> None:
-        best = self.best()
+        best = best_checkpoint(self._run)
         for step in self._run.checkpoint_steps()[self._keep :]:
             if best is not None and step == best.step:
                 continue

@@ -29,6 +29,7 @@ def main() -> None:
 
 
 RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
+BEST = click.option("--best", is_flag=True, help="the run's checkpoint with the best score, instead of the newest")
 OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
 
 
@@ -66,14 +67,15 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
         click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
     ]
 )
-def evaluate(place: Path, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
+@BEST
+def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
     """Score a trained network on a whole test split."""
     _quiet_tensorflow()
     from trainer.evaluation import evaluate as evaluate_split
     from trainer.evaluation import predictor, table
     from trainer.trained import load_trained
 
-    trained = load_trained(place)
+    trained = load_trained(place, best=best)
     dataset = _dataset(place, trained, data, data_dir)
     result = evaluate_split(predictor(trained.model), dataset.test, trained.legend, batch_size)
     click.echo(json.dumps(result.to_json()) if output == "json" else table(result))
@@ -83,6 +85,7 @@ def evaluate(place: Path, data: str | None, data_dir: Path | None, batch_size: i
 @click.argument("model", metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for the masks")
+@BEST
 @click.option("--window", is_flag=True, help="slide the network over large images instead of scaling them to its input")
 @click.option(
     "--overlap", type=click.FloatRange(0, 0.9), default=0.5, show_default=True, help="of neighbouring windows"
@@ -94,6 +97,7 @@ def predict(
     model: Path,
     images: tuple[str, ...],
     out: Path,
+    best: bool,
     window: bool,
     overlap: float,
     flip: bool,
@@ -107,8 +111,8 @@ def predict(
     from trainer.predict import Predictor, find_images, network_of, predict_files
     from trainer.trained import load_trained
 
-    files = find_images(images)
-    trained = load_trained(model)
+    files = find_images(images, out)
+    trained = load_trained(model, best=best)
     predictor = Predictor(network_of(trained.model), trained.size, window, overlap, flip, batch_size)
     written = predict_files(predictor, trained.legend, files, out, with_probabilities=probabilities)
     for _ in track(written, description="predicting", total=len(files), transient=True):
@@ -119,6 +123,7 @@ def predict(
 @main.command()
 @click.argument("place", metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="folder to write to  [default: RUN/export]")
+@BEST
 @click.option(
     "--format",
     "formats",
@@ -130,7 +135,13 @@ def predict(
 @click.option("--data-dir", type=click.Path(path_type=Path), help="where TensorFlow Datasets lie")
 @click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="for TFLite: how many")
 def export(
-    place: Path, out: Path | None, formats: tuple[str, ...], data: str | None, data_dir: Path | None, images: int
+    place: Path,
+    out: Path | None,
+    best: bool,
+    formats: tuple[str, ...],
+    data: str | None,
+    data_dir: Path | None,
+    images: int,
 ) -> None:
     """Write a trained network as Keras, HDF5, SavedModel and TFLite files.
 
@@ -144,7 +155,7 @@ def export(
         if not RunDirectory(place).config.is_file():
             raise click.UsageError(f"{place} is no run directory; say with --out where the files go")
         out = RunDirectory(place).export
-    trained = load_trained(place, precision="float32")
+    trained = load_trained(place, precision="float32", best=best)
     tflite = any(name.startswith("tflite-") for name in formats)
     dataset = _dataset(place, trained, data, data_dir) if tflite else None
     for line in export_formats(trained, out, formats or EXPORT_FORMATS[:3], dataset, images):
@@ -211,12 +222,13 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="the HTML file")
-def report(runs: tuple[Path, ...], out: Path) -> None:
+@BEST
+def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
     """Write one self-contained page about runs: curves, classes, predictions, and what differs between them."""
     _quiet_tensorflow()
     from trainer.report import write_report
 
-    write_report([RunDirectory(run) for run in runs], out)
+    write_report([RunDirectory(run) for run in runs], out, best=best)
     click.echo(f"report: {out}")
 
 

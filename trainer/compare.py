@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -68,7 +69,7 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
     """Trains what is not yet trained under ``out``, each in a process of its own; gives a line after each.
 
     Raises:
-        BadSettings: ``out`` holds a run with other settings.
+        BadSettings: ``out`` holds a run with other settings, or can't be written.
         TrainingFailed: a training failed; what is done is kept, and begun again it goes on from there.
     """
     for number, config in enumerate(configs, start=1):
@@ -76,10 +77,12 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
         title = f"{number}/{len(configs)} {config.model} {config.upsampling}"
         began = time.monotonic()
         if not _is_done(run, config):
-            run.path.mkdir(parents=True, exist_ok=True)
-            if not run.config.exists():
-                run.write_settings(config.model_dump(mode="json"))
-            with (run.path / "training.log").open("a") as log:
+            with _writing(out):
+                run.path.mkdir(parents=True, exist_ok=True)
+                log = (run.path / "training.log").open("a")
+            with log:
+                if not run.config.exists():
+                    run.write_settings(config.model_dump(mode="json"))
                 command = [sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(run.path)]
                 code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
             if code != DONE:
@@ -124,14 +127,18 @@ def write_comparison(configs: Sequence[TrainConfig], out: Path, images: int) -> 
     """Writes compare.md, compare.csv, compare.png and tensorboard/ into ``out``; returns the Markdown.
 
     The picture has a row for each network, with its masks of the same ``images`` test images.
+
+    Raises:
+        BadSettings: ``out`` can't be written.
     """
     rows = [read_row(run_of(out, config), config) for config in configs]
     markdown = as_markdown(rows)
     picture = png(_picture(configs, out, images))
-    write_atomically(out / "compare.md", markdown.encode())
-    write_atomically(out / "compare.csv", as_csv(rows).encode())
-    write_atomically(out / "compare.png", picture)
-    _write_tensorboard(out / "tensorboard", markdown, picture)
+    with _writing(out):
+        write_atomically(out / "compare.md", markdown.encode())
+        write_atomically(out / "compare.csv", as_csv(rows).encode())
+        write_atomically(out / "compare.png", picture)
+        _write_tensorboard(out / "tensorboard", markdown, picture)
     return markdown
 
 
@@ -160,13 +167,12 @@ def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Im
     from trainer.trained import load_trained
 
     dataset = load_dataset(configs[0].data, configs[0].data_dir, configs[0].image_size)
-    test = dataset.test
-    chosen = np.unique(np.linspace(0, len(test) - 1, images).astype(int))
+    test = dataset.test.spread(images)
     masks = {}
     for config in configs:
         trained = load_trained(run_of(out, config).path)
-        masks[f"{config.model} {config.upsampling}"] = predictor(trained.model)(test.images[chosen])
-    return comparison_picture(test.images[chosen], test.masks[chosen], masks, Legend.of(dataset))
+        masks[f"{config.model} {config.upsampling}"] = predictor(trained.model)(test.images)
+    return comparison_picture(test.images, test.masks, masks, Legend.of(dataset))
 
 
 def _write_tensorboard(folder: Path, markdown: str, picture: bytes) -> None:
@@ -182,6 +188,14 @@ def _write_tensorboard(folder: Path, markdown: str, picture: bytes) -> None:
     for summary in (text_pb("comparison", markdown), image_value("comparison", picture)):
         writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
     writer.close()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from None
 
 
 def _is_done(run: RunDirectory, config: TrainConfig) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from trainer.data.cache import Arrays, Dataset
+from trainer.data.cache import Dataset
 from trainer.exit_codes import BadSettings, TrainingFailed
 from trainer.legend import LEGEND_FILE, Legend
 from trainer.run_directory import write_atomically, write_json
@@ -42,7 +42,7 @@ def export_formats(
     Args:
         dataset: for TFLite; its training images calibrate int8, on its test images the files are compared with
             the network, and parity.json keeps what was found.
-        images: how many of each.
+        images: how many of each, evenly spread over them.
 
     Raises:
         BadSettings: ``folder`` can't be written.
@@ -58,24 +58,20 @@ def export_formats(
         for kind in KINDS:
             if f"tflite-{kind}" in formats:
                 path = folder / f"{trained.model.name}-{kind}.tflite"
-                files[path.name] = convert(trained.model, kind, dataset.train.images[:images])
+                files[path.name] = convert(trained.model, kind, dataset.train.spread(images).images)
                 write_atomically(path, files[path.name])
                 yield f"wrote {path}"
-        test = dataset.test
-        rows = parity(
-            trained.model,
-            files,
-            Arrays(test.names[:images], test.images[:images], test.masks[:images]),
-            trained.legend,
-        )
-        write_json(folder / "parity.json", {"data": dataset.name, "images": min(images, len(test)), "files": rows})
+        test = dataset.test.spread(images)
+        rows = parity(trained.model, files, test, trained.legend)
+        write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
     except (OSError, tf.errors.OpError) as error:
         raise BadSettings(f"--out {folder}: can't be written: {_reason(error)}") from None
     yield parity_table(rows)
 
 
 def _export(model: keras.Model, folder: Path, legend: Legend, formats: Sequence[str]) -> list[Path]:
-    writing = folder.with_name(f".{folder.name}.writing")
+    whole = folder.resolve()  # '.' has no name
+    writing = whole.parent / f".{whole.name}.writing"
     shutil.rmtree(writing, ignore_errors=True)
     try:
         writing.mkdir(parents=True)

@@ -50,7 +50,7 @@ def build_loss(config: TrainConfig, classes: int, masks: NDArray[np.uint8]) -> L
         masks: of the training split, uint8 [N, H, W]; looked at only for median-frequency class weights.
 
     Raises:
-        BadSettings: there is another number of class weights than of classes.
+        BadSettings: there is another number of class weights than of classes, or no loss that would heed them.
     """
     terms = {
         "cross_entropy": lambda target, logits: _cross_entropy(target, logits, config.label_smoothing),
@@ -59,7 +59,13 @@ def build_loss(config: TrainConfig, classes: int, masks: NDArray[np.uint8]) -> L
         "jaccard": _jaccard,
         "lovasz": _lovasz,
     }
-    chosen = [terms[name] for name in config.loss.split("+")]
+    names = config.loss.split("+")
+    if config.class_weights is not None and not {"cross_entropy", "focal"}.intersection(names):
+        raise BadSettings(
+            f"--class-weights {config.class_weights}: expected a loss that weighs classes (cross_entropy, focal), "
+            f"found --loss {config.loss}; leave the weights out, or add one: --loss {config.loss}+cross_entropy"
+        )
+    chosen = [terms[name] for name in names]
     class_weights = _class_weights(config, classes, masks)
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -95,23 +95,40 @@ def network_of(model: keras.Model) -> Network:
     return lambda images: run(tf.constant(images)).numpy()
 
 
-def find_images(names: Sequence[str]) -> list[Path]:
+def find_images(names: Sequence[str], out: Path) -> list[Path]:
     """The files that names of files, of folders, and patterns such as ``photos/**/*.jpg`` mean.
+
+    A folder's hidden files are none of its images: macOS leaves ``._a.jpg`` beside ``a.jpg``.
+
+    Args:
+        out: where :func:`predict_files` will write.
 
     Raises:
         BadData: a name means no image, or two images would get the same output file.
+        BadSettings: an image would be replaced by an output file.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Path] = {}  # the image of each output file
     for name in names:
         files = list(_expand(name))
         if not files:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             raise BadData(f"{name}: expected an image, a folder of images ({suffixes}) or a pattern, found none")
         for file in files:
-            other = found.setdefault(file.stem, file)
-            if other.resolve() != file.resolve():
-                raise BadData(f"{file}: expected names that differ, but {other} gets the same mask {file.stem}.png")
-    return list(found.values())
+            for output in _outputs(file):
+                other = found.setdefault(output, file)
+                if other.resolve() != file.resolve():
+                    raise BadData(
+                        f"{file}: expected names that differ, but {other} gets the same {output}; "
+                        "rename one, or predict them into different folders"
+                    )
+    images = list(dict.fromkeys(found.values()))  # each once, however often it is named
+    places = {file.resolve(): file for file in images}
+    for output in found:
+        if replaced := places.get((out / output).resolve()):
+            raise BadSettings(
+                f"--out {out}: expected another folder than that of the images: {replaced} would be replaced"
+            )
+    return images
 
 
 def predict_files(
@@ -120,43 +137,60 @@ def predict_files(
     files: Sequence[Path],
     out: Path,
     *,
-    with_overlay: bool = True,
     with_probabilities: bool = False,
 ) -> Iterator[Path]:
-    """Writes OUT/NAME.png for each file and gives its path; and if asked for NAME_overlay.png and NAME.npy.
+    """Writes OUT/NAME.png and OUT/NAME_overlay.png for each file, if asked for NAME.npy too, and gives the mask's path.
 
     The mask is a palette image at the image's own size: its pixel values are the class indices, its palette
     their colours. NAME.npy holds the probabilities, float32 [H, W, classes].
 
     Raises:
-        BadData: a file is no image.
+        BadData: a file is no image; those before it have their masks.
         BadSettings: ``out`` can't be written.
     """
     for start in range(0, len(files), predictor.batch_size):
-        some = files[start : start + predictor.batch_size]
-        images = [read_image(file) for file in some]
+        images, bad = _read(files[start : start + predictor.batch_size])
+        some = files[start : start + len(images)]
         for file, image, probabilities in zip(some, images, predictor.probabilities(images), strict=True):
             mask = np.argmax(probabilities, axis=-1).astype(np.uint8)
-            contents = {f"{file.stem}.png": _palette_png(mask, legend)}
-            if with_overlay:
-                laid_over = np.concatenate([overlay(image, mask, legend.colours), _strip(image, legend)])
-                contents[f"{file.stem}_overlay.png"] = png(PIL.Image.fromarray(laid_over))
+            laid_over = np.concatenate([overlay(image, mask, legend.colours), _strip(image, legend)])
+            name_mask, name_overlay, name_probabilities = _outputs(file)
+            contents = {name_mask: _palette_png(mask, legend), name_overlay: png(PIL.Image.fromarray(laid_over))}
             if with_probabilities:
                 buffer = io.BytesIO()
                 np.save(buffer, probabilities)
-                contents[f"{file.stem}.npy"] = buffer.getvalue()
+                contents[name_probabilities] = buffer.getvalue()
             try:
                 for name, content in contents.items():
                     write_atomically(out / name, content, durable=False)
             except OSError as error:
                 raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from None
-            yield out / f"{file.stem}.png"
+            yield out / name_mask
+        if bad is not None:
+            raise bad
+
+
+def _outputs(file: Path) -> tuple[str, str, str]:
+    """Names of an image's mask, overlay and probabilities."""
+    return f"{file.stem}.png", f"{file.stem}_overlay.png", f"{file.stem}.npy"
+
+
+def _read(files: Sequence[Path]) -> tuple[list[Image], BadData | None]:
+    """The images up to the first bad file, and what is bad about it: the good ones shall not be lost with it."""
+    images: list[Image] = []
+    for file in files:
+        try:
+            images.append(read_image(file))
+        except BadData as error:
+            return images, error
+    return images, None
 
 
 def _expand(name: str) -> Iterator[Path]:
     path = Path(name)
     if path.is_dir():
-        yield from sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = (file for file in path.iterdir() if not file.name.startswith("."))
+        yield from sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
     elif path.exists():
         yield path
     else:  # Path.glob takes no absolute pattern

@@ -50,7 +50,7 @@ class RunFacts:
         metrics: the lines of metrics.jsonl, at least one.
         resolved: config.json without the settings: scaling, versions, commit, fingerprint.
         boundary_f1: by class, empty if the data is not at hand.
-        note: why there are no predictions, or nothing.
+        note: what there is to say about the predictions, as why there are none.
     """
 
     name: str
@@ -66,10 +66,10 @@ class RunFacts:
     note: str
 
 
-def write_report(runs: Sequence[RunDirectory], out: Path) -> None:
+def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False) -> None:
     """Writes one self-contained HTML page about ``runs``, side by side with what differs in their settings.
 
-    Each run's test split is predicted with its newest checkpoint, if its data is at hand.
+    Each run's test split is predicted with its newest checkpoint, or its best one, if its data is at hand.
 
     Raises:
         NotFound: there is no such run, or nothing was validated in it yet.
@@ -81,14 +81,10 @@ def write_report(runs: Sequence[RunDirectory], out: Path) -> None:
     facts = []
     for run, name in zip(runs, _names(runs), strict=True):
         _check(run)
-        trained = load_trained(run.path)
-        settings = json.loads(run.config.read_text())["settings"]
-        data_dir = Path(settings["data_dir"]) if settings["data_dir"] else None
-        dataset, note = None, ""
-        try:
-            dataset = load_dataset(settings["data"], data_dir, trained.size)
-        except (BadData, BadSettings) as error:
-            note = f"No predictions: the data is not at hand ({error})."
+        trained = load_trained(run.path, best=best)
+        dataset, note = _data_of(run, trained)
+        if best and dataset is not None:
+            note = f"Predictions and boundary F1 are those of the best checkpoint. {note}".strip()
         facts.append(collect(run, name, trained, dataset, note))
     try:
         write_atomically(out, page(facts).encode())
@@ -125,6 +121,28 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
     )
 
 
+def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
+    """The data that the run was trained on, if it is at hand, and what is to be said about it."""
+    from trainer.evaluation import check_classes
+
+    content = json.loads(run.config.read_text())
+    settings = content["settings"]
+    try:
+        dataset = load_dataset(
+            settings["data"], Path(settings["data_dir"]) if settings["data_dir"] else None, trained.size
+        )
+        check_classes(trained.legend, dataset, str(run.path))
+    except (BadData, BadSettings) as error:
+        return None, f"No predictions: {error}."
+    known = content.get("data_fingerprint", dataset.fingerprint)
+    if known != dataset.fingerprint:
+        return dataset, (
+            f"The data has changed since the run began (fingerprint {known[:12]}, now {dataset.fingerprint[:12]}): "
+            "the scores above are not of these images, and it may have been trained on some of them."
+        )
+    return dataset, ""
+
+
 def _check(run: RunDirectory) -> None:
     if not run.config.is_file():
         raise NotFound(f"{run.path}: expected a run, found no {run.config}")
@@ -136,9 +154,7 @@ def _look_at(trained: Trained, split: Arrays) -> tuple[dict[str, float], list[Ex
     """Boundary F1 by class, and the best and worst examples by their own mIoU, of :data:`EVALUATED` at most."""
     from trainer.evaluation import evaluate, predictor
 
-    if len(split) > EVALUATED:
-        chosen = np.linspace(0, len(split) - 1, EVALUATED).astype(int)
-        split = Arrays(tuple(split.names[i] for i in chosen), split.images[chosen], split.masks[chosen])
+    split = split.spread(EVALUATED)
     predict = predictor(trained.model)
     evaluation = evaluate(predict, split, trained.legend)
     mious = evaluation.image_miou

@@ -130,14 +130,15 @@ def _confusion(run: RunFacts) -> str:
 
 
 def _predictions(run: RunFacts) -> str:
-    if run.note:
-        return f'<h3>{escape(run.name)}</h3><p class="note">{escape(run.note)}</p>'
+    note = f'<h3>{escape(run.name)}</h3><p class="note">{escape(run.note)}</p>' if run.note else ""
+    if note and not run.best:
+        return note
     keys = "".join(
         f'<span class="key" style="background:rgb{tuple(colour)}"></span>{escape(name)}'
         for name, colour in zip(run.legend.classes, run.legend.colours.tolist(), strict=True)
     )
     return (
-        f"<h3>{escape(run.name)}: best {keys}</h3>{_examples(run.best)}"
+        f"{note}<h3>{escape(run.name)}: best {keys}</h3>{_examples(run.best)}"
         f"<h3>{escape(run.name)}: worst</h3>{_examples(run.worst)}"
     )
 

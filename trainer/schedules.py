@@ -63,7 +63,7 @@ def learning_rate(config: TrainConfig, *, steps_per_epoch: float, total_steps: i
 
 
 class _TwoRates:
-    """Mixin for a Keras optimizer: trains ``slow`` variables with a share of the learning rate.
+    """Mixin for a Keras optimizer: trains ``slow`` variables with a share of the learning rate, and of its decay.
 
     "Discriminative fine-tuning", Howard and Ruder, ACL 2018, with two groups: what is trained already shall
     move less than what begins at random.
@@ -75,7 +75,12 @@ class _TwoRates:
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         if self._var_key(variable) in self.slow:  # type: ignore[attr-defined]
             learning_rate = learning_rate * self.share
+        if self.weight_decay is not None and self._use_weight_decay(variable):  # type: ignore[attr-defined]
+            variable.assign_sub(variable * self.weight_decay * learning_rate)  # type: ignore[attr-defined]
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Keras decays all variables by one rate before their steps; here each decays in its own step, by its own."""
 
 
 class _FusedAdam:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Literal
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.cgroup import cpu_limit
 from trainer.data.cache import Arrays
 from trainer.evaluation import Predictor, evaluate, predictor
 from trainer.legend import Legend
@@ -25,7 +25,7 @@ KINDS: tuple[Kind, ...] = ("float32", "float16", "int8")
 def convert(model: keras.Model, kind: Kind, calibration: NDArray[np.uint8]) -> bytes:
     """The network as a TFLite model: pixels 0..255 [b, S, S, 3] -> logits [b, S, S, classes].
 
-    float32 and float16 (weights alone) take and give float32; int8 takes uint8 and gives int8.
+    float32 and float16 (weights alone) take and give float32; int8 takes the pixels as uint8 and gives int8.
 
     Args:
         calibration: images uint8 [N, S, S, 3], from which int8 learns the range of every activation.
@@ -39,6 +39,10 @@ def convert(model: keras.Model, kind: Kind, calibration: NDArray[np.uint8]) -> b
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if kind == "int8":
+        # The input's range shall be that of bytes, scale 1 and zero point 0, so that a program can give it an image's
+        # bytes as they are; real images need not have a black and a white pixel.
+        calibration = np.array(calibration)
+        calibration[0, 0, 0], calibration[0, -1, -1] = 0, 255
         converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in calibration)
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.int8
@@ -49,9 +53,10 @@ def convert(model: keras.Model, kind: Kind, calibration: NDArray[np.uint8]) -> b
 def tflite_predictor(content: bytes) -> Predictor:
     """A TFLite model as a function from images to masks, one image at a time."""
     with _quiet():
-        interpreter = tf.lite.Interpreter(model_content=content, num_threads=len(os.sched_getaffinity(0)))
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=cpu_limit())
         interpreter.allocate_tensors()
     (pixels,), (logits,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert pixels["dtype"] == np.float32 or pixels["quantization"] == (1, 0)  # as convert() sees to
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         masks = []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 
 from trainer.averaging import load_averages
-from trainer.checkpoints import load_weights
+from trainer.checkpoints import best_checkpoint, load_weights
 from trainer.config import TrainConfig
-from trainer.exit_codes import BadInput, NotFound
+from trainer.exit_codes import BadInput, BadSettings, NotFound
 from trainer.legend import LEGEND_FILE, Legend
 from trainer.models.network import build_network
 from trainer.run_directory import RunDirectory
@@ -36,30 +38,44 @@ class Trained:
         return int(self.model.input_shape[1])
 
 
-def load_trained(place: Path, precision: str | None = None) -> Trained:
+def load_trained(place: Path, precision: Literal["float32"] | None = None, *, best: bool = False) -> Trained:
     """Loads ``RUN`` (its newest checkpoint), ``RUN/checkpoints/step-N``, or a ``.keras`` or ``.h5`` file.
 
     The legend of a file is the classes.json beside it; without one the classes have numbers for names. A run
     that averages its weights is loaded with the averages.
 
     Args:
-        precision: of the computation, instead of the run's own.
+        precision: of the computation, instead of the run's or the file's own.
+        best: the run's checkpoint with the highest score, instead of its newest.
 
     Raises:
-        NotFound: there is nothing, or a run without a checkpoint.
+        NotFound: there is nothing, or a run without a checkpoint, or without one that has a score.
         BadInput: it is something else, or damaged.
+        BadSettings: the best of what is no run.
     """
     checkpoint = re.fullmatch(r"step-(\d+)(\..*)?", place.name)
+    if best and (checkpoint or place.is_file()):
+        raise BadSettings(f"--best: expected a run directory, found {place}; leave --best out, or name the run")
     if checkpoint:
         checkpoints = place.parent.parent if place.parent.name == "manifests" else place.parent
         return _from_run(RunDirectory(checkpoints.parent), int(checkpoint[1]), precision)
     if RunDirectory(place).config.is_file():
-        return _from_run(RunDirectory(place), None, precision)
+        return _from_run(RunDirectory(place), _best_step(RunDirectory(place)) if best else None, precision)
     if place.is_file():
-        return _from_file(place)
+        return _from_file(place, precision)
     if place.exists():
         raise BadInput(f"{place}: expected a run directory with config.json, or a .keras or .h5 file")
     raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
+
+
+def _best_step(run: RunDirectory) -> int:
+    found = best_checkpoint(run)
+    if found is None:
+        raise NotFound(
+            f"{run.path}: --best: expected a checkpoint that was validated, found none among the steps "
+            f"{run.checkpoint_steps()}; leave --best out for the newest"
+        )
+    return found.step
 
 
 def _from_run(run: RunDirectory, step: int | None, precision: str | None) -> Trained:
@@ -77,7 +93,7 @@ def _from_run(run: RunDirectory, step: int | None, precision: str | None) -> Tra
     return Trained(network.model, legend, config)
 
 
-def _from_file(file: Path) -> Trained:
+def _from_file(file: Path, precision: str | None) -> Trained:
     try:
         model = keras.models.load_model(file, compile=False)
     except (ValueError, OSError, KeyError, TypeError) as error:
@@ -86,9 +102,22 @@ def _from_file(file: Path) -> Trained:
     shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
     if any(not isinstance(shape, tuple) or len(shape) != 4 for shape in shapes):
         raise BadInput(f"{file}: expected images [b, S, S, 3] to logits [b, S, S, classes], found {shapes}")
+    if precision is not None:
+        weights = model.get_weights()
+        model = model.__class__.from_config(_in_float32(model.get_config()))
+        model.set_weights(weights)
     beside = file.with_name(LEGEND_FILE)
     classes = int(model.output_shape[-1])
     legend = Legend.read(beside) if beside.is_file() else Legend.unnamed(classes)
     if len(legend.classes) != classes:
         raise BadInput(f"{beside}: expected the {classes} classes of {file.name}, found {len(legend.classes)}")
     return Trained(model, legend, None)
+
+
+def _in_float32(config: Any) -> Any:
+    """A Keras configuration whose layers, and the tensors between them, are of single precision instead of half."""
+    if isinstance(config, Mapping):
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return "float32" if config in ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16") else config

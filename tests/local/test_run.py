@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from launcher.local import new_run
+from tests.browser import look
 from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer
 from tests.unit.data_folders import write_pets
 from trainer.run_directory import RunDirectory, write_json
@@ -77,6 +78,44 @@ def test_predict_writes_masks_at_the_image_s_own_size(done: RunDirectory, tmp_pa
     with Image.open(tmp_path / "out" / "a.png") as mask:
         assert mask.size == (70, 50)
         assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
+
+
+def test_export_writes_the_formats_that_are_asked_for(done: RunDirectory, tmp_path: Path):
+    formats = ("--format=h5", "--format=tflite-float16", "--images=4")
+    result = trainer("export", str(done.path), "--best", *formats, f"--out={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    files = {"unet.h5", "unet-float16.tflite", "classes.json", "parity.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert parity["images"] == 4
+    assert parity["files"][1]["same_pixels"] > 0.99
+
+
+def test_report_is_of_this_run_and_its_data(done: RunDirectory, tmp_path: Path):
+    result = trainer("report", str(done.path), f"--out={tmp_path / 'report.html'}")
+    assert result.returncode == 0, result.stderr
+    for page in (done.report, tmp_path / "report.html"):
+        content = page.read_text()
+        assert f"{done.path.name}: best" in content
+        assert "has changed" not in content
+
+
+def test_a_browser_shows_the_run_s_report(done: RunDirectory, tmp_path: Path):
+    seen = look(done.report.read_text(), tmp_path)
+    assert f"{json.loads(done.metrics.read_text())['miou']:.4f}" in seen["text"]
+    assert len(seen["images"]) == 3 * 2 * 4
+    assert set(seen["images"]) == {32}
+    assert (len(seen["lines"]), seen["requests"]) == (4, 0)
+    assert seen["outside"] <= 0
+
+
+def test_verify_data_draws_what_training_sees(tmp_path: Path):
+    picture = tmp_path / "pictures.png"
+    result = trainer("verify-data", "--data=synthetic", "--image-size=32", f"--pictures={picture}")
+    assert result.returncode == 0, result.stderr
+    assert "every file is good" in result.stdout
+    with Image.open(picture) as drawn:
+        assert drawn.size == (4 * (2 * 32 + 4) + 4, 4 * (32 + 4) + 4)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(done: RunDirectory, tmp_path: Path):

@@ -23,6 +23,8 @@ def write(folder: Path, files: dict[str, str]) -> None:
         ("0::/\n", {"cpu.max": "50000 100000"}, 1),
         ("4:cpu,cpuacct:/box\n", {"cpu,cpuacct/box/cpu.cfs_quota_us": "100000",
                                   "cpu,cpuacct/box/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpuacct,cpu:/box\n", {"cpu,cpuacct/box/cpu.cfs_quota_us": "100000",  # RHEL 7
+                                  "cpu,cpuacct/box/cpu.cfs_period_us": "100000", "cpuset/box/cpuset.cpus": "0"}, 1),
         ("4:cpu:/box\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
         ("3:memory:/box\n", {}, None),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from trainer.checkpoints import CheckpointStore
+from trainer.checkpoints import CheckpointStore, best_checkpoint
 from trainer.exit_codes import TrainingFailed
 from trainer.run_directory import RunDirectory
 
@@ -50,6 +50,15 @@ def test_the_newest_few_and_the_best_are_kept(box: Box):
     assert box.run.checkpoint_steps() == [5, 4, 2]
     names = {path.name for path in box.run.checkpoints.glob("step-*")}
     assert len(names) == 6, "no file is left of those that were deleted"
+
+
+def test_a_score_that_is_no_number_is_never_the_best(box: Box):
+    for step, score in enumerate([float("nan"), 0.2, float("nan"), 0.1, float("nan"), float("nan")], start=1):
+        box.save(step, score)
+    best = best_checkpoint(box.run)
+    assert best is not None
+    assert best.step == 2
+    assert box.run.checkpoint_steps() == [6, 5, 2]
 
 
 def test_what_a_kill_leaves_is_removed(box: Box):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from trainer.compare import Row, as_csv, as_markdown, comparison_picture, grid, run_of, train_all
+from trainer.compare import Row, as_csv, as_markdown, comparison_picture, grid, run_of, train_all, write_comparison
 from trainer.config import TrainConfig
 from trainer.exit_codes import BadSettings
 from trainer.legend import Legend
@@ -70,3 +71,18 @@ def test_a_folder_with_a_run_of_other_settings_is_one_line(tmp_path: Path) -> No
     run.write_settings(TrainConfig(epochs=5).model_dump(mode="json"))
     with pytest.raises(BadSettings, match=r"--out .*unet-transposed: holds a run with epochs 5, expected 3"):
         list(train_all([config], tmp_path))
+
+
+def test_an_output_that_is_a_file_is_one_line_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadSettings) as caught:
+        list(train_all([TrainConfig()], tmp_path / "file"))
+    assert str(caught.value) == f"--out {tmp_path / 'file'}: can't be written: Not a directory"
+
+
+def test_tables_that_can_not_be_written_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.compare.read_row", lambda run, config: ROWS[0])
+    monkeypatch.setattr("trainer.compare._picture", lambda *_: Image.new("RGB", (9, 9)))
+    (tmp_path / "compare.csv").mkdir()
+    with pytest.raises(BadSettings, match=r"--out .*: can't be written: Is a directory"):
+        write_comparison([TrainConfig()], tmp_path, 1)

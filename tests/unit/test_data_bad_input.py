@@ -235,6 +235,53 @@ CASES = [
         "the first (255, 0, 0) at row 3, column 4; add it, or save the mask without smooth edges",
     ),
     Case(
+        "palette outside the table",
+        "pairs",
+        lambda f: write_pairs(f, mask=with_palette(labels(0, 1)), classes=COLOURS),
+        "{}/masks/p1.png: 50.0% of the pixels have a colour that is not in the colour table, the first (128, 0, 0) of "
+        "value 1 at row 0, column 20; add it, or name the classes without colours if the masks' values are labels",
+    ),
+    Case(
+        "labels where colours are grey",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0, 1), classes=COLOURS),
+        "{}/masks/p1.png: 50.0% of the pixels have a colour that is not in the colour table, the first (1, 1, 1) of "
+        "value 1 at row 0, column 20; add it, or name the classes without colours if the masks' values are labels",
+    ),
+    Case(
+        "label of 16 bits",
+        "pairs",
+        lambda f: (
+            write_list(f / "classes.txt", ["ground", "object", "edge"]),
+            save(Image.fromarray(labels(0, 1).astype(np.uint16) * 256), f / "masks/p1.png"),
+        ),
+        "{}/masks/p1.png: label 256 at row 0, column 20 is outside the 3 classes: "
+        "expected 0 to 2, or 255 for ignored pixels",
+    ),
+    Case(
+        "label below 0",
+        "pairs",
+        lambda f: (
+            write_list(f / "classes.txt", ["ground", "object", "edge"]),
+            (f / "masks/p1.png").unlink(),
+            save(Image.fromarray(labels(1, 0).astype(np.int32) - 1), f / "masks/p1.tif"),
+        ),
+        "{}/masks/p1.tif: label -1 at row 0, column 20 is outside the 3 classes: "
+        "expected 0 to 2, or 255 for ignored pixels",
+    ),
+    Case(
+        "no classes in the file",
+        "pairs",
+        lambda f: (f / "classes.txt").write_text("# to be done\n"),
+        "{}/classes.txt: expected 2 to 255 classes, one a line, found 0",
+    ),
+    Case(
+        "classes are no UTF-8",
+        "pairs",
+        lambda f: (f / "classes.txt").write_bytes("Straße\nHaus\n".encode("latin-1")),
+        "{}/classes.txt: expected text in UTF-8, found byte 0xdf",
+    ),
+    Case(
         "one class",
         "pairs",
         lambda f: write_list(f / "classes.txt", ["object"]),
@@ -271,6 +318,12 @@ CASES = [
         "{0}/train.txt: names p7, but there is no such file in {0}/images",
     ),
     Case(
+        "pair in both lists",
+        "pairs",
+        lambda f: (write_list(f / "train.txt", ["p0", "p1", "p2"]), write_list(f / "test.txt", ["p3", "p1.jpg"])),
+        "p1: is named in train.txt and in test.txt, as 1 in all; test with images that were not trained on",
+    ),
+    Case(
         "one list of two",
         "pairs",
         lambda f: write_list(f / "train.txt", ["p0", "p1"]),
@@ -289,6 +342,12 @@ CASES = [
         "voc",
         lambda f: (f / "ImageSets/Segmentation/val.txt").unlink(),
         "{}/ImageSets/Segmentation/val.txt: expected text with a name on each line: No such file or directory",
+    ),
+    Case(
+        "VOC list is empty",
+        "voc",
+        lambda f: (f / "ImageSets/Segmentation/train.txt").write_bytes(b""),
+        "{}/ImageSets/Segmentation/train.txt: expected a name on each line, found none",
     ),
     Case(
         "VOC lists overlap",
@@ -312,6 +371,14 @@ CASES = [
         "VOC label outside the classes",
         "voc",
         lambda f: save(with_palette(labels(0, 15, 21)), f / "SegmentationClass/2007_000001.png"),
+        "{}/SegmentationClass/2007_000001.png: 30.0% of the pixels have a colour that is not in the colour table, the "
+        "first (128, 64, 128) of value 21 at row 0, column 28; add it, or name the classes without colours if the "
+        "masks' values are labels",
+    ),
+    Case(
+        "VOC grey label outside the classes",
+        "voc",
+        lambda f: save(labels(0, 15, 21), f / "SegmentationClass/2007_000001.png"),
         "{}/SegmentationClass/2007_000001.png: label 21 at row 0, column 28 is outside the 21 classes: "
         "expected 0 to 20, or 255 for ignored pixels",
     ),

@@ -71,7 +71,7 @@ def test_a_suffix_may_lie(name: str) -> None:
     with Image.open(folder / f"{name}.jpg") as reference:
         assert reference.format != "JPEG"
         np.testing.assert_array_equal(image, np.asarray(reference.convert("RGB")))
-    trimap, _ = read_labels(folder / f"{name}.png")
+    trimap = read_labels(folder / f"{name}.png").labels
     assert image.shape == (*trimap.shape, 3)
     assert image.std() > 20
 
@@ -165,19 +165,49 @@ def test_masks_are_read_by_colour_whatever_their_palette(
 
 @settings(deadline=None)
 @given(mask=MASKS)
-def test_masks_are_read_by_label_where_colours_do_not_fit(
-    mask: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_masks_are_read_by_label(mask: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Grey ones also where classes have colours, unless those are grey: the first class is 0, though black is third."""
     folder = tmp_path_factory.mktemp("masks")
     names = ("a", "b", "c")
-    by_colour = ClassTable(names, np.array([[10, 0, 0], [0, 20, 0], [0, 0, 30]], np.uint8))
-    for table in (by_colour, ClassTable(names, palette(3), by_colour=False)):
+    coloured = ClassTable(names, np.array([[10, 0, 0], [0, 20, 0], [0, 0, 0]], np.uint8))
+    labelled = ClassTable(names, palette(3), by_colour=False)
+    for table in (coloured, labelled):
         np.testing.assert_array_equal(table.read_mask(save(mask, folder / "grey.png")), mask)
-        np.testing.assert_array_equal(table.read_mask(save(with_palette(mask), folder / "palette.png")), mask)
         wide = Image.fromarray(mask.astype(np.uint16))
         np.testing.assert_array_equal(table.read_mask(save(wide, folder / "wide.png")), mask)
+    np.testing.assert_array_equal(labelled.read_mask(save(with_palette(mask), folder / "palette.png")), mask)
     grey = Image.fromarray(mask).convert("RGB")
-    np.testing.assert_array_equal(table.read_mask(save(grey, folder / "rgb.png")), mask)
+    np.testing.assert_array_equal(labelled.read_mask(save(grey, folder / "rgb.png")), mask)
+
+
+@pytest.mark.parametrize(
+    ("table", "mode", "expected"),
+    [
+        (["person 255 0 0", "background 0 0 0"], "L", "person"),
+        (["person 255 0 0", "background 0 0 0"], "1", "person"),
+        (["person 255 0 0", "background 0 0 0"], "P", "background"),
+        (["person 255 0 0", "background 0 0 0"], "RGB", "background"),
+        (["person 255 255 255", "background 0 0 0", "ignored 255 0 0"], "L", "background"),
+        (["person 255 255 255", "background 0 0 0"], "1", "background"),
+        (["person", "background"], "P", "person"),
+        (["person", "background"], "RGB", "person"),
+    ],
+)
+def test_a_black_mask_is_read_like_the_masks_beside_it(
+    table: list[str], mode: str, expected: str, tmp_path: Path
+) -> None:
+    """Its pixels are the first class's label and the background's colour: the kind of file decides."""
+    write_list(tmp_path / "table.txt", table)
+    read = ClassTable.read(tmp_path / "table.txt")
+    mask = read.read_mask(save(Image.new(mode, SIZE), tmp_path / "mask.png"))
+    assert {read.names[label] for label in np.unique(mask)} == {expected}
+
+
+def test_black_and_white_masks_are_drawn_in_black_and_white(tmp_path: Path) -> None:
+    table = ClassTable(("object", "ground"), np.array([[255, 255, 255], [0, 0, 0]], np.uint8))
+    for mode in ("1", "L", "P", "RGB"):
+        drawn = Image.fromarray(labels(0, 255)).convert(mode)
+        np.testing.assert_array_equal(table.read_mask(save(drawn, tmp_path / "mask.png")), labels(1, 0))
 
 
 @settings(deadline=None)
@@ -214,7 +244,7 @@ def test_a_damaged_file_is_bad_data_or_an_image(
     with contextlib.suppress(BadData):
         assert read_image(file).shape[2] == 3
     with contextlib.suppress(BadData):
-        assert read_labels(file)[0].ndim == 2
+        assert read_labels(file).labels.ndim == 2
 
 
 def test_voc(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_an_older_version_that_lies_there_is_read(version: str, raw: Path, tmp_p
 
         def _generate_examples(self, numbers: range) -> Iterator:
             for i in numbers:
-                trimap, _ = read_labels(raw / f"annotations/trimaps/cat_{i}.png")
+                trimap = read_labels(raw / f"annotations/trimaps/cat_{i}.png").labels
                 yield (
                     i,
                     {

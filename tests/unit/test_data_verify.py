@@ -9,8 +9,9 @@ import pytest
 
 from tests.unit.data_folders import SIZE, labels, picture, save, write_pairs, write_pets
 from trainer.config import TrainConfig
+from trainer.data.samples import write_samples
 from trainer.data.verify import verify
-from trainer.exit_codes import BadData
+from trainer.exit_codes import BadData, BadSettings
 
 PIXELS = SIZE[0] * SIZE[1]
 
@@ -59,3 +60,12 @@ def test_masks_of_0_and_255_are_bad(tmp_path: Path) -> None:
 def test_data_that_can_not_be_opened(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="expected the folders images and masks"):
         verify(TrainConfig(data=f"folder:{tmp_path}"))
+
+
+def test_pictures_that_can_not_be_written_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    config = TrainConfig(data=f"folder:{write_pets(tmp_path / 'pets')}", image_size=32)
+    (tmp_path / "file").touch()
+    with pytest.raises(BadSettings) as caught:
+        write_samples(config, tmp_path / "file" / "deep" / "pictures.png")
+    assert str(caught.value) == f"--pictures {tmp_path}/file/deep/pictures.png: can't be written: Not a directory"

@@ -54,6 +54,16 @@ def test_the_saved_model_takes_bytes_of_any_size_and_gives_masks_of_that_size(ne
     np.testing.assert_array_equal(signatures["serving_default"](images=other)["mask"], tf.argmax(probabilities, -1))
 
 
+def test_the_working_directory_may_be_written_to(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(network.model, Path(), Legend.unnamed(3))
+    assert (tmp_path / "here" / "unet.keras").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 def test_a_folder_that_can_not_be_written_is_one_line(network: Network, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingFailed, match="could not be exported"):

@@ -30,8 +30,8 @@ def cross_entropy(pixels: Pixels, weights: tuple[float, ...] = (1, 1, 1), smooth
     return total / len(pixels)
 
 
-def focal(pixels: Pixels, gamma: float) -> float:
-    return sum(-((1 - p[label]) ** gamma) * np.log(p[label]) for label, p in pixels) / len(pixels)
+def focal(pixels: Pixels, gamma: float, weights: tuple[float, ...] = (1, 1, 1)) -> float:
+    return sum(-weights[label] * (1 - p[label]) ** gamma * np.log(p[label]) for label, p in pixels) / len(pixels)
 
 
 def dice(pixels: Pixels) -> float:
@@ -81,10 +81,15 @@ REFERENCES: list[tuple[dict[str, Any], Callable[[Pixels], float]]] = [
     ),
     ({"loss": "focal"}, lambda pixels: focal(pixels, 2)),
     ({"loss": "focal", "focal_gamma": 1}, lambda pixels: focal(pixels, 1)),
+    ({"loss": "focal", "class_weights": "0.5,2,1"}, lambda pixels: focal(pixels, 2, (0.5, 2, 1))),
     ({"loss": "dice"}, dice),
     ({"loss": "jaccard"}, jaccard),
     ({"loss": "lovasz"}, lovasz),
     ({"loss": "cross_entropy+dice"}, lambda pixels: cross_entropy(pixels) + dice(pixels)),
+    (
+        {"loss": "dice+cross_entropy", "class_weights": "1,0.5,3"},
+        lambda pixels: cross_entropy(pixels, (1, 0.5, 3)) + dice(pixels),
+    ),
 ]
 SETTINGS = [settings for settings, _ in REFERENCES]
 
@@ -188,6 +193,17 @@ def test_another_number_of_weights_than_classes_is_one_line() -> None:
     with pytest.raises(BadSettings) as caught:
         build(class_weights="1,2")
     assert str(caught.value) == "--class-weights 1,2: expected 3 numbers, one for each class, found 2"
+
+
+@pytest.mark.parametrize("loss", ["dice", "jaccard", "lovasz", "dice+lovasz"])
+@pytest.mark.parametrize("weights", ["1,2,3", "median_frequency"])
+def test_weights_that_no_loss_would_heed_are_one_line(loss: str, weights: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        build(loss=loss, class_weights=weights)
+    assert str(caught.value) == (
+        f"--class-weights {weights}: expected a loss that weighs classes (cross_entropy, focal), found --loss {loss}; "
+        f"leave the weights out, or add one: --loss {loss}+cross_entropy"
+    )
 
 
 @pytest.mark.parametrize(

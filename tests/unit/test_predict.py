@@ -82,12 +82,13 @@ def test_files_are_a_palette_mask_an_overlay_and_probabilities(tmp_path: Path) -
         assert laid_over.height > 40  # the legend is below
 
 
-def test_a_bad_image_stops_it_with_one_line_and_the_good_ones_before_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_bad_image_stops_it_with_one_line_and_the_good_ones_before_stay(tmp_path: Path, batch_size: int) -> None:
     PIL.Image.fromarray(image(20, 20)).save(tmp_path / "good.png")
     (tmp_path / "worse.png").write_bytes(b"no picture")
     files = [tmp_path / "good.png", tmp_path / "worse.png"]
     with pytest.raises(BadData, match=r"worse\.png: expected an image"):
-        list(predict_files(Predictor(brightness, 16, batch_size=1), LEGEND, files, tmp_path / "out"))
+        list(predict_files(Predictor(brightness, 16, batch_size=batch_size), LEGEND, files, tmp_path / "out"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.png", "good_overlay.png"]
 
 
@@ -98,12 +99,12 @@ def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_names_are_files_folders_and_patterns(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.jpg", "deep/er/d.jpg"):
+    for name in ("b.jpg", "a.PNG", "notes.txt", "._b.jpg", "deep/c.jpg", "deep/er/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
     def names(*given: str) -> list[str]:
-        return [file.name for file in find_images([str(tmp_path / name) for name in given])]
+        return [file.name for file in find_images([str(tmp_path / name) for name in given], tmp_path / "out")]
 
     assert names("notes.txt") == ["notes.txt"]  # a file that is named is tried whatever its suffix says
     assert names("") == ["a.PNG", "b.jpg"]
@@ -111,10 +112,41 @@ def test_names_are_files_folders_and_patterns(tmp_path: Path) -> None:
     assert names("b.jpg", "*.jpg") == ["b.jpg"]
 
 
-def test_names_that_mean_nothing_or_collide_are_one_line(tmp_path: Path) -> None:
+def test_names_that_mean_nothing_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"\*\.jpg: expected an image, a folder of images .* or a pattern, found none"):
-        find_images([str(tmp_path / "*.jpg")])
-    for name in ("one.jpg", "one.png"):
-        (tmp_path / name).touch()
-    with pytest.raises(BadData, match=r"one\.png: expected names that differ, but .*one\.jpg gets the same mask one"):
-        find_images([str(tmp_path)])
+        find_images([str(tmp_path / "*.jpg")], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("names", "output"), [(("one.jpg", "one.png"), "one.png"), (("one.jpg", "one_overlay.jpg"), "one_overlay.png")]
+)
+def test_two_images_of_one_output_are_one_line(names: tuple[str, str], output: str, tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in names)
+    first.touch()
+    second.touch()
+    with pytest.raises(BadData) as caught:
+        find_images([str(tmp_path)], tmp_path / "out")
+    assert str(caught.value) == (
+        f"{second}: expected names that differ, but {first} gets the same {output}; rename one, or predict them "
+        "into different folders"
+    )
+
+
+@pytest.mark.parametrize("name", ["one.png", "link.png"])
+def test_a_mask_never_replaces_its_image(name: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one.png").touch()
+    (photos / "link.png").symlink_to(photos / "one.png")
+    (tmp_path / "out").symlink_to(photos)
+    for out in (photos, tmp_path / "out"):
+        with pytest.raises(BadSettings) as caught:
+            find_images([str(photos / name)], out)
+        assert str(caught.value) == (
+            f"--out {out}: expected another folder than that of the images: {photos / name} would be replaced"
+        )
+
+
+def test_masks_may_lie_beside_images_of_another_suffix(tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").touch()
+    assert find_images([str(tmp_path)], tmp_path) == [tmp_path / "one.jpg"]

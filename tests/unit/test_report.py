@@ -1,40 +1,28 @@
 """The report's page, as a real browser renders it."""
 
-import html
 import json
-import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
+from tests.browser import look
+from tests.unit.data_folders import write_list, write_pairs
+from trainer.data.cache import load_dataset
+from trainer.data.source import palette
 from trainer.exit_codes import NotFound
 from trainer.legend import Legend
 from trainer.report import Example, RunFacts, write_report
 from trainer.report_page import _ticks, page
-from trainer.run_directory import RunDirectory
+from trainer.run_directory import RunDirectory, write_json
+from trainer.trained import Trained
 
 LEGEND = Legend(
     ("object", "back<ground", "border"), np.array([[232, 119, 34], [38, 70, 83], [9, 9, 9]], np.uint8), None
 )
-
-# What the browser has to say about the page, put where --dump-dom shows it.
-LOOK = """<script>
-addEventListener("load", () => {
-  const all = (query) => [...document.querySelectorAll(query)];
-  document.body.dataset.seen = JSON.stringify({
-    text: document.body.innerText,
-    images: all("img").map((image) => image.naturalWidth),
-    lines: all("polyline").map((line) => [line.getBBox().width, line.getBBox().height]),
-    outside: document.documentElement.scrollWidth - innerWidth,
-    requests: performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length,
-  });
-});
-</script>"""
 
 
 def facts(name: str, **changes: Any) -> RunFacts:
@@ -75,21 +63,6 @@ def example(name: str, miou: float) -> Example:
 
     pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     return Example(name, miou, _uri(pixels, "JPEG"), _uri(pixels // 200 * 200, "PNG"), _uri(pixels * 0, "PNG"))
-
-
-def look(content: str, folder: Path) -> dict[str, Any]:
-    """Renders the page in Chromium and returns what it measured."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("there is no Chromium on this machine")
-    file = folder / "report.html"
-    file.write_text(content.replace("</body>", f"{LOOK}</body>"))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={folder}", "--window-size=1100,900", "--virtual-time-budget=5000", "--dump-dom"]
-    done = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=300, check=True)
-    seen = re.search(r'data-seen="([^"]*)"', done.stdout)
-    assert seen, done.stdout[-500:] + done.stderr[-500:]
-    return dict(json.loads(html.unescape(seen[1])))
 
 
 def test_a_browser_shows_every_part_of_one_run(tmp_path: Path) -> None:
@@ -134,6 +107,76 @@ def test_ticks_are_few_and_enclose_the_values(low: float, high: float) -> None:
     assert 2 <= len(ticks) <= 9
     assert ticks[0] <= low <= high <= ticks[-1]
     assert len(set(ticks)) == len(ticks)
+
+
+SMALL = Legend(("ground", "object", "edge"), palette(3), None)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A run whose data lies beside it and has not changed."""
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    data = f"folder:{write_pairs(tmp_path / 'data', classes=SMALL.classes)}"
+    write_json(
+        run.config,
+        {
+            "settings": {**facts("run").settings, "data": data, "data_dir": None},
+            "resolved": SMALL.to_json(),
+            "data_fingerprint": load_dataset(data, None, 32).fingerprint,
+        },
+    )
+    lines = (
+        {**line, **{key: dict.fromkeys(SMALL.classes, 0.5) for key in ("iou", "dice")}} for line in facts("run").metrics
+    )
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def reported(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, *, best: bool = False) -> str:
+    """The page about the run, with a network that needs no checkpoint."""
+    network = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(3, 1)])
+    asked: list[bool] = []
+
+    def load(place: Path, *, best: bool) -> Trained:
+        assert place == run.path
+        asked.append(best)
+        return Trained(network, SMALL, None)
+
+    monkeypatch.setattr("trainer.trained.load_trained", load)
+    write_report([run], run.report, best=best)
+    assert asked == [best]
+    return run.report.read_text()
+
+
+def test_the_run_s_data_needs_no_note(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = reported(run, monkeypatch)
+    assert "<h3>run: best" in content
+    assert "<h3>run</h3>" not in content.partition('<section id="predictions">')[2]
+
+
+def test_data_that_has_changed_is_told_above_its_predictions(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads(run.config.read_text())
+    write_json(run.config, {**config, "data_fingerprint": "another"})
+    content = reported(run, monkeypatch)
+    told, _, after = content.partition("The data has changed since the run began")
+    assert "<h3>run: best" not in told
+    assert "<h3>run: best" in after
+
+
+def test_data_of_other_classes_is_not_predicted(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_list(run.path.parent / "data" / "classes.txt", [*SMALL.classes, "sky"])
+    content = reported(run, monkeypatch)
+    assert f"No predictions: --data: expected the 3 classes of {run.path} (ground, object, edge), found 4 in" in content
+    assert "<h3>run: best" not in content
+
+
+def test_the_best_checkpoint_is_named(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = reported(run, monkeypatch, best=True)
+    assert "Predictions and boundary F1 are those of the best checkpoint." in content
 
 
 def test_a_folder_that_is_no_run_is_one_line_and_leaves_no_page(tmp_path: Path) -> None:

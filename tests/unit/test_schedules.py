@@ -72,6 +72,25 @@ def test_the_encoder_moves_by_its_share_of_the_learning_rate(optimizer):
     assert slow == pytest.approx(0.25 * fast, rel=1e-4)
 
 
+@pytest.mark.parametrize("share", [0, 0.25])
+def test_the_encoder_decays_by_its_share_of_the_learning_rate(share: float) -> None:
+    """As the rate does, so that an encoder with a share of 0 stays as it is, bit for bit."""
+    settings: dict[str, Any] = {"optimizer": "adamw", "weight_decay": 0.5, "encoder_weights": "imagenet"}
+    encoder, decoder = (keras.Sequential([keras.Input((1,)), keras.layers.Dense(64)]) for _ in range(2))
+    built = build_optimizer(
+        TrainConfig(**settings, encoder_learning_rate=share), LearningRate("constant", 0.1, 0, 10), encoder
+    )
+    kernels = [encoder.layers[0].kernel, decoder.layers[0].kernel]
+    before = [kernel.numpy() for kernel in kernels]
+    built.build(kernels)
+    built.apply([tf.zeros((1, 64))] * 2)
+    np.testing.assert_allclose(kernels[0], before[0] * (1 - 0.05 * share), rtol=1e-6)
+    np.testing.assert_allclose(kernels[1], before[1] * 0.95, rtol=1e-6)
+    if share == 0:
+        built.apply([tf.ones((1, 64))] * 2)
+        np.testing.assert_array_equal(kernels[0], before[0])
+
+
 @pytest.mark.parametrize(("name", "theirs"), [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW)])
 def test_the_fused_kernel_is_keras_s_formula(name: str, theirs: type[keras.optimizers.Optimizer]) -> None:
     config = TrainConfig(optimizer=name, learning_rate=0.01, schedule="constant", warmup_epochs=0, weight_decay=0.004)

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import palette
@@ -59,6 +60,27 @@ def test_parity_compares_each_file_with_the_network(model: keras.Model, files: d
     assert rows[1]["miou"] == pytest.approx(1 + rows[1]["miou_difference"])
     assert 0.9 < rows[1]["same_pixels"] <= 1
     assert len(parity_table(rows).splitlines()) == 3
+
+
+def test_int8_takes_bytes_as_they_are_whatever_the_calibration_shows(model: keras.Model) -> None:
+    """Else a program that gives it an image's bytes would give it an image of other brightness."""
+    content = convert(model, "int8", IMAGES // 3 + 20)
+    (pixels,) = tf.lite.Interpreter(model_content=content).get_input_details()
+    assert (pixels["dtype"], pixels["quantization"]) == (np.uint8, (1.0, 0))
+
+
+def test_calibration_and_parity_see_the_whole_split(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Arrays(tuple("abcdef"), IMAGES, np.zeros((6, 32, 32), np.uint8))
+    dataset = Dataset("drawn", ("a", "b", "c"), palette(3), None, split, split, "fingerprint")
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr("trainer.tflite.convert", lambda model, kind, images: seen.append(images) or b"")
+    monkeypatch.setattr("trainer.tflite.parity", lambda model, files, split, legend: seen.append(split.images) or [])
+    list(export_formats(Trained(model, Legend.of(dataset), None), tmp_path, ["tflite-int8"], dataset, images=3))
+    assert len(seen) == 2
+    for images in seen:
+        np.testing.assert_array_equal(images, IMAGES[[0, 2, 5]])
 
 
 def test_exported_files_come_with_their_parity_and_nothing_else(model: keras.Model, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from trainer.checkpoints import CheckpointStore, optimizer_by_path, weights_by_p
 from trainer.config import TrainConfig
 from trainer.data.cache import Arrays
 from trainer.evaluation import evaluate, predictor, table
-from trainer.exit_codes import BadInput, NotFound
+from trainer.exit_codes import BadInput, BadSettings, NotFound
 from trainer.exporting import export
 from trainer.legend import Legend
 from trainer.models.network import Network, build_network
@@ -73,6 +73,58 @@ def test_a_file_has_the_legend_beside_it_or_numbers(network: Network, tmp_path: 
     )
     with pytest.raises(BadInput, match=r"classes\.json: expected the 3 classes of fcn8s\.keras, found 1"):
         load_trained(tmp_path / "export" / "fcn8s.keras")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_file_computes_in_the_precision_that_is_asked_for(suffix: str, tmp_path: Path) -> None:
+    """TFLite's converter knows no bfloat16."""
+    mixed = build_network(CONFIG.model_copy(update={"precision": "bfloat16"}), classes=3)
+    export(mixed.model, tmp_path, LEGEND)
+    file = tmp_path / f"fcn8s{suffix}"
+    assert "bfloat16" in {layer.compute_dtype for layer in load_trained(file).model._flatten_layers()}
+    single = load_trained(file, precision="float32").model
+    assert {layer.compute_dtype for layer in single._flatten_layers()} == {"float32"}
+    expected = build_network(CONFIG, classes=3).model
+    expected.set_weights(mixed.model.get_weights())
+    np.testing.assert_array_equal(single(IMAGES), expected(IMAGES))
+    assert single.name == "fcn8s"
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_score(network: Network, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    write_json(
+        run.config,
+        {"settings": {**CONFIG.model_dump(mode="json"), "ema_decay": 0}, "resolved": LEGEND.to_json()},
+    )
+    weights = {path: tf.Variable(variable) for path, variable in weights_by_path(network.model).items()}
+    store = CheckpointStore(run, tf.train.Checkpoint(weights=weights), keep=9)
+
+    def save(step: int, score: float | None) -> None:
+        kernel = weights["logits/kernel"]
+        kernel.assign(tf.fill(kernel.shape, float(step)))
+        store.save(step, 1, 1.0, None, score)
+
+    def loaded(*, best: bool) -> float:
+        return float(np.mean(weights_by_path(load_trained(tmp_path, best=best).model)["logits/kernel"]))
+
+    save(1, None)
+    with pytest.raises(NotFound) as caught:
+        load_trained(tmp_path, best=True)
+    assert str(caught.value) == (
+        f"{tmp_path}: --best: expected a checkpoint that was validated, found none among the steps [1]; leave --best "
+        "out for the newest"
+    )
+    save(2, 0.5)
+    save(3, 0.4)
+    save(4, float("nan"))
+    assert (loaded(best=True), loaded(best=False)) == (2, 4)
+
+
+@pytest.mark.parametrize("place", ["checkpoints/step-00000003", "unet.keras"])
+def test_only_a_run_has_a_best_checkpoint(place: str, tmp_path: Path) -> None:
+    (tmp_path / "unet.keras").touch()
+    with pytest.raises(BadSettings, match=r"--best: expected a run directory, found .*; leave --best out"):
+        load_trained(tmp_path / place, best=True)
 
 
 @pytest.mark.parametrize(

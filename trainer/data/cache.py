@@ -22,13 +22,14 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from trainer.cgroup import cpu_limit
 from trainer.data.images import ZERO_AND_255
 from trainer.data.lock import locked
 from trainer.data.source import IGNORED, Source, Split
 from trainer.data.sources import open_source
 from trainer.exit_codes import BadData
 
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when the cache's content changes for the same files."""
 _TELL_EVERY = 10.0
 """Seconds between two lines about a long build."""
@@ -44,6 +45,11 @@ class Arrays:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def spread(self, count: int) -> Arrays:
+        """At most ``count`` examples, evenly spread: the first ones might be of one class, as data is often sorted."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
+        return Arrays(tuple(self.names[i] for i in chosen), self.images[chosen], self.masks[chosen])
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def load_dataset(
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
     source = open_source(data, data_dir)
-    root = cache_dir or Path(os.environ.get("MASKFLEET_CACHE", "~/.cache/maskfleet")).expanduser()
+    root = cache_dir or cache_root()
     key = hashlib.sha256(f"{_FORMAT}\n{source.name}\n{source.classes}\n{source.key}".encode()).hexdigest()[:16]
     folder = root / f"{source.name}-{image_size}-{key}"
     try:
@@ -101,6 +107,11 @@ def load_dataset(
             f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; "
             "make room or name another folder in MASKFLEET_CACHE"
         ) from None
+
+
+def cache_root() -> Path:
+    """The folder that all runs of this machine share: ``$MASKFLEET_CACHE`` or ``~/.cache/maskfleet``."""
+    return Path(os.environ.get("MASKFLEET_CACHE", "~/.cache/maskfleet")).expanduser()
 
 
 def _build(data: str, source: Source, image_size: int, folder: Path, tell: Callable[[str], object]) -> None:
@@ -166,7 +177,7 @@ def _splits(source: Source) -> dict[str, Split]:
 
 
 def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Images and masks in order, read and scaled by as many threads as this process has cores."""
+    """Images and masks in order, read and scaled by as many threads as this process may use CPUs."""
 
     def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image, mask = split.read(i)
@@ -175,7 +186,7 @@ def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArr
             np.asarray(PIL.Image.fromarray(mask).resize((size, size), PIL.Image.Resampling.NEAREST)),
         )
 
-    threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    threads = ThreadPoolExecutor(cpu_limit())
     try:
         yield from threads.map(read, range(len(split)))
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.images import check_labels, check_same_size, read_image, read_labels
+from trainer.data.images import MaskFile, check_labels, check_same_size, read_image, read_labels
 from trainer.data.lists import read_lines
 from trainer.data.source import IGNORED, Image, Mask, palette
 from trainer.exit_codes import BadData
@@ -28,7 +28,7 @@ class ClassTable:
         names: of the classes, in the order of the labels.
         colours: uint8 (classes, 3), for pictures and, if ``by_colour``, to read masks.
         ignored: colour of :data:`IGNORED` in masks, or None.
-        by_colour: masks may be drawn in these colours.
+        by_colour: masks are drawn in these colours, see :meth:`read_mask`.
     """
 
     names: tuple[str, ...]
@@ -84,25 +84,30 @@ class ClassTable:
         return image, mask
 
     def read_mask(self, file: Path) -> Mask:
-        """By colour if every colour of the mask is in the table, else by label.
+        """By label; but if the masks are drawn in the table's colours, RGB images and palettes are read by colour.
+
+        A grey image is read by colour only if all the table's colours are grey; else its values are labels. The table
+        and the kind of file decide this, never the pixels: a mask of nothing but 0 is the first class, or black, and
+        must not be read otherwise than the masks beside it.
 
         Raises:
             BadData: names the first colour or label that is not known.
         """
-        labels, colours = read_labels(file)
-        if self.by_colour:
-            drawn = np.repeat(labels[..., None], 3, axis=2) if colours is None else colours.astype(np.int32)
-            mask, unknown = self._by_colour(drawn)
-            if not unknown.any():
-                return mask
-            if labels.min() < 0:
-                row, column = np.argwhere(unknown)[0]
-                colour = tuple(drawn[row, column].tolist())
-                raise BadData(
-                    f"{file}: {unknown.mean():.1%} of the pixels have a colour that is not in the colour table, "
-                    f"the first {colour} at row {row}, column {column}; add it, or save the mask without smooth edges"
-                )
-        return check_labels(single_channel(labels, colours, file), self.names, file)
+        found = read_labels(file)
+        if not self.by_colour or (found.kind == "grey" and (self.colours != self.colours[:, :1]).any()):
+            return check_labels(single_channel(found, file), self.names, file)
+        mask, unknown = self._by_colour(found.colours)
+        if unknown.any():
+            row, column = np.argwhere(unknown)[0]
+            colour, mend = str(tuple(found.colours[row, column].tolist())), "save the mask without smooth edges"
+            if found.kind != "RGB":
+                colour += f" of value {found.labels[row, column]}"
+                mend = "name the classes without colours if the masks' values are labels"
+            raise BadData(
+                f"{file}: {unknown.mean():.1%} of the pixels have a colour that is not in the colour table, "
+                f"the first {colour} at row {row}, column {column}; add it, or {mend}"
+            )
+        return mask
 
     def _by_colour(self, drawn: NDArray[np.int32]) -> tuple[Mask, NDArray[np.bool_]]:
         table = [*self.colours.astype(np.int32).tolist(), *([self.ignored] if self.ignored else [])]
@@ -115,17 +120,16 @@ class ClassTable:
         return np.array(values, np.uint8)[nearest], codes[nearest] != pixels
 
 
-def single_channel(labels: NDArray[np.int32], colours: Image | None, file: Path) -> NDArray[np.int32]:
+def single_channel(mask: MaskFile, file: Path) -> NDArray[np.int32]:
     """The labels; those of an RGB mask whose channels are equal are its grey values.
 
     Raises:
         BadData: the mask is coloured.
     """
-    if labels.size and labels.min() >= 0:
-        return labels
-    assert colours is not None
-    if (colours == colours[..., :1]).all():
-        return colours[..., 0].astype(np.int32)
+    if mask.kind != "RGB":
+        return mask.labels
+    if (mask.colours == mask.colours[..., :1]).all():
+        return mask.colours[..., 0]
     raise BadData(
         f"{file}: expected labels in one channel, found an RGB image; "
         "name the colours in classes.txt ('background 0 0 0' on a line), or save labels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -22,6 +22,20 @@ ZERO_AND_255 = (
 )
 
 
+class MaskFile(NamedTuple):
+    """What a mask's file holds, before it is known which of it counts.
+
+    Attributes:
+        labels: int32 (H, W), grey values or indices into the palette; -1 throughout an RGB image, which has none.
+        colours: int32 (H, W, 3); of 16 bits, if the file has those, in the grey of its values.
+        kind: of the file: one channel of grey (black and white too), one of indices into a palette, or RGB.
+    """
+
+    labels: NDArray[np.int32]
+    colours: NDArray[np.int32]
+    kind: Literal["grey", "palette", "RGB"]
+
+
 def read_image(file: Path | IO[bytes], where: str | None = None) -> Image:
     """uint8 (H, W, 3), whatever format the content has; the suffix is not looked at, transparency is dropped.
 
@@ -36,21 +50,21 @@ def read_image(file: Path | IO[bytes], where: str | None = None) -> Image:
     return np.asarray(picture.convert("RGB"))
 
 
-def read_labels(file: Path | IO[bytes], where: str | None = None) -> tuple[NDArray[np.int32], Image | None]:
-    """A mask's labels, int32 (H, W), and its colours, uint8 (H, W, 3), if it has a palette or is an RGB image.
-
-    Labels of an RGB mask are -1 throughout, since only a colour table can tell them.
+def read_labels(file: Path | IO[bytes], where: str | None = None) -> MaskFile:
+    """A mask's labels and colours; which of the two count, a :class:`~trainer.data.class_table.ClassTable` says.
 
     Raises:
         BadData: the file is missing, corrupt or truncated.
     """
     picture = _decode(file, where)
-    if picture.mode == "P":
-        return np.asarray(picture).astype(np.int32), np.asarray(picture.convert("RGB"))
     if picture.mode in ("1", "L") or picture.mode.startswith("I"):
-        return np.asarray(picture).astype(np.int32), None
-    colours = np.asarray(picture.convert("RGB"))
-    return np.full(colours.shape[:2], -1, np.int32), colours
+        labels = np.asarray(picture).astype(np.int32)
+        grey = 255 * labels if picture.mode == "1" else labels
+        return MaskFile(labels, np.broadcast_to(grey[..., None], (*grey.shape, 3)), "grey")
+    colours = np.asarray(picture.convert("RGB")).astype(np.int32)
+    if picture.mode == "P":
+        return MaskFile(np.asarray(picture).astype(np.int32), colours, "palette")
+    return MaskFile(np.full(colours.shape[:2], -1, np.int32), colours, "RGB")
 
 
 def check_labels(labels: NDArray[np.int32], classes: tuple[str, ...], where: Path | str) -> Mask:

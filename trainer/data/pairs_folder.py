@@ -1,7 +1,8 @@
 """A folder of images and masks: ``images/NAME.*`` beside ``masks/NAME.png``. Imports no TensorFlow.
 
 Optional: ``train.txt`` and ``test.txt`` with a NAME on each line, else a fifth is for testing; ``classes.txt`` with
-a class on each line, in the order of the labels, and its colour if masks are drawn in colours.
+a class on each line, in the order of the labels, and its colour if masks are drawn in colours; what then counts in
+which files, :meth:`~trainer.data.class_table.ClassTable.read_mask` says.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.cgroup import cpu_limit
 from trainer.data.class_table import ClassTable, single_channel
 from trainer.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, ZERO_AND_255, read_labels
 from trainer.data.lists import check_disjoint, divide, read_list
@@ -90,8 +92,8 @@ def _listed(file: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
 
 def _classes_of(masks: list[Path], folder: Path) -> ClassTable:
     """The classes that the masks' labels tell, if they are 0, 1, 2 … without a gap."""
-    with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda file: np.unique(single_channel(*read_labels(file), file)), masks)
+    with ThreadPoolExecutor(cpu_limit()) as threads:
+        found = threads.map(lambda file: np.unique(single_channel(read_labels(file), file)), masks)
         labels = {int(label) for unique in found for label in unique}
     if labels == {0, IGNORED}:
         raise BadData(f"{folder / 'masks'}: {ZERO_AND_255}")

@@ -64,7 +64,7 @@ def _split(folder: Path, file: Path) -> Split:
     def read(i: int) -> tuple[Image, Mask]:
         image_file, trimap_file = _image(folder, names[i]), _trimap(folder, names[i])
         image = read_image(image_file)
-        mask = trimap_to_mask(read_labels(trimap_file)[0], trimap_file)
+        mask = trimap_to_mask(read_labels(trimap_file).labels, trimap_file)
         check_same_size(image, mask, image_file, trimap_file)
         return image, mask
 

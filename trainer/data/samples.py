@@ -11,6 +11,7 @@ from trainer.config import TrainConfig
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import load_dataset
 from trainer.data.pipeline import training_batches
+from trainer.exit_codes import BadSettings
 from trainer.pictures import colour_mask, png
 from trainer.run_directory import write_atomically
 
@@ -23,8 +24,7 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     """Writes a PNG of the first 16 examples of training, each beside its mask; 4 in a row.
 
     Raises:
-        BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`.
-        OSError: ``file`` can't be written.
+        BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`; ``file`` can't be written.
     """
     dataset = load_dataset(config.data, config.data_dir, config.image_size)
     count = min(_SAMPLES, len(dataset.train))
@@ -45,4 +45,7 @@ def write_samples(config: TrainConfig, file: Path) -> None:
         row, column = divmod(number, _COLUMNS)
         pair = np.concatenate([image, colour_mask(mask, dataset.colours)], axis=1)
         picture.paste(Image.fromarray(pair), (_GAP + column * (2 * size + _GAP), _GAP + row * (size + _GAP)))
-    write_atomically(file, png(picture))
+    try:
+        write_atomically(file, png(picture))
+    except OSError as error:
+        raise BadSettings(f"--pictures {file}: can't be written: {error.strerror or error}") from None

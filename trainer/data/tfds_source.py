@@ -101,7 +101,7 @@ class _Records:
             raise BadData(f"{self.names[i]}: can't be read ({_line(error)}); {_MEND.format(file.parent)}") from None
         where = f"{self.names[i]} ({name.decode()})"
         image = read_image(io.BytesIO(image_bytes), where)
-        mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where)[0], where)
+        mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where).labels, where)
         check_same_size(image, mask, "the record's own", where)
         return image, mask
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.cgroup import cpu_limit
 from trainer.config import TrainConfig
 from trainer.data.images import ZERO_AND_255
 from trainer.data.source import IGNORED, Source, Split
@@ -92,7 +92,7 @@ def _read(source: Source, split: Split) -> SplitReport:
             return str(error)
         return np.bincount(mask.ravel(), minlength=256), (mask.shape[1], mask.shape[0])
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ThreadPoolExecutor(cpu_limit()) as threads:
         results = list(threads.map(read, range(len(split))))
     good = [result for result in results if not isinstance(result, str)]
     histograms = np.array([histogram for histogram, _ in good]).reshape(-1, 256)
