@@ -84,7 +84,8 @@ def try_step(config: TrainConfig, batch: int, classes: int) -> None:
     @tf.function(autograph=False)
     def step() -> None:
         with tf.GradientTape() as tape:
-            total = optimizer.scale_loss(tf.reduce_mean(loss(masks, network.model(images, training=True))))
+            logits = network.fused_decoder(network.encoder(images, training=True), training=True)
+            total = optimizer.scale_loss(tf.reduce_mean(loss(masks, logits)))
         optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
 
     step()

@@ -172,6 +172,11 @@ class TrainConfig(Settings):
         description="leave the network (Keras, HDF5, SavedModel) and the report behind at the end; "
         "'trainer export' and 'trainer report' make them later",
     )
+    cache_features: bool = Field(
+        True,
+        description="keep what a frozen encoder makes of the images, where it fits and nothing but the flip changes "
+        "them: the same results sooner",
+    )
     threads: NotNegative = Field(
         0, description="CPU threads of a worker; 0: the container's CPU limit shared by the local workers"
     )

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -25,12 +26,15 @@ from trainer.data.cache import Dataset
 from trainer.data.pipeline import evaluation_batches, example_indices, training_batches, worker_slices
 from trainer.early_stopping import Progress
 from trainer.exit_codes import Stopped, TrainingFailed
+from trainer.features import Features
 from trainer.metrics import Scores, confusion_matrix
 from trainer.models.network import Network
 from trainer.plan import Plan
 from trainer.summaries import Summaries, Validation
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Inputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
+"""Images uint8 [b, S, S, 3], or the encoder's features [b, h, w, c] where they are cached."""
 
 
 class TrainingState(tf.Module):
@@ -69,6 +73,7 @@ class Training:
     """All that the loop works on.
 
     Attributes:
+        features: of a frozen encoder, in the place of the images they are of; None: they are computed.
         get_on: called whenever something was achieved, for the supervisor's watchdog.
         checkpoints, summaries: None on all workers but the chief.
     """
@@ -77,6 +82,7 @@ class Training:
     cluster: Cluster
     strategy: tf.distribute.Strategy
     dataset: Dataset
+    features: Features | None
     network: Network
     optimizer: tf.Module
     loss: Loss
@@ -131,8 +137,8 @@ def train(training: Training, training_seconds: float) -> Scores:
             return (validation or validate(training, evaluate, add_up)).scores
 
         started = time.monotonic()
-        images, masks, _ = next(batches)
-        loss, stop = step_function(images, masks, tf.constant(float(training.stop.wanted), tf.float64))
+        inputs, masks, _ = next(batches)
+        loss, stop = step_function(inputs, masks, tf.constant(float(training.stop.wanted), tf.float64))
         loss = float(loss)
         training_seconds += time.monotonic() - started
         step += 1
@@ -147,8 +153,8 @@ def train(training: Training, training_seconds: float) -> Scores:
             raise Stopped(f"stopped at step {step} of {plan.steps}; the state is saved")
 
 
-def make_step_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """One training step over all workers: (images, masks, stop) -> (mean loss of the global batch, stop).
+def make_step_function(training: Training) -> Callable[[Inputs, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """One training step over all workers: (inputs, masks, stop) -> (mean loss of the global batch, stop).
 
     A replica's loss is its examples' sum divided by the *global* batch, so that the sum of the replicas'
     gradients is the gradient of the global mean.
@@ -156,7 +162,7 @@ def make_step_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor, tf
     network, optimizer, strategy, state = training.network, training.optimizer, training.strategy, training.state
     global_batch, replicas = training.plan.global_batch, strategy.num_replicas_in_sync
     classes = len(training.dataset.classes)
-    frozen = not network.encoder.trainable_variables
+    frozen, decoder = network.is_frozen, network.fused_decoder
     trainable = network.model.trainable_variables
     statistics = [variable for variable in network.model.non_trainable_variables if "moving_" in variable.path]
     if frozen:
@@ -164,13 +170,13 @@ def make_step_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor, tf
         statistics = [variable for variable in statistics if id(variable) not in inside]
     sizes = [math.prod(variable.shape) for variable in statistics]
 
-    def in_replica(images: tf.Tensor, masks: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+    def in_replica(inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
         # Without a gradient for the encoder the tape needs to know nothing of it.
-        features = network.encoder(images, training=False) if frozen else None
+        features = features_of(training, inputs) if frozen else None
         with tf.GradientTape() as tape:
             if features is None:
-                features = network.encoder(images, training=True)
-            logits = network.decoder(features, training=True)
+                features = network.encoder(inputs, training=True)
+            logits = decoder(features, training=True)
             loss = tf.reduce_sum(training.loss(masks, logits)) / global_batch
             scaled = optimizer.scale_loss(loss)
         optimizer.apply_gradients(zip(tape.gradient(scaled, trainable), trainable, strict=True))
@@ -188,8 +194,8 @@ def make_step_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor, tf
         return vector[: 2 + classes * classes]
 
     @tf.function(autograph=False)
-    def step_function(images: tf.Tensor, masks: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        arguments = (*split_among_replicas(training, images, masks), stop)
+    def step_function(inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        arguments = (*split_among_replicas(training, inputs, masks), stop)
         vector = strategy.experimental_local_results(strategy.run(in_replica, args=arguments))[0]
         loss, stop, matrix = vector[0], vector[1] > 0, vector[2:]
         state.step.assign_add(1)
@@ -200,19 +206,23 @@ def make_step_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor, tf
     return step_function
 
 
-def make_evaluation_function(training: Training) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """(images, masks) -> float64 vector: sum of the examples' losses, their number, confusion matrix [C x C]."""
-    classes = len(training.dataset.classes)
-    side = training.config.image_size
-    # Batches of any size: the last one, which is smaller, shall not be traced again.
-    signature = [tf.TensorSpec([None, side, side, 3], tf.uint8), tf.TensorSpec([None, side, side], tf.uint8)]
+def make_evaluation_function(training: Training) -> Callable[[Inputs, tf.Tensor], tf.Tensor]:
+    """(inputs, masks) -> float64 vector: sum of the examples' losses, their number, confusion matrix [C x C]."""
+    network, classes = training.network, len(training.dataset.classes)
+    test, features = training.dataset.test, training.features
 
-    @tf.function(autograph=False, input_signature=signature)
-    def evaluate(images: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
-        logits = training.network.model(images, training=False)
+    def any_number(array: np.ndarray) -> tf.TensorSpec:
+        """Of examples: the last batch, which is smaller, shall not be traced again."""
+        return tf.TensorSpec([None, *array.shape[1:]], tf.as_dtype(array.dtype))
+
+    inputs = any_number(test.images) if features is None else tuple(map(any_number, features.test))
+
+    @tf.function(autograph=False, input_signature=[inputs, any_number(test.masks)])
+    def evaluate(inputs: Inputs, masks: tf.Tensor) -> tf.Tensor:
+        logits = network.fused_decoder(features_of(training, inputs), training=False)
         matrix = confusion_matrix(masks, tf.argmax(logits, axis=-1), classes)
         loss = tf.reduce_sum(tf.cast(training.loss(masks, logits), tf.float64))
-        count = tf.cast(tf.shape(images)[0], tf.float64)
+        count = tf.cast(tf.shape(masks)[0], tf.float64)
         return tf.concat([[loss, count], tf.reshape(tf.cast(matrix, tf.float64), [-1])], axis=0)
 
     return evaluate
@@ -239,7 +249,7 @@ def make_sum_over_workers(training: Training) -> Callable[[np.ndarray], np.ndarr
 
 def validate(
     training: Training,
-    evaluate: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    evaluate: Callable[[Inputs, tf.Tensor], tf.Tensor],
     add_up: Callable[[np.ndarray], np.ndarray],
 ) -> Validation:
     """Scores over the whole test split; every worker sees its share, and all get the result."""
@@ -250,14 +260,23 @@ def validate(
         batch=training.plan.local_batch(training.cluster.worker),
         worker=training.cluster.worker,
         workers=training.cluster.workers,
+        features=training.features.test if training.features else (),
     )
     with averaged_weights(training.network.model, training.optimizer):
-        for images, masks in batches:
-            totals += evaluate(images, masks).numpy()
+        for inputs, masks in batches:
+            totals += evaluate(inputs, masks).numpy()
             training.get_on()
     totals = add_up(totals)
     matrix = totals[2:].reshape(classes, classes).astype(np.int64)
     return Validation(_scores(training.dataset, matrix), float(totals[0] / totals[1]))
+
+
+def features_of(training: Training, inputs: Inputs) -> list[tf.Tensor]:
+    """The features of a batch without a gradient for the encoder: computed from images, or as they were cached."""
+    if training.features is not None:
+        return list(inputs)
+    features: list[tf.Tensor] = training.network.encoder(inputs, training=False)
+    return features
 
 
 def split_among_replicas(training: Training, *tensors: tf.Tensor) -> tuple:
@@ -291,6 +310,7 @@ def _batches(training: Training, first_step: int) -> Iterator:
             first_step=first_step,
             last_step=plan.steps,
             augmentation=Augmentation.of(training.config),
+            features=training.features.train if training.features else (),
         )
     )
 

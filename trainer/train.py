@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
 
     def tell(line: str) -> None:
         get_on()  # a first reading of a large data set takes longer than a start may
-        print(line, flush=True)
+        _say(line)
 
     dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=tell)
     fitting = DEFAULT_BATCH
@@ -89,6 +90,7 @@ def _train(
         values_by_name,
         weights_by_path,
     )
+    from trainer.features import cached_features
     from trainer.inspection import state_digest
     from trainer.loop import StopFlag, Training, TrainingState, train
     from trainer.losses import build_loss
@@ -137,11 +139,15 @@ def _train(
         else:
             print(f"goes on from step {manifest.step} of {plan.steps}", flush=True)
 
+    started = time.monotonic()
+    features = cached_features(config, network, dataset, plan.local_batch(cluster.worker), _say, get_on)
+    training_seconds = (manifest.training_seconds if manifest else 0.0) + time.monotonic() - started
     training = Training(
-        config, cluster, strategy, dataset, network, optimizer, loss, plan, state, stop, get_on, checkpoints, summaries,
+        config, cluster, strategy, dataset, features, network, optimizer, loss, plan, state, stop, get_on,
+        checkpoints, summaries,
     )  # fmt: skip
     try:
-        scores = train(training, manifest.training_seconds if manifest else 0.0)
+        scores = train(training, training_seconds)
     except (Stopped, TrainingFailed) as ending:
         if summaries is not None:
             summaries.end("stopped" if isinstance(ending, Stopped) else "failed")
@@ -158,6 +164,10 @@ def _train(
             f"worker {cluster.worker} ends with step {int(state.step.numpy())} and the state sha256 {digest}",
             flush=True,
         )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _plan(config: TrainConfig, cluster: Cluster, strategy: Any, examples: int, fitting: int) -> Plan:

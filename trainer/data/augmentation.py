@@ -74,16 +74,28 @@ class Augmentation:
         seeds = tf.constant(seed, tf.int64)
 
         def change(entry: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-            image, mask, position, example = entry
+            image, mask, position, flip = entry
             draws = tf.random.stateless_uniform([11], [seeds, position], -1.0, 1.0)
-            flip = tf.random.stateless_uniform([], [seeds, example if self.flip == "frozen" else -1 - position]) < 0.5
             return self._change(image, mask, flip, draws)
 
+        flips = self.flipped(seed=seed, positions=positions, examples=examples)
         return tf.map_fn(
             change,
-            (images, masks, positions, examples),
+            (images, masks, positions, flips),
             fn_output_signature=(tf.TensorSpec(images.shape[1:], tf.uint8), tf.TensorSpec(masks.shape[1:], tf.uint8)),
         )
+
+    def flipped(self, *, seed: int, positions: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
+        """Which of the examples are mirrored left to right, bool (b,); see :meth:`__call__` for the arguments."""
+        if self.flip == "none":
+            return tf.zeros_like(positions, tf.bool)
+        seeds = tf.constant(seed, tf.int64)
+
+        def draw(number: tf.Tensor) -> tf.Tensor:
+            return tf.random.stateless_uniform([], [seeds, number]) < 0.5
+
+        numbers = examples if self.flip == "frozen" else -1 - positions
+        return tf.map_fn(draw, numbers, fn_output_signature=tf.bool)
 
     def _change(
         self, image: tf.Tensor, mask: tf.Tensor, flip: tf.Tensor, draws: tf.Tensor

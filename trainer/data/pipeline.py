@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,23 +42,31 @@ def training_batches(
     first_step: int,
     last_step: int,
     augmentation: Augmentation,
+    features: Sequence[NDArray[Any]] = (),
 ) -> tf.data.Dataset:
     """Batches of the steps ``first_step`` (included) to ``last_step`` (excluded).
 
     Args:
         worker_slice: this worker's positions within the global batch, from :func:`worker_slices`.
+        features: arrays (N, sides, h, w, c) of all images and, as side 1, their mirror images. If there are some,
+            they come in the images' place; the augmentation must be no more than a flip.
 
     Returns:
-        Tuples of images uint8 (b, S, S, 3), masks uint8 (b, S, S) and examples int64 (b,), the indices into
-        ``arrays``.
+        Tuples of images uint8 (b, S, S, 3) or a tuple of features (b, h, w, c), masks uint8 (b, S, S) and examples
+        int64 (b,), the indices into ``arrays``.
     """
     offsets = tf.range(worker_slice.start, worker_slice.stop, dtype=tf.int64)
 
     @tf.autograph.experimental.do_not_convert  # it has nothing to convert, and looking for it takes a second
-    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
         positions = step * global_batch + offsets
         examples = _shuffled(positions, len(arrays), seed)
-        images, masks = _gather(arrays, examples)
+        if features:
+            flips = augmentation.flipped(seed=seed, positions=positions, examples=examples)
+            (masks,) = _read([arrays.masks], examples)
+            masks = tf.where(flips[:, None, None], tf.reverse(masks, [2]), masks)
+            return _read(features, examples, tf.cast(flips, tf.int64)), masks, examples
+        images, masks = _read([arrays.images, arrays.masks], examples)
         images, masks = augmentation(images, masks, seed=seed, positions=positions, examples=examples)
         return images, masks, examples
 
@@ -65,17 +75,24 @@ def training_batches(
     return _finish(tf.data.Dataset.range(first_step, last_step).map(batch, num_parallel_calls=parallel))
 
 
-def evaluation_batches(arrays: Arrays, *, batch: int, worker: int, workers: int) -> tf.data.Dataset:
+def evaluation_batches(
+    arrays: Arrays, *, batch: int, worker: int, workers: int, features: Sequence[NDArray[Any]] = ()
+) -> tf.data.Dataset:
     """Batches of images uint8 (b, S, S, 3) and masks uint8 (b, S, S) in order; the last one may be smaller.
 
     Each example comes once over all workers. A worker has no batch at all if there are fewer examples than workers.
+
+    Args:
+        features: arrays (N, h, w, c) of all images; if there are some, a tuple of them comes in the images' place.
     """
     mine = worker_slices(len(arrays), workers)[worker]
     steps = tf.data.Dataset.range(mine.start, mine.stop, batch)
 
     @tf.autograph.experimental.do_not_convert
-    def examples(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _gather(arrays, tf.range(start, tf.minimum(start + batch, mine.stop)))
+    def examples(start: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        indices = tf.range(start, tf.minimum(start + batch, mine.stop))
+        *inputs, masks = _read([*(features or [arrays.images]), arrays.masks], indices)
+        return tuple(inputs) if features else inputs[0], masks
 
     return _finish(steps.map(examples))
 
@@ -95,16 +112,20 @@ def _shuffled(positions: tf.Tensor, count: int, seed: int) -> tf.Tensor:
     return tf.raw_ops.RandomIndexShuffle(index=positions % count, seed=seeds, max_index=last, rounds=_ROUNDS)
 
 
-def _gather(arrays: Arrays, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Copies examples out of the memory-mapped files, whose pages all local workers share."""
+def _read(arrays: Sequence[NDArray[Any]], *indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Copies entries out of memory-mapped files, whose pages all local workers share.
 
-    def read(indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        return arrays.images[indices], arrays.masks[indices]
+    Args:
+        indices: int64 (b,), one for each of the first axes.
+    """
 
-    images, masks = tf.numpy_function(read, [examples], (tf.uint8, tf.uint8), stateful=False)
-    images.set_shape([examples.shape[0], *arrays.images.shape[1:]])
-    masks.set_shape([examples.shape[0], *arrays.masks.shape[1:]])
-    return images, masks
+    def copy(*indices: NDArray[np.int64]) -> list[NDArray[Any]]:
+        return [np.asarray(array[indices]) for array in arrays]
+
+    read = tf.numpy_function(copy, indices, [tf.as_dtype(array.dtype) for array in arrays], stateful=False)
+    for tensor, array in zip(read, arrays, strict=True):
+        tensor.set_shape([indices[0].shape[0], *array.shape[len(indices) :]])
+    return tuple(read)
 
 
 def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -6,12 +6,14 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import keras
 
 from trainer.config import TrainConfig
 from trainer.models.encoders import build_encoder, padding
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
+from trainer.models.fused import fuse
 from trainer.models.unet import unet
 
 _DECODERS: Mapping[str, Decoder] = {"unet": unet, "fcn32s": fcn32s, "fcn16s": fcn16s, "fcn8s": fcn8s}
@@ -28,6 +30,16 @@ class Network:
     encoder: keras.Model
     decoder: keras.Model
     model: keras.Model
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the encoder is not trained at all."""
+        return not self.encoder.trainable_variables
+
+    @cached_property
+    def fused_decoder(self) -> keras.Model:
+        """What ``decoder`` computes, faster: for training and validation, see :mod:`trainer.models.fused`."""
+        return fuse(self.decoder, frozen_features=self.is_frozen)
 
 
 def build_network(config: TrainConfig, classes: int) -> Network:

@@ -1,0 +1,55 @@
+"""Training steps as the loop takes them, without what it does between them: for tests and benchmarks of speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from trainer.cluster import Cluster
+from trainer.config import TrainConfig
+from trainer.data.augmentation import Augmentation
+from trainer.data.cache import Dataset
+from trainer.data.pipeline import training_batches
+from trainer.features import cached_features
+from trainer.loop import StopFlag, Training, TrainingState, make_step_function
+from trainer.losses import build_loss
+from trainer.models.network import build_network
+from trainer.plan import Plan
+from trainer.schedules import build_optimizer, learning_rate
+
+
+def training_losses(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Iterator[float]:
+    """Takes a step whenever the next loss is asked for, a thousand epochs long.
+
+    Args:
+        fused: off: computes what the Keras layers are, one after another.
+    """
+    batch = config.batch_per_replica
+    assert isinstance(batch, int)
+    plan = Plan(len(dataset.train), batch, 1000, (slice(0, batch),))
+    network = build_network(config, len(dataset.classes))
+    if not fused:
+        network.__dict__["fused_decoder"] = network.decoder
+    schedule = learning_rate(config, steps_per_epoch=plan.examples / batch, total_steps=plan.steps, scale=1.0)
+    optimizer = build_optimizer(config, schedule, network.encoder)
+    optimizer.build(network.model.trainable_variables)
+    loss = build_loss(config, len(dataset.classes), dataset.train.masks)
+    features = cached_features(config, network, dataset, batch, print, lambda: None)
+    training = Training(
+        config, Cluster(), tf.distribute.get_strategy(), dataset, features, network, optimizer, loss, plan,
+        TrainingState(len(dataset.classes)), StopFlag(), lambda: None, None, None,
+    )  # fmt: skip
+    step = make_step_function(training)
+    batches = training_batches(
+        dataset.train,
+        global_batch=batch,
+        worker_slice=slice(0, batch),
+        seed=config.seed,
+        first_step=0,
+        last_step=plan.steps,
+        augmentation=Augmentation.of(config),
+        features=features.train if features else (),
+    )
+    for inputs, masks, _ in batches:
+        yield float(step(inputs, masks, tf.constant(0.0, tf.float64))[0])

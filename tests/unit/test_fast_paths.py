@@ -1,0 +1,42 @@
+"""Whatever makes training faster gives the losses that the plain computation gives."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training_steps import training_losses
+from trainer.config import TrainConfig
+from trainer.data.cache import Dataset, load_dataset
+
+STEPS = 50
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset("synthetic", None, 32)
+
+
+def losses(dataset: Dataset, *, fused: bool, **settings: Any) -> list[float]:
+    # Statistics of small batches and large steps would let any difference in the last bit grow without end.
+    steady = {"normalization": "frozen", "optimizer": "sgd", "learning_rate": 1e-2}
+    config = TrainConfig(image_size=32, zoom=0.0, colour=0.0, **steady, **settings)
+    return list(itertools.islice(training_losses(config, dataset, fused=fused), STEPS))
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_a_fused_decoder_gives_the_same_losses(dataset: Dataset, upsampling: str) -> None:
+    settings = {"upsampling": upsampling, "unfreeze_from": "none", "cache_features": False}
+    plain = losses(dataset, fused=False, **settings)
+    np.testing.assert_allclose(losses(dataset, fused=True, **settings), plain, rtol=1e-5)
+    assert plain[-1] < plain[0]
+
+
+@pytest.mark.parametrize(("flip", "precision"), [("random", "float32"), ("frozen", "bfloat16")])
+def test_cached_features_give_the_same_bits(dataset: Dataset, flip: str, precision: str) -> None:
+    settings = {"unfreeze_from": "none", "flip": flip, "precision": precision}
+    cached = losses(dataset, fused=True, cache_features=True, **settings)
+    assert cached == losses(dataset, fused=True, cache_features=False, **settings)

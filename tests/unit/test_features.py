@@ -1,0 +1,109 @@
+"""The cache of a frozen encoder's features: what it holds, when it is used, and when it is made anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer import features as module
+from trainer.config import TrainConfig
+from trainer.data.cache import Dataset, load_dataset
+from trainer.features import Features, cached_features
+from trainer.models.network import Network, build_network
+
+FROZEN = {"image_size": 32, "encoder_weights": "none", "unfreeze_from": "none", "zoom": 0.0, "colour": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset("synthetic", None, 32)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return build_network(TrainConfig(**FROZEN), classes=3)
+
+
+def features(network: Network, dataset: Dataset, lines: list[str], **settings: Any) -> Features | None:
+    config = TrainConfig(**{**FROZEN, **settings})
+    return cached_features(config, network, dataset, 7, lines.append, lambda: None)
+
+
+def folders(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*features-*/"))
+
+
+def test_it_holds_the_features_of_images_and_of_their_mirror_images(network: Network, dataset: Dataset) -> None:
+    found = features(network, dataset, [])
+    assert found is not None
+    images = dataset.train.images[-7:]
+    for side, pictures in enumerate((images, images[:, :, ::-1])):
+        for array, expected in zip(found.train, network.encoder(pictures), strict=True):
+            np.testing.assert_array_equal(array[-7:, side], expected)
+    for array, expected in zip(found.test, network.encoder(dataset.test.images[:7]), strict=True):
+        np.testing.assert_array_equal(array[:7], expected)
+
+
+def test_it_is_computed_once_and_kept_for_the_newest_encoder_alone(
+    network: Network, dataset: Dataset, cache: Path
+) -> None:
+    lines: list[str] = []
+    features(network, dataset, lines)
+    (first,) = folders(cache)
+    features(network, dataset, lines)
+    assert len(lines) == 1
+    other = build_network(TrainConfig(**FROZEN, seed=1), classes=3)
+    features(other, dataset, lines)
+    assert len(lines) == 2
+    (second,) = folders(cache)
+    assert second != first
+
+
+@pytest.mark.parametrize(
+    "settings", [{"zoom": 0.1}, {"colour": 0.1}, {"flip_vertical": True}, {"cache_features": False}]
+)
+def test_nothing_is_cached_where_images_change_or_nobody_wants_it(
+    network: Network, dataset: Dataset, cache: Path, settings: dict[str, Any]
+) -> None:
+    assert features(network, dataset, [], **settings) is None
+    assert folders(cache) == []
+
+
+def test_a_trained_encoder_has_no_cached_features(dataset: Dataset) -> None:
+    network = build_network(TrainConfig(**{**FROZEN, "unfreeze_from": "all"}), classes=3)
+    assert features(network, dataset, [], unfreeze_from="all") is None
+
+
+@pytest.mark.parametrize("resource", ["_SHARE_OF_MEMORY", "_SHARE_OF_DISK"])
+def test_what_does_not_fit_is_said_and_not_kept(
+    network: Network, dataset: Dataset, cache: Path, resource: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, resource, 0.0)
+    lines: list[str] = []
+    assert features(network, dataset, lines) is None
+    (line,) = lines
+    assert line.startswith("the encoder's features are not cached: ")
+    assert "are more than 0% of the" in line
+    assert folders(cache) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_behind(
+    network: Network, dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    lines: list[str] = []
+    assert features(network, dataset, lines) is None
+    assert lines[-1].endswith("No space left on device")
+    assert folders(cache) == []

@@ -1,0 +1,116 @@
+"""The decoder in fewer operations: the same function of the same variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.config import TrainConfig
+from trainer.models.encoders import STRIDES
+from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
+from trainer.models.fused import enlarging_taps, fuse
+from trainer.models.unet import unet
+
+KINDS = ("nearest", "bilinear", "bicubic")
+
+
+def value_and_gradients(model: keras.Model, inputs: list[tf.Tensor]) -> list[np.ndarray]:
+    """The output, and the gradients of its square with respect to variables and inputs."""
+
+    @tf.function(autograph=False)
+    def run(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            output = model(list(inputs), training=True)
+            loss = tf.reduce_sum(output**2)
+        return [output, *tape.gradient(loss, [*model.trainable_variables, *inputs])]
+
+    return [value.numpy() for value in run(*inputs)]
+
+
+def assert_same(model: keras.Model, inputs: list[tf.Tensor], **options: Any) -> None:
+    fused = fuse(model, **options)
+    assert len(fused.layers) < len(model.layers), "nothing was fused"
+    assert {id(variable) for variable in fused.variables} == {id(variable) for variable in model.variables}
+    for plain, fast in zip(value_and_gradients(model, inputs), value_and_gradients(fused, inputs), strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=2e-6 * np.abs(plain).max())
+
+
+def skip_and_features(size: int) -> tuple[list[Any], list[tf.Tensor]]:
+    shapes = (size, size + 1, 5), (size, size + 1, 3)
+    generator = tf.random.Generator.from_seed(1)
+    return [keras.Input(shape) for shape in shapes], [generator.normal((2, *shape)) for shape in shapes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("size", "filters"), [(1, 4), (4, 33), (6, 2), (9, 18)])
+def test_interpolation_and_convolution_are_one(kind: str, size: int, filters: int) -> None:
+    symbols, values = skip_and_features(size)
+    x = keras.layers.Concatenate()(symbols)
+    x = keras.layers.UpSampling2D(2, interpolation=kind)(x)
+    model = keras.Model(symbols, keras.layers.Conv2D(filters, 3, padding="same", bias_initializer="ones")(x))
+    assert_same(model, values, frozen_features=False)
+
+
+def test_a_transposed_convolution_is_split_where_the_features_are_frozen() -> None:
+    symbols, values = skip_and_features(4)
+    x = keras.layers.Concatenate()(symbols)
+    layer = keras.layers.Conv2DTranspose(7, 3, strides=2, padding="same", bias_initializer="ones")
+    assert_same(keras.Model(symbols, layer(x)), values, frozen_features=True)
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        keras.layers.Conv2D(2, 5, padding="same"),
+        keras.layers.Conv2D(2, 3, padding="valid"),
+        keras.layers.Conv2D(2, 3, padding="same", strides=2),
+        keras.layers.Conv2D(2, 3, padding="same", dilation_rate=2),
+        keras.layers.Conv2D(4, 3, padding="same", groups=4),
+        keras.layers.Conv2D(2, 3, padding="same", activation="relu"),
+    ],
+)
+def test_another_convolution_stays_as_it_is(convolution: keras.layers.Layer) -> None:
+    symbols, values = skip_and_features(4)
+    x = keras.layers.UpSampling2D(2, interpolation="bilinear")(keras.layers.Concatenate()(symbols))
+    model = keras.Model(symbols, convolution(x))
+    np.testing.assert_array_equal(fuse(model, frozen_features=True)(values), model(values))
+
+
+@pytest.mark.parametrize("decoder", [unet, fcn32s, fcn16s, fcn8s])
+@pytest.mark.parametrize("upsampling", ["transposed", *KINDS])
+def test_every_decoder_computes_the_same(decoder: Decoder, upsampling: str) -> None:
+    features = [keras.Input((32 // stride, 32 // stride, 3)) for stride in STRIDES]
+    model = keras.Model(features, decoder(features, 4, TrainConfig(upsampling=upsampling)))
+    values = [np.random.default_rng(0).normal(size=(2, *each.shape[1:])).astype(np.float32) for each in features]
+    np.testing.assert_allclose(fuse(model, frozen_features=True)(values), model(values), atol=1e-5)
+
+
+def test_what_reads_beyond_an_end_reads_nothing() -> None:
+    before, same, after = enlarging_taps(2, "nearest").transpose(1, 0, 2)
+    np.testing.assert_array_equal(same, [[1, 0], [1, 0], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(before, [[0, 0], [1, 0], [1, 0], [0, 1]])
+    np.testing.assert_array_equal(after, [[1, 0], [0, 1], [0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("trainable", [True, False])
+def test_batch_normalisation_is_one_kernel_and_keeps_the_same_statistics(training: bool, trainable: bool) -> None:
+    def network() -> keras.Model:
+        layer = keras.layers.BatchNormalization(momentum=0.7, trainable=trainable)
+        image = keras.Input((3, 4, 2))
+        model = keras.Model(image, layer(image))
+        for variable, start in zip(layer.weights, ([2.0, 3.0], [4.0, 5.0], [0.5, -0.5], [1.5, 2.5]), strict=True):
+            variable.assign(start)
+        return model
+
+    x = tf.random.Generator.from_seed(0).normal((5, 3, 4, 2), 1.0, 2.0)
+    plain, fused = network(), network()
+    y = fuse(fused, frozen_features=False)(x, training=training)
+    np.testing.assert_allclose(y, plain(x, training=training), atol=1e-5)
+    for changed, expected in zip(fused.variables, plain.variables, strict=True):
+        np.testing.assert_allclose(changed, expected, rtol=1e-5)
