@@ -49,7 +49,7 @@ def training_losses(config: TrainConfig, dataset: Dataset, *, fused: bool = True
         first_step=0,
         last_step=plan.steps,
         augmentation=Augmentation.of(config),
-        features=features.train if features else (),
+        features=features.of_training if features else None,
     )
     for inputs, masks, _ in batches:
         yield float(step(inputs, masks, tf.constant(0.0, tf.float64))[0])

@@ -172,6 +172,9 @@ class TrainConfig(Settings):
         description="leave the network (Keras, HDF5, SavedModel) and the report behind at the end; "
         "'trainer export' and 'trainer report' make them later",
     )
+    profile_steps: str | None = Field(
+        None, description="FIRST-LAST: steps that TensorFlow's profiler records on worker 0, for TensorBoard"
+    )
     cache_features: bool = Field(
         True,
         description="keep what a frozen encoder makes of the images, where it fits and nothing but the flip changes "
@@ -206,6 +209,15 @@ class TrainConfig(Settings):
             weights = []
         if not weights or min(weights) < 0 or not 0 < sum(weights) < math.inf:
             raise ValueError("expected median_frequency, or a number from 0 on for each class: 1,0.5,3")
+        return value
+
+    @field_validator("profile_steps")
+    @classmethod
+    def _profile_steps(cls, value: str | None) -> str | None:
+        if value is not None:
+            first, _, last = value.partition("-")
+            if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+                raise ValueError("expected FIRST-LAST, two steps from 1 on such as 10-15")
         return value
 
     @model_validator(mode="before")

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -38,6 +38,27 @@ _SHARE_OF_DISK = 0.5
 
 
 @dataclass(frozen=True)
+class FeatureFile:
+    """One array, as nothing but its values in a file."""
+
+    path: Path
+    kind: tf.DType
+    shape: tuple[int, ...]
+
+    def rows(self, *indices: tf.Tensor) -> tf.Tensor:
+        """Entries at int64 ``indices`` (b,), one for each of the first axes, copied once out of the mapped file."""
+        array = tf.raw_ops.ImmutableConst(dtype=self.kind, shape=self.shape, memory_region_name=str(self.path))
+        return tf.gather_nd(array, tf.stack(indices, axis=1))
+
+    def create(self) -> NDArray[Any]:
+        """Makes the file and maps it to be filled. Raises OSError."""
+        kind = np.dtype(self.kind.as_numpy_dtype)
+        with self.path.open("wb") as file:  # a disk that is full must say so here: a write to the map would kill
+            os.posix_fallocate(file.fileno(), 0, math.prod(self.shape) * kind.itemsize)
+        return np.memmap(self.path, kind, "r+", shape=self.shape)
+
+
+@dataclass(frozen=True)
 class Features:
     """Of both splits, finest first, in the encoder's output type.
 
@@ -46,8 +67,38 @@ class Features:
         test: arrays [M, h, w, c].
     """
 
-    train: tuple[NDArray[Any], ...]
-    test: tuple[NDArray[Any], ...]
+    train: tuple[FeatureFile, ...]
+    test: tuple[FeatureFile, ...]
+
+    @classmethod
+    def within(cls, folder: Path, encoder: keras.Model, *, sides: int, train: int, test: int) -> Self:
+        """The files of ``encoder``'s features of so many images; they need not be there."""
+
+        def files(split: str, *count: int) -> tuple[FeatureFile, ...]:
+            return tuple(
+                FeatureFile(folder / f"{split}-{number}", tf.as_dtype(output.dtype), (*count, *output.shape[1:]))
+                for number, output in enumerate(encoder.outputs)
+            )
+
+        return cls(files("train", train, sides), files("test", test))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(math.prod(file.shape) * file.kind.size for file in (*self.train, *self.test))
+
+    @property
+    def signature(self) -> tuple[tf.TensorSpec, ...]:
+        """Of any number of test images."""
+        return tuple(tf.TensorSpec([None, *file.shape[1:]], file.kind) for file in self.test)
+
+    def of_training(self, examples: tf.Tensor, flips: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Features (b, h, w, c) of training images, int64 (b,), mirrored where bool (b,) says so."""
+        return tuple(file.rows(examples, tf.cast(flips, tf.int64)) for file in self.train)
+
+    def of_test(self, examples: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Features (b, h, w, c) of test images, int64 (b,)."""
+        return tuple(file.rows(examples) for file in self.test)
 
 
 def cached_features(
@@ -74,94 +125,53 @@ def cached_features(
     if tf.config.list_physical_devices("GPU"):
         return None
     sides = 1 if config.flip == "none" else 2
-    layout = _Layout(network.encoder, sides, len(dataset.train), len(dataset.test))
+    counts = {"sides": sides, "train": len(dataset.train), "test": len(dataset.test)}
     root = cache_root()
     folder = root / f"features-{_key(config, network.encoder, dataset, sides)}"
+    features = Features.within(folder, network.encoder, **counts)
     try:
         with locked(root / ".features.lock"):
             if not folder.is_dir():
-                if problem := _no_room(layout.size, root):
+                if problem := _no_room(features.size, root):
                     tell(f"the encoder's features are not cached: {problem}")
                     return None
                 for old in root.glob("features-*/"):  # whoever has its files open keeps them
                     shutil.rmtree(old, ignore_errors=True)
-                tell(f"computing the frozen encoder's features of all images, this once ({layout.size / 1e9:.1f} GB)")
-                _build(network.encoder, dataset, sides, batch, layout, folder, get_on)
-            return layout.open(folder, new=False)
+                tell(f"computing the frozen encoder's features of all images, this once ({features.size / 1e9:.1f} GB)")
+                temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
+                try:
+                    _compute(
+                        network.encoder, dataset, batch, Features.within(temporary, network.encoder, **counts), get_on
+                    )
+                    temporary.chmod(0o755)
+                    temporary.rename(folder)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         tell(f"the encoder's features are not cached: {error.filename or folder}: {error.strerror}")
         return None
-
-
-class _Layout:
-    """The files of one set of features."""
-
-    def __init__(self, encoder: keras.Model, sides: int, train: int, test: int) -> None:
-        self._shapes = [tuple(output.shape[1:]) for output in encoder.outputs]
-        self._types = [tf.as_dtype(output.dtype).as_numpy_dtype for output in encoder.outputs]
-        self._splits: dict[str, tuple[int, ...]] = {"train": (train, sides), "test": (test,)}
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        values = sum(
-            math.prod(shape) * np.dtype(kind).itemsize for shape, kind in zip(self._shapes, self._types, strict=True)
-        )
-        return values * sum(map(math.prod, self._splits.values()))
-
-    def open(self, folder: Path, *, new: bool) -> Features:
-        """Maps the files, or makes them. Raises OSError."""
-
-        def file(split: str, number: int) -> NDArray[Any]:
-            path, kind = folder / f"{split}-{number}", np.dtype(self._types[number])
-            shape = (*self._splits[split], *self._shapes[number])
-            if new:
-                with path.open("wb") as handle:  # a disk that is full must say so here: a write to the map would kill
-                    os.posix_fallocate(handle.fileno(), 0, math.prod(shape) * kind.itemsize)
-            return np.memmap(path, kind, "r+" if new else "r", shape=shape)
-
-        train, test = (tuple(file(split, number) for number in range(len(self._shapes))) for split in self._splits)
-        return Features(train, test)
-
-
-def _build(
-    encoder: keras.Model,
-    dataset: Dataset,
-    sides: int,
-    batch: int,
-    layout: _Layout,
-    folder: Path,
-    get_on: Callable[[], None],
-) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        features = layout.open(temporary, new=True)
-        run = tf.function(lambda images: encoder(images, training=False), autograph=False)
-        for side in range(sides):
-            _compute(run, dataset.train, batch, side == 1, [array[:, side] for array in features.train], get_on)
-        _compute(run, dataset.test, batch, False, features.test, get_on)
-        del features
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return features
 
 
 def _compute(
-    run: Callable[[tf.Tensor], list[tf.Tensor]],
-    split: Arrays,
-    batch: int,
-    mirrored: bool,
-    into: Sequence[NDArray[Any]],
-    get_on: Callable[[], None],
+    encoder: keras.Model, dataset: Dataset, batch: int, features: Features, get_on: Callable[[], None]
 ) -> None:
-    for start in range(0, len(split), batch):
-        # The last batch is filled up by earlier images: another size would be traced anew.
-        start = max(0, min(start, len(split) - batch))
-        images = split.images[start : start + batch]
-        for array, values in zip(into, run(tf.constant(images[:, :, ::-1] if mirrored else images)), strict=True):
-            array[start : start + batch] = values.numpy()
-        get_on()
+    """Makes and fills the files."""
+    run = tf.function(lambda images: encoder(images, training=False), autograph=False)
+
+    def fill(split: Arrays, arrays: Sequence[NDArray[Any]], mirrored: bool) -> None:
+        for start in range(0, len(split), batch):
+            # The last batch is filled up by earlier images: another size would be traced anew.
+            start = max(0, min(start, len(split) - batch))
+            images = split.images[start : start + batch]
+            for array, values in zip(arrays, run(tf.constant(images[:, :, ::-1] if mirrored else images)), strict=True):
+                array[start : start + batch] = values.numpy()
+            get_on()
+
+    train = [file.create() for file in features.train]
+    for side in range(features.train[0].shape[1]):
+        fill(dataset.train, [array[:, side] for array in train], side == 1)
+    fill(dataset.test, [file.create() for file in features.test], False)
 
 
 def _key(config: TrainConfig, encoder: keras.Model, dataset: Dataset, sides: int) -> str:

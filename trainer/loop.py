@@ -30,6 +30,7 @@ from trainer.features import Features
 from trainer.metrics import Scores, confusion_matrix
 from trainer.models.network import Network
 from trainer.plan import Plan
+from trainer.profiling import Profiler
 from trainer.summaries import Summaries, Validation
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -75,7 +76,7 @@ class Training:
     Attributes:
         features: of a frozen encoder, in the place of the images they are of; None: they are computed.
         get_on: called whenever something was achieved, for the supervisor's watchdog.
-        checkpoints, summaries: None on all workers but the chief.
+        checkpoints, summaries, profiler: None on all workers but the chief; no profiler unless it is asked for.
     """
 
     config: TrainConfig
@@ -92,6 +93,7 @@ class Training:
     get_on: Callable[[], None]
     checkpoints: CheckpointStore | None
     summaries: Summaries | None
+    profiler: Profiler | None = None
 
     @property
     def local_replicas(self) -> int:
@@ -136,6 +138,8 @@ def train(training: Training, training_seconds: float) -> Scores:
                 )
             return (validation or validate(training, evaluate, add_up)).scores
 
+        if training.profiler is not None:
+            training.profiler.before(step + 1)
         started = time.monotonic()
         inputs, masks, _ = next(batches)
         loss, stop = step_function(inputs, masks, tf.constant(float(training.stop.wanted), tf.float64))
@@ -215,7 +219,7 @@ def make_evaluation_function(training: Training) -> Callable[[Inputs, tf.Tensor]
         """Of examples: the last batch, which is smaller, shall not be traced again."""
         return tf.TensorSpec([None, *array.shape[1:]], tf.as_dtype(array.dtype))
 
-    inputs = any_number(test.images) if features is None else tuple(map(any_number, features.test))
+    inputs = any_number(test.images) if features is None else features.signature
 
     @tf.function(autograph=False, input_signature=[inputs, any_number(test.masks)])
     def evaluate(inputs: Inputs, masks: tf.Tensor) -> tf.Tensor:
@@ -260,7 +264,7 @@ def validate(
         batch=training.plan.local_batch(training.cluster.worker),
         worker=training.cluster.worker,
         workers=training.cluster.workers,
-        features=training.features.test if training.features else (),
+        features=training.features.of_test if training.features else None,
     )
     with averaged_weights(training.network.model, training.optimizer):
         for inputs, masks in batches:
@@ -310,7 +314,7 @@ def _batches(training: Training, first_step: int) -> Iterator:
             first_step=first_step,
             last_step=plan.steps,
             augmentation=Augmentation.of(training.config),
-            features=training.features.train if training.features else (),
+            features=training.features.of_training if training.features else None,
         )
     )
 

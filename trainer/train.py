@@ -95,6 +95,7 @@ def _train(
     from trainer.loop import StopFlag, Training, TrainingState, train
     from trainer.losses import build_loss
     from trainer.models.network import build_network
+    from trainer.profiling import Profiler
     from trainer.record import record_start
     from trainer.schedules import build_optimizer, learning_rate
     from trainer.summaries import Summaries
@@ -122,7 +123,7 @@ def _train(
     everything = tf.train.Checkpoint(
         weights=weights_by_path(network.model), optimizer=optimizer_by_path(optimizer), state=state
     )
-    checkpoints = summaries = manifest = None
+    checkpoints = summaries = profiler = manifest = None
     if cluster.is_chief:
         checkpoints = CheckpointStore(run, everything, config.keep)
         checkpoints.delete_incomplete()
@@ -137,14 +138,16 @@ def _train(
         if manifest is None:
             summaries.settings({**config.model_dump(mode="json"), **facts})
         else:
-            print(f"goes on from step {manifest.step} of {plan.steps}", flush=True)
+            _say(f"goes on from step {manifest.step} of {plan.steps}")
+        if config.profile_steps is not None:
+            profiler = Profiler(run.tensorboard / "train", *map(int, config.profile_steps.split("-")))
 
     started = time.monotonic()
     features = cached_features(config, network, dataset, plan.local_batch(cluster.worker), _say, get_on)
     training_seconds = (manifest.training_seconds if manifest else 0.0) + time.monotonic() - started
     training = Training(
         config, cluster, strategy, dataset, features, network, optimizer, loss, plan, state, stop, get_on,
-        checkpoints, summaries,
+        checkpoints, summaries, profiler,
     )  # fmt: skip
     try:
         scores = train(training, training_seconds)
@@ -152,6 +155,9 @@ def _train(
         if summaries is not None:
             summaries.end("stopped" if isinstance(ending, Stopped) else "failed")
         raise
+    finally:
+        if profiler is not None:
+            profiler.stop()
     if summaries is not None:
         if config.export:
             _leave_results(run, training)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer import features as module
 from trainer.config import TrainConfig
@@ -45,12 +46,16 @@ def folders(cache: Path) -> list[Path]:
 def test_it_holds_the_features_of_images_and_of_their_mirror_images(network: Network, dataset: Dataset) -> None:
     found = features(network, dataset, [])
     assert found is not None
-    images = dataset.train.images[-7:]
-    for side, pictures in enumerate((images, images[:, :, ::-1])):
-        for array, expected in zip(found.train, network.encoder(pictures), strict=True):
-            np.testing.assert_array_equal(array[-7:, side], expected)
-    for array, expected in zip(found.test, network.encoder(dataset.test.images[:7]), strict=True):
-        np.testing.assert_array_equal(array[:7], expected)
+    last = len(dataset.train) - 1
+    images = dataset.train.images[[3, last]]
+    for flips, pictures in (([False, False], images), ([True, True], images[:, :, ::-1])):
+        cached = found.of_training(tf.constant([3, last], tf.int64), tf.constant(flips))
+        for values, expected in zip(cached, network.encoder(pictures), strict=True):
+            np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
+    for values, expected in zip(
+        found.of_test(tf.range(7, dtype=tf.int64)), network.encoder(dataset.test.images[:7]), strict=True
+    ):
+        np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_it_is_computed_once_and_kept_for_the_newest_encoder_alone(

@@ -9,14 +9,14 @@ resumed at any step goes on with the right example. Workers agree without talkin
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.cgroup import cpu_limit
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays
 
@@ -42,14 +42,14 @@ def training_batches(
     first_step: int,
     last_step: int,
     augmentation: Augmentation,
-    features: Sequence[NDArray[Any]] = (),
+    features: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]] | None = None,
 ) -> tf.data.Dataset:
     """Batches of the steps ``first_step`` (included) to ``last_step`` (excluded).
 
     Args:
         worker_slice: this worker's positions within the global batch, from :func:`worker_slices`.
-        features: arrays (N, sides, h, w, c) of all images and, as side 1, their mirror images. If there are some,
-            they come in the images' place; the augmentation must be no more than a flip.
+        features: of examples int64 (b,), mirrored where bool (b,) says so, to come in the images' place. The
+            augmentation must be no more than a flip.
 
     Returns:
         Tuples of images uint8 (b, S, S, 3) or a tuple of features (b, h, w, c), masks uint8 (b, S, S) and examples
@@ -61,38 +61,44 @@ def training_batches(
     def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
         positions = step * global_batch + offsets
         examples = _shuffled(positions, len(arrays), seed)
-        if features:
+        if features is not None:
             flips = augmentation.flipped(seed=seed, positions=positions, examples=examples)
-            (masks,) = _read([arrays.masks], examples)
+            (masks,) = _read(examples, arrays.masks)
             masks = tf.where(flips[:, None, None], tf.reverse(masks, [2]), masks)
-            return _read(features, examples, tf.cast(flips, tf.int64)), masks, examples
-        images, masks = _read([arrays.images, arrays.masks], examples)
+            return features(examples, flips), masks, examples
+        images, masks = _read(examples, arrays.images, arrays.masks)
         images, masks = augmentation(images, masks, seed=seed, positions=positions, examples=examples)
         return images, masks, examples
 
     # Beside a GPU, augmentation on one thread (some 2 ms an image) would set the pace.
-    parallel = max(1, len(os.sched_getaffinity(0)) // 2)
+    parallel = max(1, cpu_limit() // 2)
     return _finish(tf.data.Dataset.range(first_step, last_step).map(batch, num_parallel_calls=parallel))
 
 
 def evaluation_batches(
-    arrays: Arrays, *, batch: int, worker: int, workers: int, features: Sequence[NDArray[Any]] = ()
+    arrays: Arrays,
+    *,
+    batch: int,
+    worker: int,
+    workers: int,
+    features: Callable[[tf.Tensor], tuple[tf.Tensor, ...]] | None = None,
 ) -> tf.data.Dataset:
     """Batches of images uint8 (b, S, S, 3) and masks uint8 (b, S, S) in order; the last one may be smaller.
 
     Each example comes once over all workers. A worker has no batch at all if there are fewer examples than workers.
 
     Args:
-        features: arrays (N, h, w, c) of all images; if there are some, a tuple of them comes in the images' place.
+        features: of examples int64 (b,), to come in the images' place.
     """
     mine = worker_slices(len(arrays), workers)[worker]
     steps = tf.data.Dataset.range(mine.start, mine.stop, batch)
 
     @tf.autograph.experimental.do_not_convert
-    def examples(start: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def examples(start: tf.Tensor) -> tuple[Any, ...]:
         indices = tf.range(start, tf.minimum(start + batch, mine.stop))
-        *inputs, masks = _read([*(features or [arrays.images]), arrays.masks], indices)
-        return tuple(inputs) if features else inputs[0], masks
+        if features is not None:
+            return features(indices), *_read(indices, arrays.masks)
+        return _read(indices, arrays.images, arrays.masks)
 
     return _finish(steps.map(examples))
 
@@ -112,20 +118,16 @@ def _shuffled(positions: tf.Tensor, count: int, seed: int) -> tf.Tensor:
     return tf.raw_ops.RandomIndexShuffle(index=positions % count, seed=seeds, max_index=last, rounds=_ROUNDS)
 
 
-def _read(arrays: Sequence[NDArray[Any]], *indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Copies entries out of memory-mapped files, whose pages all local workers share.
+def _read(examples: tf.Tensor, *arrays: NDArray[np.uint8]) -> tuple[tf.Tensor, ...]:
+    """Copies examples out of the memory-mapped files, whose pages all local workers share."""
 
-    Args:
-        indices: int64 (b,), one for each of the first axes.
-    """
-
-    def copy(*indices: NDArray[np.int64]) -> list[NDArray[Any]]:
+    def read(indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         return [np.asarray(array[indices]) for array in arrays]
 
-    read = tf.numpy_function(copy, indices, [tf.as_dtype(array.dtype) for array in arrays], stateful=False)
-    for tensor, array in zip(read, arrays, strict=True):
-        tensor.set_shape([indices[0].shape[0], *array.shape[len(indices) :]])
-    return tuple(read)
+    copies = tf.numpy_function(read, [examples], [tf.uint8] * len(arrays), stateful=False)
+    for copy, array in zip(copies, arrays, strict=True):
+        copy.set_shape([examples.shape[0], *array.shape[1:]])
+    return tuple(copies)
 
 
 def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
