@@ -19,11 +19,11 @@ from trainer.plan import Plan
 from trainer.schedules import build_optimizer, learning_rate
 
 
-def training_losses(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Iterator[float]:
-    """Takes a step whenever the next loss is asked for, a thousand epochs long.
+def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Training:
+    """What the loop works on, for a thousand epochs on one device.
 
     Args:
-        fused: off: computes what the Keras layers are, one after another.
+        fused: off: the decoder computes what its Keras layers are, one after another.
     """
     batch = config.batch_per_replica
     assert isinstance(batch, int)
@@ -36,20 +36,29 @@ def training_losses(config: TrainConfig, dataset: Dataset, *, fused: bool = True
     optimizer.build(network.model.trainable_variables)
     loss = build_loss(config, len(dataset.classes), dataset.train.masks)
     features = cached_features(config, network, dataset, batch, print, lambda: None)
-    training = Training(
+    return Training(
         config, Cluster(), tf.distribute.get_strategy(), dataset, features, network, optimizer, loss, plan,
         TrainingState(len(dataset.classes)), StopFlag(), lambda: None, None, None,
     )  # fmt: skip
-    step = make_step_function(training)
-    batches = training_batches(
-        dataset.train,
+
+
+def batches(training: Training) -> tf.data.Dataset:
+    """Those of all steps; see :func:`training_batches`."""
+    batch = training.plan.global_batch
+    return training_batches(
+        training.dataset.train,
         global_batch=batch,
         worker_slice=slice(0, batch),
-        seed=config.seed,
+        seed=training.config.seed,
         first_step=0,
-        last_step=plan.steps,
-        augmentation=Augmentation.of(config),
-        features=features.of_training if features else None,
+        last_step=training.plan.steps,
+        augmentation=Augmentation.of(training.config),
+        features=training.features.of_training if training.features else None,
     )
-    for inputs, masks, _ in batches:
+
+
+def losses(training: Training) -> Iterator[float]:
+    """Takes a step whenever the next loss is asked for."""
+    step = make_step_function(training)
+    for inputs, masks, _ in batches(training):
         yield float(step(inputs, masks, tf.constant(0.0, tf.float64))[0])

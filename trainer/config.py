@@ -40,6 +40,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "input_range": "unit",
         "batch_norm_momentum": 0.99,
         "unfreeze_from": "none",
+        "upsampling": "transposed",
+        "decoder_filters": 512,
+        "loss": "cross_entropy",
     },
 }
 
@@ -87,8 +90,11 @@ class TrainConfig(Settings):
         description="first layer of the encoder that is trained, 'all', or 'none' to freeze the encoder. "
         "Batch normalisation with trained weights stays in inference mode",
     )
+    decoder_filters: Annotated[int, Field(ge=8)] = Field(
+        128, description="filters of the U-Net's first up-sampling block; each next one has half as many"
+    )
     upsampling: Literal["transposed", "nearest", "bilinear", "bicubic"] = Field(
-        "transposed", description="how the decoder enlarges"
+        "bilinear", description="how the decoder enlarges"
     )
     upsampling_trainable: bool = Field(
         True,
@@ -110,7 +116,8 @@ class TrainConfig(Settings):
 
     # Loss
     loss: str = Field(
-        "cross_entropy", description="cross_entropy, focal, dice, jaccard, lovasz, or a sum such as cross_entropy+dice"
+        "cross_entropy+jaccard",
+        description="cross_entropy, focal, dice, jaccard, lovasz, or a sum such as cross_entropy+dice",
     )
     class_weights: str | None = Field(
         None,
@@ -162,6 +169,7 @@ class TrainConfig(Settings):
         "frequency_weighted_iou",
         "pixel_accuracy",
         "mean_class_accuracy",
+        "mean_dice",
         "loss",
     ] = Field("miou", description="score of a validation that says which checkpoint is the best")
     patience: NotNegative = Field(

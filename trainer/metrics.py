@@ -13,6 +13,17 @@ import tensorflow as tf
 from trainer.data.source import IGNORED
 
 
+MEANS = (
+    "miou",
+    "miou_without_background",
+    "frequency_weighted_iou",
+    "pixel_accuracy",
+    "mean_class_accuracy",
+    "mean_dice",
+)
+"""The scores that are one number."""
+
+
 def confusion_matrix(labels: tf.Tensor, predictions: tf.Tensor, classes: int) -> tf.Tensor:
     """Counts of pixels, int64 [classes, classes]: rows are the truth, columns the prediction.
 
@@ -89,6 +100,16 @@ class Scores:
     def mean_class_accuracy(self) -> float:
         """Mean over the classes in the truth of the share of their pixels that are right."""
         return _mean(_divide(self._hits, self._truth))
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean of the classes' Dice coefficients."""
+        return _mean(_divide(2 * self._hits, self._truth + self._predicted))
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Every score that is one number, by its name."""
+        return {name: float(getattr(self, name)) for name in MEANS}
 
     def _by_class(self, values: npt.NDArray[np.float64]) -> dict[str, float]:
         return dict(zip(self.class_names, values.tolist(), strict=True))

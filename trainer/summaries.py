@@ -139,10 +139,8 @@ class Summaries:
             "images_per_second": round(speed, 2),
             "loss": trained.loss,
             "validation_loss": held_out.loss,
-            "miou": scores.miou,
             "training_miou": trained.scores.miou,
-            "miou_without_background": scores.miou_without_background,
-            "pixel_accuracy": scores.pixel_accuracy,
+            **scores.means,
             "iou": {name: _or_none(value) for name, value in scores.iou.items()},
             "dice": {name: _or_none(value) for name, value in scores.dice.items()},
             "confusion": scores.matrix.tolist(),
@@ -234,7 +232,7 @@ def _append_line(run: RunDirectory, line: Mapping[str, Any]) -> None:
 
 
 def _score_values(scores: Scores) -> Sequence[Summary]:
-    values = [scalar_pb("miou", scores.miou), scalar_pb("pixel_accuracy", scores.pixel_accuracy)]
+    values = [scalar_pb(name, value) for name, value in scores.means.items()]
     return values + [scalar_pb(f"iou/{name}", value) for name, value in scores.iou.items()]
 
 

@@ -69,7 +69,7 @@ def test_a_folder_with_a_run_of_other_settings_is_one_line(tmp_path: Path) -> No
     run = run_of(tmp_path, config)
     run.path.mkdir()
     run.write_settings(TrainConfig(epochs=5).model_dump(mode="json"))
-    with pytest.raises(BadSettings, match=r"--out .*unet-transposed: holds a run with epochs 5, expected 3"):
+    with pytest.raises(BadSettings, match=r"--out .*unet-bilinear: holds a run with epochs 5, expected 3"):
         list(train_all([config], tmp_path))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training_steps import training_losses
+from tests.training_steps import losses, set_up
 from trainer.config import TrainConfig
 from trainer.data.cache import Dataset, load_dataset
 
@@ -20,23 +20,23 @@ def dataset() -> Dataset:
     return load_dataset("synthetic", None, 32)
 
 
-def losses(dataset: Dataset, *, fused: bool, **settings: Any) -> list[float]:
+def losses_of(dataset: Dataset, *, fused: bool, **settings: Any) -> list[float]:
     # Statistics of small batches and large steps would let any difference in the last bit grow without end.
     steady = {"normalization": "frozen", "optimizer": "sgd", "learning_rate": 1e-2}
     config = TrainConfig(image_size=32, zoom=0.0, colour=0.0, **steady, **settings)
-    return list(itertools.islice(training_losses(config, dataset, fused=fused), STEPS))
+    return list(itertools.islice(losses(set_up(config, dataset, fused=fused)), STEPS))
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
 def test_a_fused_decoder_gives_the_same_losses(dataset: Dataset, upsampling: str) -> None:
     settings = {"upsampling": upsampling, "unfreeze_from": "none", "cache_features": False}
-    plain = losses(dataset, fused=False, **settings)
-    np.testing.assert_allclose(losses(dataset, fused=True, **settings), plain, rtol=1e-5)
+    plain = losses_of(dataset, fused=False, **settings)
+    np.testing.assert_allclose(losses_of(dataset, fused=True, **settings), plain, rtol=1e-5)
     assert plain[-1] < plain[0]
 
 
 @pytest.mark.parametrize(("flip", "precision"), [("random", "float32"), ("frozen", "bfloat16")])
 def test_cached_features_give_the_same_bits(dataset: Dataset, flip: str, precision: str) -> None:
     settings = {"unfreeze_from": "none", "flip": flip, "precision": precision}
-    cached = losses(dataset, fused=True, cache_features=True, **settings)
-    assert cached == losses(dataset, fused=True, cache_features=False, **settings)
+    cached = losses_of(dataset, fused=True, cache_features=True, **settings)
+    assert cached == losses_of(dataset, fused=True, cache_features=False, **settings)

@@ -95,7 +95,7 @@ SETTINGS = [settings for settings, _ in REFERENCES]
 
 
 def build(**settings: Any) -> Loss:
-    return build_loss(TrainConfig(**settings), 3, LABELS)
+    return build_loss(TrainConfig(**{"loss": "cross_entropy", **settings}), 3, LABELS)
 
 
 def slow(reference: Callable[[Pixels], float], labels: np.ndarray, logits: np.ndarray) -> float:
@@ -183,8 +183,8 @@ def test_frequencies_are_of_the_images_that_show_the_class() -> None:
 
 def test_median_frequency_weights_each_class_with_the_median_over_its_own_frequency() -> None:
     masks = np.repeat([0, 1, 2, 255], [60, 30, 10, 7]).astype(np.uint8)[None, None]
-    median = build_loss(TrainConfig(class_weights="median_frequency"), 4, masks)
-    given = build_loss(TrainConfig(class_weights="0.5,1,3,0"), 4, masks)
+    median = build_loss(TrainConfig(loss="cross_entropy", class_weights="median_frequency"), 4, masks)
+    given = build_loss(TrainConfig(loss="cross_entropy", class_weights="0.5,1,3,0"), 4, masks)
     logits = np.concatenate([LOGITS, LOGITS[..., :1]], axis=-1)
     np.testing.assert_allclose(median(LABELS, logits), given(LABELS, logits), rtol=1e-6)
 

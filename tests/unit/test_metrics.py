@@ -1,12 +1,14 @@
 """The confusion matrix and its scores, against counting by hand."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.metrics import Scores, confusion_matrix
+from trainer.config import TrainConfig
+from trainer.metrics import MEANS, Scores, confusion_matrix
 
 
 def test_rows_are_truth_and_ignored_pixels_do_not_count() -> None:
@@ -27,6 +29,10 @@ def test_it_counts_every_pair_and_adds_up_over_parts() -> None:
     np.testing.assert_array_equal(halves[0] + halves[1], expected)
 
 
+def test_the_best_checkpoint_can_be_chosen_by_every_mean() -> None:
+    assert get_args(TrainConfig.model_fields["best_by"].annotation) == (*MEANS, "loss")
+
+
 def test_scores_by_hand() -> None:
     scores = Scores(np.array([[6, 2, 0], [1, 3, 0], [2, 0, 6]]), ["object", "background", "border"], "background")
     assert scores.iou == pytest.approx({"object": 6 / 11, "background": 3 / 6, "border": 6 / 8})
@@ -34,6 +40,7 @@ def test_scores_by_hand() -> None:
     assert scores.miou == pytest.approx((6 / 11 + 3 / 6 + 6 / 8) / 3)
     assert scores.miou_without_background == pytest.approx((6 / 11 + 6 / 8) / 2)
     assert scores.pixel_accuracy == pytest.approx(15 / 20)
+    assert scores.mean_dice == pytest.approx(np.mean(list(scores.dice.values())))
     assert scores.mean_class_accuracy == pytest.approx((6 / 8 + 3 / 4 + 6 / 8) / 3)
     assert scores.frequency_weighted_iou == pytest.approx((8 * 6 / 11 + 4 * 3 / 6 + 8 * 6 / 8) / 20)
 

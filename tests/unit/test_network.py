@@ -92,12 +92,12 @@ def test_the_seed_alone_decides_the_initial_weights() -> None:
 
 
 def test_instance_normalisation_and_dropout_are_options_of_the_blocks() -> None:
-    network = build_network(config(normalization="instance", dropout=True), classes=2)
+    network = build_network(config(normalization="instance", dropout=True, decoder_filters=128), classes=2)
     norm = network.decoder.get_layer("up_1_norm")
     gamma = np.asarray(norm.gamma)
     assert abs(gamma.mean() - 1) < 0.01
     assert 0.01 < gamma.std() < 0.03
-    values = np.random.default_rng(0).normal(3, 5, (2, 4, 4, 512))
+    values = np.random.default_rng(0).normal(3, 5, (2, 4, 4, 128))
     centred = (np.asarray(norm(values)) - np.asarray(norm.beta)) / gamma
     np.testing.assert_allclose(centred.mean((1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(centred.std((1, 2)), 1, atol=1e-3)
@@ -162,7 +162,7 @@ def test_the_transposed_convolution_of_the_fcn_starts_as_bilinear_interpolation(
 
 @pytest.mark.parametrize("trainable", [True, False])
 def test_the_fcn_fuses_scores_and_keeps_fixed_interpolation_if_asked(trainable: bool) -> None:
-    network = build_network(config(model="fcn8s", upsampling_trainable=trainable), classes=2)
+    network = build_network(config(model="fcn8s", upsampling="transposed", upsampling_trainable=trainable), classes=2)
     trained = {variable.path.split("/")[0] for variable in network.decoder.trainable_variables}
     scores = {"score_32", "score_16", "score_8"}
     assert trained == (scores | {"up_32", "up_16", "logits"} if trainable else scores)
