@@ -17,6 +17,8 @@ from rich.table import Table
 
 BENCHMARKS = (
     "training_speed",
+    "around_training",
+    "start",
     "time_to_quality",
     "recovery",
     "pod_recovery",

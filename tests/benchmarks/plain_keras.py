@@ -11,7 +11,6 @@ import math
 import resource
 import sys
 import time
-from pathlib import Path
 
 import keras
 import tensorflow as tf

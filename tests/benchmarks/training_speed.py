@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.benchmarks import plain_keras
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import medians
-from tests.training_steps import training_losses
+from tests.training_steps import losses, set_up
 from trainer.config import TrainConfig
 from trainer.data.cache import Dataset, load_dataset
 
@@ -39,7 +39,9 @@ def rows() -> Iterable[Row]:
         title = "launcher run --preset tutorial" + ("" if name == "ours" else f", {name}")
         yield Row(f"training, {title}, ratio", images / taken / base, "x", wanted.get(name, "1 or more is wanted"))
     if half not in seconds:
-        yield Row(f"training, launcher run --preset tutorial, {half}, ratio", math.nan, "x", "this CPU only emulates it")
+        yield Row(
+            f"training, launcher run --preset tutorial, {half}, ratio", math.nan, "x", "this CPU only emulates it"
+        )
 
 
 def computes_bfloat16() -> bool:
@@ -55,10 +57,11 @@ def keras_fit(dataset: Dataset) -> Callable[[], None]:
 
 
 def our_steps(dataset: Dataset, **settings: Any) -> Callable[[], None]:
-    losses = training_losses(TrainConfig(preset="tutorial", encoder_weights="none", **settings), dataset)
+    config = TrainConfig(preset="tutorial", encoder_weights="none", **settings)
+    steps = losses(set_up(config, dataset))
 
     def run() -> None:
         for _ in range(STEPS):
-            next(losses)
+            next(steps)
 
     return run

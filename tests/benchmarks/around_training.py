@@ -1,0 +1,76 @@
+"""What surrounds the training steps, against the same in the tutorial's plain Keras: input, validation, prediction,
+the stall of a checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import tensorflow as tf
+
+from tests.benchmarks import plain_keras
+from tests.benchmarks.row import Row
+from tests.benchmarks.turns import medians
+from tests.training_steps import batches, set_up
+from trainer.checkpoints import CheckpointStore, optimizer_by_path, weights_by_path
+from trainer.config import TrainConfig
+from trainer.data.cache import load_dataset
+from trainer.evaluation import predictor
+from trainer.loop import make_evaluation_function, make_sum_over_workers, validate
+from trainer.run_directory import RunDirectory
+
+BATCHES = 8
+TURNS = 3
+
+
+def rows() -> Iterable[Row]:
+    dataset = load_dataset("synthetic", None, 128)
+    training = set_up(TrainConfig(preset="tutorial", encoder_weights="none"), dataset)
+    images = TrainConfig(preset="tutorial", encoder_weights="none", cache_features=False)
+    model = plain_keras.compiled("none", dataset)
+    test, pictures = plain_keras.testing_pipeline(dataset.test), dataset.test.images
+    evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
+    predict = predictor(training.network.model)
+    with tempfile.TemporaryDirectory() as folder:
+        state = tf.train.Checkpoint(
+            weights=weights_by_path(training.network.model),
+            optimizer=optimizer_by_path(training.optimizer),
+            state=training.state,
+        )
+        store, steps = CheckpointStore(RunDirectory(Path(folder)), state, keep=3), itertools.count()
+        pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+            "input pipeline alone": (
+                reader(plain_keras.training_pipeline(dataset.train)),
+                reader(batches(set_up(images, dataset))),
+            ),
+            "validation": (lambda: model.evaluate(test, verbose=0), lambda: validate(training, evaluate, add_up)),
+            "prediction": (
+                lambda: model.predict(pictures, batch_size=plain_keras.BATCH, verbose=0),
+                lambda: [predict(pictures[start : start + 16]) for start in range(0, len(pictures), 16)],
+            ),
+            "checkpoint, the time for which training waits": (
+                lambda: model.save(Path(folder) / "model.keras"),
+                lambda: store.save(next(steps), 0, 0.0, None, None),
+            ),
+        }
+        for name, (theirs, ours) in pairs.items():
+            seconds = medians({"theirs": theirs, "ours": ours}, TURNS)
+            yield Row(
+                f"{name}, speed against plain Keras",
+                seconds["theirs"] / seconds["ours"],
+                "x",
+                f"{seconds['ours']:.3f} s against {seconds['theirs']:.3f} s",
+            )
+
+
+def reader(data: tf.data.Dataset) -> Callable[[], None]:
+    """Takes the next few batches."""
+    iterator = iter(data)
+
+    def read() -> None:
+        for _ in range(BATCHES):
+            next(iterator)
+
+    return read
