@@ -23,14 +23,14 @@ def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Trai
     """What the loop works on, for a thousand epochs on one device.
 
     Args:
-        fused: off: the decoder computes what its Keras layers are, one after another.
+        fused: off: the network computes what its Keras layers are, one after another.
     """
     batch = config.batch_per_replica
     assert isinstance(batch, int)
     plan = Plan(len(dataset.train), batch, 1000, (slice(0, batch),))
     network = build_network(config, len(dataset.classes))
     if not fused:
-        network.__dict__["fused_decoder"] = network.decoder
+        network.__dict__.update(fused_encoder=network.encoder, fused_decoder=network.decoder)
     schedule = learning_rate(config, steps_per_epoch=plan.examples / batch, total_steps=plan.steps, scale=1.0)
     optimizer = build_optimizer(config, schedule, network.encoder)
     optimizer.build(network.model.trainable_variables)

@@ -84,7 +84,7 @@ def try_step(config: TrainConfig, batch: int, classes: int) -> None:
     @tf.function(autograph=False)
     def step() -> None:
         with tf.GradientTape() as tape:
-            logits = network.fused_decoder(network.encoder(images, training=True), training=True)
+            logits = network.fused_decoder(network.fused_encoder(images, training=True), training=True)
             total = optimizer.scale_loss(tf.reduce_mean(loss(masks, logits)))
         optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
 

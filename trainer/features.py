@@ -140,9 +140,8 @@ def cached_features(
                 tell(f"computing the frozen encoder's features of all images, this once ({features.size / 1e9:.1f} GB)")
                 temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
                 try:
-                    _compute(
-                        network.encoder, dataset, batch, Features.within(temporary, network.encoder, **counts), get_on
-                    )
+                    filled = Features.within(temporary, network.encoder, **counts)
+                    _compute(network.fused_encoder, dataset, batch, filled, get_on)
                     temporary.chmod(0o755)
                     temporary.rename(folder)
                 finally:

@@ -166,7 +166,7 @@ def make_step_function(training: Training) -> Callable[[Inputs, tf.Tensor, tf.Te
     network, optimizer, strategy, state = training.network, training.optimizer, training.strategy, training.state
     global_batch, replicas = training.plan.global_batch, strategy.num_replicas_in_sync
     classes = len(training.dataset.classes)
-    frozen, decoder = network.is_frozen, network.fused_decoder
+    frozen, encoder, decoder = network.is_frozen, network.fused_encoder, network.fused_decoder
     trainable = network.model.trainable_variables
     statistics = [variable for variable in network.model.non_trainable_variables if "moving_" in variable.path]
     if frozen:
@@ -179,7 +179,7 @@ def make_step_function(training: Training) -> Callable[[Inputs, tf.Tensor, tf.Te
         features = features_of(training, inputs) if frozen else None
         with tf.GradientTape() as tape:
             if features is None:
-                features = network.encoder(inputs, training=True)
+                features = encoder(inputs, training=True)
             logits = decoder(features, training=True)
             loss = tf.reduce_sum(training.loss(masks, logits)) / global_batch
             scaled = optimizer.scale_loss(loss)
@@ -279,7 +279,7 @@ def features_of(training: Training, inputs: Inputs) -> list[tf.Tensor]:
     """The features of a batch without a gradient for the encoder: computed from images, or as they were cached."""
     if training.features is not None:
         return list(inputs)
-    features: list[tf.Tensor] = training.network.encoder(inputs, training=False)
+    features: list[tf.Tensor] = training.network.fused_encoder(inputs, training=False)
     return features
 
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from trainer.data.source import IGNORED
 
-
 MEANS = (
     "miou",
     "miou_without_background",

@@ -1,4 +1,4 @@
-"""The decoder in fewer operations: the same function of the same variables."""
+"""The network in fewer operations: the same function of the same variables."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_interpolation_and_convolution_are_one(kind: str, size: int, filters: in
     x = keras.layers.Concatenate()(symbols)
     x = keras.layers.UpSampling2D(2, interpolation=kind)(x)
     model = keras.Model(symbols, keras.layers.Conv2D(filters, 3, padding="same", bias_initializer="ones")(x))
-    assert_same(model, values, frozen_features=False)
+    assert_same(model, values)
 
 
 def test_a_transposed_convolution_is_split_where_the_features_are_frozen() -> None:
@@ -110,7 +110,7 @@ def test_batch_normalisation_is_one_kernel_and_keeps_the_same_statistics(trainin
 
     x = tf.random.Generator.from_seed(0).normal((5, 3, 4, 2), 1.0, 2.0)
     plain, fused = network(), network()
-    y = fuse(fused, frozen_features=False)(x, training=training)
+    y = fuse(fused)(x, training=training)
     np.testing.assert_allclose(y, plain(x, training=training), atol=1e-5)
     for changed, expected in zip(fused.variables, plain.variables, strict=True):
         np.testing.assert_allclose(changed, expected, rtol=1e-5)

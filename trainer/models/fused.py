@@ -1,4 +1,4 @@
-"""The same decoder in fewer operations: what training and validation compute instead of layer after layer.
+"""The same network in fewer operations: what training and validation compute instead of layer after layer.
 
 The network itself stays plain Keras, since it is saved, exported and loaded by others. Three things are done otherwise
 here, with the same variables and the same results but for the order of additions:
@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 _TAPS = 3
 
 
-def fuse(decoder: keras.Model, *, frozen_features: bool) -> keras.Model:
-    """A model of the same variables that computes what ``decoder`` does, faster; not for saving.
+def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
+    """A model of the same variables that computes what ``model`` does, faster; not for saving.
 
     Args:
-        frozen_features: no gradient into the features is wanted.
+        frozen_features: no gradient into the model's inputs is wanted.
     """
     made: dict[int, tuple[keras.Layer, Any]] = {}
+    trained = bool(model.trainable_variables)
 
     def parts_of(tensor: Any) -> list[Any]:
         layer, inputs = made.get(id(tensor), (None, tensor))
@@ -44,7 +45,7 @@ def fuse(decoder: keras.Model, *, frozen_features: bool) -> keras.Model:
             output = _InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
         elif isinstance(before, layers.Concatenate) and frozen_features and _is_transposed_convolution(layer):
             output = _SplitTransposedConvolution(layer)(parts_of(args[0]))
-        elif isinstance(layer, layers.BatchNormalization) and _is_plain_batch_normalization(layer, args[0]):
+        elif isinstance(layer, layers.BatchNormalization) and _is_better_fused(layer, args[0], trained):
             output = _FusedBatchNormalization(layer)(*args)
         else:
             output = layer(*args, **kwargs)
@@ -52,7 +53,7 @@ def fuse(decoder: keras.Model, *, frozen_features: bool) -> keras.Model:
             made[id(output)] = (layer, args[0])
         return output
 
-    return keras.models.clone_model(decoder, clone_function=lambda layer: layer, call_function=call)
+    return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 
 def enlarging_taps(size: int, interpolation: str) -> NDArray[np.float32]:
@@ -207,5 +208,7 @@ def _is_transposed_convolution(layer: keras.Layer) -> bool:
     )
 
 
-def _is_plain_batch_normalization(layer: layers.BatchNormalization, x: Any) -> bool:
-    return len(x.shape) == 4 and layer.axis in (-1, 3) and layer.scale and layer.center and not layer.synchronized
+def _is_better_fused(layer: layers.BatchNormalization, x: Any, trained: bool) -> bool:
+    """With frozen statistics Keras's operations have the cheaper gradient, where there is one."""
+    plain = layer.axis in (-1, 3) and layer.scale and layer.center and not layer.synchronized
+    return plain and len(x.shape) == 4 and (layer.trainable or not trained)

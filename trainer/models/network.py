@@ -37,8 +37,13 @@ class Network:
         return not self.encoder.trainable_variables
 
     @cached_property
+    def fused_encoder(self) -> keras.Model:
+        """What ``encoder`` computes, faster: for training and validation, see :mod:`trainer.models.fused`."""
+        return fuse(self.encoder)
+
+    @cached_property
     def fused_decoder(self) -> keras.Model:
-        """What ``decoder`` computes, faster: for training and validation, see :mod:`trainer.models.fused`."""
+        """What ``decoder`` computes, faster."""
         return fuse(self.decoder, frozen_features=self.is_frozen)
 
 
