@@ -72,9 +72,14 @@ class _TwoRates:
     slow: frozenset[str] = frozenset()
     share = 1.0
 
+    def _backend_update_step(self, gradients: Any, variables: Any, learning_rate: tf.Tensor) -> None:
+        # Once a step instead of once for each variable: there are hundreds to trace.
+        self._slow_rate = learning_rate * self.share
+        super()._backend_update_step(gradients, variables, learning_rate)  # type: ignore[misc]
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         if self._var_key(variable) in self.slow:  # type: ignore[attr-defined]
-            learning_rate = learning_rate * self.share
+            learning_rate = self._slow_rate
         if self.weight_decay is not None and self._use_weight_decay(variable):  # type: ignore[attr-defined]
             variable.assign_sub(variable * self.weight_decay * learning_rate)  # type: ignore[attr-defined]
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
@@ -90,20 +95,27 @@ class _FusedAdam:
     step of four images on a CPU.
     """
 
+    def _backend_update_step(self: Any, gradients: Any, variables: Any, learning_rate: tf.Tensor) -> None:
+        step = tf.cast(self.iterations + 1, tf.float32)
+        beta1, beta2 = tf.constant(self.beta_1), tf.constant(self.beta_2)
+        self._same_for_all = {
+            "beta1": beta1,
+            "beta2": beta2,
+            "beta1_power": tf.pow(beta1, step),
+            "beta2_power": tf.pow(beta2, step),
+            "epsilon": tf.constant(self.epsilon),
+        }
+        super()._backend_update_step(gradients, variables, learning_rate)  # type: ignore[misc]
+
     def update_step(self: Any, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
-            lr=tf.cast(learning_rate, variable.dtype),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=tf.cast(gradient, variable.dtype),
+            lr=learning_rate,
+            grad=tf.cast(gradient, tf.float32),
+            **self._same_for_all,
         )
 
 
