@@ -13,6 +13,7 @@ from trainer.config import TrainConfig
 from trainer.models.encoders import STRIDES
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.fused import enlarging_taps, fuse
+from trainer.models.network import build_network
 from trainer.models.unet import unet
 
 KINDS = ("nearest", "bilinear", "bicubic")
@@ -114,3 +115,12 @@ def test_batch_normalisation_is_one_kernel_and_keeps_the_same_statistics(trainin
     np.testing.assert_allclose(y, plain(x, training=training), atol=1e-5)
     for changed, expected in zip(fused.variables, plain.variables, strict=True):
         np.testing.assert_allclose(changed, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ["mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16"])
+def test_every_encoder_computes_the_same(encoder: str) -> None:
+    config = TrainConfig(encoder=encoder, encoder_weights="none", image_size=32, unfreeze_from="none")
+    network = build_network(config, classes=2)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    for fused, plain in zip(network.fused_encoder(pixels), network.encoder(pixels), strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-3, atol=1e-3 * np.abs(plain).max())
