@@ -15,7 +15,7 @@ import pytest
 from launcher import JobStatus, TrainingJob, operations
 from launcher.kubernetes_api import Cluster
 from tests.fake_gcs import FakeGcs
-from trainer.exit_codes import MaskfleetError
+from trainer.exit_codes import MaskfleetError, NotFound
 
 CHECKOUT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("MASKFLEET_SHARED", CHECKOUT.parent / "shared"))
@@ -162,10 +162,12 @@ def until(name: str, cluster: Cluster, condition: Callable[[JobStatus], bool], s
     deadline = time.monotonic() + seconds
     while True:
         try:
-            now = operations.status(name, cluster.patient(30))
+            now: object = operations.status(name, cluster.patient(30))
+        except NotFound as error:  # it is being submitted
+            now = error
         except MaskfleetError as error:
             raise AssertionError(f"no status: {error}") from None
-        if condition(now):
+        if isinstance(now, JobStatus) and condition(now):
             return now
         assert time.monotonic() < deadline, f"still {now}"
         time.sleep(0.5)
