@@ -6,12 +6,15 @@ import contextlib
 import copy
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from launcher.job import OUTPUT_PATH, TrainingJob
 from launcher.kubernetes_api import ApiError, Cluster, Object
@@ -22,50 +25,77 @@ from trainer.exit_codes import BadInput, BadSettings, MaskfleetError, NotFound
 POD_SECONDS = 300.0
 """For TensorBoard's pod to come up; pulling its image may take a while."""
 _PIECE = 1 << 16
+_HERE = "127.0.0.1"
+_ADDRESS = re.compile(r"TensorBoard \S+ at (http://[^/\s]+)")
+_LAST_LINES = 20
 
 
-def tensorboard_command(
-    destination: str, *, host: str = "127.0.0.1", port: int = 6006, reload_seconds: int = 5
-) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment of TensorBoard on the event files of the run in ``destination``.
-
-    Port 0 lets it choose one, which it prints. Without TensorFlow it reads buckets through fsspec (gcsfs, s3fs),
-    whose remembered listings would hide that a file has grown; its fast loader reads no buckets other than
-    Google's own.
-
-    Raises:
-        BadSettings: TensorBoard is not installed.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise BadSettings("TensorBoard is not installed: pip install 'maskfleet[trainer]', or pip install tensorboard")
-    logdir = f"{destination.rstrip('/')}/tensorboard"
-    options = {"logdir": logdir, "host": host, "port": port, "reload_interval": reload_seconds, "load_fast": "false"}
+def tensorboard_command(logdir: Path, *, port: int, reload_seconds: int = 2) -> list[str]:
+    """Arguments of TensorBoard on the event files below ``logdir``. Port 0 lets it choose one, which it prints."""
+    options = {"logdir": logdir, "host": _HERE, "port": port, "reload_interval": reload_seconds, "load_fast": "false"}
     arguments = [sys.executable, "-m", "tensorboard.main"]
     for option, value in options.items():
         arguments += [f"--{option}", str(value)]
-    fresh = '{"use_listings_cache": false}'
-    return arguments, {"FSSPEC_GS": fresh, "FSSPEC_S3": fresh, **os.environ}
+    return arguments
 
 
 def serve(destination: str, port: int, say: Callable[[str], None]) -> None:
     """Runs TensorBoard here on the event files in a bucket or folder, until Ctrl-C.
 
+    TensorFlow has no file system for s3://, and without TensorFlow TensorBoard needs a further package for each kind of
+    store: so a bucket's event files are copied to this disk as they grow.
+
     Raises:
-        BadSettings: TensorBoard is not installed.
-        MaskfleetError: it ended.
+        BadSettings: TensorBoard is not installed, or the port is in use.
+        StoreRefused, StoreUnavailable: the bucket can't be read.
+        MaskfleetError: TensorBoard ended.
     """
-    arguments, environment = tensorboard_command(destination, port=port)
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    from launcher.streaming.event_mirror import mirrored
+    from launcher.streaming.folder import FolderStore
+    from launcher.streaming.stores import open_store
+
+    if importlib.util.find_spec("tensorboard") is None:
+        raise BadSettings("TensorBoard is not installed: pip install 'maskfleet[trainer]', or pip install tensorboard")
+    _listen(port).close()
+    store = open_store(destination)
+    if isinstance(store, FolderStore):
+        _run(tensorboard_command(store.path / "tensorboard", port=port), say)
+        return
+    with mirrored(store) as folder:
+        _run(tensorboard_command(folder, port=port), say)
+
+
+def _run(command: list[str], say: Callable[[str], None]) -> None:
+    """Runs TensorBoard until it ends, which it does not by itself; ``say`` gets its address.
+
+    Raises:
+        MaskfleetError: it ended; what it said last is on standard error.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace"
+    )
+    assert process.stderr is not None
+    last: deque[str] = deque(maxlen=_LAST_LINES)
     try:
-        while process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                say(f"http://127.0.0.1:{port}")
-                process.wait()
-            time.sleep(0.2)
+        for line in process.stderr:
+            last.append(line)
+            if address := _ADDRESS.match(line):
+                say(address[1])
+        code = process.wait()
     finally:
         process.terminate()
         process.wait()
-    raise MaskfleetError(f"TensorBoard ended with exit code {process.returncode}: is --port {port} in use?")
+    sys.stderr.write("".join(last))
+    raise MaskfleetError(f"TensorBoard ended with exit code {code}: {last[-1].strip() if last else 'it said nothing'}")
+
+
+def _listen(port: int) -> socket.socket:
+    """Raises BadSettings if somebody else listens there."""
+    try:
+        return socket.create_server((_HERE, port))
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise BadSettings(f"--port {port}: {why}; choose another, or 0 for any that is free") from None
 
 
 def tensorboard_pod(job: TrainingJob) -> Manifest:
@@ -74,8 +104,10 @@ def tensorboard_pod(job: TrainingJob) -> Manifest:
     template = copy.deepcopy(first["spec"]["template"])
     pod = template["spec"]
     (server,) = pod["containers"]
-    logdir = f"{job.destination}/tensorboard"
-    server.update({"name": "tensorboard", "args": ["tensorboard", "--logdir", logdir, "--port", "6006"]})
+    command = ["tensorboard", "--logdir", f"{job.destination}/tensorboard"]
+    if job.output_source and job.output_source.kind in BUCKETS:
+        command = ["launcher", "tensorboard", str(job.destination)]
+    server.update({"name": "tensorboard", "args": [*command, "--port", "6006"]})
     server["resources"] = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}}
     for key in ("ports", "livenessProbe"):
         del server[key]
@@ -141,7 +173,7 @@ def _wait_for_pod(name: str, cluster: Cluster) -> None:
 
 def forward(pod: str, cluster: Cluster, port: int, say: Callable[[str], None]) -> None:
     """Passes connections to ``port`` of this machine on to the pod, until Ctrl-C."""
-    with socket.create_server(("127.0.0.1", port)) as server:
+    with _listen(port) as server:
         say(f"http://127.0.0.1:{server.getsockname()[1]}")
         while True:
             connection, _ = server.accept()

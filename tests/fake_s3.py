@@ -43,6 +43,23 @@ class FakeS3(HttpFake):
         self._numbers = itertools.count(1)
         self._effects = threading.Lock()
 
+    def contents(self, bucket: str = "bucket") -> dict[str, bytes]:
+        """All objects' content by name, the parts of one that grows joined."""
+        joined: dict[str, bytes] = {}
+        for name, stored in sorted(self.snapshot(bucket).items()):
+            whole = re.sub(r"\.part-\d{5}$", "", name)
+            joined[whole] = joined.get(whole, b"") + stored.content
+        return joined
+
+    def snapshot(self, bucket: str) -> dict[str, Stored]:
+        """The bucket's objects as they are now, for :meth:`reset`."""
+        with self._effects:
+            return dict(self.buckets[bucket])
+
+    def reset(self, bucket: str, objects: Mapping[str, Stored]) -> None:
+        with self._effects:
+            self.buckets[bucket] = dict(objects)
+
     def perform(self, request: Request, *, whole: bool) -> Answer:
         try:
             if not whole:

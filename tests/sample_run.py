@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from launcher.streaming.records import frame
 from launcher.streaming.whole_files import EXPORT_MANIFEST
 from tests.fake_gcs import FakeGcs
+from tests.fake_s3 import FakeS3
 from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, write_atomically, write_json
 
 EVENTS = "tensorboard/train/events.out.tfevents.1700000000.host.1.0.v2"
@@ -80,13 +82,13 @@ class SampleRun:
         return {path.relative_to(self.run.path).as_posix(): path.read_bytes() for path in files}
 
 
-def copied_files(fake: FakeGcs, prefix: str = "run/") -> dict[str, bytes]:
-    """What the destination ``gs://bucket/run`` holds, but for the manifest that only it has."""
-    names = [name.removeprefix(prefix) for name in fake.buckets.names("bucket") if name.startswith(prefix)]
-    return {name: fake.content(prefix + name) for name in names if name != EXPORT_MANIFEST}
+def copied_files(fake: FakeGcs | FakeS3, prefix: str = "run/") -> dict[str, bytes]:
+    """What the destination BUCKET/run holds, but for the manifest that only it has."""
+    found = {name.removeprefix(prefix): text for name, text in fake.contents().items() if name.startswith(prefix)}
+    return {name: content for name, content in found.items() if name != EXPORT_MANIFEST}
 
 
-def assert_whole(fake: FakeGcs, sample: SampleRun) -> None:
+def assert_whole(fake: FakeGcs | FakeS3, sample: SampleRun) -> None:
     """The destination holds what the run holds and nothing else; every manifest there verifies there."""
     copied = copied_files(fake)
     expected = sample.files()
@@ -95,10 +97,9 @@ def assert_whole(fake: FakeGcs, sample: SampleRun) -> None:
     assert_manifests_verify(fake)
 
 
-def assert_manifests_verify(fake: FakeGcs, prefix: str = "run/") -> None:
-    for name in fake.buckets.names("bucket"):
-        if name.startswith(f"{prefix}checkpoints/manifests/"):
-            manifest = CheckpointManifest.parse(fake.content(name))
-            for file, digest in manifest.files.items():
-                found = fake.buckets.get("bucket", f"{prefix}checkpoints/{file}")
-                assert (found.size, found.crc32c) == (digest.size, digest.crc32c), (name, file)
+def assert_manifests_verify(fake: FakeGcs | FakeS3, prefix: str = "run/") -> None:
+    found = copied_files(fake, prefix)
+    for name, content in found.items():
+        if name.startswith("checkpoints/manifests/"):
+            for file, digest in CheckpointManifest.parse(content).files.items():
+                assert FileDigest.read(io.BytesIO(found[f"checkpoints/{file}"])) == digest, (name, file)

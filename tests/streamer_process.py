@@ -23,17 +23,23 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
 
 
-def stream_once(run: Path, url: str) -> None:
-    os.environ["STORAGE_EMULATOR_HOST"] = url
+def variables(url: str) -> dict[str, str]:
+    """The environment in which gs:// and s3:// are the fake at ``url``."""
+    amazon = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    return {"STORAGE_EMULATOR_HOST": url, **amazon}
+
+
+def stream_once(run: Path, destination: str, url: str) -> None:
+    os.environ.update(variables(url))
     gcs.RETRY_INITIAL = 0.01
-    raise SystemExit(Streamer(RunDirectory(run), open_store(DESTINATION)).run(once=True))
+    raise SystemExit(Streamer(RunDirectory(run), open_store(destination)).run(once=True))
 
 
-def stream_until_told(run: Path, url: str) -> None:
+def stream_until_told(run: Path, destination: str, url: str) -> None:
     """Ends on SIGTERM."""
-    os.environ["STORAGE_EMULATOR_HOST"] = url
+    os.environ.update(variables(url))
     gcs.RETRY_INITIAL, gcs.RETRY_TIMEOUT = 0.01, 0.2
-    streamer = Streamer(RunDirectory(run), open_store(DESTINATION), interval=0.1)
+    streamer = Streamer(RunDirectory(run), open_store(destination), interval=0.1)
     signal.signal(signal.SIGTERM, lambda *_: streamer.stop())
     try:
         raise SystemExit(streamer.run())
@@ -41,7 +47,7 @@ def stream_until_told(run: Path, url: str) -> None:
         raise SystemExit(CONFLICT) from None
 
 
-def start(target: Callable[[Path, str], None], run: Path, url: str) -> BaseProcess:
-    process = _processes.Process(target=target, args=(run, url), daemon=True)
+def start(target: Callable[[Path, str, str], None], run: Path, url: str, destination: str = DESTINATION) -> BaseProcess:
+    process = _processes.Process(target=target, args=(run, destination, url), daemon=True)
     process.start()
     return process

@@ -66,7 +66,7 @@ def _results(runs: Sequence[RunFacts]) -> str:
     lines = []
     for number, run in enumerate(runs):
         last = run.metrics[-1]
-        best = max(run.metrics, key=lambda line: line["miou"])
+        best = max(run.metrics, key=lambda line: -math.inf if math.isnan(line["miou"]) else line["miou"])
         restarts = f", {run.restarts} restart(s)" if run.restarts else ""
         lines.append(
             [

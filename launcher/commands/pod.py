@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from launcher.quantities import format_bytes
+from trainer.exit_codes import BadData, NotFound, Stopped
 from trainer.run_directory import RunDirectory
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -16,14 +23,17 @@ from trainer.run_directory import RunDirectory
 @click.option("--data-path", type=click.Path(path_type=Path), default=Path("/data"), help="where it goes")
 @click.option("--restore", help="address of the run's streamed copy")
 def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -> None:
-    """Bring data and the newest checkpoint into the pod."""
-    from launcher.sidecar import fetch_data, restore_run
+    """Bring data and the newest checkpoint into the pod; an outage of the store is waited out."""
+    from launcher.sidecar import restore_run
 
+    def stop(*_: object) -> None:
+        raise Stopped("told to stop before all was brought into the pod")
+
+    signal.signal(signal.SIGTERM, stop)  # as process 1 of its container it would not hear of it otherwise
     if data:
-        count, size = fetch_data(data, data_path)
-        click.echo(f"fetched {data}: {count} files, {format_bytes(size)}, all verified")
+        click.echo(_fetch_data(data, data_path))
     if restore:
-        click.echo(restore_run(RunDirectory(run), restore))
+        click.echo(_waited_for(lambda: restore_run(RunDirectory(run), restore)))
 
 
 @click.command()
@@ -33,5 +43,46 @@ def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -
 def sidecar(run: Path, destination: str | None, grace: float) -> int:
     """Report to the Job and stream RUN to DESTINATION until SIGTERM."""
     from launcher.sidecar import accompany
+    from launcher.streaming.priority import give_way
 
+    give_way()
     return accompany(RunDirectory(run), destination, grace=grace)
+
+
+def _waited_for(action: Callable[[], T]) -> T:
+    """What ``action`` gives; a pod that failed for each outage would use up the restarts that its job has."""
+    from launcher.streaming.patience import insist
+    from launcher.streaming.stores import StoreUnavailable
+
+    def wait(seconds: float) -> bool:
+        time.sleep(seconds)
+        return False
+
+    def failed(error: StoreUnavailable) -> None:
+        click.echo(f"{error}; trying again", err=True)
+
+    return insist(action, wait, failed)
+
+
+def _fetch_data(url: str, folder: Path) -> str:
+    """Downloads every object below ``url`` into ``folder``; returns what was done, in a sentence.
+
+    Raises:
+        BadData: there is nothing at ``url``, or a file is not what the store says it is.
+        StoreRefused: the store does not let us.
+    """
+    from launcher.streaming.browse import Fetched, pull, verification
+    from launcher.streaming.stores import open_store
+
+    fetched: dict[str, Fetched] = {}
+
+    def fetch() -> None:
+        for each in pull(open_store(url), folder):  # keeps what an interrupted attempt brought
+            fetched[each.name] = each
+
+    try:
+        _waited_for(fetch)
+    except NotFound:
+        raise BadData(f"--data {url}: there is nothing: expected the data set's files") from None
+    size = format_bytes(sum(each.size for each in fetched.values()))
+    return f"fetched {url}: {len(fetched)} files, {size}, {verification(fetched.values())}"

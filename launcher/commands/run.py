@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from launcher.local import LocalRun, discard_refused, new_run, resumed_run
+from launcher.streaming.commands import keep_checkpoints_option
 from trainer.config import TrainConfig
 from trainer.exit_codes import BAD_INPUT
 
@@ -16,6 +17,7 @@ from trainer.exit_codes import BAD_INPUT
 @click.option("--resume", type=click.Path(path_type=Path), help="go on with the run in this directory")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="processes on this machine")
 @click.option("--output", metavar="DESTINATION", help="copy the run there while it trains: gs://, s3:// or a folder")
+@keep_checkpoints_option
 @click.option("--config", type=click.Path(path_type=Path), help="settings as YAML or JSON; flags win")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
 def run(
@@ -23,6 +25,7 @@ def run(
     resume: Path | None,
     workers: int,
     output: str | None,
+    keep_checkpoints: int | None,
     config: Path | None,
     settings: tuple[str, ...],
 ) -> int:
@@ -31,6 +34,8 @@ def run(
     SETTINGS are the trainer's; 'trainer train --help' lists them.
     """
     flags = TrainConfig.parse_flags(settings)
+    if keep_checkpoints is not None and output is None:
+        raise click.UsageError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
     if output is not None:  # before anything is made: a run that can't be copied is not begun
         from launcher.streaming.beside import StreamerBeside
         from launcher.streaming.stores import open_store
@@ -46,7 +51,7 @@ def run(
     if output is None:
         code = LocalRun(directory, resolved, workers).run()
     else:
-        with StreamerBeside(directory, output, click.echo) as streamer:
+        with StreamerBeside(directory, output, click.echo, keep_checkpoints) as streamer:
             code = LocalRun(directory, resolved, workers, streamer.start).run()
     if code == BAD_INPUT and resume is None:
         discard_refused(directory)

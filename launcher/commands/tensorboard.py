@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import webbrowser
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
         if browser:
             webbrowser.open(address)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends TensorBoard too, and removes copied files
     if cluster is None:
         board.serve(name, port, say)
         return

@@ -36,15 +36,19 @@ class StreamerBeside:
 
     Args:
         say: prints a line to the user.
+        keep_checkpoints: how many of the newest the destination keeps, beside the best; None keeps all.
 
     Raises:
         NotStreamed: on leaving: something could not be copied; unless the run itself failed.
     """
 
-    def __init__(self, run: RunDirectory, destination: str, say: Callable[[str], None]):
+    def __init__(
+        self, run: RunDirectory, destination: str, say: Callable[[str], None], keep_checkpoints: int | None = None
+    ):
         self._run = run
         self._destination = destination
         self._say = say
+        self._keep_checkpoints = keep_checkpoints
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -52,9 +56,12 @@ class StreamerBeside:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "launcher.cli", "stream", str(self._run.path), self._destination]
+        command += ["--grace", str(DRAIN_SECONDS)]
+        if self._keep_checkpoints is not None:
+            command += ["--keep-checkpoints", str(self._keep_checkpoints)]
         with streamer_log(self._run).open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--grace", str(DRAIN_SECONDS)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from launcher.streaming.remote import Conflict, RemoteObject
-from launcher.streaming.stores import ContentDiffers, Store, StoredObject
+from launcher.streaming.stores import Changed, ContentDiffers, Store, StoredObject
 from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory
 
 log = logging.getLogger("launcher.stream")
@@ -21,15 +22,19 @@ _NAME = re.compile(r"checkpoints/(?:manifests/)?step-(\d{8,})\..+")
 
 def remote_manifests(store: Store, run: RunDirectory) -> dict[int, StoredObject]:
     """The manifests in the store by step, oldest first."""
-    folder = _relative(run, run.checkpoint_manifests)
-    found = ((_step(each.name), each) for each in store.list(folder + "/"))
+    return _manifests(store.list(_relative(run, run.checkpoint_manifests) + "/"))
+
+
+def _manifests(objects: Iterable[StoredObject]) -> dict[int, StoredObject]:
+    found = ((_step(each.name), each) for each in objects if "/manifests/" in each.name)
     return dict(sorted((step, each) for step, each in found if step is not None))
 
 
 def kept_steps(manifests: Mapping[int, CheckpointManifest], keep: int) -> set[int]:
-    """The newest ``keep`` steps and the one with the best mean intersection over union."""
+    """The newest ``keep`` steps and the one with the best score; of runs that noted none, the best mean IoU."""
     kept = set(sorted(manifests)[-keep:])
-    judged = {step: manifest.miou for step, manifest in manifests.items() if manifest.miou is not None}
+    scores = {step: each.miou if each.score is None else each.score for step, each in manifests.items()}
+    judged = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
     if judged:
         kept.add(max(judged, key=lambda step: (judged[step], step)))
     return kept
@@ -49,17 +54,20 @@ class CheckpointUploads:
         self._keep = keep
         self._remote: dict[int, StoredObject] | None = None
         self._inherited: set[int] = set()
+        self._begun: set[int] = set()
         self._manifests: dict[int, CheckpointManifest] = {}
         self._done: set[int] = set()
 
     def start(self) -> None:
         """Learns which checkpoints the store has. Raises StoreUnavailable; call again then."""
         if self._remote is None:
-            remote = remote_manifests(self._store, self._run)
+            objects = list(self._store.list(_relative(self._run, self._run.checkpoints) + "/"))
+            remote = _manifests(objects)
             for step, found in remote.items():
                 self._manifests[step] = CheckpointManifest.parse(b"".join(self._store.read(found)))
             self._remote, self._inherited = remote, set(remote)
-            self._delete_orphans()
+            self._begun = {begun for each in objects if (begun := _step(each.name)) is not None}
+            self._delete_orphans(objects)
 
     def pending(self) -> list[int]:
         """Local steps that are still to be copied, newest first: a crash loses least that way."""
@@ -122,6 +130,10 @@ class CheckpointUploads:
     def _upload(self, manifest: CheckpointManifest, content: bytes, files: Mapping[str, BinaryIO]) -> int:
         assert self._remote is not None
         step = manifest.step
+        if step not in self._begun:
+            self._begun.add(step)
+            with suppress(Changed):  # an acknowledgement got lost, or there is another streamer: see below
+                return self._create(manifest, content, files)
         name = _relative(self._run, self._run.checkpoint_manifest(step))
         digest = FileDigest.read(io.BytesIO(content))
         there = self._store.find(name)
@@ -148,6 +160,24 @@ class CheckpointUploads:
         log.info("copied the checkpoint of step %d (%.1f MB) to %s", step, sent / 1e6, self._store.url)
         return sent
 
+    def _create(self, manifest: CheckpointManifest, content: bytes, files: Mapping[str, BinaryIO]) -> int:
+        """Copies a checkpoint of which the store has nothing, without asking for each file first.
+
+        Raises:
+            Changed: the store has some of it after all.
+        """
+        folder = _relative(self._run, self._run.checkpoints)
+        sent = 0
+        for name in sorted(files):  # data sorts before index
+            self._store.put(f"{folder}/{name}", files[name], manifest.files[name], None)
+            sent += manifest.files[name].size
+        manifest_name = _relative(self._run, self._run.checkpoint_manifest(manifest.step))
+        digest = FileDigest.read(io.BytesIO(content))
+        self._remember(manifest, self._store.put(manifest_name, io.BytesIO(content), digest, None))
+        sent += digest.size
+        log.info("copied the checkpoint of step %d (%.1f MB) to %s", manifest.step, sent / 1e6, self._store.url)
+        return sent
+
     def _remember(self, manifest: CheckpointManifest, found: StoredObject) -> None:
         assert self._remote is not None
         self._remote[manifest.step] = found
@@ -160,12 +190,12 @@ class CheckpointUploads:
         except (FileNotFoundError, ValueError):
             return None  # upload() says so
 
-    def _delete_orphans(self) -> None:
+    def _delete_orphans(self, objects: Iterable[StoredObject]) -> None:
         """Deletes files of steps without a manifest that an interrupted copy or deletion left behind."""
         assert self._remote is not None
         local = set(self._run.checkpoint_steps())
         newest = max(self._remote, default=-1)
-        for each in list(self._store.list(_relative(self._run, self._run.checkpoints) + "/")):
+        for each in objects:
             step = _step(each.name)
             if step is not None and step < newest and step not in self._remote and step not in local:
                 self._store.delete(each)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -18,18 +17,19 @@ from trainer.run_directory import RunDirectory
 _RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 _DESTINATION = click.argument("destination")
 _OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="form of the answer")
+keep_checkpoints_option = click.option(
+    "--keep-checkpoints",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="delete checkpoints in the destination beyond the N newest and the best  [default: keep all]",
+)
 
 
 @click.command()
 @_RUN
 @_DESTINATION
 @click.option("--once", is_flag=True, help="copy what is there now and end")
-@click.option(
-    "--keep-checkpoints",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="delete checkpoints in the destination beyond the N newest and the best by mIoU  [default: keep all]",
-)
+@keep_checkpoints_option
 @click.option(
     "--interval",
     type=click.FloatRange(min=0.1),
@@ -52,12 +52,13 @@ def stream(run: Path, destination: str, once: bool, keep_checkpoints: int | None
     Ends on SIGTERM or Ctrl-C, once what is left is copied. RUN may be empty, or hold nothing but a worker's log:
     all workers of a run stream into the same DESTINATION, each from its own disk.
     """
+    from launcher.streaming.priority import give_way
     from launcher.streaming.service import Streamer
     from launcher.streaming.stores import open_store
 
+    give_way()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("launcher").setLevel(logging.INFO)
-    os.nice(5)  # what the training and the copying compete for belongs to the training
     run.mkdir(parents=True, exist_ok=True)
     streamer = Streamer(
         RunDirectory(run.absolute()),
@@ -122,8 +123,12 @@ def ls(destination: str, output: Literal["text", "json"]) -> None:
 def pull(destination: str, folder: Path) -> None:
     """Copy everything in DESTINATION into FOLDER, checksums compared; what is there already is kept."""
     from launcher.streaming.browse import pull as pull_all
+    from launcher.streaming.browse import verification
     from launcher.streaming.stores import open_store
 
     fetched = list(pull_all(open_store(destination), folder))
     size = sum(each.size for each in fetched)
-    click.echo(f"{folder}: {len(fetched)} files, {size / 1e6:.1f} MB fetched from {destination}")
+    click.echo(
+        f"{folder}: {len(fetched)} files, {size / 1e6:.1f} MB fetched from {destination}"
+        + (f", {verification(fetched)}" if fetched else "")
+    )

@@ -17,6 +17,7 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from launcher.streaming.gcs_upload import ResumableUpload
 from launcher.streaming.stores import (
     INTERNAL,
     PIECE,
@@ -31,6 +32,9 @@ from trainer.run_directory import FileDigest
 REQUEST_TIMEOUT = 120.0
 """Seconds for one request. Python's sendall() counts the whole body against it, so that it also sets the
 slowest link on which a piece of 8 MiB still passes: 70 KB/s."""
+
+ONE_REQUEST = 8 << 20
+"""Bytes up to which an object is sent from memory in a single request."""
 
 RETRY_TIMEOUT = 30.0
 """Seconds for which one call is tried again before the streamer's own loop takes over."""
@@ -67,6 +71,7 @@ class GcsStore:
             on_error=lambda error: self.on_retry(error),
         )
         self._options: dict[str, Any] = {"timeout": REQUEST_TIMEOUT, "retry": retry}
+        self._uploads = requests.Session()
 
     def check(self) -> list[str]:
         probes = f"{INTERNAL}probe-"
@@ -117,21 +122,37 @@ class GcsStore:
 
     def put(self, name: str, file: BinaryIO, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
         blob = self._blob(name)
-        blob.chunk_size = PIECE
-        with self._translated(name):
-            blob.upload_from_file(
-                file,
-                size=digest.size,
-                if_generation_match=_generation(expected),
-                checksum="crc32c",
-                crc32c_checksum_value=digest.crc32c,
-                **self._options,
-            )
+        blob.crc32c = digest.crc32c  # which the service compares before the object comes to be
+        condition = _generation(expected)
+        try:
+            with self._translated(name):
+                if digest.size <= ONE_REQUEST:
+                    content = file.read(digest.size)
+                    blob.upload_from_string(content, checksum=None, if_generation_match=condition, **self._options)
+                else:
+                    self._send(blob, file, digest.size, condition)
+        except _Gone:
+            raise StoreUnavailable(f"{self.url}/{name}: the upload was forgotten; it has to begin again") from None
         stored = self._stored(blob)
         if not stored.matches(digest):
             self.delete(stored)
             raise ContentDiffers(f"{name}: holds other bytes than its digest says")
         return stored
+
+    def _send(self, blob: storage.Blob, file: BinaryIO, size: int, condition: int) -> None:
+        url = blob.create_resumable_upload_session(
+            size=size, checksum=None, if_generation_match=condition, **self._options
+        )
+        upload = ResumableUpload(
+            url,
+            file,
+            size,
+            timeout=REQUEST_TIMEOUT,
+            patience=RETRY_TIMEOUT,
+            pause=RETRY_INITIAL,
+            on_retry=lambda error: self.on_retry(error),
+        )
+        blob._set_properties(upload.send(self._uploads))
 
     def append(self, name: str, content: bytes, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
         if expected is None:
@@ -171,7 +192,7 @@ class GcsStore:
         place = f"{self.url}/{name}"
         try:
             yield
-        except DataCorruption as error:
+        except (DataCorruption, EOFError) as error:
             raise ContentDiffers(f"{place}: {error}") from error
         except (api.GoogleAPICallError, InvalidResponse) as error:
             status = error.response.status_code if isinstance(error, InvalidResponse) else error.code

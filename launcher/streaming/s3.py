@@ -40,6 +40,9 @@ ONE_REQUEST = 32 << 20
 completion obstore can't make conditional: they are looked for just before."""
 
 _PART = re.compile(r"(.+)\.part-(\d{5,})")
+_GROWN = re.compile(r"(\d+)/(\d+)/(.*)")
+"""The version of an object in parts: the last one's number, size and tag."""
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _CRC = "maskfleet-crc32c"
 
 _Parts = list[Any]
@@ -72,10 +75,15 @@ class S3Store:
         return []
 
     def find(self, name: str) -> StoredObject | None:
-        rows = [found for found in self._rows(name) if found[0] == name]
-        if not rows:
+        try:
+            found = self._head(name)
+            return self._joined(name, [found.meta], found.attributes.get(_CRC))
+        except Changed:  # there is no plain object of that name
+            parts = self._parts(name)
+        if not parts:
             return None
-        return self._joined(*rows[0], crc32c=self._crc32c(rows[0][1][-1]["path"]))
+        last = self._head(parts[-1]["path"])
+        return self._joined(name, [*parts[:-1], last.meta], last.attributes.get(_CRC))
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         for name, parts in self._rows(prefix):
@@ -83,14 +91,15 @@ class S3Store:
                 yield self._joined(name, parts)
 
     def read(self, found: StoredObject, start: int = 0) -> Iterator[bytes]:
-        for name, parts in self._rows(found.name):
-            if name != found.name:
-                continue
-            if self._joined(name, parts).version != found.version:
-                raise Changed(f"{self.url}/{name}: was replaced while it was read")
-            for part in parts:
-                yield from self._read_part(part, start)
-                start = max(0, start - part["size"])
+        if _GROWN.fullmatch(found.version) is None:
+            yield from self._read_part({"path": found.name, "size": found.size, "e_tag": found.version}, start)
+            return
+        parts = self._parts(found.name)
+        if not parts or self._joined(found.name, parts).version != found.version:
+            raise Changed(f"{self.url}/{found.name}: was replaced while it was read")
+        for part in parts:
+            yield from self._read_part(part, start)
+            start = max(0, start - part["size"])
 
     def put(self, name: str, file: BinaryIO, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
         if FileDigest.read(file) != digest:
@@ -128,12 +137,19 @@ class S3Store:
 
     def delete(self, found: StoredObject) -> None:
         # S3 deletes without conditions, so that this one is checked just before.
-        for name, parts in self._rows(found.name):
-            if name == found.name:
-                if self._joined(name, parts).version != found.version:
-                    raise Changed(f"{self.url}/{name}: is not in the version that was expected")
-                with self._translated(name):
-                    obstore.delete(self._bucket, [part["path"] for part in parts])
+        if _GROWN.fullmatch(found.version) is not None:
+            there = self._parts(found.name)
+        else:
+            try:
+                there = [self._head(found.name).meta]
+            except Changed:
+                there = []
+        if not there:
+            return
+        if self._joined(found.name, there).version != found.version:
+            raise Changed(f"{self.url}/{found.name}: is not in the version that was expected")
+        with self._translated(found.name):
+            obstore.delete(self._bucket, [each["path"] for each in there])
 
     def _write(
         self, name: str, content: bytes, attributes: dict[Any, str], expected: StoredObject | None
@@ -150,9 +166,22 @@ class S3Store:
             yield piece
             start += len(piece)
 
-    def _crc32c(self, path: str) -> str | None:
+    def _head(self, path: str) -> obstore.GetResult:
+        """One object's description. Raises Changed if it is not there."""
         with self._translated(path):
-            return obstore.get(self._bucket, path, options={"head": True}).attributes.get(_CRC)
+            return obstore.get(self._bucket, path, options={"head": True})
+
+    def _parts(self, name: str) -> _Parts:
+        """All parts of a growing object, by one request for each thousand however full its folder is."""
+        folder, _, _ = name.rpartition("/")
+        found: _Parts = []
+        with self._translated(name):
+            for page in obstore.list(self._bucket, prefix=folder or None, offset=f"{name}.part-"):
+                for meta in page:
+                    if _logical(meta["path"]) != name:
+                        return found
+                    found.append(meta)
+        return found
 
     def _rows(self, prefix: str) -> Iterator[tuple[str, _Parts]]:
         """(name, its objects): one plain object, or all the parts of a growing one."""
@@ -169,7 +198,8 @@ class S3Store:
         number = _PART.fullmatch(last["path"])
         version = _version(int(number[2]), last["size"], last["e_tag"]) if number else str(last["e_tag"])
         size = sum(part["size"] for part in parts)
-        return StoredObject(name, size, crc32c, version, last["last_modified"].timestamp())
+        md5 = None if number else _MD5.fullmatch(str(last["e_tag"]))
+        return StoredObject(name, size, crc32c, version, last["last_modified"].timestamp(), md5[1] if md5 else None)
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:
@@ -211,8 +241,10 @@ def _version(number: int, size: int, tag: str | None) -> str:
 
 
 def _parse_version(found: StoredObject) -> tuple[int, int, str]:
-    number, size, tag = found.version.split("/", 2)
-    return int(number), int(size), tag
+    match = _GROWN.fullmatch(found.version)
+    if match is None:
+        raise Changed(f"{found.name}: was written whole and can't grow")
+    return int(match[1]), int(match[2]), match[3]
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from launcher.streaming import patience
 from launcher.streaming.checkpoints import CheckpointUploads
 from launcher.streaming.event_files import GrowingFile
 from launcher.streaming.records import scan_lines, scan_tfrecords
@@ -34,8 +35,6 @@ WHOLE_FILE_FACTOR = 5
 UPLOADS_AT_ONCE = 3
 METRICS_SECONDS = 5.0
 LOG_SECONDS = 30.0
-LONGEST_PAUSE = 30.0
-"""Seconds between two attempts while the store can't be reached."""
 
 
 def metrics_file(run: RunDirectory) -> Path:
@@ -160,18 +159,8 @@ class Streamer:
 
     def _check(self) -> None:
         """The probe at the start; tried again until the store can be reached or :meth:`stop` was called."""
-        pause = 1.0
-        while True:
-            try:
-                for warning in self._store.check():
-                    log.warning(warning)
-                return
-            except StoreUnavailable as error:
-                if self._final.is_set():
-                    raise
-                self._count_error(error)
-                self._final.wait(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+        for warning in patience.insist(self._store.check, self._final.wait, self._count_error):
+            log.warning(warning)
 
     def _supervise(self, deadline: float | None) -> bool:
         """Waits for the lanes; notes and logs the metrics meanwhile. False if the grace period ran out."""
@@ -190,24 +179,24 @@ class Streamer:
                 log.info(self.metrics.line())
                 next_line = now + LOG_SECONDS
             with self._changed:
-                self._changed.wait(0.25)
+                self._changed.wait_for(lambda: not self._running, 0.25)
         return True
 
     def _lane(self, step: Callable[[bool], bool]) -> None:
         """Calls ``step`` for ever; once it is final, until it says that all is done."""
-        pause = 1.0
+        pause = patience.SHORTEST_PAUSE
         try:
             while self._fatal is None:
                 final = self._final.is_set()
                 try:
                     if step(final) and final:
                         return
-                    pause = 1.0
+                    pause = patience.SHORTEST_PAUSE
                     self._final.wait(self._interval) if not final else time.sleep(0.1)
                 except (StoreUnavailable, StoreRefused, Changed, ContentDiffers, OSError) as error:
                     self._count_error(error)
                     time.sleep(pause) if final else self._final.wait(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
+                    pause = patience.longer(pause)
         except BaseException as error:  # a thread must not end without the other and the caller knowing
             self._fatal = error
         finally:
@@ -262,11 +251,11 @@ class Streamer:
             raise errors[0]
 
     def _follow(self, path: Path, name: str) -> _Copied:
-        if path.is_relative_to(self._run.tensorboard):
+        if "tfevents" in path.name:
             return GrowingFile(self._store, path, name, scan_tfrecords, interval=self._interval)
         if path == self._run.events or path.suffix == ".log":
             return GrowingFile(self._store, path, name, scan_lines, interval=self._interval, history=True)
-        settle = path.is_relative_to(self._run.pictures)
+        settle = path.is_relative_to(self._run.pictures) or path.is_relative_to(self._run.tensorboard)
         # Metrics too: the trainer takes back the lines of epochs that a resumed run does again.
         return WholeFile(self._store, path, name, interval=self._interval * WHOLE_FILE_FACTOR, settle=settle)
 
@@ -292,7 +281,7 @@ class Streamer:
         metrics.lag_bytes = sum(each.pending for each in copied) + self._checkpoints.pending_bytes()
         metrics.problems = [each.problem for each in copied if each.problem] + list(self._checkpoints.problems.values())
         try:
-            write_json(metrics_file(self._run), asdict(metrics))
+            write_json(metrics_file(self._run), asdict(metrics), durable=False)  # never waits for the training's disk
         except OSError as error:
             log.warning("the streamer's metrics can't be written: %s", error)
 
@@ -313,7 +302,7 @@ def _small_files(run: RunDirectory) -> Iterator[tuple[Path, str]]:
     """The files of the first lane that exist now, with their names in the store."""
     found = sorted(path for path in run.path.iterdir() if path.is_file() and is_finished(path))
     found += [path for path in finished_files(run.logs) if path.suffix == ".log"]
-    found += [path for path in finished_files(run.tensorboard) if "tfevents" in path.name]
+    found += finished_files(run.tensorboard)  # event files, and what the profiler recorded
     found += finished_files(run.pictures)
     for path in found:
         yield path, path.relative_to(run.path).as_posix()

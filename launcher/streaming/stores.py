@@ -44,7 +44,8 @@ class StoredObject:
     """One object. ``name`` is relative to the destination, ``size`` in bytes, ``updated`` in Unix seconds.
 
     ``crc32c`` is in base64, as in :class:`FileDigest`; None where a listing does not tell it.
-    ``version`` is what a conditional write compares.
+    ``version`` is what a conditional write compares. ``md5`` (hex) is what S3 calls an object that was written by one
+    request, unless the bucket encrypts with a key of its own: then it looks the same and is none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class StoredObject:
     crc32c: str | None
     version: str
     updated: float
+    md5: str | None = None
 
     def matches(self, digest: FileDigest) -> bool:
         return self.crc32c == digest.crc32c and self.size == digest.size

@@ -63,6 +63,16 @@ class FakeGcs(HttpFake):
     def content(self, name: str, bucket: str = "bucket") -> bytes:
         return self.buckets.get(bucket, name).content
 
+    def contents(self, bucket: str = "bucket") -> dict[str, bytes]:
+        """All objects' content by name."""
+        return {name: stored.content for name, stored in self.buckets.snapshot(bucket).items()}
+
+    def snapshot(self, bucket: str) -> dict[str, Object]:
+        return self.buckets.snapshot(bucket)
+
+    def reset(self, bucket: str, objects: Mapping[str, Object]) -> None:
+        self.buckets.reset(bucket, objects)
+
     def perform(self, request: Request, *, whole: bool) -> Answer:
         try:
             return self._answer(request, whole)

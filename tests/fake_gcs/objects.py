@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import google_crc32c
@@ -61,6 +62,10 @@ class Object:
     def crc32c(self) -> str:
         return base64.b64encode(self.crc.to_bytes(4, "big")).decode()
 
+    @cached_property
+    def md5(self) -> str:
+        return base64.b64encode(hashlib.md5(self.content).digest()).decode()
+
     def slice(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes [start, end), piece by piece."""
         position = 0
@@ -91,7 +96,7 @@ class Object:
         if self.metadata:
             resource["metadata"] = dict(self.metadata)
         if self.components is None:
-            resource["md5Hash"] = base64.b64encode(hashlib.md5(self.content).digest()).decode()
+            resource["md5Hash"] = self.md5
         else:
             resource["componentCount"] = self.components
         return resource

@@ -11,19 +11,21 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from launcher.streaming import gcs, service
+from launcher.streaming import gcs, patience, service
 from launcher.streaming.records import scan_tfrecords
 from launcher.streaming.service import Streamer, StreamMetrics
 from launcher.streaming.stores import INTERNAL, open_store
 from tests.fake_gcs import FakeGcs, Fault, Request
+from tests.fake_s3 import FakeS3
 from tests.sample_run import EVENTS, SampleRun, assert_manifests_verify, assert_whole, copied_files
-from tests.streamer_process import CONFLICT, DESTINATION, start, stream_once, stream_until_told
+from tests.streamer_process import CONFLICT, DESTINATION, start, stream_once, stream_until_told, variables
 from trainer.exit_codes import DONE
 from trainer.run_directory import RunDirectory
 
@@ -32,6 +34,18 @@ from trainer.run_directory import RunDirectory
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gcs, "RETRY_INITIAL", 0.01)
     monkeypatch.setattr(service, "INTERVAL", 0.1)
+    monkeypatch.setattr(patience, "SHORTEST_PAUSE", 0.01)
+
+
+@dataclass
+class Bucket:
+    """A fake of a store, and a run's place in it."""
+
+    fake: FakeGcs | FakeS3
+    destination: str
+
+    def stream(self, sample: SampleRun) -> int:
+        return Streamer(sample.run, open_store(self.destination)).run(once=True)
 
 
 @pytest.fixture
@@ -41,15 +55,23 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
         yield server
 
 
-def stream(sample: SampleRun, **options: int) -> int:
-    return Streamer(sample.run, open_store(DESTINATION), **options).run(once=True)  # type: ignore[arg-type]
+@pytest.fixture(params=["gs", "s3"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with FakeGcs() if request.param == "gs" else FakeS3() as server:
+        for name, value in variables(server.url).items():
+            monkeypatch.setenv(name, value)
+        yield Bucket(server, f"{request.param}://bucket/run")
 
 
-def half_streamed(path: Path, fake: FakeGcs) -> SampleRun:
+def stream(sample: SampleRun) -> int:
+    return Streamer(sample.run, open_store(DESTINATION)).run(once=True)
+
+
+def half_streamed(path: Path, destination: str = DESTINATION) -> SampleRun:
     """A run of which a part lies in the bucket, so that all kinds of writes are still to come."""
     sample = SampleRun(path)
     sample.everything()
-    assert stream(sample) == DONE
+    assert Streamer(sample.run, open_store(destination)).run(once=True) == DONE
     sample.log_events()
     sample.log_lines()
     sample.validate(30)
@@ -59,7 +81,7 @@ def half_streamed(path: Path, fake: FakeGcs) -> SampleRun:
     return sample
 
 
-def assert_never_half(fake: FakeGcs, sample: SampleRun) -> None:
+def assert_never_half(fake: FakeGcs | FakeS3, sample: SampleRun) -> None:
     """What holds at any moment, mid-way too."""
     files = sample.files()
     for name, content in copied_files(fake).items():
@@ -72,10 +94,10 @@ def assert_never_half(fake: FakeGcs, sample: SampleRun) -> None:
     assert_manifests_verify(fake)
 
 
-def run_killed_at(number: int, sample: SampleRun, fake: FakeGcs) -> int:
+def run_killed_at(number: int, sample: SampleRun, fake: FakeGcs | FakeS3, destination: str = DESTINATION) -> int:
     """Streams once in a process that is killed after its request of that number; returns its exit code."""
     last = len(fake.requests) + number
-    process = start(stream_once, sample.run.path, fake.url)
+    process = start(stream_once, sample.run.path, fake.url, destination)
 
     def kill(request: Request) -> None:
         if request.number == last and process.pid:
@@ -88,28 +110,28 @@ def run_killed_at(number: int, sample: SampleRun, fake: FakeGcs) -> int:
     return process.exitcode
 
 
-def test_the_streamer_may_be_killed_after_any_request(tmp_path: Path, fake: FakeGcs) -> None:
-    sample = half_streamed(tmp_path / "run", fake)
-    half = fake.buckets.snapshot("bucket")
+def test_the_streamer_may_be_killed_after_any_request(tmp_path: Path, bucket: Bucket) -> None:
+    sample = half_streamed(tmp_path / "run", bucket.destination)
+    half = bucket.fake.snapshot("bucket")
     for number in range(1, 1000):
-        fake.buckets.reset("bucket", half)
-        if run_killed_at(number, sample, fake) == 0:
+        bucket.fake.reset("bucket", half)
+        if run_killed_at(number, sample, bucket.fake, bucket.destination) == 0:
             break
-        assert_never_half(fake, sample)
-        assert stream(sample) == DONE
-        assert_whole(fake, sample)
+        assert_never_half(bucket.fake, sample)
+        assert bucket.stream(sample) == DONE
+        assert_whole(bucket.fake, sample)
     assert number > 40  # a change that made the loop end early would prove nothing
 
 
-def test_any_acknowledgement_may_be_lost(tmp_path: Path, fake: FakeGcs) -> None:
-    sample = half_streamed(tmp_path / "run", fake)
-    half = fake.buckets.snapshot("bucket")
+def test_any_acknowledgement_may_be_lost(tmp_path: Path, bucket: Bucket) -> None:
+    sample = half_streamed(tmp_path / "run", bucket.destination)
+    half = bucket.fake.snapshot("bucket")
     for number in range(1000):
-        fake.buckets.reset("bucket", half)
+        bucket.fake.reset("bucket", half)
         fault = Fault("drop-after", skip=number)
-        fake.faults.add(fault)
-        assert stream(sample) == DONE
-        assert_whole(fake, sample)
+        bucket.fake.faults.add(fault)
+        assert bucket.stream(sample) == DONE
+        assert_whole(bucket.fake, sample)
         if fault.times:  # there were fewer requests
             break
     assert number > 40
@@ -119,7 +141,7 @@ def test_a_write_that_outlives_its_streamers_patience_is_recognised(
     tmp_path: Path, fake: FakeGcs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gcs, "RETRY_TIMEOUT", 0.05)  # the library gives up, so that the loop has to sort it out
-    sample = half_streamed(tmp_path / "run", fake)
+    sample = half_streamed(tmp_path / "run")
     for _ in range(3):
         fake.faults.add(Fault("drop-after", "compose"))
         fake.faults.add(Fault("status", "compose", times=3))
@@ -176,6 +198,33 @@ def test_an_outage_is_caught_up(tmp_path: Path, fake: FakeGcs) -> None:
     streamer.join(30)
     assert streamer.exitcode == DONE
     assert_whole(fake, sample)
+
+
+def test_a_slow_link_and_the_limit_of_one_write_a_second_delay_and_damage_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeGcs(limit_write_rate=True) as slow:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", slow.url)
+        slow.faults.bandwidth = 2_000_000
+        sample = SampleRun(tmp_path / "run")
+        sample.everything()
+        streamer = start(stream_until_told, sample.run.path, slow.url)  # looks ten times a second
+        for step in range(50, 60):
+            sample.log_events(10)
+            sample.log_lines()
+            sample.validate(step)
+            time.sleep(0.3)
+            if step == 53:
+                sample.checkpoint(step, size=9 << 20)  # takes longer than all of this
+            if step == 56:
+                slow.faults.add(Fault("status", status=503, times=20))
+            assert_never_half(slow, sample)
+        os.kill(streamer.pid or 0, signal.SIGTERM)
+        streamer.join(60)
+        assert streamer.exitcode == DONE
+        assert_whole(slow, sample)
+        statuses = [request.status for request in slow.requests]
+        assert (statuses.count(429) > 0, statuses.count(503)) == (True, 20)
 
 
 def _behind(run: RunDirectory) -> StreamMetrics | None:

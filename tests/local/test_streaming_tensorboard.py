@@ -1,4 +1,4 @@
-"""Real TensorBoard reads the bucket while the run grows: with gcsfs alone, and with TensorFlow's own gs:// reader."""
+"""A real TensorBoard on a bucket shows what is written, soon: on gs:// by itself, on any store by the launcher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,14 +19,21 @@ from pathlib import Path
 
 import pytest
 
-from launcher.tensorboard import tensorboard_command
 from tests.fake_gcs import FakeGcs
-from tests.streamer_process import DESTINATION, start, stream_until_told
+from tests.fake_s3 import FakeS3
+from tests.streamer_process import DESTINATION, start, stream_until_told, variables
 from tests.tls_front import Tunnel, certificate
+from trainer.exit_codes import BAD_INPUT, FAILED
 from trainer.run_directory import RunDirectory
 
 SOON = 10.0
 """Seconds from a scalar's writing until TensorBoard has to show it."""
+
+BY_ITSELF = [
+    *(sys.executable, "-m", "tensorboard.main", "--logdir", f"{DESTINATION}/tensorboard", "--port", "0"),
+    *("--host", "127.0.0.1", "--reload_interval", "1", "--load_fast", "false"),
+]
+LAUNCHER = [sys.executable, "-m", "launcher.cli", "tensorboard"]
 
 
 @pytest.fixture
@@ -34,23 +43,24 @@ def fake() -> Iterator[FakeGcs]:
 
 
 @contextmanager
-def tensorboard(environment: dict[str, str]) -> Iterator[str]:
-    """A running TensorBoard on the destination; its address."""
-    arguments, inherited = tensorboard_command(DESTINATION, port=0, reload_seconds=1)
-    process = subprocess.Popen(arguments, env={**inherited, **environment}, stderr=subprocess.PIPE, text=True)
+def tensorboard(command: list[str], environment: dict[str, str]) -> Iterator[str]:
+    """A running TensorBoard; its address."""
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         lines = []
-        assert process.stderr is not None
-        for line in process.stderr:
+        assert process.stdout is not None
+        for line in process.stdout:
             lines.append(line)
-            if address := re.search(r"http://\S+", line if line.startswith("TensorBoard") else ""):
+            if address := re.search(r"http://[\w.]+:\d+", line if line.startswith("TensorBoard") else ""):
                 break
         else:
             pytest.fail("TensorBoard ended: " + "".join(lines[-20:]))
         yield address[0]
     finally:
         process.terminate()
-        process.stderr.close()  # type: ignore[union-attr]
+        process.stdout.close()  # type: ignore[union-attr]
         process.wait(20)
 
 
@@ -66,14 +76,14 @@ def shown(address: str, tag: str) -> dict[int, float]:
         raise
 
 
-def assert_shown_soon(fake: FakeGcs, run: RunDirectory, address: str) -> list[float]:
+def assert_shown_soon(url: str, run: RunDirectory, address: str, destination: str = DESTINATION) -> list[float]:
     """Writes scalars as training does; seconds until each was shown."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     delays = []
-    streamer = start(stream_until_told, run.path, fake.url)
+    streamer = start(stream_until_told, run.path, url, destination)
     writer = EventFileWriter(str(run.tensorboard / "train"))
     try:
         for step in range(1, 5):
@@ -100,8 +110,9 @@ def test_tensorboard_with_gcsfs_shows_a_growing_run(fake: FakeGcs, tmp_path: Pat
     absent.parent.mkdir()
     absent.write_text("raise ImportError('as on a machine without TensorFlow')")
     environment = {"STORAGE_EMULATOR_HOST": fake.url, "PYTHONPATH": str(absent.parent)}
-    with tensorboard(environment) as address:
-        assert_shown_soon(fake, RunDirectory(tmp_path / "run"), address)
+    environment["FSSPEC_GS"] = '{"use_listings_cache": false}'  # which would hide that a file has grown
+    with tensorboard(BY_ITSELF, environment) as address:
+        assert_shown_soon(fake.url, RunDirectory(tmp_path / "run"), address)
 
 
 def test_tensorboard_with_tensorflow_shows_a_growing_run(fake: FakeGcs, tmp_path: Path) -> None:
@@ -118,6 +129,40 @@ def test_tensorboard_with_tensorflow_shows_a_growing_run(fake: FakeGcs, tmp_path
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
             "NO_GCE_CHECK": "true",
         }
-        with tensorboard(environment) as address:
-            assert_shown_soon(fake, RunDirectory(tmp_path / "run"), address)
+        with tensorboard(BY_ITSELF, environment) as address:
+            assert_shown_soon(fake.url, RunDirectory(tmp_path / "run"), address)
         assert google.requests
+
+
+@pytest.mark.parametrize(("scheme", "service"), [("gs", FakeGcs), ("s3", FakeS3)])
+def test_the_launchers_tensorboard_shows_a_growing_run_in_any_bucket(
+    scheme: str, service: type[FakeGcs | FakeS3], tmp_path: Path
+) -> None:
+    destination = f"{scheme}://bucket/run"
+    copies = tmp_path / "temporary"
+    copies.mkdir()
+    with service() as server:
+        environment = {**variables(server.url), "TMPDIR": str(copies)}
+        with tensorboard([*LAUNCHER, destination, "--port", "0"], environment) as address:
+            assert_shown_soon(server.url, RunDirectory(tmp_path / "run"), address, destination)
+            assert list(copies.rglob("*tfevents*"))
+    assert not [path for path in copies.rglob("*") if path.is_file()]  # SIGTERM ended it, and it cleaned up
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run([*LAUNCHER, str(tmp_path), "--port", str(port)], capture_output=True, text=True)
+    assert done.returncode == BAD_INPUT
+    assert done.stderr == f"error: --port {port}: Address already in use; choose another, or 0 for any that is free\n"
+
+
+def test_a_tensorboard_that_fails_is_quoted(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard/__init__.py").touch()
+    failing = "import sys\nprint('first', file=sys.stderr)\nsys.exit('why it fails')\n"
+    (tmp_path / "tensorboard/main.py").write_text(failing)
+    command = [*LAUNCHER, str(tmp_path), "--port", "0"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == FAILED
+    assert done.stderr == "first\nwhy it fails\nerror: TensorBoard ended with exit code 1: why it fails\n"

@@ -65,6 +65,16 @@ def test_a_destination_that_refuses_is_told_before_anything_is_trained(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+def test_old_checkpoints_are_deleted_in_the_destination_where_that_is_asked_for(tmp_path: Path, fake: FakeGcs) -> None:
+    where = (f"--run-dir={tmp_path / 'run'}", "--output", DESTINATION, "--keep-checkpoints=1")
+    done = launcher("run", *where, "--", *SETTINGS, "--keep=5", "--checkpoint-steps=10")
+    assert done.returncode == 0, done.stdout
+    assert len(RunDirectory(tmp_path / "run").checkpoint_steps()) > 1
+    kept = [name for name in copied_files(fake) if name.startswith("checkpoints/manifests/")]
+    assert kept == ["checkpoints/manifests/step-00000040.json"]  # the newest, which is also the best
+    assert_manifests_verify(fake)
+
+
 @pytest.mark.parametrize("mistake", ["--data=folder:/nowhere", "--class-weights=1,2"])
 def test_a_refused_run_leaves_nothing_where_the_corrected_one_shall_go(tmp_path: Path, mistake: str) -> None:
     where = (f"--run-dir={tmp_path / 'run'}", f"--output={tmp_path / 'destination'}", "--", *SETTINGS)

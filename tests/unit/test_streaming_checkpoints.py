@@ -79,6 +79,22 @@ def test_the_newest_and_the_best_are_kept() -> None:
     assert kept_steps({}, 1) == set()
 
 
+def test_the_best_is_what_the_run_calls_so() -> None:
+    def manifest(step: int, miou: float | None, score: float | None) -> CheckpointManifest:
+        return CheckpointManifest(step, 1, 1.0, miou, {}, score)
+
+    nan = float("nan")
+    by_loss = {
+        1: manifest(1, 0.9, -2.0),
+        2: manifest(2, 0.1, -1.0),
+        3: manifest(3, None, None),
+        4: manifest(4, 0.5, nan),
+    }
+    assert kept_steps(by_loss, 1) == {2, 4}
+    assert kept_steps({1: manifest(1, 0.3, None), 2: manifest(2, nan, nan), 3: manifest(3, nan, None)}, 1) == {1, 3}
+    assert kept_steps({1: manifest(1, nan, nan), 2: manifest(2, nan, nan)}, 1) == {2}
+
+
 def test_what_would_be_deleted_at_once_is_not_copied(sample: SampleRun, store: RecordingStore) -> None:
     for step, miou in ((1, 0.1), (2, 0.9), (3, 0.2), (4, 0.3)):
         sample.checkpoint(step, miou=miou)

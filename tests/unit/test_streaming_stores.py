@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.streaming import gcs, s3
+from launcher.streaming.checkpoints import CheckpointUploads
 from launcher.streaming.stores import (
     Changed,
     ContentDiffers,
@@ -20,7 +21,8 @@ from launcher.streaming.stores import (
     open_store,
 )
 from tests.fake_gcs import FakeGcs, Fault
-from tests.fake_s3 import FakeS3
+from tests.fake_s3 import FakeS3, Stored
+from tests.sample_run import SampleRun, assert_manifests_verify
 from trainer.exit_codes import BAD_INPUT, BadSettings
 from trainer.run_directory import FileDigest
 
@@ -143,6 +145,90 @@ def test_listings_are_complete_and_in_order(store: Store) -> None:
         put(store, name, name.encode())
     assert [each.name for each in store.list()] == names
     assert [each.name for each in store.list("b/")] == ["b/1", "b/2", "b/c/3"]
+
+
+def lines(fake: FakeGcs | FakeS3) -> list[str]:
+    """The requests so far, which are forgotten with it."""
+    # Google's library asks for the bucket once, in a thread of its own, for its traces.
+    found = [request.line for request in fake.requests if request.path != "/storage/v1/b/bucket"]
+    fake.requests.clear()
+    return found
+
+
+def test_a_large_object_is_one_request_and_goes_on_where_it_was_cut(fake_gcs: FakeGcs) -> None:
+    store, content = open_store("gs://bucket/run"), random.Random(3).randbytes(20_000_000)
+    retries: list[Exception] = []
+    store.on_retry = retries.append
+    fake_gcs.faults.add(Fault("drop-middle", "PUT"))
+    put(store, "a", content)
+    assert fake_gcs.content("run/a") == content
+    whole, status, rest = [request for request in fake_gcs.requests if request.method == "PUT"]
+    assert (whole.length, status.length) == (len(content), 0)
+    assert 0 < rest.length <= len(content) // 2 + (256 << 10)  # the half that came is not sent again
+    assert len(retries) == 1
+
+
+def test_a_lost_answer_to_a_large_object_is_asked_for_again(fake_gcs: FakeGcs) -> None:
+    fake_gcs.faults.add(Fault("drop-after", "PUT"))
+    found = put(open_store("gs://bucket/run"), "a", bytes(9 << 20))
+    assert found.version == str(fake_gcs.buckets.get("bucket", "run/a").generation)
+    assert [request.length for request in fake_gcs.requests if request.method == "PUT"] == [9 << 20, 0]
+
+
+@pytest.mark.parametrize("status", [404, 410, 503])
+def test_a_large_object_that_does_not_get_on_is_given_up_in_time(
+    fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(gcs, "RETRY_TIMEOUT", 0.1)
+    fake_gcs.faults.add(Fault("status", "PUT", status=status, times=1000))
+    with pytest.raises(StoreUnavailable, match="gs://bucket/run/a: "):
+        put(open_store("gs://bucket/run"), "a", bytes(9 << 20))
+    assert fake_gcs.buckets.names("bucket") == []
+
+
+@pytest.mark.parametrize("size", [100, 9 << 20])
+def test_a_file_that_ends_before_its_size_is_refused(store: Store, size: int) -> None:
+    with pytest.raises(ContentDiffers, match="a: "):
+        store.put("a", io.BytesIO(bytes(size - 1)), digest(bytes(size)), None)
+    assert store.find("a") is None
+
+
+def test_a_new_checkpoint_costs_four_requests(fake_gcs: FakeGcs, tmp_path: Path) -> None:
+    sample = SampleRun(tmp_path / "run")
+    uploads = CheckpointUploads(open_store("gs://bucket/run"), sample.run, None)
+    uploads.start()
+    lines(fake_gcs)
+    sample.checkpoint(1, size=9 << 20)
+    uploads.upload(1)
+    assert_manifests_verify(fake_gcs)
+    assert [line.split("?")[0] for line in lines(fake_gcs)] == [
+        "POST /upload/storage/v1/b/bucket/o",  # the data: begins, and is sent
+        "PUT /upload/storage/v1/b/bucket/o",
+        "POST /upload/storage/v1/b/bucket/o",  # the index
+        "POST /upload/storage/v1/b/bucket/o",  # the manifest
+    ]
+
+
+def test_on_s3_a_plain_object_is_found_and_read_without_a_listing(fake_s3: FakeS3) -> None:
+    store = open_store("s3://bucket/run")
+    put(store, "folder/a", b"content")
+    lines(fake_s3)
+    assert content_of(store, "folder/a", 3) == b"tent"
+    assert lines(fake_s3) == ["HEAD /bucket/run/folder/a", "GET /bucket/run/folder/a"]
+
+
+def test_on_s3_a_growing_object_is_found_by_its_parts_alone_however_full_the_folder_is(fake_s3: FakeS3) -> None:
+    store = open_store("s3://bucket/run")
+    stored = [f"run/folder/{name}" for name in ("log.part", "log.part-", *(f"z{i:04d}" for i in range(2500)))]
+    fake_s3.buckets["bucket"] = {name: Stored(b"", '"tag"') for name in stored}
+    whole, current = b"", None
+    for piece in (b"a" * s3.SEAL, b"b" * 10):
+        whole += piece
+        current = store.append("folder/log", piece, digest(whole), current)
+    lines(fake_s3)
+    assert content_of(store, "folder/log") == whole
+    assert sum("list-type" in line for line in lines(fake_s3)) == 2  # of find and of read, a page each
+    assert store.find("folder/none") is None
 
 
 def test_lost_acknowledgements_do_not_damage_what_is_there(fake_gcs: FakeGcs) -> None:

@@ -12,14 +12,20 @@ from launcher.tensorboard import is_local, tensorboard_pod
 from trainer.exit_codes import BadInput
 
 
-@pytest.mark.parametrize("output", ["pvc:runs/team", "gs://bucket/runs"])
-def test_the_pod_follows_the_schema_and_reads_the_output_alone(output: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "command"),
+    [
+        ("pvc:runs/team", ["tensorboard", "--logdir", "/output/team/pets/tensorboard", "--port", "6006"]),
+        ("s3://bucket/runs", ["launcher", "tensorboard", "s3://bucket/runs/pets", "--port", "6006"]),
+    ],
+)
+def test_the_pod_follows_the_schema_and_reads_the_output_alone(output: str, command: list[str]) -> None:
     pod = tensorboard_pod(TrainingJob(name="pets", output=output, mount=("secret:gcs=/secrets",)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kubernetes_validate.validate(pod, "1.36", strict=True)
     (server,) = pod["spec"]["containers"]
-    assert server["args"][2].endswith("/pets/tensorboard")
+    assert server["args"] == command
     assert all(m.get("readOnly") for m in server["volumeMounts"] if m["name"] != "tmp")
     assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "tensorboard"
 

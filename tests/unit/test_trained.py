@@ -21,7 +21,9 @@ from trainer.schedules import build_optimizer, learning_rate
 from trainer.trained import load_trained
 
 LEGEND = Legend(("pet", "ground", "rim"), np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.uint8), "ground")
-CONFIG = TrainConfig(encoder_weights="none", unfreeze_from="none", image_size=32, model="fcn8s", ema_decay=0.5)
+CONFIG = TrainConfig(
+    encoder_weights="none", unfreeze_from="none", image_size=32, model="fcn8s", upsampling="transposed", ema_decay=0.5
+)
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
 
 
