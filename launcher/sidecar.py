@@ -7,16 +7,14 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from launcher.job_reporter import JobReporter, report, take_events_as_reported
 from launcher.kubernetes_api import Cluster
 from launcher.manifests import KEEP_VARIABLE
-from launcher.streaming.browse import pull
 from launcher.streaming.restore import restore
 from launcher.streaming.service import Streamer
 from launcher.streaming.stores import open_store
-from trainer.exit_codes import DONE, BadData, NotFound
+from trainer.exit_codes import DONE
 from trainer.run_directory import RunDirectory
 
 
@@ -28,7 +26,6 @@ def accompany(run: RunDirectory, destination: str | None, *, grace: float) -> in
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("launcher").setLevel(logging.INFO)
-    os.nice(5)  # what the training and its company compete for belongs to the training
     run.path.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     streamer = None
@@ -57,20 +54,6 @@ def accompany(run: RunDirectory, destination: str | None, *, grace: float) -> in
         stop.set()
         if reporting:
             reporting.join()
-
-
-def fetch_data(url: str, folder: Path) -> tuple[int, int]:
-    """Downloads every object below ``url`` into ``folder``, verified; returns how many were fetched, and bytes.
-
-    Raises:
-        BadData: there is nothing at ``url``, or a file is not what the store says it is.
-        StoreRefused: the store does not let us.
-    """
-    try:
-        fetched = list(pull(open_store(url), folder))
-    except NotFound:
-        raise BadData(f"--data {url}: there is nothing: expected the data set's files") from None
-    return len(fetched), sum(item.size for item in fetched)
 
 
 def restore_run(run: RunDirectory, destination: str) -> str:
