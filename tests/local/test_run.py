@@ -54,7 +54,7 @@ def test_its_numbers_agree(done: RunDirectory):
     assert progress["miou"] == line["miou"] == inspect(done)["miou"]
     assert set(line["iou"]) == {"object", "background", "border"}
     assert sorted(losses(done)) == list(range(1, 41))
-    assert inspect(done)["parameters"] == 6_504_227
+    assert inspect(done)["parameters"] == 2_719_187
 
 
 def test_inspect_prints_what_the_checkpoint_holds(done: RunDirectory):
