@@ -8,6 +8,8 @@ kernel's page cache is what holds them in memory.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import math
 import os
@@ -16,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import keras
 import numpy as np
@@ -35,6 +37,8 @@ _FORMAT = 1
 _SHARE_OF_MEMORY = 0.5
 """Files that the page cache can't hold beside the training itself would be read from disk in every epoch."""
 _SHARE_OF_DISK = 0.5
+_USED = "used"
+"""Name of the file that a process locks as long as it reads those beside it."""
 
 
 @dataclass(frozen=True)
@@ -130,26 +134,49 @@ def cached_features(
     folder = root / f"features-{_key(config, network.encoder, dataset, sides)}"
     features = Features.within(folder, network.encoder, **counts)
     try:
-        with locked(root / ".features.lock"):
+        with locked(root / ".features.lock") as alone:
             if not folder.is_dir():
                 if problem := _no_room(features.size, root):
                     tell(f"the encoder's features are not cached: {problem}")
                     return None
-                for old in root.glob("features-*/"):  # whoever has its files open keeps them
-                    shutil.rmtree(old, ignore_errors=True)
+                if alone:
+                    _make_room(root)
                 tell(f"computing the frozen encoder's features of all images, this once ({features.size / 1e9:.1f} GB)")
                 temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
                 try:
+                    (temporary / _USED).touch()
                     filled = Features.within(temporary, network.encoder, **counts)
                     _compute(network.fused_encoder, dataset, batch, filled, get_on)
                     temporary.chmod(0o755)
                     temporary.rename(folder)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
+            _use(folder)
     except OSError as error:
         tell(f"the encoder's features are not cached: {error.filename or folder}: {error.strerror}")
         return None
     return features
+
+
+_in_use: list[IO[bytes]] = []
+"""Files whose lock tells other processes, until this one ends, that the features beside them are read."""
+
+
+def _use(folder: Path) -> None:
+    file = (folder / _USED).open("rb")
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    _in_use.append(file)
+
+
+def _make_room(root: Path) -> None:
+    """Deletes the features that nobody reads, and what a process that was killed has left of some."""
+    for unfinished in root.glob(".features-*/"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for folder in root.glob("features-*/"):
+        with contextlib.suppress(OSError), (folder / _USED).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _compute(

@@ -21,6 +21,7 @@ FROZEN = {"image_size": 32, "encoder_weights": "none", "unfreeze_from": "none", 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "_in_use", [])
     return tmp_path
 
 
@@ -40,7 +41,7 @@ def features(network: Network, dataset: Dataset, lines: list[str], **settings: A
 
 
 def folders(cache: Path) -> list[Path]:
-    return sorted(cache.glob("*features-*/"))
+    return sorted([*cache.glob("features-*/"), *cache.glob(".features-*/")])
 
 
 def test_it_holds_the_features_of_images_and_of_their_mirror_images(network: Network, dataset: Dataset) -> None:
@@ -58,19 +59,25 @@ def test_it_holds_the_features_of_images_and_of_their_mirror_images(network: Net
         np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_it_is_computed_once_and_kept_for_the_newest_encoder_alone(
+def test_it_is_computed_once_and_deleted_when_others_are_and_nobody_reads_it(
     network: Network, dataset: Dataset, cache: Path
 ) -> None:
     lines: list[str] = []
     features(network, dataset, lines)
     (first,) = folders(cache)
+    (cache / ".features-0.killed").mkdir()
     features(network, dataset, lines)
     assert len(lines) == 1
     other = build_network(TrainConfig(**FROZEN, seed=1), classes=3)
     features(other, dataset, lines)
     assert len(lines) == 2
-    (second,) = folders(cache)
-    assert second != first
+    assert len(folders(cache)) == 2, "the first is still in use, what was killed is gone"
+    for file in module._in_use:
+        file.close()
+    third = build_network(TrainConfig(**FROZEN, seed=2), classes=3)
+    features(third, dataset, lines)
+    (last,) = folders(cache)
+    assert last != first
 
 
 @pytest.mark.parametrize(
