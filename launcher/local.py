@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -223,15 +224,30 @@ class LocalRun:
 
 
 def free_port_pairs(count: int) -> list[int]:
-    """Free loopback ports whose successor is free too: one for TensorFlow, one for the supervisor."""
+    """Free ports whose successor is free too: one for TensorFlow, one for the supervisor.
+
+    They lie outside the range from which the kernel takes the ports of outgoing connections: one of those could
+    come to lie there before the workers listen, and stay.
+    """
+    outgoing = _outgoing_ports()
     ports: list[int] = []
     with contextlib.ExitStack() as held:
         while len(ports) < count:
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            second = held.enter_context(socket.socket())
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
+            port = random.randrange(10_000, 65_000, 2)
+            if port in outgoing or port + 1 in outgoing:
+                continue
+            pair = [held.enter_context(socket.socket()) for _ in range(2)]
+            with contextlib.suppress(OSError):
+                for offset, each in enumerate(pair):
+                    each.bind(("", port + offset))
                 ports.append(port)
     return ports
+
+
+def _outgoing_ports() -> range:
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):  # not on Linux
+        return range(0)
+    # Where it is almost all of them, any will do.
+    return range(first, last + 1) if first > 11_000 else range(0)
