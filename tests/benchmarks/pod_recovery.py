@@ -34,10 +34,14 @@ def rows() -> Iterable[Row]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder).chmod(0o777)
-            yield from _measured(cluster, image, folder)
+            try:
+                yield from _measured(cluster, image, folder)
+            finally:
+                # Before the namespace, or its controller goes on replacing the pods; before the folder, or they would
+                # wait all their grace for it to come back.
+                with contextlib.suppress(NotFound):
+                    operations.delete("job", cluster)
     finally:
-        with contextlib.suppress(NotFound):
-            operations.delete("job", cluster)  # first, or its controller goes on replacing the pods
         cluster.delete("Namespace", cluster.namespace)
 
 

@@ -155,9 +155,7 @@ FAULTS: dict[str, Trouble] = {
     "a worker's pod deleted": Trouble(lambda job: job.delete(1), STOPPED),
     "the chief's pod deleted": Trouble(lambda job: job.delete(0), STOPPED),
     "a worker's container killed": Trouble(lambda job: job.kill(1), "trainer was killed by signal 9"),
-    "a worker's container frozen": Trouble(
-        lambda job: job.freeze(1), r"Pod/{pod} +Killing +Container trainer failed liveness probe"
-    ),
+    "a worker's container frozen": Trouble(lambda job: job.freeze(1), r"Pod/{pod} +Unhealthy +Liveness probe failed"),
     "node drained": Trouble(Disturbed.drain, STOPPED),
     "API server away for 30 s": Trouble(Disturbed.stop_api, restarts=False),
 }
