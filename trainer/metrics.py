@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from trainer.config import TrainConfig
 from trainer.data.source import IGNORED
 
-MEANS = (
-    "miou",
-    "miou_without_background",
-    "frequency_weighted_iou",
-    "pixel_accuracy",
-    "mean_class_accuracy",
-    "mean_dice",
-)
-"""The scores that are one number."""
+MEANS = tuple(name for name in get_args(TrainConfig.model_fields["best_by"].annotation) if name != "loss")
+"""The scores that are one number: those by which a checkpoint can be the best."""
 
 
 def confusion_matrix(labels: tf.Tensor, predictions: tf.Tensor, classes: int) -> tf.Tensor:

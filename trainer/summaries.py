@@ -180,12 +180,9 @@ class Summaries:
         self._write_progress()
 
     def _picture(self, epoch: int, step: int) -> None:
-        test = self._dataset.test
-        chosen = np.unique(np.linspace(0, len(test.names) - 1, PICTURED_EXAMPLES).astype(int))
-        images, masks = test.images[chosen], test.masks[chosen]
-        picture = png(
-            predictions_picture(images, masks, self._predict(images), self._dataset.classes, self._dataset.colours)
-        )
+        dataset, test = self._dataset, self._dataset.test.spread(PICTURED_EXAMPLES)
+        found = self._predict(test.images)
+        picture = png(predictions_picture(test.images, test.masks, found, dataset.classes, dataset.colours))
         write_atomically(self._run.pictures / f"predictions-epoch-{epoch:03d}.png", picture, durable=False)
         self._add("validation", step, image_value("predictions", picture))
 
