@@ -23,8 +23,6 @@ Manifest = dict[str, Any]
 
 JOB_ANNOTATION = "maskfleet/job"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-KEEP_VARIABLE = "MASKFLEET_KEEP_CHECKPOINTS"
-"""Tells the streamer in a pod how many checkpoints its destination keeps."""
 COMPONENT_LABELS = {"app.kubernetes.io/name": "maskfleet", "app.kubernetes.io/component": "worker"}
 
 # The Job first: it owns the others. Then what its pods need, so that none waits.
@@ -220,6 +218,8 @@ def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
     streamer["args"] = ["launcher", "sidecar", run_directory(job)]
     if job.destination:
         streamer["args"] += [job.destination, "--grace", str(max(5, job.grace_seconds - STOP_SECONDS))]
+    if job.destination and job.keep_checkpoints:
+        streamer["args"] += ["--keep-checkpoints", str(job.keep_checkpoints)]
 
 
 def _prepare(streamer: Manifest, job: TrainingJob) -> Manifest | None:
@@ -270,8 +270,6 @@ def _set_environment(container: Manifest, job: TrainingJob) -> None:
     variables = [
         {**entry, "value": own[entry["name"]]} if entry["name"] in own else entry for entry in container["env"]
     ]
-    if container["name"] == "streamer" and job.keep_checkpoints:
-        variables.append({"name": KEEP_VARIABLE, "value": str(job.keep_checkpoints)})
     variables += [dict(zip(("name", "value"), parse_variable(item), strict=True)) for item in job.env]
     sources = []
     for variable, secret, key in map(parse_secret_variable, job.env_from_secret):

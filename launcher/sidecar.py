@@ -10,7 +10,6 @@ import threading
 
 from launcher.job_reporter import JobReporter, report, take_events_as_reported
 from launcher.kubernetes_api import Cluster
-from launcher.manifests import KEEP_VARIABLE
 from launcher.streaming.restore import restore
 from launcher.streaming.service import Streamer
 from launcher.streaming.stores import open_store
@@ -18,7 +17,7 @@ from trainer.exit_codes import DONE
 from trainer.run_directory import RunDirectory
 
 
-def accompany(run: RunDirectory, destination: str | None, *, grace: float) -> int:
+def accompany(run: RunDirectory, destination: str | None, *, grace: float, keep_checkpoints: int | None) -> int:
     """Reports to the Job (on the chief) and streams to ``destination`` until SIGTERM; returns the exit code.
 
     ``grace`` is how many seconds the streamer may take to send what is left. The Job is told of it to the last, so
@@ -30,7 +29,7 @@ def accompany(run: RunDirectory, destination: str | None, *, grace: float) -> in
     stop = threading.Event()
     streamer = None
     if destination:
-        streamer = Streamer(run, open_store(destination), grace=grace, keep_checkpoints=_kept_checkpoints())
+        streamer = Streamer(run, open_store(destination), grace=grace, keep_checkpoints=keep_checkpoints)
 
     def end(*_: object) -> None:
         if streamer:
@@ -70,10 +69,6 @@ def restore_run(run: RunDirectory, destination: str) -> str:
     if manifest is None:
         return f"no checkpoint to bring back from {destination}"
     return f"brought back the checkpoint of step {manifest.step} from {destination}"
-
-
-def _kept_checkpoints() -> int | None:
-    return int(os.environ[KEEP_VARIABLE]) if os.environ.get(KEEP_VARIABLE) else None
 
 
 def _worker() -> int:

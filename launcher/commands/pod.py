@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 
 from launcher.quantities import format_bytes
+from launcher.streaming.commands import keep_checkpoints_option
 from trainer.exit_codes import BadData, NotFound, Stopped
 from trainer.run_directory import RunDirectory
 
@@ -40,13 +41,14 @@ def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("destination", required=False)
 @click.option("--grace", type=click.FloatRange(min=0), default=25.0, help="seconds to send what is left after SIGTERM")
-def sidecar(run: Path, destination: str | None, grace: float) -> int:
+@keep_checkpoints_option
+def sidecar(run: Path, destination: str | None, grace: float, keep_checkpoints: int | None) -> int:
     """Report to the Job and stream RUN to DESTINATION until SIGTERM."""
     from launcher.sidecar import accompany
     from launcher.streaming.priority import give_way
 
     give_way()
-    return accompany(RunDirectory(run), destination, grace=grace)
+    return accompany(RunDirectory(run), destination, grace=grace, keep_checkpoints=keep_checkpoints)
 
 
 def _waited_for(action: Callable[[], T]) -> T:

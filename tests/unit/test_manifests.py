@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from launcher.job import TrainingJob
-from launcher.manifests import KEEP_VARIABLE, base_folder, manifests, render, render_json, with_owner
+from launcher.manifests import base_folder, manifests, render, render_json, with_owner
 from trainer.config import TrainConfig
 from trainer.settings import Layer
 
@@ -155,7 +155,7 @@ def test_rendered_json_is_a_list_of_the_same_objects() -> None:
 def test_the_streamer_alone_is_told_how_many_checkpoints_to_keep() -> None:
     pod = manifests(job("buckets"))[0]["spec"]["template"]["spec"]
     containers = (*pod["initContainers"], *pod["containers"])
-    told = [c["name"] for c in containers if {"name": KEEP_VARIABLE, "value": "3"} in c["env"]]
+    told = [c["name"] for c in containers if c.get("args", [])[-2:] == ["--keep-checkpoints", "3"]]
     assert told == ["streamer"]
 
 

@@ -15,7 +15,6 @@ import pytest
 
 from launcher import sidecar
 from launcher.job_status import PROGRESS_JSON_ANNOTATION
-from launcher.manifests import KEEP_VARIABLE
 from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, write_atomically
 
 
@@ -52,7 +51,7 @@ def write_checkpoint(run: RunDirectory, step: int) -> None:
     write_atomically(run.checkpoint_manifest(step), manifest.serialize())
 
 
-def accompany(run: RunDirectory, destination: Path, last_step: int) -> int:
+def accompany(run: RunDirectory, destination: Path, last_step: int, keep_checkpoints: int | None = None) -> int:
     """Runs the sidecar; a checkpoint is written in the moment in which it is told to end."""
 
     def end() -> None:
@@ -66,7 +65,7 @@ def accompany(run: RunDirectory, destination: Path, last_step: int) -> int:
     run.logs.mkdir(parents=True)
     run.worker_log(0).write_text("step 1\n")
     threading.Thread(target=end, daemon=True).start()
-    return sidecar.accompany(run, str(destination), grace=20)
+    return sidecar.accompany(run, str(destination), grace=20, keep_checkpoints=keep_checkpoints)
 
 
 def test_the_job_is_told_of_the_streamer_s_end_and_not_of_its_middle(recorder: Recorder, tmp_path: Path) -> None:
@@ -77,13 +76,10 @@ def test_the_job_is_told_of_the_streamer_s_end_and_not_of_its_middle(recorder: R
     assert recorder.streamer["lag_bytes"] == 0
 
 
-def test_the_destination_keeps_as_many_checkpoints_as_the_job_says(
-    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(KEEP_VARIABLE, "1")
+def test_the_destination_keeps_as_many_checkpoints_as_the_job_says(recorder: Recorder, tmp_path: Path) -> None:
     run, destination = RunDirectory(tmp_path / "run"), tmp_path / "destination"
     for step in (1, 2):
         write_checkpoint(run, step)
-    assert accompany(run, destination, 3) == 0
+    assert accompany(run, destination, 3, keep_checkpoints=1) == 0
     kept = sorted(path.name for path in (destination / "checkpoints" / "manifests").iterdir())
     assert kept == ["step-00000003.json"]
