@@ -163,7 +163,6 @@ def comparison_picture(
 
 
 def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Image:
-    from trainer.evaluation import predictor
     from trainer.trained import load_trained
 
     dataset = load_dataset(configs[0].data, configs[0].data_dir, configs[0].image_size)
@@ -171,7 +170,8 @@ def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Im
     masks = {}
     for config in configs:
         trained = load_trained(run_of(out, config).path)
-        masks[f"{config.model} {config.upsampling}"] = predictor(trained.model)(test.images)
+        # Once, on a few images: tracing each network would take longer.
+        masks[f"{config.model} {config.upsampling}"] = np.argmax(trained.model(test.images, training=False), axis=-1)
     return comparison_picture(test.images, test.masks, masks, Legend.of(dataset))
 
 

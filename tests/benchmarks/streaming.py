@@ -29,6 +29,7 @@ from launcher.streaming.service import Streamer
 from launcher.streaming.stores import open_store
 from tests.benchmarks.null_gcs import PIECE, serve_null_gcs, serve_null_tcp
 from tests.benchmarks.row import Row
+from tests.benchmarks.turns import environment
 from tests.fake_gcs import FakeGcs
 from tests.local.harness import LocalRun
 from tests.sample_run import EVENTS, SampleRun
@@ -158,17 +159,6 @@ def serving(serve: Callable[[Connection], None]) -> Iterator[str]:
     finally:
         process.kill()
         process.join()
-
-
-@contextmanager
-def environment(**values: str) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 STREAM = """

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tests.benchmarks import plain_keras
 from tests.benchmarks.row import Row
-from tests.benchmarks.turns import medians
+from tests.benchmarks.turns import Way, in_own_process, medians
 from tests.training_steps import losses, set_up
 from trainer.config import TrainConfig
-from trainer.data.cache import Dataset, load_dataset
+from trainer.data.cache import load_dataset
+from trainer.supervisor import PROCESS_DEFAULTS
 
 STEPS = 2
 TURNS = 5
+IMAGE_SIZE = 128
 
 
 def rows() -> Iterable[Row]:
-    dataset = load_dataset("synthetic", None, 128)
-    ways = {
-        "tutorial": keras_fit(dataset),
-        "ours": our_steps(dataset),
-        "without the cached features": our_steps(dataset, cache_features=False),
-    }
     half = "--precision bfloat16"
+    ours = {"ours": {}, "without the cached features": {"cache_features": False}}
     if computes_bfloat16():
-        ways[half] = our_steps(dataset, precision="bfloat16")
-    seconds = medians(ways, TURNS)
+        ours[half] = {"precision": "bfloat16"}
+    load_dataset("synthetic", None, IMAGE_SIZE)  # drawn before they start side by side
+    with ExitStack() as stack:
+        ways = {"tutorial": stack.enter_context(in_own_process(keras_fit))}
+        for name, settings in ours.items():
+            make = functools.partial(our_steps, **settings)
+            ways[name] = stack.enter_context(in_own_process(make, **PROCESS_DEFAULTS))
+        seconds = medians(ways, TURNS)
     images = STEPS * plain_keras.BATCH
     base = images / seconds.pop("tutorial")
     yield Row("training, the tutorial in Keras fit", base, "images/s", "float32, frozen encoder, batch 64")
@@ -50,15 +57,37 @@ def computes_bfloat16() -> bool:
     return bool(tf.config.list_physical_devices("GPU")) or "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def keras_fit(dataset: Dataset) -> Callable[[], None]:
+def keras_fit() -> Way:
+    """A turn is a few steps of one ``fit``, since each ``fit`` ends with a wait; see :mod:`plain_keras`."""
+    dataset = load_dataset("synthetic", None, IMAGE_SIZE)
     model = plain_keras.compiled("none", dataset)
     data = plain_keras.training_pipeline(dataset.train)
-    return lambda: model.fit(data, epochs=1, steps_per_epoch=STEPS, verbose=0) and None
+    wanted, done = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Turns(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+            if batch % STEPS == 0:
+                wanted.acquire()
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            if (batch + 1) % STEPS == 0:
+                done.release()
+
+    def fit() -> None:
+        model.fit(data, steps_per_epoch=STEPS * (TURNS + 1), verbose=0, callbacks=[Turns()])
+
+    threading.Thread(target=fit, daemon=True).start()
+
+    def run() -> None:
+        wanted.release()
+        done.acquire()
+
+    return run
 
 
-def our_steps(dataset: Dataset, **settings: Any) -> Callable[[], None]:
+def our_steps(**settings: Any) -> Way:
     config = TrainConfig(preset="tutorial", encoder_weights="none", **settings)
-    steps = losses(set_up(config, dataset))
+    steps = losses(set_up(config, load_dataset("synthetic", None, IMAGE_SIZE)))
 
     def run() -> None:
         for _ in range(STEPS):

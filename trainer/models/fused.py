@@ -7,7 +7,7 @@ here, with the same variables and the same results but for the order of addition
   matrix product over the channels at the low resolution, a quarter of the multiplications; then one product with a
   constant matrix along the rows and one along the columns enlarge its nine taps, shift them and add them up.
 - *Batch normalisation* is TensorFlow's one kernel instead of Keras's dozen operations, each of which reads and writes
-  all of a feature map.
+  all of a feature map. With frozen statistics it is no more than a factor of the kernel before it.
 - *A convolution over concatenated features* is the sum of one over each of them. The features are not copied into one
   tensor, and those of a frozen encoder get no gradient that nobody would read.
 """
@@ -33,7 +33,6 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
         frozen_features: no gradient into the model's inputs is wanted.
     """
     made: dict[int, tuple[keras.Layer, Any]] = {}
-    trained = bool(model.trainable_variables)
 
     def parts_of(tensor: Any) -> list[Any]:
         layer, inputs = made.get(id(tensor), (None, tensor))
@@ -42,13 +41,15 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         before, source = made.get(id(args[0]), (None, None)) if args else (None, None)
         if isinstance(before, layers.UpSampling2D) and _is_interpolated_convolution(before, layer):
-            output = _InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
-        elif isinstance(before, layers.Concatenate) and frozen_features and _is_transposed_convolution(layer):
-            output = _SplitTransposedConvolution(layer)(parts_of(args[0]))
-        elif isinstance(layer, layers.BatchNormalization) and _is_better_fused(layer, args[0], trained):
-            output = _FusedBatchNormalization(layer)(*args)
-        else:
-            output = layer(*args, **kwargs)
+            return _InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
+        if isinstance(before, layers.Concatenate) and frozen_features and _is_transposed_convolution(layer):
+            return _SplitTransposedConvolution(layer)(parts_of(args[0]))
+        if isinstance(layer, layers.BatchNormalization):
+            if _can_be_folded(before, layer):
+                return _NormalizedConvolution(before, layer)(source)
+            if _is_better_fused(layer, args[0]):
+                return _FusedBatchNormalization(layer)(*args)
+        output = layer(*args, **kwargs)
         if args:
             made[id(output)] = (layer, args[0])
         return output
@@ -150,6 +151,33 @@ class _SplitTransposedConvolution(layers.Layer):
         return batch, stride * height, stride * width, self.convolution.filters
 
 
+class _NormalizedConvolution(layers.Layer):
+    """A Keras convolution and the batch normalisation after it: frozen statistics only scale the kernel."""
+
+    def __init__(self, convolution: layers.Conv2D | layers.DepthwiseConv2D, normalization: layers.BatchNormalization):
+        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_normalized")
+        self.convolution = convolution
+        self.normalization = normalization
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        convolution, statistics = self.convolution, self.normalization
+        scale = statistics.gamma * tf.math.rsqrt(statistics.moving_variance + statistics.epsilon)
+        offset = statistics.beta - statistics.moving_mean * scale
+        if convolution.bias is not None:
+            offset += convolution.bias * scale
+        padding, strides = convolution.padding.upper(), (1, *convolution.strides, 1)
+        if isinstance(convolution, layers.DepthwiseConv2D):
+            kernel = convolution.kernel * tf.reshape(scale, convolution.kernel.shape[2:])
+            output = tf.nn.depthwise_conv2d(x, tf.cast(kernel, x.dtype), strides, padding)
+        else:
+            output = tf.nn.conv2d(x, tf.cast(convolution.kernel * scale, x.dtype), strides, padding)
+        return tf.nn.bias_add(output, tf.cast(offset, x.dtype))
+
+    def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        output: tuple[int, ...] = self.convolution.compute_output_shape(shape)
+        return output
+
+
 class _FusedBatchNormalization(layers.Layer):
     """What a Keras layer computes over the last axis of [b, h, w, c], its moving statistics included."""
 
@@ -208,7 +236,22 @@ def _is_transposed_convolution(layer: keras.Layer) -> bool:
     )
 
 
-def _is_better_fused(layer: layers.BatchNormalization, x: Any, trained: bool) -> bool:
-    """With frozen statistics Keras's operations have the cheaper gradient, where there is one."""
+def _can_be_folded(before: keras.Layer | None, layer: layers.BatchNormalization) -> bool:
+    """Whether ``layer`` scales with what it has, and ``before`` is a convolution that can do so in its place."""
+    return (
+        isinstance(before, layers.Conv2D | layers.DepthwiseConv2D)
+        and not layer.trainable
+        and layer.axis in (-1, 3)
+        and layer.scale
+        and layer.center
+        and before.data_format == "channels_last"
+        and before.dilation_rate == (1, 1)
+        and getattr(before, "groups", 1) == 1
+        and before.activation is keras.activations.linear
+    )
+
+
+def _is_better_fused(layer: layers.BatchNormalization, x: Any) -> bool:
+    """With frozen statistics Keras's operations have the cheaper gradient."""
     plain = layer.axis in (-1, 3) and layer.scale and layer.center and not layer.synchronized
-    return plain and len(x.shape) == 4 and (layer.trainable or not trained)
+    return plain and len(x.shape) == 4 and layer.trainable
