@@ -24,6 +24,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     # TensorFlow's segmentation tutorial, as written.
     "tutorial": {
+        "image_size": 128,
         "flip": "frozen",
         "flip_vertical": False,
         "zoom": 0.0,
@@ -46,7 +47,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-SYNTHETIC: Mapping[str, Any] = {"encoder_weights": "none", "epochs": 4}
+SYNTHETIC: Mapping[str, Any] = {"encoder_weights": "none", "image_size": 128, "epochs": 4}
 """Defaults for the data that is drawn here, so that a first run needs no download and few minutes."""
 
 
@@ -63,16 +64,18 @@ class TrainConfig(Settings):
         None,
         description="where TensorFlow Datasets lie and are built (its own default: ~/tensorflow_datasets)",
     )
-    image_size: Annotated[int, Field(ge=32)] = Field(128, description="side of the network's input, pixels")
+    image_size: Annotated[int, Field(ge=32)] = Field(
+        224, description="side of the network's input, pixels; that of the images the encoders were trained on"
+    )
 
     # Augmentation of training images, with their masks
     flip: Literal["none", "random", "frozen"] = Field(
         "random", description="mirror half of the images: anew each epoch, or the same ones in all epochs (frozen)"
     )
     flip_vertical: bool = Field(False, description="also mirror half of them top to bottom, for pictures from above")
-    zoom: Fraction = Field(0.25, description="enlarge or shrink by up to 1 + ZOOM, and move; 0: not")
+    zoom: Fraction = Field(0.1, description="enlarge or shrink by up to 1 + ZOOM, and move; 0: not")
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="turn by up to so many degrees")
-    colour: Fraction = Field(0.15, description="change brightness, contrast, saturation and hue, up to 1")
+    colour: Fraction = Field(0.1, description="change brightness, contrast, saturation and hue, up to 1")
     cutout: Fraction = Field(0.0, description="side of a square that is made grey, as a share of the image's")
 
     # Network
@@ -86,8 +89,9 @@ class TrainConfig(Settings):
         "or a weights FILE",
     )
     unfreeze_from: str = Field(
-        "all",
-        description="first layer of the encoder that is trained, 'all', or 'none' to freeze the encoder. "
+        "stride-8",
+        description="first layer of the encoder that is trained, 'stride-N' for all after its features of that "
+        "stride (2, 4, 8, 16), 'all' (the default for random weights), or 'none' to freeze the encoder. "
         "Batch normalisation with trained weights stays in inference mode",
     )
     decoder_filters: Annotated[int, Field(ge=8)] = Field(
@@ -128,7 +132,7 @@ class TrainConfig(Settings):
     focal_gamma: Annotated[float, Field(ge=1)] = Field(2.0, description="how much focal loss neglects easy pixels")
 
     # Optimisation
-    epochs: Positive = Field(30, description="passes over the training split")
+    epochs: Positive = Field(7, description="passes over the training split")
     batch_per_replica: Positive | Literal["auto"] = Field(
         DEFAULT_BATCH,
         description="examples per replica (a worker's GPU or CPU) and step; 'auto': the most that fit the GPU, "
@@ -235,7 +239,10 @@ class TrainConfig(Settings):
             return values
         preset = PRESETS.get(values.get("preset", "default"), {})
         drawn = SYNTHETIC if values.get("data", "synthetic") == "synthetic" else {}
-        return {**drawn, **preset, **values}
+        filled = {**drawn, **preset, **values}
+        if filled.get("encoder_weights") == "none":
+            filled.setdefault("unfreeze_from", "all")  # nothing would ever train what is random
+        return filled
 
     @classmethod
     def from_sources(cls, files: Sequence[Path], flags: Layer) -> Self:

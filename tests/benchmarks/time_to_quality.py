@@ -16,7 +16,8 @@ from tests.shared import shared
 
 MIOU = 0.656
 """The tutorial's best within 30 epochs."""
-WAYS = {"--epochs 3": ("--epochs=3",), "the default, 30 epochs": ()}
+WAYS = {"the default": (), "--image-size 128": ("--image-size=128",)}
+"""The second scores on the tutorial's own grid."""
 
 
 def rows() -> Iterable[Row]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -30,6 +32,17 @@ def losses_of(dataset: Dataset, *, fused: bool, **settings: Any) -> list[float]:
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
 def test_a_fused_decoder_gives_the_same_losses(dataset: Dataset, upsampling: str) -> None:
     settings = {"upsampling": upsampling, "unfreeze_from": "none", "cache_features": False}
+    plain = losses_of(dataset, fused=False, **settings)
+    np.testing.assert_allclose(losses_of(dataset, fused=True, **settings), plain, rtol=1e-5)
+    assert plain[-1] < plain[0]
+
+
+def test_an_encoder_that_is_trained_behind_frozen_statistics_gives_the_same_losses(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    file = tmp_path / "encoder.weights.h5"
+    keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3)).save_weights(file)
+    settings = {"encoder_weights": str(file), "unfreeze_from": "stride-8"}
     plain = losses_of(dataset, fused=False, **settings)
     np.testing.assert_allclose(losses_of(dataset, fused=True, **settings), plain, rtol=1e-5)
     assert plain[-1] < plain[0]

@@ -208,8 +208,26 @@ def test_unfreezing_trains_the_layers_from_there_on_but_no_trained_batch_statist
     assert names == ["block_16_expand/kernel", "block_16_depthwise/kernel", "block_16_project/kernel"]
 
 
+@pytest.mark.parametrize("encoder", ["mobilenet_v2", "mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16"])
+def test_unfreezing_from_a_stride_trains_what_comes_after_its_features(encoder: str) -> None:
+    network = build_network(config(encoder=encoder, unfreeze_from="stride-8", encoder_weights="none"), classes=2)
+    image = tf.constant(pixels(32).astype(np.float32))
+    with tf.GradientTape(persistent=True) as tape:
+        features = network.encoder(image)
+    trained = network.encoder.trainable_variables
+    reached = [any(g is not None for g in tape.gradient(feature, trained)) for feature in features]
+    assert reached == [False, False, False, True, True]
+
+
+def test_random_weights_are_all_trained_unless_something_else_is_asked_for() -> None:
+    assert TrainConfig(encoder_weights="none").unfreeze_from == "all"
+    assert TrainConfig(encoder_weights="none", unfreeze_from="none").unfreeze_from == "none"
+    assert TrainConfig(encoder_weights="none", preset="tutorial").unfreeze_from == "none"
+    assert TrainConfig(data="folder:pets").unfreeze_from == "stride-8"
+
+
 def test_an_unknown_layer_to_unfreeze_from_names_the_nearest() -> None:
     with pytest.raises(
-        BadSettings, match=r"--unfreeze-from block_13: expected 'all', 'none' or a layer .* such as block_13_"
+        BadSettings, match=r"--unfreeze-from block_13: expected 'all', 'none', stride-N .* did you mean block_13_"
     ):
         build_encoder(config(unfreeze_from="block_13"))

@@ -147,13 +147,18 @@ def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
     if start == "none":
         encoder.trainable = False
         return
-    if start != "all" and start not in names:
-        near = difflib.get_close_matches(start, names, n=1, cutoff=0)
+    after = {
+        f"stride-{stride}": names.index(tap) + 1
+        for stride, tap in zip(STRIDES[:-1], _ARCHITECTURES[config.encoder].taps, strict=False)
+    }
+    first_layers = {name: number for number, name in enumerate(names)} | after | {"all": 0}
+    if start not in first_layers:
+        near = difflib.get_close_matches(start, first_layers, n=1, cutoff=0)
         raise BadSettings(
-            f"--unfreeze-from {start}: expected 'all', 'none' or a layer of {config.encoder} such as {near[0]}, "
-            "found no such layer"
+            f"--unfreeze-from {start}: expected 'all', 'none', stride-N for N of 2, 4, 8, 16, or a layer of "
+            f"{config.encoder}, found no such layer; did you mean {near[0]}?"
         )
-    first = 0 if start == "all" else names.index(start)
+    first = first_layers[start]
     trained = config.encoder_weights != "none"
     for number, layer in enumerate(encoder.layers):
         keep = trained and isinstance(layer, layers.BatchNormalization)
