@@ -218,8 +218,8 @@ def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
     streamer["args"] = ["launcher", "sidecar", run_directory(job)]
     if job.destination:
         streamer["args"] += [job.destination, "--grace", str(max(5, job.grace_seconds - STOP_SECONDS))]
-    if job.destination and job.keep_checkpoints:
-        streamer["args"] += ["--keep-checkpoints", str(job.keep_checkpoints)]
+        if job.keep_checkpoints:
+            streamer["args"] += ["--keep-checkpoints", str(job.keep_checkpoints)]
 
 
 def _prepare(streamer: Manifest, job: TrainingJob) -> Manifest | None:

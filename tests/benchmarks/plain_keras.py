@@ -53,8 +53,8 @@ def testing_pipeline(split: Arrays) -> tf.data.Dataset:
 class _Told(keras.callbacks.Callback):
     """Prints the time of the first step's end, and after each epoch its time and score.
 
-    One ``fit`` trains all epochs: at its end it waits, up to twice as long as it has run, for the thread of tf.data
-    that tunes the input.
+    One ``fit`` trains all epochs: at its end it waits, up to as long as it has run, for the thread of tf.data that
+    tunes the input.
     """
 
     def __init__(self, dataset: Dataset) -> None:

@@ -7,7 +7,6 @@ themselves are not.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -29,7 +28,7 @@ from launcher.streaming.service import Streamer
 from launcher.streaming.stores import open_store
 from tests.benchmarks.null_gcs import PIECE, serve_null_gcs, serve_null_tcp
 from tests.benchmarks.row import Row
-from tests.benchmarks.turns import environment
+from tests.benchmarks.turns import environment, own_process
 from tests.fake_gcs import FakeGcs
 from tests.local.harness import LocalRun
 from tests.sample_run import EVENTS, SampleRun
@@ -150,15 +149,8 @@ def serve_gcs(ready: Connection) -> None:
 @contextmanager
 def serving(serve: Callable[[Connection], None]) -> Iterator[str]:
     """A server in a process of its own; what it says about where it is."""
-    processes = multiprocessing.get_context("forkserver")
-    ours, theirs = processes.Pipe()
-    process = processes.Process(target=serve, args=(theirs,), daemon=True)
-    process.start()
-    try:
-        yield ours.recv()
-    finally:
-        process.kill()
-        process.join()
+    with own_process(serve) as connection:
+        yield connection.recv()
 
 
 STREAM = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import statistics
@@ -28,18 +29,25 @@ def medians(ways: Mapping[str, Way], turns: int) -> dict[str, float]:
 @contextmanager
 def in_own_process(make: Callable[[], Way], **variables: str) -> Iterator[Way]:
     """The way that ``make`` makes, in a new process whose environment has ``variables`` as well."""
+    with own_process(functools.partial(_take_turns, make), **variables) as connection:
+
+        def take_turn() -> None:
+            connection.send(None)
+            connection.recv()
+
+        yield take_turn
+
+
+@contextmanager
+def own_process(work: Callable[[Connection], None], **variables: str) -> Iterator[Connection]:
+    """Our end of the connection to ``work``, which a new process with such variables does until it is killed."""
     processes = multiprocessing.get_context("spawn")
     ours, theirs = processes.Pipe()
-    process = processes.Process(target=_take_turns, args=(make, theirs), daemon=True)
+    process = processes.Process(target=work, args=(theirs,), daemon=True)
     with environment(**variables):
         process.start()
-
-    def take_turn() -> None:
-        ours.send(None)
-        ours.recv()
-
     try:
-        yield take_turn
+        yield ours
     finally:
         process.kill()
         process.join()

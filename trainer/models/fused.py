@@ -188,7 +188,7 @@ class _FusedBatchNormalization(layers.Layer):
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         layer = self.normalization
         statistics = (layer.moving_mean, layer.moving_variance)
-        learning = bool(training and layer.trainable)
+        learning = bool(training)
         no_values = tf.zeros([0])
         mean, variance = (no_values, no_values) if learning else (tf.cast(each, tf.float32) for each in statistics)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -240,11 +240,8 @@ def _can_be_folded(before: keras.Layer | None, layer: layers.BatchNormalization)
     """Whether ``layer`` scales with what it has, and ``before`` is a convolution that can do so in its place."""
     return (
         isinstance(before, layers.Conv2D | layers.DepthwiseConv2D)
+        and _is_plain(layer)
         and not layer.trainable
-        and layer.axis in (-1, 3)
-        and layer.scale
-        and layer.center
-        and before.data_format == "channels_last"
         and before.dilation_rate == (1, 1)
         and getattr(before, "groups", 1) == 1
         and before.activation is keras.activations.linear
@@ -253,5 +250,8 @@ def _can_be_folded(before: keras.Layer | None, layer: layers.BatchNormalization)
 
 def _is_better_fused(layer: layers.BatchNormalization, x: Any) -> bool:
     """With frozen statistics Keras's operations have the cheaper gradient."""
-    plain = layer.axis in (-1, 3) and layer.scale and layer.center and not layer.synchronized
-    return plain and len(x.shape) == 4 and layer.trainable
+    return _is_plain(layer) and layer.trainable and len(x.shape) == 4
+
+
+def _is_plain(layer: layers.BatchNormalization) -> bool:
+    return layer.axis in (-1, 3) and layer.scale and layer.center and not layer.synchronized
