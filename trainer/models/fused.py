@@ -202,9 +202,10 @@ class _FusedBatchNormalization(layers.Layer):
         )
         if learning:
             # The kernel gives the variance of a sample, Keras keeps that of the batch itself.
-            count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-            for moving, value in zip(statistics, (mean, variance * (count - 1) / count), strict=True):
-                moving.assign(moving * layer.momentum + value * (1 - layer.momentum))
+            count = x.shape[:3].num_elements() or tf.cast(tf.size(x) / x.shape[3], tf.float32)
+            kept = 1 - layer.momentum
+            for moving, value, share in zip(statistics, (mean, variance), (kept, kept * (1 - 1 / count)), strict=True):
+                moving.assign(moving * layer.momentum + value * share)
         return y
 
     def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
