@@ -12,11 +12,11 @@ from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Dataset
 from trainer.data.pipeline import training_batches
 from trainer.features import cached_features
-from trainer.loop import StopFlag, Training, TrainingState, make_step_function
 from trainer.losses import build_loss
 from trainer.models.network import build_network
 from trainer.plan import Plan
 from trainer.schedules import build_optimizer, learning_rate
+from trainer.steps import StopFlag, Training, TrainingState, make_step_function
 
 
 def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Training:
@@ -58,7 +58,8 @@ def batches(training: Training) -> tf.data.Dataset:
 
 
 def losses(training: Training) -> Iterator[float]:
-    """Takes a step whenever the next loss is asked for."""
-    step = make_step_function(training)
-    for inputs, masks, _ in batches(training):
-        yield float(step(inputs, masks, tf.constant(0.0, tf.float64))[0])
+    """Takes the steps of a call whenever a loss is asked for that is not known yet."""
+    take_steps, data = make_step_function(training), iter(batches(training))
+    count, stop = tf.constant(training.config.steps_per_call), tf.constant(0.0, tf.float64)
+    while True:
+        yield from map(float, take_steps(data, count, stop)[0])

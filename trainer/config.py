@@ -192,6 +192,15 @@ class TrainConfig(Settings):
         description="keep what a frozen encoder makes of the images, where it fits and nothing but the flip changes "
         "them: the same results sooner",
     )
+    steps_per_call: Positive = Field(
+        1,
+        description="training steps that TensorFlow takes at once, without Python between them: sooner where a step "
+        "takes few milliseconds (a GPU, small images). A stop waits for their end",
+    )
+    xla: bool = Field(
+        False,
+        description="compile the network with XLA, for GPUs; on a CPU its steps take three times as long",
+    )
     threads: NotNegative = Field(
         0, description="CPU threads of a worker; 0: the container's CPU limit shared by the local workers"
     )

@@ -38,7 +38,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self._last_step(self.epochs)
+        return self.last_step(self.epochs)
 
     def local_batch(self, worker: int) -> int:
         """Examples of one worker per step."""
@@ -53,7 +53,8 @@ class Plan:
 
     def examples_in_epoch_ending(self, step: int) -> int:
         """Examples of the steps since the epoch before the one that ends with ``step``."""
-        return (step - self._last_step(self.epoch(step) - 1)) * self.global_batch
+        return (step - self.last_step(self.epoch(step) - 1)) * self.global_batch
 
-    def _last_step(self, epoch: int) -> int:
+    def last_step(self, epoch: int) -> int:
+        """The step that ends ``epoch``, which is counted from 1."""
         return math.ceil(epoch * self.examples / self.global_batch)

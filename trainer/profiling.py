@@ -16,11 +16,11 @@ class Profiler:
         self._last = last
         self._records = False
 
-    def before(self, step: int) -> None:
-        """To be called before each step, and with the step that would follow at the end."""
-        if self._records and step > self._last:
+    def before(self, first: int, last: int) -> None:
+        """To be called before each call that takes the steps ``first`` to ``last``, both included."""
+        if self._records and first > self._last:
             self.stop()
-        elif not self._records and self._first <= step <= self._last:
+        elif not self._records and first <= self._last and last >= self._first:
             tf.profiler.experimental.start(str(self._logdir))
             self._records = True
 

@@ -82,7 +82,7 @@ class _TwoRates:
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         rate, decay = self._rates[self._var_key(variable) in self.slow]  # type: ignore[attr-defined]
         if self.weight_decay is not None and self._use_weight_decay(variable):  # type: ignore[attr-defined]
-            variable.assign_sub(variable * decay)  # type: ignore[attr-defined]
+            variable.assign_sub(variable * decay)
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
     def _apply_weight_decay(self, variables: Any) -> None:

@@ -100,22 +100,22 @@ class Summaries:
         table = "|setting|value|\n|-|-|\n" + "\n".join(f"|{key}|{value}|" for key, value in settings.items())
         self._add("train", 0, text_pb("settings", table))
 
-    def step(self, step: int, loss: float, learning_rate: float, seconds: float) -> None:
-        """After each training step; ``seconds`` is how long it took."""
-        smooth = 0.1 if self._seconds_per_step is not None else 1.0
-        self._seconds_per_step = (1 - smooth) * (self._seconds_per_step or 0.0) + smooth * seconds
-        # The first step of a process also builds the graph: it says nothing about the speed.
-        if self._progress["loss"] is None:
-            self._seconds_per_step = None
-        else:
+    def steps(self, last: int, losses: NDArray[Any], learning_rates: NDArray[Any], seconds: float) -> None:
+        """After each call: its steps up to ``last``, and the time that they took together."""
+        count = len(losses)
+        # The first call of a process also builds the graph: it says nothing about the speed.
+        if self._progress["loss"] is not None:
+            old = 0.9**count if self._seconds_per_step is not None else 0.0
+            self._seconds_per_step = old * (self._seconds_per_step or 0.0) + (1 - old) * seconds / count
             self._seconds_since_epoch += seconds
-            self._steps_since_epoch += 1
-        self._progress.update(step=step, epoch=self._plan.epoch(step), loss=loss)
+            self._steps_since_epoch += count
+        self._progress.update(step=last, epoch=self._plan.epoch(last), loss=float(losses[-1]))
         if self._seconds_per_step is not None:
             self._progress["images_per_second"] = self._plan.global_batch / self._seconds_per_step
-            self._progress["eta_seconds"] = (self._plan.steps - step) * self._seconds_per_step
-        if step % self._stride == 0 or step == self._plan.steps:
-            self._add("train", step, scalar_pb("loss", loss), scalar_pb("learning_rate", learning_rate))
+            self._progress["eta_seconds"] = (self._plan.steps - last) * self._seconds_per_step
+        for step, loss, rate in zip(range(last - count + 1, last + 1), losses, learning_rates, strict=True):
+            if step % self._stride == 0 or step == self._plan.steps:
+                self._add("train", step, scalar_pb("loss", loss), scalar_pb("learning_rate", rate))
         if time.monotonic() - self._progress_time > PROGRESS_SECONDS:
             self._write_progress()
 

@@ -97,12 +97,13 @@ def _train(
     )
     from trainer.features import cached_features
     from trainer.inspection import state_digest
-    from trainer.loop import StopFlag, Training, TrainingState, train
+    from trainer.loop import train
     from trainer.losses import build_loss
     from trainer.models.network import build_network
     from trainer.profiling import Profiler
     from trainer.record import record_start
     from trainer.schedules import build_optimizer, learning_rate
+    from trainer.steps import StopFlag, Training, TrainingState
     from trainer.summaries import Summaries
 
     plan = _plan(config, cluster, strategy, len(dataset.train.names), fitting)

@@ -18,8 +18,9 @@ from trainer.checkpoints import CheckpointStore, optimizer_by_path, weights_by_p
 from trainer.config import TrainConfig
 from trainer.data.cache import load_dataset
 from trainer.evaluation import predictor
-from trainer.loop import make_evaluation_function, make_sum_over_workers, validate
+from trainer.loop import validate
 from trainer.run_directory import RunDirectory
+from trainer.steps import make_evaluation_function, make_sum_over_workers
 
 BATCHES = 8
 TURNS = 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.local.harness import LocalRun, inspect, leftovers, until
+from tests.local.harness import LocalRun, inspect, leftovers, losses, until
 
 
 def kill_chief(run: LocalRun) -> None:
@@ -112,6 +112,19 @@ def test_a_terminated_worker_saves_with_all_others(tmp_path: Path, undisturbed_s
     with LocalRun.resume(path) as run:
         assert run.wait() == 0, run.output.read_text()
     assert inspect(run.directory)["sha256"] == undisturbed_state
+
+
+def test_a_stop_among_several_steps_of_a_call_loses_nothing(tmp_path: Path, undisturbed_state: str):
+    path = tmp_path / "run"
+    with LocalRun.start(path, "--steps-per-call=4") as run:
+        run.wait_for_step(7)
+        run.supervisor(1).terminate()
+        assert run.wait() == 143, run.output.read_text()
+    assert inspect(run.directory)["step"] == run.step()
+    with LocalRun.resume(path) as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == undisturbed_state
+    assert sorted(losses(run.directory)) == list(range(1, 41))
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, undisturbed_state: str):

@@ -228,11 +228,14 @@ def test_changed_data_is_noticed(done: RunDirectory, tmp_path: Path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path):
-    result = launcher(
-        "run", "--run-dir", str(tmp_path / "run"), "--", *SETTINGS, "--learning-rate=1e30", "--optimizer=sgd"
-    )
-    assert result.returncode == 1
-    error = next(line for line in result.stdout.splitlines() if line.startswith("error: "))
+    errors = set()
+    for steps in (1, 4):
+        settings = (*SETTINGS, "--learning-rate=1e30", "--optimizer=sgd", f"--steps-per-call={steps}")
+        result = launcher("run", "--run-dir", str(tmp_path / f"run-{steps}"), "--", *settings)
+        assert result.returncode == 1
+        errors.add(next(line for line in result.stdout.splitlines() if line.startswith("error: ")))
+    assert len(errors) == 1, errors
+    error = errors.pop()
     assert "the loss is" in error
     assert "train-" in error
 

@@ -53,3 +53,22 @@ def test_cached_features_give_the_same_bits(dataset: Dataset, flip: str, precisi
     settings = {"unfreeze_from": "none", "flip": flip, "precision": precision}
     cached = losses_of(dataset, fused=True, cache_features=True, **settings)
     assert cached == losses_of(dataset, fused=True, cache_features=False, **settings)
+
+
+@pytest.mark.parametrize("unfreeze_from", ["none", "all"])
+def test_several_steps_in_one_call_give_the_same_bits(dataset: Dataset, unfreeze_from: str) -> None:
+    one_by_one = losses_of(dataset, fused=True, unfreeze_from=unfreeze_from)
+    assert losses_of(dataset, fused=True, unfreeze_from=unfreeze_from, steps_per_call=7) == one_by_one
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"unfreeze_from": "none"},
+        {"unfreeze_from": "none", "upsampling": "transposed", "loss": "focal+dice"},
+        {"model": "fcn8s", "unfreeze_from": "none", "loss": "lovasz"},
+    ],
+)
+def test_a_network_that_xla_compiles_gives_the_same_losses(dataset: Dataset, settings: dict[str, Any]) -> None:
+    plain = losses_of(dataset, fused=True, **settings)
+    np.testing.assert_allclose(losses_of(dataset, fused=True, xla=True, **settings), plain, rtol=1e-5)

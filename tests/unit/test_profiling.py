@@ -20,26 +20,34 @@ def recorded(logdir: Path) -> int:
 def test_it_records_the_window_and_nothing_else(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, 2, 3)
     for step in (1, 2, 3):
-        profiler.before(step)
+        profiler.before(step, step)
         tf.constant(1.0) + 1
         assert recorded(tmp_path) == 0
-    profiler.before(4)
+    profiler.before(4, 4)
     assert recorded(tmp_path) == 1
-    profiler.before(5)
+    profiler.before(5, 5)
     profiler.stop()
+    assert recorded(tmp_path) == 1
+
+
+def test_a_call_of_several_steps_is_recorded_if_one_of_them_is_in_the_window(tmp_path: Path) -> None:
+    profiler = Profiler(tmp_path, 6, 7)
+    for first in (1, 5, 9):
+        assert recorded(tmp_path) == 0
+        profiler.before(first, first + 3)
     assert recorded(tmp_path) == 1
 
 
 def test_a_run_that_ends_within_the_window_leaves_what_was_recorded(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, 1, 9)
-    profiler.before(1)
+    profiler.before(1, 1)
     profiler.stop()
     assert recorded(tmp_path) == 1
 
 
 def test_a_run_that_goes_on_behind_the_window_records_nothing(tmp_path: Path) -> None:
     profiler = Profiler(tmp_path, 1, 9)
-    profiler.before(10)
+    profiler.before(10, 10)
     profiler.stop()
     assert recorded(tmp_path) == 0
 
