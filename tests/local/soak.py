@@ -12,7 +12,7 @@ import click
 
 from tests.local.harness import LocalRun, inspect, leftovers
 
-SETTINGS = ("--epochs=3", "--max-restarts=1000000")
+SETTINGS = ("--epochs=15", "--max-restarts=1000000")
 LONGEST_PAUSE = 12.0
 """Seconds between two kills at most: some come while the processes start, some while they train."""
 
@@ -26,7 +26,7 @@ def soak(folder: Path, kills: int, seed: int) -> list[str]:
     done = 0
     with LocalRun.start(folder / "soaked", *SETTINGS) as run:
         run.wait_for_step(1)
-        while done < kills and run.process.is_running():
+        while done < kills and run.process.poll() is None:  # is_running() is true of a process that nobody waited for
             time.sleep(chance.uniform(0, LONGEST_PAUSE))
             victims = [process for process in run.descendants() if process.is_running()]
             if victims:
