@@ -199,7 +199,7 @@ class TrainConfig(Settings):
     )
     xla: bool = Field(
         False,
-        description="compile the network with XLA, for GPUs; on a CPU its steps take three times as long",
+        description="compile the network with XLA, for GPUs; on a CPU its steps take up to five times as long",
     )
     threads: NotNegative = Field(
         0, description="CPU threads of a worker; 0: the container's CPU limit shared by the local workers"
