@@ -59,7 +59,7 @@ def train(training: Training, training_seconds: float) -> Scores:
                 )
             return (validation or validate(training, evaluate, add_up)).scores
 
-        count = _steps_of_call(training, step)
+        count = plan.steps_at_once(step, config.steps_per_call, config.checkpoint_steps)
         if training.profiler is not None:
             training.profiler.before(step + 1, step + count)
         started = time.monotonic()
@@ -124,15 +124,6 @@ def _batches(training: Training, first_step: int) -> Iterator:
             features=training.features.of_training if training.features else None,
         )
     )
-
-
-def _steps_of_call(training: Training, step: int) -> int:
-    """How many steps follow ``step`` in one call: as many as asked for, but not beyond an epoch's or checkpoint's."""
-    config, plan = training.config, training.plan
-    ends = [step + config.steps_per_call, plan.last_step(plan.epoch(step) + 1)]
-    if config.checkpoint_steps:
-        ends.append((step // config.checkpoint_steps + 1) * config.checkpoint_steps)
-    return min(ends) - step
 
 
 def _end_epoch(training: Training, validation: Validation, step: int, training_seconds: float) -> None:

@@ -38,7 +38,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self.last_step(self.epochs)
+        return self._last_step(self.epochs)
 
     def local_batch(self, worker: int) -> int:
         """Examples of one worker per step."""
@@ -53,8 +53,17 @@ class Plan:
 
     def examples_in_epoch_ending(self, step: int) -> int:
         """Examples of the steps since the epoch before the one that ends with ``step``."""
-        return (step - self.last_step(self.epoch(step) - 1)) * self.global_batch
+        return (step - self._last_step(self.epoch(step) - 1)) * self.global_batch
 
-    def last_step(self, epoch: int) -> int:
-        """The step that ends ``epoch``, which is counted from 1."""
+    def steps_at_once(self, step: int, most: int, checkpoint_steps: int) -> int:
+        """How many steps, ``most`` at most, may follow ``step`` without a look at them before the last.
+
+        An epoch's end is validated, and every ``checkpoint_steps``-th step is saved (0: none).
+        """
+        ends = [step + most, self._last_step(self.epoch(step) + 1)]
+        if checkpoint_steps:
+            ends.append((step // checkpoint_steps + 1) * checkpoint_steps)
+        return min(ends) - step
+
+    def _last_step(self, epoch: int) -> int:
         return math.ceil(epoch * self.examples / self.global_batch)

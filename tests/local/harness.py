@@ -108,8 +108,13 @@ class LocalRun:
 
     def wait_for_step(self, step: int) -> None:
         """Until the run has done ``step`` steps."""
-        until(lambda: self.step() >= step or not self.process.is_running(), f"step {step}")
+        until(lambda: self.step() >= step or self.is_over, f"step {step}")
         assert self.step() >= step, self.output.read_text()
+
+    @property
+    def is_over(self) -> bool:
+        """psutil's is_running() is true of a process that has ended until somebody has waited for it."""
+        return self.process.poll() is not None
 
     def step(self) -> int:
         try:

@@ -26,7 +26,7 @@ def soak(folder: Path, kills: int, seed: int) -> list[str]:
     done = 0
     with LocalRun.start(folder / "soaked", *SETTINGS) as run:
         run.wait_for_step(1)
-        while done < kills and run.process.poll() is None:  # is_running() is true of a process that nobody waited for
+        while done < kills and not run.is_over:
             time.sleep(chance.uniform(0, LONGEST_PAUSE))
             victims = [process for process in run.descendants() if process.is_running()]
             if victims:
