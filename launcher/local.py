@@ -25,6 +25,7 @@ from launcher.streaming.service import metrics_file
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
+from trainer.output import lines
 from trainer.run_directory import RunDirectory
 from trainer.settings import Layer
 from trainer.supervisor import die_with_parent
@@ -178,7 +179,7 @@ class LocalRun:
         if self._stopping:
             process.terminate()
         assert process.stdout is not None
-        async for line in process.stdout:
+        async for line in lines(process.stdout):
             self._console.worker_line(worker, line.decode(errors="replace").rstrip("\n"))
         return await process.wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
 
@@ -15,6 +16,8 @@ from trainer.run_directory import RunDirectory
 
 NOTICE_SECONDS = 10
 """Between two lines that say who is missing."""
+LIFE_SECONDS = 1.0
+"""Between two messages to all that one of them gets on."""
 
 
 class ChiefServer:
@@ -26,6 +29,7 @@ class ChiefServer:
         self._timeout = config.start_timeout
         self._run = run
         self._writers: dict[int, asyncio.StreamWriter] = {}
+        self._life_time = -math.inf
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[tuple[str, int]]:
@@ -62,6 +66,8 @@ class ChiefServer:
                 self._writers[worker] = writer
                 if message["is"] == "ready":
                     self._broadcast(self._coordinator.worker_ready(worker))
+                elif message["is"] == "getting on":
+                    self._pass_on_life()
                 elif message["is"] == "ended":
                     self._broadcast(
                         self._coordinator.process_ended(
@@ -77,6 +83,12 @@ class ChiefServer:
                 del self._writers[worker]
                 self._broadcast(self._coordinator.worker_left(worker, time.monotonic()))
             writer.close()
+
+    def _pass_on_life(self) -> None:
+        """One that gets on does so for all: the others may be waiting for it, and have nothing to show themselves."""
+        if time.monotonic() - self._life_time > LIFE_SECONDS:
+            self._life_time = time.monotonic()
+            self._broadcast({"do": "go on"})
 
     async def _notice_missing(self) -> None:
         gathering_since = time.monotonic()

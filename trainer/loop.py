@@ -21,6 +21,9 @@ from trainer.metrics import Scores
 from trainer.steps import Inputs, Training, make_evaluation_function, make_step_function, make_sum_over_workers
 from trainer.summaries import Validation
 
+NAMED_EXAMPLES = 64
+"""Of a batch whose loss is not finite."""
+
 
 def train(training: Training, training_seconds: float) -> Scores:
     """Trains from the state's step to the plan's last one; returns the scores of the final validation.
@@ -160,7 +163,9 @@ def _save(training: Training, step: int, training_seconds: float, validation: Va
 def _not_finite(training: Training, step: int, loss: float) -> str:
     plan, names = training.plan, training.dataset.train.names
     examples = example_indices(step, global_batch=plan.global_batch, count=len(names), seed=training.config.seed)
-    batch = ", ".join(names[index] for index in examples)
+    batch = ", ".join(names[index] for index in examples[:NAMED_EXAMPLES])
+    if len(examples) > NAMED_EXAMPLES:
+        batch += f" and {len(examples) - NAMED_EXAMPLES} more"
     return (
         f"step {step + 1}: the loss is {loss}; expected a finite number. Lower --learning-rate "
         f"({training.config.learning_rate:g}) or look at the batch's files: {batch}"

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import math
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from trainer.chief import NOTICE_SECONDS, ChiefServer
 from trainer.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.exit_codes import DONE, FAILED, STOPPED, BadSettings, PeerLost
+from trainer.output import lines
 from trainer.rendezvous import Message, parse, serialize
 from trainer.run_directory import RunDirectory
 
@@ -34,6 +36,10 @@ STOP_GRACE_SECONDS = 25.0
 """For a training process to save and leave after SIGTERM; less than Kubernetes's default of 30 s."""
 FAREWELL_SECONDS = 30.0
 """For a chief that is gone to come back, when all training is done here."""
+TELL_SECONDS = 10.0
+"""Between two messages that training gets on here."""
+MAX_WORDS = 4000
+"""Bytes of a process's last line that the other workers are told; a message is one line of at most 64 KiB."""
 
 PROCESS_DEFAULTS = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -77,6 +83,7 @@ class Supervisor:
         self._log: BinaryIO | None = None
         self._chief = cluster.rendezvous_address(0)
         self._memory: cgroup.Memory | None = None
+        self._got_on = 0.0
 
     async def run(self) -> int:
         """Supervises until the run is over, and returns the exit code.
@@ -141,6 +148,8 @@ class Supervisor:
                 await self._start_process(message["attempt"])
             elif message["do"] == "wait":
                 self._say(f"waiting for {message['for']}")
+            elif message["do"] == "go on":
+                self._got_on = time.monotonic()
             elif message["do"] == "stop":
                 await self._end_process(END_GRACE_SECONDS)
                 self._send({"is": "ready"})
@@ -212,9 +221,9 @@ class Supervisor:
         assert process.stdout is not None
         watchdog = asyncio.create_task(self._watch_progress(process, heartbeat))
         words = ""
-        async for line in process.stdout:
+        async for line in lines(process.stdout):
             self._pass_on(line)
-            words = line.decode(errors="replace").strip() or words
+            words = line[:MAX_WORDS].decode(errors="replace").strip() or words
         code = await process.wait()
         killed_for = self._out_of_memory()
         if code == -signal.SIGKILL and killed_for is not None:
@@ -241,17 +250,23 @@ class Supervisor:
         )
 
     async def _watch_progress(self, process: asyncio.subprocess.Process, heartbeat: int) -> str:
-        """Kills a process that is alive but stuck, and returns why."""
+        """Kills a process that is alive but stuck, and returns why.
+
+        It is not stuck as long as any worker's gets on: it may be waiting for that one.
+        """
         os.set_blocking(heartbeat, False)
-        last = time.monotonic()
+        self._got_on, told = time.monotonic(), -math.inf
         limit, what = self._config.start_timeout, "did not start"
         try:
-            while time.monotonic() - last < limit:
+            while time.monotonic() - self._got_on < limit:
                 await asyncio.sleep(1)
                 with contextlib.suppress(BlockingIOError):
                     if os.read(heartbeat, 1 << 16):
-                        last = time.monotonic()
+                        self._got_on = time.monotonic()
                         limit, what = self._config.stall_timeout, "made no step"
+                        if self._got_on - told > min(TELL_SECONDS, limit / 4):
+                            self._send({"is": "getting on"})
+                            told = self._got_on
         finally:
             os.close(heartbeat)
         process.kill()

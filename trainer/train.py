@@ -5,14 +5,16 @@ The supervisor starts it as ``python -m trainer.train RUN`` for every attempt.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import math
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from trainer.plan import Plan
 from trainer.run_directory import RunDirectory, write_atomically
 from trainer.settings import read_settings_file
 from trainer.supervisor import HEARTBEAT_VARIABLE
+
+HEARTBEAT_SECONDS = 1.0
+"""Between two heartbeats from a thread."""
 
 
 def main(arguments: list[str]) -> int:
@@ -53,12 +58,8 @@ def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
     from trainer.data.cache import load_dataset
 
     get_on = _heartbeat()
-
-    def tell(line: str) -> None:
-        get_on()  # a first reading of a large data set takes longer than a start may
-        _say(line)
-
-    dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=tell)
+    with _getting_on(get_on):  # to download and read a large data set takes longer than a start may
+        dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=_say)
     fitting = DEFAULT_BATCH
     if config.batch_per_replica == "auto" and config.global_batch is None:
         fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // cluster.workers)
@@ -166,7 +167,8 @@ def _train(
             profiler.stop()
     if summaries is not None:
         if config.export:
-            _leave_results(run, training)
+            with _getting_on(get_on):
+                _leave_results(run, training)
         summaries.end("done")
         print(_table(scores), flush=True)
     _wait_for_all(strategy)
@@ -210,10 +212,8 @@ def _leave_results(run: RunDirectory, training: Any) -> None:
     with averaged_weights(training.network.model, training.optimizer):
         trained = Trained(training.network.model, Legend.of(training.dataset), training.config)
         export(trained.model, run.export, trained.legend)
-        training.get_on()
         report = page([collect(run, run.path.resolve().name, trained, training.dataset)])
         write_atomically(run.report, report.encode())
-        training.get_on()
 
 
 def _predict(model: Any, optimizer: Any, images: Any) -> Any:
@@ -237,6 +237,24 @@ def _heartbeat() -> Callable[[], None]:
         os.write(descriptor, b".")
 
     return get_on
+
+
+@contextlib.contextmanager
+def _getting_on(get_on: Callable[[], None]) -> Iterator[None]:
+    """Has a thread say so for as long as something is done that is long and has no steps to be told."""
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(HEARTBEAT_SECONDS):
+            get_on()
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _wait_for_all(strategy: Any) -> None:

@@ -1,0 +1,75 @@
+"""Supervisors over real processes that stand in for training: what they print, and when they count as stuck."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.local import free_port_pairs
+from trainer.cluster import Cluster
+from trainer.exit_codes import DONE, FAILED
+from trainer.run_directory import RunDirectory
+
+SUPERVISE = """
+import sys
+from pathlib import Path
+from trainer.cluster import Cluster
+from trainer.config import TrainConfig
+from trainer.run_directory import RunDirectory
+from trainer.supervisor import supervise
+
+config = TrainConfig(start_timeout=4, stall_timeout=4, max_restarts=0)
+command = [sys.executable, "-c", sys.argv[2]]
+sys.exit(supervise(command, config, Cluster.from_environment(), RunDirectory(Path(sys.argv[1]))))
+"""
+BUSY = """
+import os, time
+for _ in range(20):
+    time.sleep(.5)
+    os.write(int(os.environ["MASKFLEET_HEARTBEAT_FD"]), b".")
+"""
+SILENT = "import time; time.sleep(10)"
+
+
+def supervise(path: Path, *programs: str) -> list[tuple[int, str]]:
+    """Exit code and output of a supervisor for each of the ``programs``, all workers of one run."""
+    peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(len(programs)))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SUPERVISE, str(path), program],
+            env={**os.environ, "TF_CONFIG": Cluster(worker, peers).tf_config()},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for worker, program in enumerate(programs)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def test_a_line_of_any_length_is_passed_on_and_the_last_words_are_told(tmp_path: Path) -> None:
+    program = "print('x' * 300_000); print('error: ' + 'y' * 100_000); raise SystemExit(1)"
+    ((code, output),) = supervise(tmp_path, program)
+    assert code == FAILED
+    assert "x" * 300_000 in output
+    told = RunDirectory(tmp_path).events.read_text()
+    assert "worker 0: yyy" in told and len(told) < 10_000
+
+
+def test_a_worker_that_waits_for_one_that_gets_on_is_not_stuck(tmp_path: Path) -> None:
+    results = supervise(tmp_path, BUSY, SILENT)
+    assert [code for code, _ in results] == [DONE, DONE], results
+
+
+@pytest.mark.parametrize("programs", [(SILENT,), (SILENT, SILENT)])
+def test_workers_of_whom_none_gets_on_are_stuck(tmp_path: Path, programs: tuple[str, ...]) -> None:
+    started = time.monotonic()
+    results = supervise(tmp_path, *programs)
+    assert {code for code, _ in results} == {FAILED}
+    assert any("the training process did not start within 4 s and was killed" in output for _, output in results)
+    assert time.monotonic() - started < 10
