@@ -21,6 +21,8 @@ from trainer.metrics import Scores
 from trainer.steps import Inputs, Training, make_evaluation_function, make_step_function, make_sum_over_workers
 from trainer.summaries import Validation
 
+SECONDS_TO_VALIDATE = 8.0
+"""After SIGTERM, before the state is saved first: at the end of the epoch it can have its score with it."""
 NAMED_EXAMPLES = 64
 """Of a batch whose loss is not finite."""
 
@@ -41,19 +43,24 @@ def train(training: Training, training_seconds: float) -> Scores:
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
     batches = _batches(training, step)
     saved_step, saved_time = step, time.monotonic()
+    stopping = False
+
+    def save(validation: Validation | None = None) -> None:
+        nonlocal saved_step, saved_time
+        if training.checkpoints is not None and step > saved_step:
+            _save(training, step, training_seconds, validation)
+            saved_step, saved_time = step, time.monotonic()
 
     while True:
         validation = None
         if plan.ends_epoch(step) and int(state.validated.numpy()) != step:
-            validation = validate(training, evaluate, add_up)
+            validation = validate(training, evaluate, add_up, save)
             _end_epoch(training, validation, step, training_seconds)
         ended = step == plan.steps or state.progress().is_exhausted(config.patience)
-        if training.checkpoints is not None and step > saved_step:
-            due = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
-            due = due or time.monotonic() - saved_time > config.checkpoint_seconds
-            if due or validation is not None or ended:
-                _save(training, step, training_seconds, validation)
-                saved_step, saved_time = step, time.monotonic()
+        due = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
+        due = due or time.monotonic() - saved_time > config.checkpoint_seconds
+        if due or validation is not None or ended or stopping:
+            save(validation)
         if ended:
             if step < plan.steps and training.summaries is not None:
                 print(
@@ -61,6 +68,8 @@ def train(training: Training, training_seconds: float) -> Scores:
                     flush=True,
                 )
             return (validation or validate(training, evaluate, add_up)).scores
+        if stopping:
+            raise Stopped(f"stopped at step {step} of {plan.steps}; the state is saved")
 
         count = plan.steps_at_once(step, config.steps_per_call, config.checkpoint_steps)
         if training.profiler is not None:
@@ -68,7 +77,7 @@ def train(training: Training, training_seconds: float) -> Scores:
         started = time.monotonic()
         wish = tf.constant(float(training.stop.wanted), tf.float64)
         losses, rates, stop = take_steps(batches, tf.constant(count), wish)
-        losses, rates, stop = losses.numpy(), rates.numpy(), bool(stop)
+        losses, rates, stopping = losses.numpy(), rates.numpy(), bool(stop)
         seconds = time.monotonic() - started
         training_seconds += seconds
         training.get_on()
@@ -78,31 +87,45 @@ def train(training: Training, training_seconds: float) -> Scores:
         step += count
         if training.summaries is not None:
             training.summaries.steps(step, losses, rates, seconds)
-        if stop and step < plan.steps:
-            if training.checkpoints is not None and step > saved_step:
-                _save(training, step, training_seconds, None)
-            raise Stopped(f"stopped at step {step} of {plan.steps}; the state is saved")
+        if stopping:  # which another worker may have been told
+            training.stop.tell()
 
 
 def validate(
     training: Training,
     evaluate: Callable[[Inputs, tf.Tensor], tf.Tensor],
     add_up: Callable[[np.ndarray], np.ndarray],
+    save: Callable[[], None] = lambda: None,
 ) -> Validation:
-    """Scores over the whole test split; every worker sees its share, and all get the result."""
+    """Scores over the whole test split; every worker sees its share, and all get the result.
+
+    Args:
+        save: called in between if it takes so long after SIGTERM that its end may not be reached.
+    """
     classes = len(training.dataset.classes)
     totals = np.zeros(2 + classes * classes)
-    batches = evaluation_batches(
-        training.dataset.test,
-        batch=training.plan.local_batch(training.cluster.worker),
-        worker=training.cluster.worker,
-        workers=training.cluster.workers,
-        features=training.features.of_test if training.features else None,
+    batches = iter(
+        evaluation_batches(
+            training.dataset.test,
+            batch=training.plan.local_batch(training.cluster.worker),
+            worker=training.cluster.worker,
+            workers=training.cluster.workers,
+            features=training.features.of_test if training.features else None,
+        )
     )
-    with averaged_weights(training.network.model, training.optimizer):
-        for inputs, masks in batches:
-            totals += evaluate(inputs, masks).numpy()
-            training.get_on()
+    over = saved = False
+    while not over:
+        with averaged_weights(training.network.model, training.optimizer):
+            for inputs, masks in batches:
+                totals += evaluate(inputs, masks).numpy()
+                training.get_on()
+                if not saved and training.stop.seconds > SECONDS_TO_VALIDATE:
+                    break
+            else:
+                over = True
+        if not over:
+            save()
+            saved = True
     totals = add_up(totals)
     matrix = totals[2:].reshape(classes, classes).astype(np.int64)
     return Validation(_scores(training.dataset, matrix), float(totals[0] / totals[1]))

@@ -9,6 +9,7 @@ hold the same state after every step. So a checkpoint needs no agreement: the ch
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -65,7 +66,20 @@ class TrainingState(tf.Module):
 class StopFlag:
     """Set by the signal handler; travels with the next step's vector to all workers."""
 
-    wanted: bool = False
+    _told: float | None = None
+
+    def tell(self) -> None:
+        """The first time counts."""
+        self._told = self._told or time.monotonic()
+
+    @property
+    def wanted(self) -> bool:
+        return self._told is not None
+
+    @property
+    def seconds(self) -> float:
+        """Since it was told; 0 before."""
+        return 0.0 if self._told is None else time.monotonic() - self._told
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Summaries:
     Args:
         predict: images [b, H, W, 3] -> class indices [b, H, W].
         first_step: where this process goes on; what was told of later steps is taken back.
+        validated: the last step whose validation the state knows of; what was told of later ones is taken back.
     """
 
     def __init__(
@@ -63,12 +64,13 @@ class Summaries:
         dataset: Dataset,
         predict: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
         first_step: int,
+        validated: int,
     ):
         self._run = run
         self._plan = plan
         self._dataset = dataset
         self._predict = predict
-        self._metrics = _take_back(run, first_step)
+        self._metrics = _take_back(run, validated)
         self._writers = {
             name: EventFileWriter(str(run.tensorboard / name), flush_secs=FLUSH_SECONDS)
             for name in ("train", "validation")
@@ -210,10 +212,10 @@ def read_metrics(run: RunDirectory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _take_back(run: RunDirectory, first_step: int) -> list[dict[str, Any]]:
-    """Drops the lines about steps that this process will do again; returns the others."""
+def _take_back(run: RunDirectory, validated: int) -> list[dict[str, Any]]:
+    """Drops the lines about validations that this process will do again; returns the others."""
     everything = read_metrics(run)
-    kept = [line for line in everything if line["step"] <= first_step]
+    kept = [line for line in everything if line["step"] <= validated]
     if run.metrics.exists():
         write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
     for path in run.pictures.glob("predictions-epoch-*.png"):

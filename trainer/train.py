@@ -124,7 +124,7 @@ def _train(
 
     # TensorFlow's own handler swallows SIGTERM; ours has to come after the strategy that installs it.
     stop = StopFlag()
-    signal.signal(signal.SIGTERM, lambda *_: setattr(stop, "wanted", True))
+    signal.signal(signal.SIGTERM, lambda *_: stop.tell())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor passes it on
 
     everything = tf.train.Checkpoint(
@@ -139,7 +139,7 @@ def _train(
     broadcast_from_chief(strategy, [*variables, *state.variables], is_chief=cluster.is_chief)
     if cluster.is_chief:
         predict = functools.partial(_predict, network.model, optimizer)
-        summaries = Summaries(run, plan, dataset, predict, int(state.step.numpy()))
+        summaries = Summaries(run, plan, dataset, predict, int(state.step.numpy()), int(state.validated.numpy()))
         trainable = sum(math.prod(variable.shape) for variable in network.model.trainable_variables)
         facts = record_start(run, config, cluster, plan, dataset, strategy.num_replicas_in_sync, trainable)
         if manifest is None:

@@ -11,6 +11,9 @@ import psutil
 import pytest
 
 from tests.local.harness import LocalRun, inspect, leftovers, losses, until
+from trainer.checkpoints import best_checkpoint
+from trainer.run_directory import CheckpointManifest
+from trainer.summaries import read_metrics
 
 
 def kill_chief(run: LocalRun) -> None:
@@ -125,6 +128,24 @@ def test_a_stop_among_several_steps_of_a_call_loses_nothing(tmp_path: Path, undi
         assert run.wait() == 0, run.output.read_text()
     assert inspect(run.directory)["sha256"] == undisturbed_state
     assert sorted(losses(run.directory)) == list(range(1, 41))
+
+
+def test_a_stop_at_the_end_of_an_epoch_keeps_its_score(tmp_path: Path):
+    """With a whole epoch in each call, no stop falls elsewhere."""
+    path = tmp_path / "run"
+    settings = ("--steps-per-call=40", "--checkpoint-steps=0", "--epochs=3", "--keep=1")
+    with LocalRun.start(path, *settings, workers=1) as run:
+        run.wait_for_step(40)
+        run.supervisor(0).terminate()
+        assert run.wait() == 143, run.output.read_text()
+    best = best_checkpoint(run.directory)
+    assert best is not None
+    assert best.step in (40, 80)
+    manifests = [CheckpointManifest.parse(path.read_bytes()) for path in run.directory.checkpoint_manifests.iterdir()]
+    assert all(manifest.score is not None for manifest in manifests)
+    with LocalRun.resume(path, workers=1) as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert [line["epoch"] for line in read_metrics(run.directory)] == [1, 2, 3]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, undisturbed_state: str):
