@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.exit_codes import BadInput, NotFound, TrainingFailed
-from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, write_atomically
+from trainer.exit_codes import BadInput, NotFound, TrainingFailed, reason
+from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, wait_for_disk, write_atomically
 
 
 def weights_by_path(model: keras.Model) -> dict[str, tf.Variable]:
@@ -51,9 +51,13 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
     if not steps or (step is not None and step not in steps):
         wanted = "a complete checkpoint" if step is None else f"a checkpoint of step {step}"
         raise NotFound(f"{run.path}: expected {wanted}, found steps {steps}")
-    manifest = CheckpointManifest.parse(run.checkpoint_manifest(step or steps[0]).read_bytes())
-    if problem := manifest.problem(run.checkpoints):
-        raise BadInput(f"checkpoint of step {manifest.step} is damaged: {problem}")
+    try:
+        manifest = CheckpointManifest.parse(run.checkpoint_manifest(step or steps[0]).read_bytes())
+        problem = manifest.problem(run.checkpoints)
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise BadInput(f"checkpoint of step {step or steps[0]} in {run.path} is damaged: {problem}")
     status = tf.train.Checkpoint(weights=weights_by_path(model)).read(str(run.checkpoint_prefix(manifest.step)))
     try:
         status.assert_existing_objects_matched().expect_partial()
@@ -112,13 +116,14 @@ class CheckpointStore:
             files = sorted(folder.glob(f"{name}.*"), key=lambda path: path.suffix == ".index")
             digests = {path.name: FileDigest.of(path) for path in files}
             for path in files:
+                wait_for_disk(path)  # the manifest vouches for them, and older checkpoints are deleted for it
                 path.replace(self._run.checkpoints / path.name)
+            wait_for_disk(self._run.checkpoints)
             manifest = CheckpointManifest(step, epoch, training_seconds, miou, digests, score)
             write_atomically(self._run.checkpoint_manifest(step), manifest.serialize())
         except (OSError, tf.errors.OpError) as error:
-            reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
             raise TrainingFailed(
-                f"{self._run.checkpoint_prefix(step)}: the checkpoint could not be written ({reason}); "
+                f"{self._run.checkpoint_prefix(step)}: the checkpoint could not be written ({reason(error)}); "
                 f"{self._last_good()}"
             ) from None
         finally:

@@ -112,9 +112,10 @@ class ChiefServer:
         for writer in list(self._writers.values()):
             writer.write(serialize(message))
         attempt = self._coordinator.attempt
-        if message["do"] == "start" and attempt == 1:
-            self._run.append_event("start", f"training starts on {self._cluster.workers} worker(s)")
-        elif message["do"] == "stop":
-            self._run.append_event("restart", f"attempt {attempt} ended: {message['reason']}")
-        elif message["do"] == "finish":
-            self._run.append_event("end", message["reason"] or "training is complete")
+        with contextlib.suppress(OSError):  # a full disk is the training process's to report
+            if message["do"] == "start" and attempt == 1:
+                self._run.append_event("start", f"training starts on {self._cluster.workers} worker(s)")
+            elif message["do"] == "stop":
+                self._run.append_event("restart", f"attempt {attempt} ended: {message['reason']}")
+            elif message["do"] == "finish":
+                self._run.append_event("end", message["reason"] or "training is complete")

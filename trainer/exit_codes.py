@@ -4,6 +4,8 @@ The Job's podFailurePolicy, the supervisor and the launcher all act on these num
 written down once, here. Imports no TensorFlow.
 """
 
+import re
+
 DONE = 0
 FAILED = 1
 """A bug, or the training itself failed: a traceback, or a loss that is not finite."""
@@ -65,3 +67,9 @@ class Stopped(MaskfleetError):
     """SIGTERM was honoured: the state is saved."""
 
     exit_code = STOPPED
+
+
+def reason(error: Exception) -> str:
+    """What the disk or TensorFlow says has gone wrong, in one line of at most 500 characters."""
+    words = re.sub(r"{{.*?}}", "", str(getattr(error, "strerror", None) or error))  # TensorFlow's name for the place
+    return " ".join(words.split())[:500]

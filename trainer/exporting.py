@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from trainer.data.cache import Dataset
-from trainer.exit_codes import BadSettings, TrainingFailed
+from trainer.exit_codes import BadSettings, TrainingFailed, reason
 from trainer.legend import LEGEND_FILE, Legend
 from trainer.run_directory import write_atomically, write_json
 from trainer.trained import Trained
@@ -29,7 +29,7 @@ def export(model: keras.Model, folder: Path, legend: Legend) -> None:
         _export(model, folder, legend, ("keras", "h5", "saved_model"))
     except (OSError, tf.errors.OpError) as error:
         raise TrainingFailed(
-            f"{folder}: the network could not be exported ({_reason(error)}); the checkpoints are good: free some "
+            f"{folder}: the network could not be exported ({reason(error)}); the checkpoints are good: free some "
             "space and run 'trainer export'"
         ) from None
 
@@ -65,7 +65,7 @@ def export_formats(
         rows = parity(trained.model, files, test, trained.legend)
         write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
     except (OSError, tf.errors.OpError) as error:
-        raise BadSettings(f"--out {folder}: can't be written: {_reason(error)}") from None
+        raise BadSettings(f"--out {folder}: can't be written: {reason(error)}") from None
     yield parity_table(rows)
 
 
@@ -136,7 +136,3 @@ def _save_h5(model: keras.Model, path: Path) -> None:
         model.save(path)
     finally:
         logging.set_verbosity(before)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -214,9 +214,20 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
             if durable:
                 os.fsync(file.fileno())
         temporary.replace(path)
+        if durable:
+            wait_for_disk(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def wait_for_disk(path: Path) -> None:
+    """Until what a file holds, or which names are in a folder, outlives a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:

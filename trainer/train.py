@@ -21,7 +21,7 @@ from typing import Any
 from trainer.batch_size import choose_batch
 from trainer.cluster import Cluster, configure_threads, make_strategy, threads_of
 from trainer.config import DEFAULT_BATCH, TrainConfig
-from trainer.exit_codes import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed
+from trainer.exit_codes import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from trainer.plan import Plan
 from trainer.run_directory import RunDirectory, write_atomically
 from trainer.settings import read_settings_file
@@ -75,6 +75,8 @@ def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
         if cluster.workers == 1:
             raise
         raise PeerLost(_lost_peer(cluster, error)) from None
+    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        raise TrainingFailed(_no_room(run, error)) from None
 
 
 def _train(
@@ -158,17 +160,18 @@ def _train(
     )  # fmt: skip
     try:
         scores = train(training, training_seconds)
+        if summaries is not None and config.export:
+            with _getting_on(get_on):
+                _leave_results(run, training)
     except (Stopped, TrainingFailed) as ending:
         if summaries is not None:
-            summaries.end("stopped" if isinstance(ending, Stopped) else "failed")
+            with contextlib.suppress(OSError, tf.errors.OpError):  # of a full disk, which may have been the cause
+                summaries.end("stopped" if isinstance(ending, Stopped) else "failed")
         raise
     finally:
         if profiler is not None:
             profiler.stop()
     if summaries is not None:
-        if config.export:
-            with _getting_on(get_on):
-                _leave_results(run, training)
         summaries.end("done")
         print(_table(scores), flush=True)
     _wait_for_all(strategy)
@@ -271,6 +274,15 @@ def _wait_for_all(strategy: Any) -> None:
 def _lost_peer(cluster: Cluster, error: Exception) -> str:
     words = " ".join(str(getattr(error, "message", error)).split())
     return f"worker {cluster.worker} lost a peer ({type(error).__name__}: {words[:200]})"
+
+
+def _no_room(run: RunDirectory, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or run.path}: {reason(error)}; free some space, if that is it, and resume the run"
+    return (
+        f"there is no room, in memory or under {run.path}: {reason(error)}; lower --batch-per-replica or --image-size, "
+        "or free some space, and resume the run"
+    )
 
 
 def _table(scores: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from tests.local.harness import LocalRun, inspect, leftovers, losses, until
 from trainer.checkpoints import best_checkpoint
+from trainer.exit_codes import FAILED
 from trainer.run_directory import CheckpointManifest
 from trainer.summaries import read_metrics
 
@@ -78,6 +80,17 @@ def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path):
+    """A limit on the size of files makes the same writes fail: the checkpoint's, and then that of the last pictures."""
+    with LocalRun.start(tmp_path / "run", "--checkpoint-steps=0", workers=1) as run:
+        resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
+        assert run.wait() == FAILED
+    output = run.output.read_text()
+    assert "Traceback" not in output
+    assert "the checkpoint could not be written" in output
+    assert "File too large); there is no earlier one; free some space and start again" in output
 
 
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path, undisturbed_state: str):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
 
-from trainer.checkpoints import CheckpointStore, best_checkpoint
-from trainer.exit_codes import TrainingFailed
+from trainer.checkpoints import CheckpointStore, best_checkpoint, load_weights
+from trainer.exit_codes import BadInput, TrainingFailed
 from trainer.run_directory import RunDirectory
 
 
@@ -73,6 +75,25 @@ def test_what_a_kill_leaves_is_removed(box: Box):
         "step-00000001.data-00000-of-00001",
     }
     assert box.restored() == 1
+
+
+def test_a_manifest_is_written_when_all_that_it_vouches_for_outlives_a_crash(box: Box, monkeypatch: pytest.MonkeyPatch):
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name))
+    box.save(1)
+    data, index, folder, manifest, manifests = synced
+    assert (data, index) == ("step-00000001.data-00000-of-00001", "step-00000001.index")
+    assert folder == box.run.checkpoints.name
+    assert "step-00000001" in manifest
+    assert manifests == box.run.checkpoint_manifests.name
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"step": 1}'])
+def test_a_damaged_manifest_is_told_to_who_reads_the_weights(box: Box, content: bytes):
+    box.save(1)
+    box.run.checkpoint_manifest(1).write_bytes(content)
+    with pytest.raises(BadInput, match=r"checkpoint of step 1 in .* is damaged: no checkpoint manifest"):
+        load_weights(box.run, keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)]))
 
 
 @contextmanager

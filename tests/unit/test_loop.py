@@ -1,14 +1,21 @@
-"""What the loop does when it is told to stop."""
+"""What training does when it is told to stop, and when there is no room."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.training_steps import losses, set_up
 from trainer import loop
+from trainer import train as process
 from trainer.config import TrainConfig
 from trainer.data.cache import load_dataset
+from trainer.exit_codes import FAILED
+from trainer.run_directory import RunDirectory
 from trainer.steps import make_evaluation_function, make_sum_over_workers
 
 
@@ -32,3 +39,31 @@ def test_a_long_validation_saves_the_state_and_not_the_averages(monkeypatch: pyt
     np.testing.assert_array_equal(saved[0], own)
     assert found.loss == undisturbed.loss
     np.testing.assert_array_equal(found.scores.matrix, undisturbed.scores.matrix)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(28, "No space left on device", "RUN/progress.json"),
+            "error: RUN/progress.json: No space left on device; free some space, if that is it, and resume the run",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "{{node a}} OOM when allocating tensor with shape[64]"),
+            "OOM when allocating tensor with shape[64]; lower --batch-per-replica or --image-size, or free some space",
+        ),
+    ],
+)
+def test_no_room_is_told_in_one_line(
+    error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    run = RunDirectory(tmp_path)
+    run.write_settings(TrainConfig(image_size=32, encoder_weights="none").model_dump(mode="json"))
+    monkeypatch.setattr(process, "_train", fail)
+    monkeypatch.setattr(process, "configure_threads", lambda threads: None)  # TensorFlow runs here already
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    assert process.main([str(tmp_path)]) == FAILED
+    assert message in capsys.readouterr().out
