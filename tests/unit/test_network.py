@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from trainer.config import TrainConfig
 from trainer.exit_codes import BadSettings
+from trainer.models import encoders
 from trainer.models.encoders import build_encoder
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.network import Network, build_network, dtype_policy
@@ -57,6 +58,25 @@ def test_the_frozen_encoder_keeps_its_batch_statistics_in_training(tutorial: Net
     images = pixels(128)
     for tap, training in zip(tutorial.encoder(images), tutorial.encoder(images, training=True), strict=True):
         np.testing.assert_array_equal(tap, training)
+
+
+@pytest.mark.parametrize(("encoder", "downloads"), [("mobilenet_v2", []), ("mobilenet_v3", ["mobilenet_v3"])])
+def test_the_image_s_weights_are_used_for_the_encoder_that_they_are_of(
+    encoder: Any, downloads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = encoders._ARCHITECTURES["mobilenet_v2"]
+    file = tmp_path / "encoder.weights.h5"
+    architecture.build(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(file)
+    monkeypatch.setenv(encoders.BAKED_WEIGHTS, str(file))
+    asked: list[str] = []
+
+    def download(architecture: Any, x: Any) -> Any:
+        asked.append(encoder)
+        return architecture.build(include_top=False, weights=None, input_tensor=x)
+
+    monkeypatch.setattr(encoders, "_with_imagenet_weights", download)
+    build_encoder(config(encoder=encoder, encoder_weights="imagenet"))
+    assert asked == downloads
 
 
 @pytest.mark.parametrize(

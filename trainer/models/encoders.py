@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +13,8 @@ import keras
 from keras import KerasTensor, layers
 
 from trainer.config import TrainConfig
+from trainer.data.cache import cache_root
+from trainer.data.lock import locked
 from trainer.exit_codes import BadSettings
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -106,16 +105,13 @@ def build_encoder(config: TrainConfig) -> keras.Model:
         BadSettings: the weights can't be read or downloaded, or there is no layer to unfreeze from.
     """
     architecture = _ARCHITECTURES[config.encoder]
-    baked = os.environ.get(BAKED_WEIGHTS)
-    if config.encoder_weights == "imagenet" and baked and Path(baked).is_file():
-        config = config.model_copy(update={"encoder_weights": baked})
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels", dtype="float32")
     # The scaling is part of the network: evaluation, export and prediction can't get it wrong.
     x = _to_unit(pixels) if config.input_range == "unit" else architecture.scale(pixels)
     if any(around := padding(config.image_size)):
         x = layers.ZeroPadding2D((around, around), dtype="float32", name="pad")(x)
     if config.encoder_weights == "imagenet":
-        classifier = _build_with_imagenet_weights(architecture, x)
+        classifier = _with_baked_weights(architecture, x, config.encoder) or _with_imagenet_weights(architecture, x)
     else:
         classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
         if config.encoder_weights == "none":
@@ -124,7 +120,7 @@ def build_encoder(config: TrainConfig) -> keras.Model:
                 if isinstance(layer, layers.BatchNormalization):
                     layer.momentum = config.batch_norm_momentum
         else:
-            _load_weights(classifier, config)
+            _load_weights(classifier, config.encoder_weights, config.encoder)
     encoder = keras.Model(pixels, [classifier.get_layer(tap).output for tap in architecture.taps], name="encoder")
     _freeze(encoder, config)
     return encoder
@@ -165,8 +161,7 @@ def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
         layer.trainable = number >= first and not keep
 
 
-def _load_weights(classifier: keras.Model, config: TrainConfig) -> None:
-    source = config.encoder_weights
+def _load_weights(classifier: keras.Model, source: str, encoder: str) -> None:
     path = Path(source)
     if not path.is_file():
         raise BadSettings(
@@ -176,15 +171,30 @@ def _load_weights(classifier: keras.Model, config: TrainConfig) -> None:
         classifier.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise BadSettings(
-            f"--encoder-weights {source}: expected Keras weights (.h5) of {config.encoder} without its top: "
-            f"{_one_line(error)}"
+            f"--encoder-weights {source}: expected Keras weights (.h5) of {encoder} without its top: {_one_line(error)}"
         ) from None
 
 
-def _build_with_imagenet_weights(architecture: _Architecture, x: KerasTensor) -> keras.Model:
+def _with_baked_weights(architecture: _Architecture, x: KerasTensor, encoder: str) -> keras.Model | None:
+    """With the weights in the container's image; None if there are none, or of another encoder."""
+    baked = os.environ.get(BAKED_WEIGHTS)
+    if not baked or not Path(baked).is_file():
+        return None
+    classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
+    try:
+        _load_weights(classifier, baked, encoder)
+    except BadSettings:
+        return None
+    return classifier
+
+
+def _with_imagenet_weights(architecture: _Architecture, x: KerasTensor) -> keras.Model:
     """With the weights that keras.applications offers for the size nearest to the input's."""
     try:
-        with _one_download_at_a_time():
+        root = cache_root()
+        root.mkdir(parents=True, exist_ok=True)
+        # Keras downloads to the final name: a second worker on this machine would read half a file.
+        with locked(root / ".encoder-weights.lock"):
             return architecture.build(include_top=False, weights="imagenet", input_shape=x.shape[1:], input_tensor=x)
     except OSError as error:
         raise BadSettings(
@@ -198,14 +208,6 @@ def _build_with_imagenet_weights(architecture: _Architecture, x: KerasTensor) ->
             "--encoder-weights imagenet: can't download them (is there a network?); give a FILE of weights, "
             f"or 'none' to start from random ones: {_one_line(error)}"
         ) from None
-
-
-@contextmanager
-def _one_download_at_a_time() -> Iterator[None]:
-    """Keras downloads to the final name: a second worker on this machine would read half a file."""
-    with (Path(tempfile.gettempdir()) / "maskfleet-encoder-weights.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _one_line(error: Exception) -> str:
