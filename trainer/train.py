@@ -21,7 +21,7 @@ from typing import Any
 from trainer.batch_size import choose_batch
 from trainer.cluster import Cluster, configure_threads, make_strategy, threads_of
 from trainer.config import DEFAULT_BATCH, TrainConfig
-from trainer.exit_codes import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
+from trainer.exit_codes import DONE, BadData, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from trainer.plan import Plan
 from trainer.run_directory import RunDirectory, write_atomically
 from trainer.settings import read_settings_file
@@ -109,6 +109,7 @@ def _train(
     from trainer.steps import StopFlag, Training, TrainingState
     from trainer.summaries import Summaries
 
+    _check_data(cluster, strategy, dataset)
     plan = _plan(config, cluster, strategy, len(dataset.train.names), fitting)
     # What may be refused comes before anything is written.
     loss = build_loss(config, len(dataset.classes), dataset.train.masks)
@@ -185,6 +186,30 @@ def _train(
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _check_data(cluster: Cluster, strategy: Any, dataset: Any) -> None:
+    """Every worker takes its examples from its own disk: they must be the same everywhere.
+
+    Raises:
+        BadData: they are not.
+    """
+    if cluster.workers == 1:
+        return
+    import tensorflow as tf
+
+    from trainer.checkpoints import broadcast_from_chief
+
+    own = dataset.fingerprint[:15]
+    with strategy.scope():
+        chief = tf.Variable(int(own, 16), dtype=tf.int64, trainable=False)
+    broadcast_from_chief(strategy, [chief], is_chief=cluster.is_chief)
+    found = f"{int(chief.numpy()):015x}"
+    if found != own:
+        raise BadData(
+            f"worker {cluster.worker}: --data: expected the data of worker 0, with the fingerprint {found}, "
+            f"found {own}; give all workers the same copy"
+        )
 
 
 def _plan(config: TrainConfig, cluster: Cluster, strategy: Any, examples: int, fitting: int) -> Plan:

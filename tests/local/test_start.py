@@ -13,6 +13,7 @@ import pytest
 
 from launcher.local import free_port_pairs
 from tests.local.harness import PATIENCE, SETTINGS, LocalRun, inspect
+from tests.unit.data_folders import write_pairs
 from trainer.cluster import Cluster
 from trainer.run_directory import RunDirectory
 
@@ -87,6 +88,16 @@ def test_a_chief_that_never_comes_ends_the_start(tmp_path: Path):
     (output,) = end([process])
     assert process.returncode == 75, output
     assert "worker 1 waited 2 s in vain for worker 0 (the chief)" in output
+
+
+def test_workers_with_different_data_are_refused(tmp_path: Path):
+    peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(2))
+    other = f"--data=folder:{write_pairs(tmp_path / 'data', count=20)}"
+    processes = [worker(0, peers, tmp_path / "chief"), worker(1, peers, tmp_path / "other", settings=(other,))]
+    outputs = end(processes)
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert "worker 1: --data: expected the data of worker 0, with the fingerprint" in outputs[0]
+    assert not RunDirectory(tmp_path / "chief").metrics.exists()
 
 
 def test_a_process_that_is_alive_but_stuck_is_killed_and_started_again(tmp_path: Path):
