@@ -23,6 +23,7 @@ BENCHMARKS = (
     "recovery",
     "pod_recovery",
     "scaling",
+    "estimate",
     "memory",
     "streaming",
 )

@@ -12,17 +12,24 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
 from launcher.local import free_port_pairs
+from tests.benchmarks.cpu_share import put_into
 from trainer.cluster import Cluster, configure_threads, make_strategy
 
 TURNS = 15
 
 
-def seconds_of(sizes: list[int], workers: int = 2) -> dict[str, float]:
-    """Median seconds per all-reduce of float32 tensors of ``sizes`` elements among ``workers`` of one thread each."""
+def seconds_of(sizes: list[int], workers: int = 2, shares: Sequence[Path] = ()) -> dict[str, float]:
+    """Median seconds per all-reduce of float32 tensors of ``sizes`` elements among ``workers`` of one thread each.
+
+    Args:
+        shares: of a CPU, one for each worker; see :func:`~tests.benchmarks.cpu_share.equal_shares`.
+    """
     peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(workers))
     processes = [
         subprocess.Popen(
@@ -32,6 +39,8 @@ def seconds_of(sizes: list[int], workers: int = 2) -> dict[str, float]:
         )
         for worker in range(workers)
     ]
+    for process, share in zip(processes, shares, strict=False):
+        put_into(share, process.pid)
     outputs = [process.communicate()[0] for process in processes]
     assert not any(process.returncode for process in processes)
     seconds: dict[str, float] = json.loads(outputs[0])

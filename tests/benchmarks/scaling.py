@@ -1,16 +1,14 @@
-"""Two workers of one thread against one worker of two at the same global batch, and the cost model against both."""
+"""Two workers of one thread against one worker of two at the same global batch."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from launcher.estimate import Link, Measured, estimate
 from tests.benchmarks.all_reduce import seconds_of
 from tests.benchmarks.row import Row
 from tests.local.harness import LocalRun
@@ -21,13 +19,11 @@ GLOBAL_BATCH, SMALL_BATCH = 64, 16
 """The tutorial's; and one whose steps are so short that the all-reduce weighs more."""
 SETTINGS = ("--image-size=128", "--epochs=3", "--checkpoint-steps=0")
 TURNS = 3
-COUNTS = [count for count in (2, 4) if count <= (os.cpu_count() or 1)]
-"""Of workers with a CPU each, for which the cost model is held against what is measured."""
 
 
 def rows() -> Iterable[Row]:
     ways = {"whole": (1, 2, GLOBAL_BATCH), "whole, small": (1, 2, SMALL_BATCH), "2 workers, small": (2, 1, SMALL_BATCH)}
-    ways |= {f"{count} workers": (count, 1, GLOBAL_BATCH // 2 * count) for count in (1, *COUNTS)}
+    ways["2 workers"] = (2, 1, GLOBAL_BATCH)
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(TURNS):
         for name, way in ways.items():
@@ -45,12 +41,6 @@ def rows() -> Iterable[Row]:
     note = f"{size / 1e6:.0f} MB of gradients in {1e3 * seconds['list']:.0f} ms of a step of {1e3 * step:.0f}"
     yield Row("scaling, all-reduce's share of a step", seconds["list"] / step, "x", note)
     yield Row("scaling, all-reduce of one flat buffer / of the list", seconds["flat"] / seconds["list"], "x")
-    batch = GLOBAL_BATCH // 2
-    alone = Measured(batch / rate["1 workers"], batch, 1, size, examples=1, epochs=1)
-    for each in estimate(alone, COUNTS, Link(size / seconds["list"], latency=0.0)):
-        share = each.images_per_second / rate[f"{each.workers} workers"]
-        note = f"{each.images_per_second:.1f} images/s from a run of one; 1 is wanted"
-        yield Row(f"launcher estimate of {each.workers} workers / measured", share, "x", note)
 
 
 def _images_per_second(workers: int, threads: int, global_batch: int) -> float:

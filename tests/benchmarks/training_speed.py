@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tests.benchmarks import plain_keras
+from tests.benchmarks.roofline import SIDE, matrix_product, product_operations, step_operations
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import Way, in_own_process, medians
 from tests.training_steps import losses, set_up
@@ -37,7 +38,9 @@ def rows() -> Iterable[Row]:
         for name, settings in ours.items():
             make = functools.partial(our_steps, **settings)
             ways[name] = stack.enter_context(in_own_process(make, **PROCESS_DEFAULTS))
+        ways["product"] = stack.enter_context(in_own_process(matrix_product))
         seconds = medians(ways, TURNS)
+    peak = product_operations() / seconds.pop("product")
     images = STEPS * plain_keras.BATCH
     base = images / seconds.pop("tutorial")
     yield Row("training, the tutorial in Keras fit", base, "images/s", "float32, frozen encoder, batch 64")
@@ -45,6 +48,11 @@ def rows() -> Iterable[Row]:
     for name, taken in seconds.items():
         title = "launcher run --preset tutorial" + ("" if name == "ours" else f", {name}")
         yield Row(f"training, {title}, ratio", images / taken / base, "x", wanted.get(name, "1 or more is wanted"))
+    config = TrainConfig(preset="tutorial", encoder_weights="none", unfreeze_from="none")
+    operations = step_operations(config, 3, plain_keras.BATCH)
+    rate = STEPS * operations / seconds["ours"]
+    note = f"float32: {rate / 1e9:.0f} of the {peak / 1e9:.0f} GFLOP/s of a product of two matrices {SIDE} x {SIDE}"
+    yield Row("training, launcher run --preset tutorial, share of the roofline", rate / peak, "x", note)
     if half not in seconds:
         yield Row(
             f"training, launcher run --preset tutorial, {half}, ratio", math.nan, "x", "this CPU only emulates it"

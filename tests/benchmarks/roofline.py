@@ -1,0 +1,45 @@
+"""How much of what this machine can multiply and add a training step uses."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tests.benchmarks.turns import Way
+from trainer.config import TrainConfig
+from trainer.models.network import build_network
+
+SIDE = 4096
+"""Of the matrices: large enough for the device to be at its best."""
+
+
+def matrix_product(precision: str = "float32") -> Way:
+    """A turn takes :func:`product_operations`."""
+    left, right = (tf.cast(tf.random.normal((SIDE, SIDE), seed=seed), precision) for seed in range(2))
+    multiply = tf.function(tf.matmul, autograph=False, reduce_retracing=True)
+    return lambda: multiply(left, right)[0, 0].numpy()
+
+
+def product_operations() -> int:
+    return 2 * SIDE**3
+
+
+def step_operations(config: TrainConfig, classes: int, batch: int) -> int:
+    """Floating-point operations of a step's network and its gradients, for a frozen encoder whose features are cached.
+
+    Counted by TensorFlow's profiler in the graph that training runs; the loss, batch normalisation and the optimizer
+    are some parts in a thousand.
+    """
+    network = build_network(config, classes)
+    features = [
+        tf.TensorSpec([batch, *shape[1:]], network.encoder.compute_dtype) for shape in network.encoder.output_shape
+    ]
+
+    @tf.function(autograph=False, input_signature=features)
+    def gradients(*features: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = network.fused_decoder(features, training=True)
+        return tape.gradient(logits, network.model.trainable_variables)
+
+    options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
+    graph = gradients.get_concrete_function().graph
+    return int(tf.compat.v1.profiler.profile(graph, options=options.with_empty_output().build()).total_float_ops)
