@@ -90,6 +90,8 @@ class Streamer:
     """Copies ``run`` to ``store`` in the foreground.
 
     Args:
+        worker: of a run whose workers have a disk each: of any but the chief only the log is copied, since the rest is
+            the chief's to write. None copies all.
         interval: seconds between two looks.
         keep_checkpoints: how many of the newest checkpoints the store keeps, beside the best; None keeps all.
         grace: seconds that draining may take after :meth:`stop`.
@@ -100,6 +102,7 @@ class Streamer:
         run: RunDirectory,
         store: Store,
         *,
+        worker: int | None = None,
         interval: float = INTERVAL,
         keep_checkpoints: int | None = None,
         grace: float = 25.0,
@@ -107,6 +110,7 @@ class Streamer:
         self.metrics = StreamMetrics(destination=store.url)
         self._run = run
         self._store = store
+        self._worker = worker
         self._interval = interval
         self._grace = grace
         self._files: dict[str, _Copied] = {}
@@ -138,7 +142,7 @@ class Streamer:
         if once:
             self._final.set()
         self._check()
-        lanes = (self._small_step, self._large_step)
+        lanes = [self._small_step, self._large_step] if self._worker in (None, 0) else [self._small_step]
         self._running = len(lanes)
         for lane in lanes:
             threading.Thread(target=self._lane, args=(lane,), daemon=True).start()
@@ -205,7 +209,7 @@ class Streamer:
                 self._changed.notify_all()
 
     def _small_step(self, final: bool) -> bool:
-        for path, name in _small_files(self._run):
+        for path, name in _small_files(self._run, self._worker):
             if name not in self._files:
                 self._files[name] = self._follow(path, name)
         done = True
@@ -298,11 +302,14 @@ class Streamer:
         self.metrics.retries += 1
 
 
-def _small_files(run: RunDirectory) -> Iterator[tuple[Path, str]]:
+def _small_files(run: RunDirectory, worker: int | None) -> Iterator[tuple[Path, str]]:
     """The files of the first lane that exist now, with their names in the store."""
-    found = sorted(path for path in run.path.iterdir() if path.is_file() and is_finished(path))
-    found += [path for path in finished_files(run.logs) if path.suffix == ".log"]
-    found += finished_files(run.tensorboard)  # event files, and what the profiler recorded
-    found += finished_files(run.pictures)
+    if worker in (None, 0):
+        found = sorted(path for path in run.path.iterdir() if path.is_file() and is_finished(path))
+        found += [path for path in finished_files(run.logs) if path.suffix == ".log"]
+        found += finished_files(run.tensorboard)  # event files, and what the profiler recorded
+        found += finished_files(run.pictures)
+    else:
+        found = [path for path in [run.worker_log(worker)] if path.is_file()]
     for path in found:
         yield path, path.relative_to(run.path).as_posix()
