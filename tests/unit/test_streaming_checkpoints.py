@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from launcher.streaming.folder import FolderStore
 from launcher.streaming.remote import Conflict
 from launcher.streaming.restore import restore
 from launcher.streaming.service import Streamer
+from launcher.streaming.stores import open_store
+from tests.fake_gcs import FakeGcs
 from tests.sample_run import SampleRun
 from trainer.exit_codes import BadData, NotFound
-from trainer.run_directory import CheckpointManifest, RunDirectory
+from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory
 
 
 class RecordingStore(FolderStore):
@@ -236,6 +239,22 @@ def test_restore_of_a_step_says_what_is_wrong_with_it(sample: SampleRun, store: 
     with pytest.raises(BadData, match=r"the checkpoint of step 2 is damaged: step-00000002\.index is missing"):
         restore(store, back, step=2)
     assert restore(FolderStore(tmp_path / "nothing"), RunDirectory(tmp_path / "new")) is None
+
+
+def test_restore_writes_nothing_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"../../x.index": FileDigest.read(io.BytesIO(b"x"))}
+    manifest = CheckpointManifest(1, 1, 1.0, None, files).serialize()
+    with FakeGcs() as fake:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+        store = open_store("gs://bucket/run")
+        for name, content in (
+            ("logs/worker-/../../../x.log", b"x"),
+            ("checkpoints/../../x.index", b"x"),
+            ("checkpoints/manifests/step-00000001.json", manifest),
+        ):
+            store.put(name, io.BytesIO(content), FileDigest.read(io.BytesIO(content)), None)
+        assert restore(store, RunDirectory(tmp_path / "back" / "run")) is None
+    assert not list(tmp_path.rglob("x.*"))
 
 
 def test_runs_are_listed_with_their_steps_and_progress(sample: SampleRun, tmp_path: Path) -> None:
