@@ -182,6 +182,24 @@ def test_leftovers_of_an_interrupted_deletion_are_deleted(sample: SampleRun, sto
     assert not [each.name for each in store.list() if "00000001" in each.name]
 
 
+@pytest.mark.parametrize("content", [b"{}", b"", b"\xff"])
+def test_a_damaged_manifest_there_is_replaced_or_passed_over(
+    sample: SampleRun, store: RecordingStore, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    for step in (1, 2, 3):
+        sample.checkpoint(step)
+    upload_all(sample, store)
+    manifests = [store.path / f"checkpoints/manifests/step-{step:08d}.json" for step in (1, 2)]
+    for path in manifests:
+        path.write_bytes(content)
+    sample.delete_checkpoint(1)
+    upload_all(sample, store)
+    assert "the checkpoint of step 1 in" in caplog.text
+    assert manifests[0].read_bytes() == content  # what is left of it may be all that there is
+    assert (store.path / "checkpoints/step-00000001.index").exists()
+    assert manifests[1].read_bytes() == sample.run.checkpoint_manifest(2).read_bytes()
+
+
 def test_restore_brings_back_the_newest_that_verifies(
     sample: SampleRun, store: RecordingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
