@@ -30,7 +30,7 @@ keep_checkpoints_option = click.option(
 @_RUN
 @_DESTINATION
 @click.option("--worker", type=_WORKER, metavar="I", help="only what worker I of a run on several writes")
-@click.option("--once", is_flag=True, help="copy what is there now and end")
+@click.option("--once", is_flag=True, help="copy what is there now and end, naming what was refused")
 @keep_checkpoints_option
 @click.option(
     "--interval",
@@ -46,7 +46,7 @@ keep_checkpoints_option = click.option(
     default=25.0,
     show_default=True,
     metavar="S",
-    help="seconds in which to copy what is left after SIGTERM",
+    help="seconds in which to copy what is left after SIGTERM or Ctrl-C",
 )
 def stream(
     run: Path,
