@@ -29,7 +29,8 @@ def accompany(run: RunDirectory, destination: str | None, *, grace: float, keep_
     stop = threading.Event()
     streamer = None
     if destination:
-        streamer = Streamer(run, open_store(destination), grace=grace, keep_checkpoints=keep_checkpoints)
+        store = open_store(destination)
+        streamer = Streamer(run, store, worker=_worker(), grace=grace, keep_checkpoints=keep_checkpoints)
 
     def end(*_: object) -> None:
         if streamer:

@@ -168,6 +168,8 @@ class CheckpointManifest:
         try:
             fields = json.loads(content)
             files = {name: FileDigest(int(f["size"]), str(f["crc32c"])) for name, f in fields["files"].items()}
+            if outside := [name for name in files if not stays_inside(name)]:
+                raise ValueError(f"no checkpoint manifest: {outside[0]!r} is no file in the folder checkpoints")
             return cls(
                 int(fields["step"]),
                 int(fields["epoch"]),
@@ -195,6 +197,11 @@ class CheckpointManifest:
                     f"expected {expected.size} with {expected.crc32c}"
                 )
         return None
+
+
+def stays_inside(name: str) -> bool:
+    """Whether ``name``, which came from elsewhere, is that of a file below the folder that it is joined to."""
+    return "\0" not in name and not {"", ".", ".."}.intersection(name.split("/"))
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:

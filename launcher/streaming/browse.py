@@ -15,7 +15,7 @@ from typing import Any
 from launcher.streaming.restore import download
 from launcher.streaming.stores import INTERNAL, Store, StoredObject
 from trainer.exit_codes import BadData, BadSettings, NotFound
-from trainer.run_directory import FileDigest
+from trainer.run_directory import FileDigest, stays_inside
 
 AT_ONCE = 8
 """Objects that are fetched at a time: small ones wait for answers, not for the network. Each holds a piece of 8 MiB."""
@@ -89,15 +89,15 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
 
     Raises:
         NotFound: the destination is empty.
-        BadSettings: an object's name leads out of the folder.
+        BadSettings: an object's name is not that of a file in the folder.
         BadData: what came is not what the store says the object holds.
     """
     objects = [found for found in store.list() if not found.name.startswith(INTERNAL)]
     if not objects:
         raise NotFound(f"{store.url}: there is nothing")
     for found in objects:
-        if ".." in Path(found.name).parts:
-            raise BadSettings(f"{store.url}/{found.name}: the name leads out of {folder}")
+        if not stays_inside(found.name):
+            raise BadSettings(f"{store.url}/{found.name}: is no name of a file in {folder}; rename the object")
     manifests = [found for found in objects if _MANIFEST.fullmatch(found.name)]
     others = [found for found in objects if not _MANIFEST.fullmatch(found.name)]
     work = _Pull(store, folder)

@@ -64,8 +64,12 @@ class CheckpointUploads:
             objects = list(self._store.list(_relative(self._run, self._run.checkpoints) + "/"))
             remote = _manifests(objects)
             for step, found in remote.items():
-                self._manifests[step] = CheckpointManifest.parse(b"".join(self._store.read(found)))
-            self._remote, self._inherited = remote, set(remote)
+                try:
+                    self._manifests[step] = CheckpointManifest.parse(b"".join(self._store.read(found)))
+                except ValueError as error:
+                    log.warning("the checkpoint of step %d in %s is passed over: %s", step, self._store.url, error)
+            self._remote = {step: found for step, found in remote.items() if step in self._manifests}
+            self._inherited = set(remote)
             self._begun = {begun for each in objects if (begun := _step(each.name)) is not None}
             self._delete_orphans(objects)
 
@@ -197,7 +201,7 @@ class CheckpointUploads:
         newest = max(self._remote, default=-1)
         for each in objects:
             step = _step(each.name)
-            if step is not None and step < newest and step not in self._remote and step not in local:
+            if step is not None and step < newest and step not in self._inherited and step not in local:
                 self._store.delete(each)
 
     def _is_whole(self, manifest: CheckpointManifest) -> bool:

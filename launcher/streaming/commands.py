@@ -16,6 +16,7 @@ from trainer.run_directory import RunDirectory
 
 _RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 _DESTINATION = click.argument("destination")
+_WORKER = click.IntRange(min=0)
 _OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="form of the answer")
 keep_checkpoints_option = click.option(
     "--keep-checkpoints",
@@ -28,7 +29,8 @@ keep_checkpoints_option = click.option(
 @click.command()
 @_RUN
 @_DESTINATION
-@click.option("--once", is_flag=True, help="copy what is there now and end")
+@click.option("--worker", type=_WORKER, metavar="I", help="only what worker I of a run on several writes")
+@click.option("--once", is_flag=True, help="copy what is there now and end, naming what was refused")
 @keep_checkpoints_option
 @click.option(
     "--interval",
@@ -44,13 +46,21 @@ keep_checkpoints_option = click.option(
     default=25.0,
     show_default=True,
     metavar="S",
-    help="seconds in which to copy what is left after SIGTERM",
+    help="seconds in which to copy what is left after SIGTERM or Ctrl-C",
 )
-def stream(run: Path, destination: str, once: bool, keep_checkpoints: int | None, interval: float, grace: float) -> int:
+def stream(
+    run: Path,
+    destination: str,
+    worker: int | None,
+    once: bool,
+    keep_checkpoints: int | None,
+    interval: float,
+    grace: float,
+) -> int:
     """Copy RUN to DESTINATION (gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder) while it grows.
 
-    Ends on SIGTERM or Ctrl-C, once what is left is copied. RUN may be empty, or hold nothing but a worker's log:
-    all workers of a run stream into the same DESTINATION, each from its own disk.
+    Ends on SIGTERM or Ctrl-C, once what is left is copied. RUN may be empty. Workers that have a disk each stream into
+    the same DESTINATION, each with its --worker: worker 0 all, the others their logs.
     """
     from launcher.streaming.priority import give_way
     from launcher.streaming.service import Streamer
@@ -63,6 +73,7 @@ def stream(run: Path, destination: str, once: bool, keep_checkpoints: int | None
     streamer = Streamer(
         RunDirectory(run.absolute()),
         open_store(destination),
+        worker=worker,
         interval=interval,
         keep_checkpoints=keep_checkpoints,
         grace=grace,
@@ -76,7 +87,7 @@ def stream(run: Path, destination: str, once: bool, keep_checkpoints: int | None
 @_DESTINATION
 @_RUN
 @click.option("--step", type=click.IntRange(min=0), metavar="N", help="this checkpoint  [default: the newest complete]")
-@click.option("--worker", type=click.IntRange(min=0), metavar="I", help="only what worker I of a run on several needs")
+@click.option("--worker", type=_WORKER, metavar="I", help="only what worker I of a run on several needs")
 @_OUTPUT
 def restore(destination: str, run: Path, step: int | None, worker: int | None, output: Literal["text", "json"]) -> None:
     """Bring back from DESTINATION into RUN the newest complete checkpoint, and the logs that go on.

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from launcher.streaming.stores import Changed, Store, StoreRefused, StoreUnavailable
+from trainer.run_directory import stays_inside
 
 log = logging.getLogger("launcher.tensorboard")
 
@@ -34,12 +35,12 @@ class EventMirror:
         """
         fetched = 0
         for found in self._store.list(LOGDIR):
-            name = Path(found.name.removeprefix(LOGDIR))
-            if ".." in name.parts:
+            name = found.name.removeprefix(LOGDIR)
+            if not stays_inside(name):
                 continue
             path = self._folder / name
             have = path.stat().st_size if path.exists() else 0
-            if have != found.size and (have > found.size or "tfevents" not in name.name):  # written anew
+            if have != found.size and (have > found.size or "tfevents" not in path.name):  # written anew
                 path.unlink(missing_ok=True)
                 have = 0
             if have < found.size:

@@ -98,6 +98,8 @@ class FolderStore:
                 (self.path / found.name).unlink()
 
     def _expect(self, name: str, expected: StoredObject | None) -> None:
+        if (self.path / name).is_dir():
+            raise StoreRefused(f"{self.path / name}: expected a file or nothing, found a folder; move it away")
         try:
             version = _stored(name, (self.path / name).stat()).version
         except FileNotFoundError:

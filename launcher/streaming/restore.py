@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
 from launcher.streaming.checkpoints import remote_manifests
@@ -122,9 +122,9 @@ def _fetch_checkpoint(
 
 def _histories(store: Store, run: RunDirectory, worker: int | None) -> Iterator[StoredObject]:
     """What the run goes on with and ``run`` does not have, or has less of."""
-    logs = "logs/worker-*.log" if worker is None else f"logs/worker-{worker}.log"
+    number = r"\d+" if worker is None else str(worker)
     for found in store.list("logs/"):
-        if fnmatch(found.name, logs) and _size(run.path / found.name) < found.size:
+        if re.fullmatch(rf"logs/worker-{number}\.log", found.name) and _size(run.path / found.name) < found.size:
             yield found
     if worker in (None, 0):
         there = store.find(run.events.name)

@@ -2,7 +2,8 @@
 
 Two lanes, each a thread, so that a checkpoint on a slow link does not hold up the logs: what is small and grows, and
 what is large. Neither ever holds up the training, which writes to its disk and knows nothing of this process. A store
-that can't be reached is tried again for ever; what was missed meanwhile is still on the disk.
+that can't be reached is tried again for ever; what was missed meanwhile is still on the disk. A file that can't be read
+or is refused is tried again too, and holds up no other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +22,7 @@ from launcher.streaming import patience
 from launcher.streaming.checkpoints import CheckpointUploads
 from launcher.streaming.event_files import GrowingFile
 from launcher.streaming.records import scan_lines, scan_tfrecords
+from launcher.streaming.refusals import Refusals, lasts
 from launcher.streaming.remote import Conflict
 from launcher.streaming.stores import Changed, ContentDiffers, Store, StoreRefused, StoreUnavailable
 from launcher.streaming.whole_files import ExportFolder, WholeFile, finished_files, is_finished
@@ -35,6 +38,7 @@ WHOLE_FILE_FACTOR = 5
 UPLOADS_AT_ONCE = 3
 METRICS_SECONDS = 5.0
 LOG_SECONDS = 30.0
+_EXPORT = "the export"
 
 
 def metrics_file(run: RunDirectory) -> Path:
@@ -90,6 +94,8 @@ class Streamer:
     """Copies ``run`` to ``store`` in the foreground.
 
     Args:
+        worker: of a run whose workers have a disk each: of any but the chief only the log is copied, since the rest is
+            the chief's to write. None copies all.
         interval: seconds between two looks.
         keep_checkpoints: how many of the newest checkpoints the store keeps, beside the best; None keeps all.
         grace: seconds that draining may take after :meth:`stop`.
@@ -100,6 +106,7 @@ class Streamer:
         run: RunDirectory,
         store: Store,
         *,
+        worker: int | None = None,
         interval: float = INTERVAL,
         keep_checkpoints: int | None = None,
         grace: float = 25.0,
@@ -107,13 +114,19 @@ class Streamer:
         self.metrics = StreamMetrics(destination=store.url)
         self._run = run
         self._store = store
+        self._worker = worker
         self._interval = interval
         self._grace = grace
         self._files: dict[str, _Copied] = {}
         self._export = ExportFolder(store, run)
         self._checkpoints = CheckpointUploads(store, run, keep_checkpoints)
         self._uploading_since: float | None = None
+        self._tried: set[int] = set()
+        self._refusals = Refusals(self._count_refusal)
+        self._undeleted = Refusals(self._count_refusal)
+        self._once = False
         self._final = threading.Event()
+        self._stopped = threading.Event()
         self._changed = threading.Condition()
         self._running = 0
         self._fatal: BaseException | None = None
@@ -122,10 +135,13 @@ class Streamer:
 
     def stop(self) -> None:
         """Makes :meth:`run` copy what is left and return. May be called from a signal handler's thread."""
+        self._stopped.set()
         self._final.set()
 
     def run(self, *, once: bool = False) -> int:
         """Copies until :meth:`stop`, then what is left; or with ``once`` just what is there now.
+
+        What is refused is tried until the grace after :meth:`stop` has passed, with ``once`` only once.
 
         Returns:
             DONE; FAILED if something could not be copied, which the log names.
@@ -135,14 +151,15 @@ class Streamer:
             StoreUnavailable: told to stop, and the store could not be reached even once.
             Conflict: another streamer writes to the destination, or it holds another run.
         """
+        self._once = once
         if once:
             self._final.set()
         self._check()
-        lanes = (self._small_step, self._large_step)
+        lanes = [self._small_step, self._large_step] if self._worker in (None, 0) else [self._small_step]
         self._running = len(lanes)
         for lane in lanes:
             threading.Thread(target=self._lane, args=(lane,), daemon=True).start()
-        drained = self._supervise(deadline=None if once else self._grace)
+        drained = self._supervise()
         self._note(time.time())
         if isinstance(self._fatal, Conflict):
             raise self._fatal
@@ -162,14 +179,14 @@ class Streamer:
         for warning in patience.insist(self._store.check, self._final.wait, self._count_error):
             log.warning(warning)
 
-    def _supervise(self, deadline: float | None) -> bool:
+    def _supervise(self) -> bool:
         """Waits for the lanes; notes and logs the metrics meanwhile. False if the grace period ran out."""
         next_note = next_line = time.time()
         stop_at: float | None = None
         while self._running:
             now = time.time()
-            if self._final.is_set() and stop_at is None and deadline is not None:
-                stop_at = now + deadline
+            if self._stopped.is_set() and stop_at is None:
+                stop_at = now + self._grace
             if stop_at is not None and now >= stop_at:
                 return False
             if now >= next_note:
@@ -205,28 +222,33 @@ class Streamer:
                 self._changed.notify_all()
 
     def _small_step(self, final: bool) -> bool:
-        for path, name in _small_files(self._run):
+        for path, name in _small_files(self._run, self._worker):
             if name not in self._files:
                 self._files[name] = self._follow(path, name)
         done = True
-        for copied in list(self._files.values()):
-            self._count_sent(copied.step(time.time(), final=final))
+        for name, copied in list(self._files.items()):
+            self._count_sent(self._refusals.attempt(name, partial(copied.step, time.time(), final=final)))
             if copied.problem is not None and copied.problem not in self._told:
                 self._told.add(copied.problem)
                 log.error("%s", copied.problem)
-            done = done and copied.is_caught_up()
+            done = self._is_done(name, copied.is_caught_up()) and done
         return done
 
     def _large_step(self, final: bool) -> bool:
         self._checkpoints.start()
         steps = self._checkpoints.pending()
+        for step in self._tried.difference(steps):
+            self._refusals.forget(_checkpoint(step))  # the trainer has deleted it meanwhile
+        self._tried = set(steps)
         if steps:
             self._uploading_since = self._uploading_since or time.time()
             self._upload(steps)
-        self._uploading_since = None
-        self._checkpoints.delete_old()
-        self._count_sent(self._export.step(time.time(), final=final))
-        return not self._checkpoints.pending() and self._export.is_caught_up()
+        if not any(self._refusals.error(_checkpoint(step)) for step in steps):
+            self._uploading_since = None
+        self._undeleted.attempt("old checkpoints", self._checkpoints.delete_old)
+        self._count_sent(self._refusals.attempt(_EXPORT, partial(self._export.step, time.time(), final=final)))
+        checkpoints = all(self._is_done(_checkpoint(step), False) for step in self._checkpoints.pending())
+        return checkpoints and self._is_done(_EXPORT, self._export.is_caught_up())
 
     def _upload(self, steps: list[int]) -> None:
         """Several checkpoints at once, in threads that do not hold up the end of the process."""
@@ -236,9 +258,12 @@ class Streamer:
         def work() -> None:
             while waiting and not errors:
                 try:
-                    self._count_sent(self._checkpoints.upload(waiting.pop(0)))
+                    step = waiting.pop(0)
                 except IndexError:  # another thread took the last one
                     return
+                try:
+                    upload = partial(self._checkpoints.upload, step)
+                    self._count_sent(self._refusals.attempt(_checkpoint(step), upload))
                 except Exception as error:
                     errors.append(error)
 
@@ -249,6 +274,11 @@ class Streamer:
             thread.join()
         if errors:
             raise errors[0]
+
+    def _is_done(self, what: str, caught_up: bool) -> bool:
+        """Whether nothing more is to be tried for ``what``."""
+        error = self._refusals.error(what)
+        return caught_up if error is None else self._once and lasts(error)
 
     def _follow(self, path: Path, name: str) -> _Copied:
         if "tfevents" in path.name:
@@ -262,11 +292,15 @@ class Streamer:
     def _left(self, drained: bool) -> list[str]:
         """What should be in the store and is not, a line each."""
         lines = [each.problem for each in self._files.values() if each.problem is not None]
+        lines += self._refusals.lines()
         if not drained:
             files = self._files.items()
-            lines += [f"{each.pending} bytes of {name}" for name, each in files if each.pending and not each.problem]
-            lines += [f"the checkpoint of step {step}" for step in self._checkpoints.pending()]
-            lines += ["the export"] if self._export.pending else []
+            left = {
+                name: f"{each.pending} bytes of {name}" for name, each in files if each.pending and not each.problem
+            }
+            left |= {_checkpoint(step): _checkpoint(step) for step in self._checkpoints.pending()}
+            left |= {_EXPORT: _EXPORT} if self._export.pending else {}
+            lines += [line for what, line in left.items() if not self._refusals.error(what)]
         return lines + list(self._checkpoints.problems.values())
 
     def _note(self, now: float) -> None:
@@ -279,16 +313,21 @@ class Streamer:
         metrics.time = now
         metrics.lag_seconds = max(0.0, now - min(since, default=now))
         metrics.lag_bytes = sum(each.pending for each in copied) + self._checkpoints.pending_bytes()
-        metrics.problems = [each.problem for each in copied if each.problem] + list(self._checkpoints.problems.values())
+        metrics.problems = [each.problem for each in copied if each.problem] + self._refusals.lines()
+        metrics.problems += self._checkpoints.problems.values()
         try:
             write_json(metrics_file(self._run), asdict(metrics), durable=False)  # never waits for the training's disk
         except OSError as error:
             log.warning("the streamer's metrics can't be written: %s", error)
 
-    def _count_error(self, error: MaskfleetError | OSError) -> None:
+    def _count_error(self, error: MaskfleetError | OSError, told: bool = False) -> None:
         self.metrics.errors += 1
         self.metrics.last_error = str(error)
-        log.warning("%s; trying again", error)
+        if not told:
+            log.warning("%s; trying again", error)
+
+    def _count_refusal(self, error: MaskfleetError | OSError, told: bool) -> None:
+        self._count_error(error, told or (self._once and lasts(error)))  # which is told at the end
 
     def _count_sent(self, size: int) -> None:
         with self._changed:
@@ -298,11 +337,18 @@ class Streamer:
         self.metrics.retries += 1
 
 
-def _small_files(run: RunDirectory) -> Iterator[tuple[Path, str]]:
+def _checkpoint(step: int) -> str:
+    return f"the checkpoint of step {step}"
+
+
+def _small_files(run: RunDirectory, worker: int | None) -> Iterator[tuple[Path, str]]:
     """The files of the first lane that exist now, with their names in the store."""
-    found = sorted(path for path in run.path.iterdir() if path.is_file() and is_finished(path))
-    found += [path for path in finished_files(run.logs) if path.suffix == ".log"]
-    found += finished_files(run.tensorboard)  # event files, and what the profiler recorded
-    found += finished_files(run.pictures)
+    if worker in (None, 0):
+        found = sorted(path for path in run.path.iterdir() if path.is_file() and is_finished(path))
+        found += [path for path in finished_files(run.logs) if path.suffix == ".log"]
+        found += finished_files(run.tensorboard)  # event files, and what the profiler recorded
+        found += finished_files(run.pictures)
+    else:
+        found = [path for path in [run.worker_log(worker)] if path.is_file()]
     for path in found:
         yield path, path.relative_to(run.path).as_posix()

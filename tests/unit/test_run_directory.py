@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, write_atomically
+from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, stays_inside, write_atomically
 
 DIGESTS = st.builds(FileDigest, st.integers(0, 2**40), st.text("abcdef=", max_size=8))
 MANIFESTS = st.builds(
@@ -17,7 +17,7 @@ MANIFESTS = st.builds(
     epoch=st.integers(0, 1000),
     training_seconds=st.floats(0, 1e6),
     miou=st.none() | st.floats(0, 1),
-    files=st.dictionaries(st.text(min_size=1, max_size=10), DIGESTS, max_size=3),
+    files=st.dictionaries(st.text(min_size=1, max_size=10).filter(stays_inside), DIGESTS, max_size=3),
 )
 
 
@@ -30,6 +30,22 @@ def test_a_manifest_survives_the_disk(manifest):
 def test_nothing_else_is_taken_for_a_manifest(content):
     with pytest.raises(ValueError, match="no checkpoint manifest"):
         CheckpointManifest.parse(content)
+
+
+OUTSIDE = ["/tmp/x", "a//tmp/x", "../x", "a/../../x", "..", ".", "a/./x", "a/", "", "a\0b"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_are_not_those_of_files_below_a_folder_are_refused(name):
+    assert not stays_inside(name)
+    content = CheckpointManifest(1, 0, 0.0, None, {name: FileDigest(1, "")}).serialize()
+    with pytest.raises(ValueError, match="is no file in the folder checkpoints"):
+        CheckpointManifest.parse(content)
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.c", "a/..b", "...", " /-"])
+def test_other_names_are_not(name):
+    assert stays_inside(name)
 
 
 def test_a_digest_is_the_file_s_size_and_crc32c(tmp_path):

@@ -51,19 +51,21 @@ def write_checkpoint(run: RunDirectory, step: int) -> None:
     write_atomically(run.checkpoint_manifest(step), manifest.serialize())
 
 
-def accompany(run: RunDirectory, destination: Path, last_step: int, keep_checkpoints: int | None = None) -> int:
+def accompany(
+    run: RunDirectory, destination: Path, last_step: int, keep_checkpoints: int | None = None, worker: int = 0
+) -> int:
     """Runs the sidecar; a checkpoint is written in the moment in which it is told to end."""
 
     def end() -> None:
         deadline = time.monotonic() + 20
-        while not (destination / "logs" / "worker-0.log").exists():
+        while not (destination / "logs" / f"worker-{worker}.log").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         write_checkpoint(run, last_step)
         os.kill(os.getpid(), signal.SIGTERM)
 
     run.logs.mkdir(parents=True)
-    run.worker_log(0).write_text("step 1\n")
+    run.worker_log(worker).write_text("step 1\n")
     threading.Thread(target=end, daemon=True).start()
     return sidecar.accompany(run, str(destination), grace=20, keep_checkpoints=keep_checkpoints)
 
@@ -83,3 +85,14 @@ def test_the_destination_keeps_as_many_checkpoints_as_the_job_says(recorder: Rec
     assert accompany(run, destination, 3, keep_checkpoints=1) == 0
     kept = sorted(path.name for path in (destination / "checkpoints" / "manifests").iterdir())
     assert kept == ["step-00000003.json"]
+
+
+def test_of_any_worker_but_the_chief_the_log_is_all_that_is_copied(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKFLEET_WORKER", "1")
+    run, destination = RunDirectory(tmp_path / "run"), tmp_path / "destination"
+    run.write_settings({"epochs": 1})
+    assert accompany(run, destination, 1, worker=1) == 0
+    copied = [path for path in destination.rglob("*") if path.is_file() and ".maskfleet" not in path.parts]
+    assert [path.name for path in copied] == ["worker-1.log"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from launcher.streaming.folder import FolderStore
 from launcher.streaming.remote import Conflict
 from launcher.streaming.restore import restore
 from launcher.streaming.service import Streamer
+from launcher.streaming.stores import open_store
+from tests.fake_gcs import FakeGcs
 from tests.sample_run import SampleRun
 from trainer.exit_codes import BadData, NotFound
-from trainer.run_directory import CheckpointManifest, RunDirectory
+from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory
 
 
 class RecordingStore(FolderStore):
@@ -179,6 +182,24 @@ def test_leftovers_of_an_interrupted_deletion_are_deleted(sample: SampleRun, sto
     assert not [each.name for each in store.list() if "00000001" in each.name]
 
 
+@pytest.mark.parametrize("content", [b"{}", b"", b"\xff"])
+def test_a_damaged_manifest_there_is_replaced_or_passed_over(
+    sample: SampleRun, store: RecordingStore, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    for step in (1, 2, 3):
+        sample.checkpoint(step)
+    upload_all(sample, store)
+    manifests = [store.path / f"checkpoints/manifests/step-{step:08d}.json" for step in (1, 2)]
+    for path in manifests:
+        path.write_bytes(content)
+    sample.delete_checkpoint(1)
+    upload_all(sample, store)
+    assert "the checkpoint of step 1 in" in caplog.text
+    assert manifests[0].read_bytes() == content  # what is left of it may be all that there is
+    assert (store.path / "checkpoints/step-00000001.index").exists()
+    assert manifests[1].read_bytes() == sample.run.checkpoint_manifest(2).read_bytes()
+
+
 def test_restore_brings_back_the_newest_that_verifies(
     sample: SampleRun, store: RecordingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +257,22 @@ def test_restore_of_a_step_says_what_is_wrong_with_it(sample: SampleRun, store: 
     with pytest.raises(BadData, match=r"the checkpoint of step 2 is damaged: step-00000002\.index is missing"):
         restore(store, back, step=2)
     assert restore(FolderStore(tmp_path / "nothing"), RunDirectory(tmp_path / "new")) is None
+
+
+def test_restore_writes_nothing_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"../../x.index": FileDigest.read(io.BytesIO(b"x"))}
+    manifest = CheckpointManifest(1, 1, 1.0, None, files).serialize()
+    with FakeGcs() as fake:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+        store = open_store("gs://bucket/run")
+        for name, content in (
+            ("logs/worker-/../../../x.log", b"x"),
+            ("checkpoints/../../x.index", b"x"),
+            ("checkpoints/manifests/step-00000001.json", manifest),
+        ):
+            store.put(name, io.BytesIO(content), FileDigest.read(io.BytesIO(content)), None)
+        assert restore(store, RunDirectory(tmp_path / "back" / "run")) is None
+    assert not list(tmp_path.rglob("x.*"))
 
 
 def test_runs_are_listed_with_their_steps_and_progress(sample: SampleRun, tmp_path: Path) -> None:

@@ -71,9 +71,13 @@ def test_a_file_that_grows_while_it_is_read_is_completed_by_the_next_look(
         assert mirror.update() == sample.path(EVENTS).stat().st_size
 
 
-def test_names_that_lead_out_of_the_folder_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outside", ["../../events.out.tfevents.1", "/{}/events.out.tfevents.1"])
+def test_names_that_lead_out_of_the_folder_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: str
+) -> None:
     store = open_store(str(tmp_path / "destination"))
-    stored = StoredObject("tensorboard/../../events.out.tfevents.1", 5, None, "1", 0.0)
+    stored = StoredObject("tensorboard/" + outside.format(tmp_path), 5, None, "1", 0.0)
     monkeypatch.setattr(store, "list", lambda prefix: iter([stored]))
+    monkeypatch.setattr(store, "read", lambda found, start: iter([b"hello"]))
     assert EventMirror(store, tmp_path / "mirror").update() == 0
     assert not list(tmp_path.rglob("*tfevents*"))

@@ -14,7 +14,7 @@ from launcher.streaming.stores import StoreRefused, open_store
 from tests.fake_gcs import FakeGcs, Fault, Request
 from tests.fake_s3 import FakeS3, Stored
 from tests.streamer_process import variables
-from trainer.exit_codes import BadData
+from trainer.exit_codes import BadData, BadSettings
 from trainer.run_directory import FileDigest
 
 COUNT = 60
@@ -81,6 +81,17 @@ def test_what_is_here_and_differs_is_fetched_again(fake: FakeGcs | FakeS3, tmp_p
     names = sorted(each.name for each in pull(open_store(url(fake)), tmp_path))
     assert names == ["images/0003.jpg", "images/0004.jpg"]
     assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
+
+
+@pytest.mark.parametrize("outside", ["/{}/x", "../x", "a/../../x"])
+def test_nothing_is_written_outside_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: str) -> None:
+    with FakeGcs() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        store, name = open_store(url(server)), outside.format(tmp_path)
+        store.put(name, io.BytesIO(b"x"), FileDigest.read(io.BytesIO(b"x")), None)
+        with pytest.raises(BadSettings, match=r"gs://bucket/data/.*: is no name of a file in .*; rename the object"):
+            list(pull(store, tmp_path / "pulled"))
+    assert not list(tmp_path.rglob("x"))
 
 
 @pytest.fixture
