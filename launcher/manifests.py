@@ -210,6 +210,8 @@ def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
         amounts.update({"cpu": job.cpu, "memory": job.memory})
         if job.gpus_per_worker:
             amounts["nvidia.com/gpu"] = str(job.gpus_per_worker)
+    if job.gpus_per_worker:
+        trainer["env"] = [*trainer["env"], {"name": "MASKFLEET_GPUS", "value": str(job.gpus_per_worker)}]
 
 
 def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
