@@ -242,7 +242,7 @@ def quota_shortage(quota: Mapping[str, Any], asked: Mapping[str, float]) -> str 
             continue
         left = parse_quantity(hard) - parse_quantity(status.get("used", {}).get(limit, "0"))
         if amount > left:
-            show = format_bytes if "memory" in limit else "{:g}".format
+            show = format_bytes if limit.endswith(("memory", "storage")) else "{:g}".format
             return f"{limit}: {show(left)} left of {hard}, the job asks for {show(amount)}"
     return None
 

@@ -22,7 +22,9 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "defaults": ([], []),
     "persistent-volumes": (["--workers", "4", "--data", "pvc:pets/v1", "--output", "pvc:runs/team"], ["--seed", "1"]),
     "buckets": (
-        ["--workers", "2", "--data", "gs://data/pets", "--output", "s3://runs", "--keep-checkpoints", "3"], [],
+        ["--workers", "2", "--data", "gs://data/pets", "--output", "s3://runs", "--keep-checkpoints", "3",
+         "--scratch", "60Gi"],
+        [],
     ),
     "gpu-spot": (["--workers", "8", "--gpus-per-worker", "2", "--spot", "--cpu", "8", "--memory", "32Gi"], []),
     "queue": (["--queue", "team", "--priority", "high", "--deadline", "12h", "--ttl", "1h", "--max-restarts", "0"], []),

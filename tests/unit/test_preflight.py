@@ -56,6 +56,20 @@ def test_places_are_what_the_scarcest_resource_leaves() -> None:
     assert places_on(node(), [], {**need, "example.com/tpu": 1.0}) == 0
 
 
+def test_local_disk_that_is_asked_for_is_a_resource_as_any() -> None:
+    job = manifests(TrainingJob(name="job", scratch="60Gi", data="gs://data"))[0]
+    need = worker_requests(job)
+    assert need["ephemeral-storage"] == worker_limits(job)["ephemeral-storage"] == 60 * 2**30
+    large = node()
+    large["status"]["allocatable"]["ephemeral-storage"] = str(150 * 2**30)
+    assert places_on(large, [], need) == 2
+    assert places_on(node(), [], need) == 0
+    assert places_on(node(), [], worker_requests(manifests(TrainingJob(name="job"))[0])) == 3
+    quota = {"status": {"hard": {"requests.ephemeral-storage": "100Gi"}}}
+    shortage = quota_shortage(quota, {"ephemeral-storage": 2 * need["ephemeral-storage"]})
+    assert shortage == "requests.ephemeral-storage: 100.0 GiB left of 100Gi, the job asks for 120.0 GiB"
+
+
 def test_why_a_node_may_not_be_used() -> None:
     taint = {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}
     assert node_refusal(node(), {}) is None
