@@ -18,6 +18,7 @@ from launcher.preflight import (
     node_refusal,
     places_on,
     preflight,
+    quota_counts,
     quota_shortage,
     worker_limits,
     worker_requests,
@@ -180,3 +181,39 @@ def test_a_quota_counts_what_is_used() -> None:
     quota = {"status": {"hard": {"requests.cpu": "10", "pods": "5"}, "used": {"requests.cpu": "4", "pods": "0"}}}
     assert quota_shortage(quota, {"cpu": 6.0, "pods": 3.0}) is None
     assert quota_shortage(quota, {"cpu": 6.5}) == "requests.cpu: 6 left of 10, the job asks for 6.5"
+
+
+def selector(scope: str, operator: str, *values: str) -> dict[str, Any]:
+    expression = {"scopeName": scope, "operator": operator} | ({"values": list(values)} if values else {})
+    return {"scopeSelector": {"matchExpressions": [expression]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "priority", "counts"),
+    [
+        ({}, None, True),
+        ({"scopes": ["NotBestEffort", "NotTerminating"]}, None, True),
+        ({"scopes": ["BestEffort"]}, None, False),
+        ({"scopes": ["NotBestEffort", "Terminating"]}, None, False),
+        ({"scopes": ["CrossNamespacePodAffinity"]}, None, False),
+        ({"scopes": ["PriorityClass"]}, None, False),
+        (selector("PriorityClass", "In", "high"), "high", True),
+        (selector("PriorityClass", "In", "high"), "low", False),
+        (selector("PriorityClass", "In", "high"), None, False),
+        (selector("PriorityClass", "NotIn", "high"), None, True),
+        (selector("PriorityClass", "NotIn", "high"), "high", False),
+        (selector("PriorityClass", "Exists"), "high", True),
+        (selector("PriorityClass", "DoesNotExist"), "high", False),
+        (selector("Terminating", "Exists"), None, False),
+    ],
+)
+def test_a_quota_counts_for_the_pods_of_its_scopes_alone(
+    spec: dict[str, Any], priority: str | None, counts: bool
+) -> None:
+    assert quota_counts({"spec": spec}, priority) is counts
+
+
+def test_a_quota_for_other_pods_is_no_reason_against_a_job() -> None:
+    server = Server()
+    server.objects["ResourceQuota", "team"]["spec"] = {"scopes": ["BestEffort"]}
+    assert "quota team" not in checks(server, workers=2)
