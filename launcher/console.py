@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import rich.console
@@ -14,6 +18,8 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 class Console:
     """Prints whole lines above a progress bar; plain lines alone where standard output is no terminal.
+
+    Nobody has to read them: once standard output can't be written, they are dropped.
 
     Args:
         workers: with more than one, each worker's lines get a prefix.
@@ -33,20 +39,20 @@ class Console:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        with self._unread():
+            self._bar.stop()
 
     def say(self, text: str) -> None:
         """A line of the launcher's own."""
         if text:
-            self._console.print(text, markup=False)
+            self._print(text)
 
     def worker_line(self, worker: int, line: str) -> None:
         """A line that a worker has printed."""
         if self._workers == 1:
-            self._console.print(line, markup=False)
+            self._print(line)
         else:
-            prefix = Text(f"worker-{worker} | ", style=COLOURS[worker % len(COLOURS)])
-            self._console.print(prefix + line)
+            self._print(Text(f"worker-{worker} | ", style=COLOURS[worker % len(COLOURS)]) + line)
 
     def progress(self, progress: Mapping[str, Any]) -> None:
         """Shows the content of progress.json."""
@@ -66,6 +72,19 @@ class Console:
             total=progress["steps"],
             facts="  ".join(filter(None, facts)),
         )
+
+    def _print(self, line: str | Text) -> None:
+        with self._unread():
+            self._console.print(line, markup=False)
+
+    @contextlib.contextmanager
+    def _unread(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SystemExit):  # a terminal that has hung up; a pipe without a reader, for which rich leaves
+            self._console.quiet = True
+            with Path(os.devnull).open("wb") as nothing:  # takes what is buffered, at the latest when Python ends
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def _fact(value: float | None, form: str) -> str:

@@ -24,6 +24,8 @@ IMAGE = "maskfleet/trainer:0.1.0"
 GPU_IMAGE = f"{IMAGE}-gpu"
 DATA_PATH = "/data"
 OUTPUT_PATH = "/output"
+SCRATCH = "20Gi"
+"""Of a worker's local disk for each of its folders, where nothing is asked for: many clusters count no local disk."""
 
 STOP_SECONDS = 35
 """Of a stopped worker's grace, what its trainer may take to save and leave; its supervisor ends it after 26 s."""
@@ -75,7 +77,11 @@ class TrainingJob(Settings):
     cpu: Quantity = Field("2", description="CPUs of a worker, requested and limit; the trainer's threads follow it")
     memory: Quantity = Field("4Gi", description="memory of a worker, requested and limit")
     gpus_per_worker: NotNegative = Field(0, description="nvidia.com/gpu of a worker")
-    scratch: Quantity = Field("20Gi", description="local disk of a worker for data, cache and run directory, at most")
+    scratch: Quantity | None = Field(
+        None,
+        description="local disk of a worker for data, cache and run directory together, requested and limit; "
+        f"default: none requested, and at most {SCRATCH} for each of the three",
+    )
 
     # What goes in and out
     data: str | None = Field(

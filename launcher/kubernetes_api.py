@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
+import yaml
+
 from trainer.exit_codes import BadInput, MaskfleetError, NotFound
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ class Cluster:
         """Reads the kubeconfig (``KUBECONFIG``, ~/.kube/config), or in a pod its service account. Sends nothing.
 
         Raises:
-            BadInput: there is no configuration, or no such context in it.
+            BadInput: there is no configuration, it can't be read, or it has no such context.
         """
         from kubernetes import client, config
 
@@ -106,11 +108,9 @@ class Cluster:
                 config.load_incluster_config(client_configuration=configuration)
                 default = own.read_text().strip()
             else:
-                _, active = config.list_kube_config_contexts(file)
-                config.load_kube_config(file, context=context, client_configuration=configuration)
-                default = _context_namespace(config.list_kube_config_contexts(file)[0], context or active["name"])
-        except config.ConfigException as error:
-            line = " ".join(str(error).split())
+                default = _load_kubeconfig(file, context, configuration)
+        except (config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+            line = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
             raise BadInput(f"kubeconfig {file}: {line}; name another with --kubeconfig or --context") from None
         return cls(configuration, namespace or default)
 
@@ -330,9 +330,23 @@ def _selectors(labels: str, fields: str) -> dict[str, str]:
     return {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
 
 
-def _context_namespace(contexts: list[Object], name: str) -> str:
-    found = next((context for context in contexts if context["name"] == name), {})
-    return found.get("context", {}).get("namespace") or "default"
+def _load_kubeconfig(file: str, context: str | None, configuration: Any) -> str:
+    """Fills in ``configuration`` and returns the namespace of ``context``; without one the file's current one counts.
+
+    ``load_kube_config`` tells no namespace, and ``list_kube_config_contexts`` wants a current context at any rate.
+    """
+    from kubernetes.config import ConfigException
+    from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
+
+    try:
+        found = KubeConfigMerger(file)
+        if found.config is None:
+            raise ConfigException("there is no such file")
+        loader = KubeConfigLoader(found.config, context, config_base_path=None, config_persister=found.save_changes)
+        loader.load_and_set(configuration)
+    except (AttributeError, KeyError, TypeError):  # the library takes the form of YAML that it reads for granted
+        raise ConfigException("expected clusters, contexts and users, found something else") from None
+    return loader.current_context["context"].get("namespace") or "default"
 
 
 def _refusal(response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:

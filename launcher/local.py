@@ -132,6 +132,8 @@ class LocalRun:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(signal.SIGHUP, self._save_and_leave)
         display = asyncio.create_task(self._show_progress())
         try:
             codes = await asyncio.gather(*(self._keep_running(worker) for worker in range(self._workers)))
@@ -189,8 +191,12 @@ class LocalRun:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
             return
-        self._interrupted = True
+        self._save_and_leave()
         self._console.say("saving a checkpoint; press Ctrl-C again to leave without")
+
+    def _save_and_leave(self) -> None:
+        # A terminal that hangs up may say so twice, by the kernel and by the shell: that is no haste.
+        self._interrupted = True
         self._stop_workers()
 
     def _stop_workers(self) -> None:

@@ -34,7 +34,7 @@ _RETRY_SECONDS = 0.5
 
 
 class LogLine(NamedTuple):
-    """A line of one worker; ``time`` as the container runtime took it, RFC 3339 with nanoseconds."""
+    """A line of one worker; ``time`` as the container runtime took it, RFC 3339 with nanoseconds, in UTC."""
 
     time: str
     worker: int
@@ -273,7 +273,15 @@ def _parse(raw: bytes, worker: int) -> LogLine | None:
     stamp, _, text = raw.removesuffix(b"\n").partition(b" ")
     if not _STAMP.fullmatch(stamp):
         return None
-    return LogLine(stamp.decode(), worker, text.decode(errors="replace"))
+    return LogLine(_in_utc(stamp.decode()), worker, text.decode(errors="replace"))
+
+
+def _in_utc(stamp: str) -> str:
+    """The same moment; a node stamps in its own time zone. datetime has no nanoseconds, so they are passed by it."""
+    if stamp.endswith("Z"):
+        return stamp
+    moment = datetime.fromisoformat(stamp[:19] + stamp[-6:]).astimezone(UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{stamp[19:-6]}Z"
 
 
 def _has_log(pod: Object) -> bool:

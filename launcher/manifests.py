@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from launcher.job import DATA_PATH, OUTPUT_PATH, STOP_SECONDS, TrainingJob
+from launcher.job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
 from launcher.pod_settings import parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.reasons import INDEX_ANNOTATION
 from launcher.sources import BUCKETS, Source, parse_mount
@@ -182,7 +182,7 @@ def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
         if volume["name"] == "config":
             volume["configMap"]["name"] = job.name
         elif "emptyDir" in volume:
-            volume["emptyDir"]["sizeLimit"] = job.scratch
+            volume["emptyDir"]["sizeLimit"] = job.scratch or SCRATCH
     streamer, trainer = pod["initContainers"][0], pod["containers"][0]
     _set_trainer(trainer, job)
     _set_streamer(streamer, job)
@@ -210,6 +210,10 @@ def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
         amounts.update({"cpu": job.cpu, "memory": job.memory})
         if job.gpus_per_worker:
             amounts["nvidia.com/gpu"] = str(job.gpus_per_worker)
+        if job.scratch:  # the kubelet holds all of the pod to it, its volumes included
+            amounts["ephemeral-storage"] = job.scratch
+    if job.gpus_per_worker:
+        trainer["env"] = [*trainer["env"], {"name": "MASKFLEET_GPUS", "value": str(job.gpus_per_worker)}]
 
 
 def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
@@ -248,7 +252,7 @@ def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
     everyone = [*pod["initContainers"], *pod["containers"]]
     data, output = job.data_source, job.output_source
     if data and data.kind in BUCKETS:
-        pod["volumes"].append({"name": "data", "emptyDir": {"sizeLimit": job.scratch}})
+        pod["volumes"].append({"name": "data", "emptyDir": {"sizeLimit": job.scratch or SCRATCH}})
         pod["initContainers"][0]["volumeMounts"].append({"name": "data", "mountPath": DATA_PATH})
         pod["containers"][0]["volumeMounts"].append({"name": "data", "mountPath": DATA_PATH, "readOnly": True})
     elif data:

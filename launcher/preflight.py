@@ -164,6 +164,8 @@ def _quota(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
     asked = {name: amount * job.workers for name, amount in one.items()}
     for quota in quotas:
         name = quota["metadata"]["name"]
+        if not quota_counts(quota, job.priority):
+            continue
         if shortage := quota_shortage(quota, asked):
             yield Check(f"quota {name}", "no", shortage)
         else:
@@ -233,6 +235,27 @@ def _sum_over_containers(pod: Object, which: str) -> dict[str, float]:
     return total
 
 
+def quota_counts(quota: Mapping[str, Any], priority: str | None) -> bool:
+    """Whether the scopes of a ResourceQuota select workers: pods that request something and have no deadline.
+
+    A PriorityClass that the cluster gives to pods without one is not known.
+    """
+    spec = quota.get("spec", {})
+    scopes = [{"scopeName": name, "operator": "Exists"} for name in spec.get("scopes", [])]
+    for scope in [*scopes, *spec.get("scopeSelector", {}).get("matchExpressions", [])]:
+        selected = scope["scopeName"] in ("NotBestEffort", "NotTerminating")
+        if scope["scopeName"] == "PriorityClass":
+            selected = {
+                "In": priority in scope.get("values", []),
+                "NotIn": priority not in scope.get("values", []),
+                "Exists": priority is not None,
+                "DoesNotExist": priority is None,
+            }[scope["operator"]]
+        if not selected:
+            return False
+    return True
+
+
 def quota_shortage(quota: Mapping[str, Any], asked: Mapping[str, float]) -> str | None:
     """The first limit of a ResourceQuota that ``asked`` goes over, in words; None if there is room."""
     status = quota.get("status", {})
@@ -242,7 +265,7 @@ def quota_shortage(quota: Mapping[str, Any], asked: Mapping[str, float]) -> str 
             continue
         left = parse_quantity(hard) - parse_quantity(status.get("used", {}).get(limit, "0"))
         if amount > left:
-            show = format_bytes if "memory" in limit else "{:g}".format
+            show = format_bytes if limit.endswith(("memory", "storage")) else "{:g}".format
             return f"{limit}: {show(left)} left of {hard}, the job asks for {show(amount)}"
     return None
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 _SUFFIXES = {
-    "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
-    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50,
+    "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
 }  # fmt: skip
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([mkMGTP]|[KMGTP]i)?")
+_QUANTITY = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+|(?P<suffix>[numkMGTPE]|[KMGTPE]i))?")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 
@@ -22,10 +22,12 @@ def parse_quantity(text: str) -> float:
     Raises:
         ValueError: it is no quantity.
     """
-    match = _QUANTITY.fullmatch(str(text).strip())
+    written = str(text).strip()
+    match = _QUANTITY.fullmatch(written)
     if not match:
         raise ValueError("expected a Kubernetes quantity such as 2, 500m or 4Gi")
-    return float(match[1]) * _SUFFIXES[match[2] or ""]
+    suffix = match["suffix"] or ""
+    return float(written.removesuffix(suffix)) * _SUFFIXES[suffix]
 
 
 def format_bytes(amount: float) -> str:

@@ -50,8 +50,6 @@ def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = 
             raise
         made, new = cluster.get("Job", job.name), False
         _check_same(job, made)
-        if not made["spec"].get("suspend"):
-            return Submission(job.name, cluster.namespace, False, _notes(job))
     try:
         for manifest in others:
             _create_owned(cluster, with_owner(manifest, made))
@@ -63,7 +61,7 @@ def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = 
         if new:
             cluster.delete("Job", job.name)
         raise
-    if not job.queue:
+    if made["spec"].get("suspend") and not job.queue:
         cluster.patch("Job", job.name, {"spec": {"suspend": False}})
     return Submission(job.name, cluster.namespace, new, _notes(job))
 

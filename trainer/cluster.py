@@ -1,7 +1,7 @@
 """A worker's place among its peers, and the strategy that follows from it.
 
-The first part is plain Python, for the supervisor; only :func:`make_strategy` and :func:`configure_threads`
-need TensorFlow, and import it themselves.
+The first part is plain Python, for the supervisor; only :func:`check_gpus`, :func:`make_strategy` and
+:func:`configure_threads` need TensorFlow, and import it themselves.
 """
 
 from __future__ import annotations
@@ -110,6 +110,23 @@ class Cluster:
             if not host or not port.isdigit():
                 raise BadSettings(f"peer {peer!r}: expected host:port")
         return cls(worker, peers)
+
+
+def check_gpus(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuses to train on fewer GPUs than MASKFLEET_GPUS, those of the pod: without any it would go on by CPU.
+
+    Raises:
+        BadSettings: TensorFlow sees fewer.
+    """
+    import tensorflow as tf
+
+    wanted = int(environment.get("MASKFLEET_GPUS", 0))
+    seen = len(tf.config.list_physical_devices("GPU")) if wanted else 0
+    if seen < wanted:
+        raise BadSettings(
+            f"--gpus-per-worker {wanted}: TensorFlow sees {seen} of them; expected the image of 'launcher build "
+            "--target gpu', and the node's NVIDIA driver in /usr/local/nvidia or put in by NVIDIA's container runtime"
+        )
 
 
 def make_strategy(cluster: Cluster) -> tf.distribute.Strategy:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.batch_size import choose_batch
-from trainer.cluster import Cluster, configure_threads, make_strategy, threads_of
+from trainer.cluster import Cluster, check_gpus, configure_threads, make_strategy, threads_of
 from trainer.config import DEFAULT_BATCH, TrainConfig
 from trainer.exit_codes import DONE, BadData, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from trainer.plan import Plan
@@ -55,6 +55,7 @@ def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
     """
     # Slow imports come after the settings are known to be good.
     configure_threads(threads_of(config, cluster))
+    check_gpus()
     from trainer.data.cache import load_dataset
 
     get_on = _heartbeat()

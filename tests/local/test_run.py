@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from PIL import Image
 
 from launcher.local import new_run
 from tests.browser import look
-from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer
+from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer, until
 from tests.unit.data_folders import write_pets
 from trainer.run_directory import RunDirectory, write_json
 from trainer.settings import Layer
@@ -210,6 +213,23 @@ def test_a_directory_in_use_is_refused(tmp_path: Path):
         assert result.returncode == 2
         assert "in use by another process" in result.stdout
         assert run.interrupt() == 130
+
+
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGHUP], ids=lambda word: word.name)
+def test_a_run_whose_output_has_lost_its_reader_saves_when_it_is_told_to_stop(tmp_path: Path, word: signal.Signals):
+    run = RunDirectory(tmp_path / "run")
+    settings = [*SETTINGS, "--epochs=200", "--checkpoint-steps=0"]
+    command = [sys.executable, "-m", "launcher.cli", "run", f"--run-dir={run.path}", "--", *settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        until(run.progress.exists, "the first step")
+        process.stdout.close()
+        process.send_signal(word)
+        assert process.wait() == 130
+        assert process.stderr.read() == b""
+    assert run.checkpoint_steps()
+    assert leftovers(run) == []
 
 
 def test_what_is_no_run_can_not_be_resumed(tmp_path: Path):

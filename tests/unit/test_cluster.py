@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainer.cluster import Cluster
+from trainer.cluster import Cluster, check_gpus
 from trainer.exit_codes import BadSettings
 
 
@@ -54,3 +54,16 @@ def test_a_malformed_environment_gets_one_line(environment, message):
 
 def test_workers_of_one_host_share_it():
     assert Cluster(0, ("127.0.0.1:1", "127.0.0.1:3", "other:1")).local_workers == 2
+
+
+@pytest.mark.parametrize(("wanted", "seen"), [("1", 0), ("2", 1)])
+def test_fewer_gpus_than_the_pod_has_are_refused(wanted, seen, monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * seen)
+    with pytest.raises(BadSettings, match=f"--gpus-per-worker {wanted}: TensorFlow sees {seen} of them; expected"):
+        check_gpus({"MASKFLEET_GPUS": wanted})
+
+
+@pytest.mark.parametrize(("environment", "seen"), [({}, 0), ({}, 1), ({"MASKFLEET_GPUS": "2"}, 2)])
+def test_as_many_gpus_as_the_pod_has_are_enough(environment, seen, monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * seen)
+    check_gpus(environment)

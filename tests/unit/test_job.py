@@ -118,8 +118,19 @@ def test_each_run_has_a_folder_of_its_own_below_the_output(output: str, destinat
     assert job("--name", "pets", "--output", output).destination == destination
 
 
-def test_quantities() -> None:
-    assert [parse_quantity(text) for text in ("2", "500m", "1.5", "4Gi", "1k")] == [2, 0.5, 1.5, 4 * 2**30, 1000]
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("2", 2), ("500m", 0.5), ("1.5", 1.5), ("4Gi", 4 * 2**30), ("1k", 1000), ("1e9", 1e9), ("1.5E-3", 0.0015),
+     ("1E", 1e18), ("2Ei", 2 * 2**60), ("100n", 1e-7), ("5u", 5e-6), ("5.", 5)],
+)  # fmt: skip
+def test_quantities(text: str, amount: float) -> None:
+    assert parse_quantity(text) == pytest.approx(amount)
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "1e3Ki", "1e", "1K", "1mi", "-1", "1,5"])
+def test_what_is_no_quantity(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a Kubernetes quantity"):
+        parse_quantity(text)
 
 
 @given(st.integers(1, 10**7))

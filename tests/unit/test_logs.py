@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -62,11 +64,48 @@ def test_a_long_log_is_not_kept() -> None:
     assert sum(seen.repeated().values()) < 2100
 
 
+class NodesAbroad(FakeCluster):
+    """Each pod's node stamps in a zone of its own; every connection but the last breaks after ``piece`` lines."""
+
+    piece = 2
+
+    def log(self, pod: str, container: str, **query: str) -> Iterator[bytes]:
+        since = datetime.fromisoformat(query.get("sinceTime", "2000-01-01T00:00:00Z"))
+        lines = [line for line in self.logs[pod] if datetime.fromisoformat(line.split()[0]) >= since]
+        whole = "follow" not in query
+        yield from (f"{line}\n".encode() for line in (lines if whole else lines[: self.piece]))
+        if not whole and len(lines) > self.piece:
+            raise ConnectionError
+
+
+def abroad(zones: dict[int, str]) -> Any:
+    """A job whose worker 0 has printed at :00, :02, …, worker 1 at :01, :03, …"""
+    cluster: Any = submitted(cluster=NodesAbroad(), workers=len(zones))
+    for worker, zone in zones.items():
+        away = timezone(timedelta(hours=int(zone[:3]), minutes=int(zone[0] + zone[4:])))
+        start = datetime(2026, 11, 23, 10, 0, worker, tzinfo=UTC).astimezone(away)
+        stamps = [f"{start + timedelta(seconds=2 * step):%Y-%m-%dT%H:%M:%S}.123456789{zone}" for step in range(6)]
+        add_pod(cluster, worker, "abcde", *(f"{at} {2 * step + worker}" for step, at in enumerate(stamps)))
+    complete(cluster)
+    return cluster
+
+
+@pytest.mark.parametrize("zone", ["+02:00", "-03:30"])
+def test_a_log_of_a_node_in_another_time_zone_goes_on_without_loss_or_repetition(zone: str) -> None:
+    assert texts(abroad({0: zone})) == ["0", "2", "4", "6", "8", "10"]
+
+
+def test_lines_of_nodes_in_different_time_zones_are_in_the_order_of_time() -> None:
+    lines = list(logs("pets", abroad({0: "+02:00", 1: "-03:30"}), LogRequest()))
+    assert [line.text for line in lines] == [str(number) for number in range(12)]
+    assert lines[1].time == "2026-11-23T10:00:01.123456789Z"
+
+
 DONE = {"terminated": {"exitCode": 0}}
 
 
-def submitted(**settings: Any) -> Any:
-    cluster: Any = FakeCluster()
+def submitted(cluster: FakeCluster | None = None, **settings: Any) -> Any:
+    cluster = cluster or FakeCluster()
     submit(TrainingJob(name="pets", **settings), cluster)
     return cluster
 

@@ -22,7 +22,9 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "defaults": ([], []),
     "persistent-volumes": (["--workers", "4", "--data", "pvc:pets/v1", "--output", "pvc:runs/team"], ["--seed", "1"]),
     "buckets": (
-        ["--workers", "2", "--data", "gs://data/pets", "--output", "s3://runs", "--keep-checkpoints", "3"], [],
+        ["--workers", "2", "--data", "gs://data/pets", "--output", "s3://runs", "--keep-checkpoints", "3",
+         "--scratch", "60Gi"],
+        [],
     ),
     "gpu-spot": (["--workers", "8", "--gpus-per-worker", "2", "--spot", "--cpu", "8", "--memory", "32Gi"], []),
     "queue": (["--queue", "team", "--priority", "high", "--deadline", "12h", "--ttl", "1h", "--max-restarts", "0"], []),
@@ -145,6 +147,16 @@ def lay_over(target: Any, step: dict[str, Any]) -> None:
         target.insert(len(target) if last == "-" else int(last), step["value"])
     else:
         target[last] = step["value"]
+
+
+def test_the_gpu_overlay_tells_the_trainer_of_its_gpus_as_the_launcher_does() -> None:
+    overlay = yaml.safe_load((base_folder().parent / "overlays" / "gpu" / "kustomization.yaml").read_text())
+    by_hand = yaml.safe_load(overlay["patches"][0]["patch"])
+    sent = manifests(TrainingJob(name="maskfleet", gpus_per_worker=2))[0]
+    for manifest in (by_hand, sent):
+        (trainer,) = manifest["spec"]["template"]["spec"]["containers"]
+        assert trainer["resources"]["limits"]["nvidia.com/gpu"] == "2"
+        assert {"name": "MASKFLEET_GPUS", "value": "2"} in trainer["env"]
 
 
 def test_rendered_json_is_a_list_of_the_same_objects() -> None:

@@ -43,6 +43,24 @@ def test_submit_takes_eight_requests(data: str | None) -> None:
     assert len(submitted(data=data).requests) == 8
 
 
+@pytest.mark.parametrize("made", range(1, 7))
+def test_the_next_submit_finishes_an_interrupted_one_though_its_queue_has_released_the_job(made: int) -> None:
+    cluster = FakeCluster()
+
+    def interrupt(request: str) -> None:
+        if request.startswith("create") and len(cluster.requests) == made:
+            raise KeyboardInterrupt
+
+    cluster.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        submitted(cluster=cluster, queue="team")
+    cluster.before = lambda request: None
+    job_of(cluster)["spec"]["suspend"] = False  # as Kueue does
+    submitted(cluster=cluster, queue="team")
+    assert {kind for kind, _ in cluster.objects} == {each["kind"] for each in manifests(TrainingJob(name="pets"))}
+    assert "patch Job" not in cluster.requests
+
+
 def refuse_pods(request: str) -> None:
     if request == "try Pod":
         raise ApiError(403, "Forbidden", REFUSAL)

@@ -18,6 +18,7 @@ from launcher.preflight import (
     node_refusal,
     places_on,
     preflight,
+    quota_counts,
     quota_shortage,
     worker_limits,
     worker_requests,
@@ -54,6 +55,20 @@ def test_places_are_what_the_scarcest_resource_leaves() -> None:
     assert places_on(node(), [running, done], need) == 2
     assert places_on(node(), [], {**need, "nvidia.com/gpu": 1.0}) == 2
     assert places_on(node(), [], {**need, "example.com/tpu": 1.0}) == 0
+
+
+def test_local_disk_that_is_asked_for_is_a_resource_as_any() -> None:
+    job = manifests(TrainingJob(name="job", scratch="60Gi", data="gs://data"))[0]
+    need = worker_requests(job)
+    assert need["ephemeral-storage"] == worker_limits(job)["ephemeral-storage"] == 60 * 2**30
+    large = node()
+    large["status"]["allocatable"]["ephemeral-storage"] = str(150 * 2**30)
+    assert places_on(large, [], need) == 2
+    assert places_on(node(), [], need) == 0
+    assert places_on(node(), [], worker_requests(manifests(TrainingJob(name="job"))[0])) == 3
+    quota = {"status": {"hard": {"requests.ephemeral-storage": "100Gi"}}}
+    shortage = quota_shortage(quota, {"ephemeral-storage": 2 * need["ephemeral-storage"]})
+    assert shortage == "requests.ephemeral-storage: 100.0 GiB left of 100Gi, the job asks for 120.0 GiB"
 
 
 def test_why_a_node_may_not_be_used() -> None:
@@ -166,3 +181,39 @@ def test_a_quota_counts_what_is_used() -> None:
     quota = {"status": {"hard": {"requests.cpu": "10", "pods": "5"}, "used": {"requests.cpu": "4", "pods": "0"}}}
     assert quota_shortage(quota, {"cpu": 6.0, "pods": 3.0}) is None
     assert quota_shortage(quota, {"cpu": 6.5}) == "requests.cpu: 6 left of 10, the job asks for 6.5"
+
+
+def selector(scope: str, operator: str, *values: str) -> dict[str, Any]:
+    expression = {"scopeName": scope, "operator": operator} | ({"values": list(values)} if values else {})
+    return {"scopeSelector": {"matchExpressions": [expression]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "priority", "counts"),
+    [
+        ({}, None, True),
+        ({"scopes": ["NotBestEffort", "NotTerminating"]}, None, True),
+        ({"scopes": ["BestEffort"]}, None, False),
+        ({"scopes": ["NotBestEffort", "Terminating"]}, None, False),
+        ({"scopes": ["CrossNamespacePodAffinity"]}, None, False),
+        ({"scopes": ["PriorityClass"]}, None, False),
+        (selector("PriorityClass", "In", "high"), "high", True),
+        (selector("PriorityClass", "In", "high"), "low", False),
+        (selector("PriorityClass", "In", "high"), None, False),
+        (selector("PriorityClass", "NotIn", "high"), None, True),
+        (selector("PriorityClass", "NotIn", "high"), "high", False),
+        (selector("PriorityClass", "Exists"), "high", True),
+        (selector("PriorityClass", "DoesNotExist"), "high", False),
+        (selector("Terminating", "Exists"), None, False),
+    ],
+)
+def test_a_quota_counts_for_the_pods_of_its_scopes_alone(
+    spec: dict[str, Any], priority: str | None, counts: bool
+) -> None:
+    assert quota_counts({"spec": spec}, priority) is counts
+
+
+def test_a_quota_for_other_pods_is_no_reason_against_a_job() -> None:
+    server = Server()
+    server.objects["ResourceQuota", "team"]["spec"] = {"scopes": ["BestEffort"]}
+    assert "quota team" not in checks(server, workers=2)
