@@ -101,13 +101,15 @@ def _train(
     from trainer.losses import build_loss
     from trainer.models.network import build_network
     from trainer.profiling import Profiler
-    from trainer.record import record_start
+    from trainer.record import check_goes_on, record_start
     from trainer.schedules import build_optimizer, learning_rate
     from trainer.steps import StopFlag, Training, TrainingState
     from trainer.summaries import Summaries
 
     plan = _plan(config, cluster, strategy, len(dataset.train.names), fitting)
     # What may be refused comes before anything is written.
+    if cluster.is_chief:
+        check_goes_on(run, config, dataset)
     loss = build_loss(config, len(dataset.classes), dataset.train.masks)
     with strategy.scope():
         network = build_network(config, len(dataset.classes))
