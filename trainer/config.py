@@ -248,24 +248,28 @@ class TrainConfig(Settings):
             return values
         preset = PRESETS.get(values.get("preset", "default"), {})
         drawn = SYNTHETIC if values.get("data", "synthetic") == "synthetic" else {}
-        filled = {**drawn, **preset, **values}
-        if filled.get("encoder_weights") == "none":
-            filled.setdefault("unfreeze_from", "all")  # nothing would ever train what is random
-        return filled
+        defaults = {**drawn, **preset}
+        if {**defaults, **values}.get("encoder_weights") == "none":
+            defaults["unfreeze_from"] = "all"  # nothing would ever train what is random
+        return {**defaults, **values}
 
     @classmethod
     def from_sources(cls, files: Sequence[Path], flags: Layer) -> Self:
         """Settings from files, the later over the earlier, under the command line's flags.
 
-        A preset that is named by a flag overrides the files' values, since a run's own config.json names
-        them all.
+        A run's own config.json names all of them. So a preset that is named by a flag takes the place of what the
+        files say about any preset's settings, and a batch per replica that of their global batch.
 
         Raises:
             BadSettings: in one line.
         """
-        layers = [read_settings_file(file) for file in files]
+        void: set[str] = set()
         if "preset" in flags.values:
-            layers.append(Layer("--preset", PRESETS.get(str(flags.values["preset"]), {})))
+            void.update(*PRESETS.values())
+        if "batch_per_replica" in void | flags.values.keys():
+            void.add("global_batch")
+        layers = [read_settings_file(file) for file in files]
+        layers = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
         return cls.resolve([*layers, flags])
 
     def effective_global_batch(self, replicas: int, fitting: int = DEFAULT_BATCH) -> int:
