@@ -136,7 +136,7 @@ class TrainConfig(Settings):
     batch_per_replica: Positive | Literal["auto"] = Field(
         DEFAULT_BATCH,
         description="examples per replica (a worker's GPU or CPU) and step; 'auto': the most that fit the GPU, "
-        f"{DEFAULT_BATCH} on a CPU",
+        f"{DEFAULT_BATCH} on a CPU, and the learning rate is that of one replica's",
     )
     global_batch: Positive | None = Field(
         None, description="examples per step over all replicas; fixes the product instead of the factor"
@@ -272,14 +272,18 @@ class TrainConfig(Settings):
         layers = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
         return cls.resolve([*layers, flags])
 
-    def effective_global_batch(self, replicas: int, fitting: int = DEFAULT_BATCH) -> int:
-        """Examples per step over all ``replicas``; ``fitting`` is what 'auto' stands for.
+    @property
+    def replica_batch(self) -> int:
+        """Examples per replica and step; for 'auto' the default, until training has put what fits in its place."""
+        return DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica
+
+    def effective_global_batch(self, replicas: int) -> int:
+        """Examples per step over all ``replicas``.
 
         Raises:
             BadSettings: a fixed global batch is smaller than the number of replicas.
         """
-        per_replica = fitting if self.batch_per_replica == "auto" else self.batch_per_replica
-        batch = self.global_batch or per_replica * replicas
+        batch = self.global_batch or self.replica_batch * replicas
         if batch < replicas:
             raise BadSettings(f"--global-batch {batch}: expected at least one example for each of {replicas} replicas")
         return batch
@@ -290,5 +294,5 @@ class TrainConfig(Settings):
         Linear scaling is that of Goyal et al., "Accurate, Large Minibatch SGD" (2017); it stands for the number
         of replicas, and stays what it was when a run goes on with another number of workers.
         """
-        growth = global_batch / (DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica)
+        growth = global_batch / self.replica_batch
         return self.learning_rate * {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
