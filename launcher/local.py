@@ -57,7 +57,7 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
 
 
 def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
-    """The run in ``path``, with its own settings under those of ``flags``.
+    """The run in ``path``, with its own settings under those of ``flags``, which are not written yet.
 
     Raises:
         NotFound: there is no run.
@@ -72,7 +72,6 @@ def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
         raise BadSettings(
             f"--resume {path}: the run is complete ({progress['epochs']} epochs); train on with '-- --epochs N'"
         )
-    run.write_settings(config.model_dump(mode="json"))
     return run, config
 
 

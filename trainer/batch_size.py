@@ -21,15 +21,20 @@ SAFETY = 0.9
 """Share of the largest size that is used: fragmentation and other batches' shapes need some room."""
 
 
-def choose_batch(run: RunDirectory, classes: int, largest: int) -> int:
+def choose_batch(run: RunDirectory, classes: int, examples: int) -> int:
     """The batch per replica for this machine: :data:`~trainer.config.DEFAULT_BATCH` where there is no GPU.
+
+    Args:
+        examples: this worker's share of the training split, of which each of its GPUs gets a part in a step.
 
     Raises:
         BadSettings: not even one example fits.
     """
     import tensorflow as tf
 
-    if not tf.config.list_physical_devices("GPU"):
+    devices = tf.config.list_physical_devices("GPU")
+    largest = max(1, examples // max(1, len(devices)))
+    if not devices:
         return min(DEFAULT_BATCH, largest)
 
     def fits(batch: int) -> bool:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.exit_codes import BadInput, NotFound, TrainingFailed, reason
+from trainer.exit_codes import BadInput, BadSettings, NotFound, TrainingFailed, reason
 from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, wait_for_disk, write_atomically
 
 
@@ -131,7 +131,11 @@ class CheckpointStore:
         self._delete_old()
 
     def restore(self) -> CheckpointManifest | None:
-        """Restores the newest checkpoint that verifies; None if there is none. Says which it passed over."""
+        """Restores the newest checkpoint that verifies; None if there is none. Says which it passed over.
+
+        Raises:
+            BadSettings: its variables are not those of the state.
+        """
         for step in self._run.checkpoint_steps():
             try:
                 manifest = CheckpointManifest.parse(self._run.checkpoint_manifest(step).read_bytes())
@@ -139,7 +143,18 @@ class CheckpointStore:
             except (OSError, ValueError) as error:
                 problem = str(error)
             if problem is None:
-                self._state.read(str(self._run.checkpoint_prefix(step))).assert_consumed()
+                prefix = self._run.checkpoint_prefix(step)
+                status = None
+                try:
+                    status = self._state.read(str(prefix))
+                    status.assert_consumed()
+                except (AssertionError, ValueError):  # other names, other shapes
+                    if status is not None:
+                        status.expect_partial()  # else TensorFlow lists each of them
+                    raise BadSettings(
+                        f"{prefix}: this checkpoint is of another network or optimizer than the settings ask for; "
+                        "resume the run without the settings that change it, or start a new one"
+                    ) from None
                 return manifest
             print(f"checkpoint of step {step} is not used: {problem}", flush=True)
         return None

@@ -52,8 +52,14 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
     settings = TrainConfig.from_sources(files, flag_layer(flags))
     cluster = Cluster.from_environment()
-    run.write_settings(settings.model_dump(mode="json"))
-    return supervise([sys.executable, "-m", "trainer.train", str(run.path)], settings, cluster, run)
+    put_back = run.write_settings(settings.model_dump(mode="json"))
+    code = BAD_INPUT
+    try:
+        code = supervise([sys.executable, "-m", "trainer.train", str(run.path)], settings, cluster, run)
+    finally:
+        if code == BAD_INPUT:
+            put_back()
+    return code
 
 
 @main.command(

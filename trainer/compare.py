@@ -204,8 +204,9 @@ def _is_done(run: RunDirectory, config: TrainConfig) -> bool:
         return False
     found = json.loads(run.config.read_text())["settings"]
     wanted = config.model_dump(mode="json")
-    if wanted["global_batch"] is None:  # a run that was started has it resolved
-        wanted["global_batch"] = found["global_batch"]
+    for key, open_value in (("global_batch", None), ("batch_per_replica", "auto")):
+        if wanted[key] == open_value:  # a run that was started has it resolved
+            wanted[key] = found[key]
     for key, value in wanted.items():
         if found.get(key, value) != value:
             raise BadSettings(

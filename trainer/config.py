@@ -136,7 +136,7 @@ class TrainConfig(Settings):
     batch_per_replica: Positive | Literal["auto"] = Field(
         DEFAULT_BATCH,
         description="examples per replica (a worker's GPU or CPU) and step; 'auto': the most that fit the GPU, "
-        f"{DEFAULT_BATCH} on a CPU",
+        f"{DEFAULT_BATCH} on a CPU, and the learning rate is that of one replica's",
     )
     global_batch: Positive | None = Field(
         None, description="examples per step over all replicas; fixes the product instead of the factor"
@@ -248,34 +248,42 @@ class TrainConfig(Settings):
             return values
         preset = PRESETS.get(values.get("preset", "default"), {})
         drawn = SYNTHETIC if values.get("data", "synthetic") == "synthetic" else {}
-        filled = {**drawn, **preset, **values}
-        if filled.get("encoder_weights") == "none":
-            filled.setdefault("unfreeze_from", "all")  # nothing would ever train what is random
-        return filled
+        defaults = {**drawn, **preset}
+        if {**defaults, **values}.get("encoder_weights") == "none":
+            defaults["unfreeze_from"] = "all"  # nothing would ever train what is random
+        return {**defaults, **values}
 
     @classmethod
     def from_sources(cls, files: Sequence[Path], flags: Layer) -> Self:
         """Settings from files, the later over the earlier, under the command line's flags.
 
-        A preset that is named by a flag overrides the files' values, since a run's own config.json names
-        them all.
+        A run's own config.json names all of them. So a preset that is named by a flag takes the place of what the
+        files say about any preset's settings, and a batch per replica that of their global batch.
 
         Raises:
             BadSettings: in one line.
         """
-        layers = [read_settings_file(file) for file in files]
+        void: set[str] = set()
         if "preset" in flags.values:
-            layers.append(Layer("--preset", PRESETS.get(str(flags.values["preset"]), {})))
+            void.update(*PRESETS.values())
+        if "batch_per_replica" in void | flags.values.keys():
+            void.add("global_batch")
+        layers = [read_settings_file(file) for file in files]
+        layers = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
         return cls.resolve([*layers, flags])
 
-    def effective_global_batch(self, replicas: int, fitting: int = DEFAULT_BATCH) -> int:
-        """Examples per step over all ``replicas``; ``fitting`` is what 'auto' stands for.
+    @property
+    def replica_batch(self) -> int:
+        """Examples per replica and step; for 'auto' the default, until training has put what fits in its place."""
+        return DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica
+
+    def effective_global_batch(self, replicas: int) -> int:
+        """Examples per step over all ``replicas``.
 
         Raises:
             BadSettings: a fixed global batch is smaller than the number of replicas.
         """
-        per_replica = fitting if self.batch_per_replica == "auto" else self.batch_per_replica
-        batch = self.global_batch or per_replica * replicas
+        batch = self.global_batch or self.replica_batch * replicas
         if batch < replicas:
             raise BadSettings(f"--global-batch {batch}: expected at least one example for each of {replicas} replicas")
         return batch
@@ -286,5 +294,5 @@ class TrainConfig(Settings):
         Linear scaling is that of Goyal et al., "Accurate, Large Minibatch SGD" (2017); it stands for the number
         of replicas, and stays what it was when a run goes on with another number of workers.
         """
-        growth = global_batch / (DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica)
+        growth = global_batch / self.replica_batch
         return self.learning_rate * {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]

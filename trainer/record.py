@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoints import best_checkpoint
 from trainer.cluster import Cluster, threads_of
 from trainer.config import TrainConfig
 from trainer.data.cache import Dataset
@@ -17,6 +18,27 @@ from trainer.exit_codes import BadSettings
 from trainer.legend import Legend
 from trainer.plan import Plan
 from trainer.run_directory import RunDirectory, write_json
+
+
+def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> None:
+    """Whether what the run has so far can be gone on with.
+
+    Raises:
+        BadSettings: the data is not what the run began with, or its checkpoints have scores of another kind.
+    """
+    before = json.loads(run.config.read_text())
+    known = before.get("data_fingerprint", dataset.fingerprint)
+    if known != dataset.fingerprint:
+        raise BadSettings(
+            f"{run.config}: the data has changed since the run began: expected fingerprint {known}, found "
+            f"{dataset.fingerprint}; restore the data or start a new run"
+        )
+    best_by = before.get("best_by", config.best_by)
+    if best_by != config.best_by and best_checkpoint(run) is not None:
+        raise BadSettings(
+            f"--best-by {config.best_by}: the run's checkpoints have scores by {best_by}, which can't be compared "
+            "with others; leave it out or start a new run"
+        )
 
 
 def record_start(
@@ -32,17 +54,8 @@ def record_start(
 
     The global batch becomes a setting, so that the run goes on, or is repeated, with the same batches on any
     number of workers.
-
-    Raises:
-        BadSettings: the data is not what the run began with.
     """
     before = json.loads(run.config.read_text())
-    known = before.get("data_fingerprint", dataset.fingerprint)
-    if known != dataset.fingerprint:
-        raise BadSettings(
-            f"{run.config}: the data has changed since the run began: expected fingerprint {known}, found "
-            f"{dataset.fingerprint}; restore the data or start a new run"
-        )
     facts = {
         "workers": cluster.workers,
         "replicas": replicas,
@@ -64,6 +77,7 @@ def record_start(
         "settings": {**config.model_dump(mode="json"), "global_batch": plan.global_batch},
         "resolved": facts,
         "data_fingerprint": dataset.fingerprint,
+        "best_by": config.best_by,
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in ("maskfleet", "tensorflow", "keras", "numpy")},

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,18 +74,30 @@ class RunDirectory:
     def export(self) -> Path:
         return self.path / "export"
 
-    def write_settings(self, settings: Mapping[str, Any]) -> None:
+    def write_settings(self, settings: Mapping[str, Any]) -> Callable[[], None]:
         """Puts ``settings`` into :attr:`config` and leaves what else stands there.
+
+        Returns:
+            What puts the earlier file back, for settings that training refuses: else they would be in the way of
+            every later start. It does nothing once a checkpoint was made with them.
 
         Raises:
             BadSettings: the folder can't be written.
         """
+        steps = self.checkpoint_steps()
         try:
-            before = json.loads(self.config.read_text()) if self.config.exists() else {}
-            if before.get("settings") != settings:
+            old = self.config.read_bytes() if self.config.exists() else None
+            before = {} if old is None else json.loads(old)
+            if changes := before.get("settings") != settings:
                 write_json(self.config, {**before, "settings": settings})
         except OSError as error:
             raise BadSettings(f"--run-dir {self.path}: can't be written: {error.strerror}") from None
+
+        def put_back() -> None:
+            if changes and old is not None and self.checkpoint_steps() == steps:
+                write_atomically(self.config, old)
+
+        return put_back
 
     def append_event(self, kind: str, message: str) -> None:
         """Adds a line to :attr:`events`."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from trainer.batch_size import choose_batch
 from trainer.cluster import Cluster, check_gpus, configure_threads, make_strategy, threads_of
-from trainer.config import DEFAULT_BATCH, TrainConfig
+from trainer.config import TrainConfig
 from trainer.exit_codes import DONE, BadData, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from trainer.plan import Plan
 from trainer.run_directory import RunDirectory, write_atomically
@@ -61,7 +61,7 @@ def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
     get_on = _heartbeat()
     with _getting_on(get_on):  # to download and read a large data set takes longer than a start may
         dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=_say)
-    fitting = DEFAULT_BATCH
+    fitting = None
     if config.batch_per_replica == "auto" and config.global_batch is None:
         fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // cluster.workers)
     strategy = make_strategy(cluster)
@@ -86,7 +86,7 @@ def _train(
     cluster: Cluster,
     strategy: Any,
     dataset: Any,
-    fitting: int,
+    fitting: int | None,
     get_on: Callable[[], None],
 ) -> None:
     """Builds what trains, restores it on the chief and hands it to all, trains, and leaves the results behind."""
@@ -105,14 +105,17 @@ def _train(
     from trainer.losses import build_loss
     from trainer.models.network import build_network
     from trainer.profiling import Profiler
-    from trainer.record import record_start
+    from trainer.record import check_goes_on, record_start
     from trainer.schedules import build_optimizer, learning_rate
     from trainer.steps import StopFlag, Training, TrainingState
     from trainer.summaries import Summaries
 
     _check_data(cluster, strategy, dataset)
-    plan = _plan(config, cluster, strategy, len(dataset.train.names), fitting)
+    config = _with_found_batch(config, cluster, strategy, fitting)
+    plan = _plan(config, cluster, strategy.num_replicas_in_sync, len(dataset.train.names))
     # What may be refused comes before anything is written.
+    if cluster.is_chief:
+        check_goes_on(run, config, dataset)
     loss = build_loss(config, len(dataset.classes), dataset.train.masks)
     with strategy.scope():
         network = build_network(config, len(dataset.classes))
@@ -213,19 +216,34 @@ def _check_data(cluster: Cluster, strategy: Any, dataset: Any) -> None:
         )
 
 
-def _plan(config: TrainConfig, cluster: Cluster, strategy: Any, examples: int, fitting: int) -> Plan:
-    """The run's steps; with an automatic batch all workers take the size that fits the chief's device."""
+def _with_found_batch(config: TrainConfig, cluster: Cluster, strategy: Any, fitting: int | None) -> TrainConfig:
+    """With a number in the place of an automatic batch per replica, the same on all workers.
+
+    As a setting it is kept in config.json, so that the learning rate stays what it was when the run goes on.
+
+    Args:
+        fitting: what fits this worker's device, of which the chief's counts; None where the global batch is fixed.
+    """
     import tensorflow as tf
 
     from trainer.checkpoints import broadcast_from_chief
+
+    if config.batch_per_replica != "auto":
+        return config
+    if fitting is None:
+        found = max(1, config.effective_global_batch(1) // strategy.num_replicas_in_sync)
+    else:
+        with strategy.scope():
+            variable = tf.Variable(fitting)
+        broadcast_from_chief(strategy, [variable], is_chief=cluster.is_chief)
+        found = int(variable.numpy())
+    return config.model_copy(update={"batch_per_replica": found})
+
+
+def _plan(config: TrainConfig, cluster: Cluster, replicas: int, examples: int) -> Plan:
     from trainer.data.pipeline import worker_slices
 
-    if config.batch_per_replica == "auto":
-        with strategy.scope():
-            found = tf.Variable(fitting)
-        broadcast_from_chief(strategy, [found], is_chief=cluster.is_chief)
-        fitting = int(found.numpy())
-    global_batch = config.effective_global_batch(strategy.num_replicas_in_sync, fitting)
+    global_batch = config.effective_global_batch(replicas)
     return Plan(examples, global_batch, config.epochs, tuple(worker_slices(global_batch, cluster.workers)))
 
 

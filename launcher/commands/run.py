@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -46,13 +47,15 @@ def run(
         if run_dir is not None or config is not None:
             raise click.UsageError("--resume names the run and its settings; leave out --run-dir and --config")
         directory, resolved = resumed_run(resume, flags)
+        undo = directory.write_settings(resolved.model_dump(mode="json"))
     else:
         directory, resolved = new_run(run_dir, config, flags)
+        undo = partial(discard_refused, directory)
     if output is None:
         code = LocalRun(directory, resolved, workers).run()
     else:
         with StreamerBeside(directory, output, click.echo, keep_checkpoints) as streamer:
             code = LocalRun(directory, resolved, workers, streamer.start).run()
-    if code == BAD_INPUT and resume is None:
-        discard_refused(directory)
+    if code == BAD_INPUT:
+        undo()
     return code

@@ -28,8 +28,9 @@ TURNS = 3
 
 def rows() -> Iterable[Row]:
     dataset = load_dataset("synthetic", None, 128)
-    training = set_up(TrainConfig(preset="tutorial", encoder_weights="none"), dataset)
-    images = TrainConfig(preset="tutorial", encoder_weights="none", cache_features=False)
+    tutorial = TrainConfig(preset="tutorial", encoder_weights="none", unfreeze_from="none")
+    training = set_up(tutorial, dataset)
+    images = tutorial.model_copy(update={"cache_features": False})
     model = plain_keras.compiled("none", dataset)
     test, pictures = plain_keras.testing_pipeline(dataset.test), dataset.test.images
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)

@@ -25,7 +25,8 @@ BATCH = 64
 
 def compiled(weights: str, dataset: Dataset) -> keras.Model:
     """The tutorial's network with its frozen encoder, optimizer, loss and metric."""
-    config = TrainConfig(preset="tutorial", encoder_weights=weights, image_size=dataset.train.images.shape[1])
+    size = dataset.train.images.shape[1]
+    config = TrainConfig(preset="tutorial", encoder_weights=weights, unfreeze_from="none", image_size=size)
     model = build_network(config, len(dataset.classes)).model
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     return model

@@ -94,7 +94,7 @@ def keras_fit() -> Way:
 
 
 def our_steps(**settings: Any) -> Way:
-    config = TrainConfig(preset="tutorial", encoder_weights="none", **settings)
+    config = TrainConfig(preset="tutorial", encoder_weights="none", unfreeze_from="none", **settings)
     steps = losses(set_up(config, load_dataset("synthetic", None, IMAGE_SIZE)))
 
     def run() -> None:

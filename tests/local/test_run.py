@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -238,13 +241,45 @@ def test_what_is_no_run_can_not_be_resumed(tmp_path: Path):
     assert "there is no run" in result.stdout
 
 
-def test_changed_data_is_noticed(done: RunDirectory, tmp_path: Path):
-    config = json.loads(done.config.read_text())
-    run = RunDirectory(tmp_path)
-    write_json(run.config, {**config, "data_fingerprint": "another"})
-    result = launcher("run", "--resume", str(tmp_path))
+@pytest.mark.parametrize(
+    ("command", "setting", "message"),
+    [
+        (launcher, "--global-batch=500", "global batch of 500 is larger than the data's 240 training examples"),
+        (launcher, "--model=fcn8s", "step-00000040: this checkpoint is of another network or optimizer than the"),
+        (launcher, "--best-by=loss", "--best-by loss: the run's checkpoints have scores by miou"),
+        (trainer, "--data=folder:/nowhere", "/nowhere"),
+    ],
+)
+def test_a_run_is_as_it_was_after_a_setting_that_it_can_not_go_on_with(
+    done: RunDirectory, tmp_path: Path, command: Callable[..., CompletedProcess[str]], setting: str, message: str
+):
+    path = tmp_path / "run"
+    shutil.copytree(done.path, path)
+    before = visible(path)
+    how = ("run", f"--resume={path}", "--") if command is launcher else ("train", f"--run-dir={path}")
+    result = command(*how, "--epochs=2", setting)
+    assert result.returncode == 2, result.stdout
+    last = result.stdout.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert visible(path) == before
+
+
+def visible(path: Path) -> dict[str, bytes]:
+    """What a run shows of itself, by name."""
+    files = [path / "config.json", path / "metrics.jsonl", path / "progress.json", *(path / "pictures").iterdir()]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_changed_data_is_noticed_before_anything_is_written(done: RunDirectory, tmp_path: Path):
+    path = tmp_path / "run"
+    shutil.copytree(done.path, path)
+    write_json(path / "config.json", {**json.loads(done.config.read_text()), "data_fingerprint": "another"})
+    before = visible(path)
+    result = launcher("run", "--resume", str(path), "--", "--epochs=2")
     assert result.returncode == 2
     assert "the data has changed since the run began" in result.stdout
+    assert visible(path) == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path):

@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.batch_size import choose_batch, largest_that_fits
+from trainer.cluster import Cluster
 from trainer.config import DEFAULT_BATCH, TrainConfig
 from trainer.run_directory import RunDirectory
+from trainer.train import _with_found_batch
 
 
 @given(limit=st.integers(0, 5000), largest=st.integers(1, 4000))
@@ -30,8 +33,29 @@ def test_the_search_ends_close_below_the_limit(limit, largest):
 
 
 def test_a_machine_without_gpu_takes_the_documented_default(tmp_path: Path):
-    assert choose_batch(RunDirectory(tmp_path), classes=3, largest=100) == DEFAULT_BATCH
-    assert choose_batch(RunDirectory(tmp_path), classes=3, largest=2) == 2
+    for examples, batch in ((100, DEFAULT_BATCH), (2, 2), (0, 1)):
+        assert choose_batch(RunDirectory(tmp_path), classes=3, examples=examples) == batch
+
+
+@pytest.mark.parametrize(("examples", "batch"), [(263, 32), (7, 1), (0, 1)])
+def test_all_gpus_of_a_worker_share_its_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, batch: int
+):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [object()] * 8)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], returncode=0))
+    assert choose_batch(RunDirectory(tmp_path), classes=3, examples=examples) == batch
+
+
+@pytest.mark.parametrize(("settings", "fitting", "batch", "growth"), [
+    ({"batch_per_replica": "auto"}, 128, 128, 1),
+    ({"batch_per_replica": "auto", "global_batch": 64}, None, 64, 1),
+    ({"batch_per_replica": 16, "global_batch": 64}, None, 16, 4),
+])  # fmt: skip
+def test_the_learning_rate_is_that_of_the_batch_that_was_found(settings, fitting, batch, growth):
+    config = _with_found_batch(TrainConfig(**settings), Cluster(), tf.distribute.get_strategy(), fitting)
+    assert config.batch_per_replica == batch
+    rate = config.scaled_learning_rate(config.effective_global_batch(1))
+    assert rate == pytest.approx(growth * config.learning_rate)
 
 
 @pytest.mark.parametrize(("batch", "code"), [(2, 0), (0, 1)])

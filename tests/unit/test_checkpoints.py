@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.checkpoints import CheckpointStore, best_checkpoint, load_weights
-from trainer.exit_codes import BadInput, TrainingFailed
+from trainer.exit_codes import BadInput, BadSettings, TrainingFailed
 from trainer.run_directory import RunDirectory
 
 
@@ -121,6 +121,15 @@ def test_a_full_disk_leaves_the_last_checkpoint_good(box: Box):
     assert box.run.checkpoint_steps() == [1]
     assert not (box.run.checkpoints / ".writing").exists()
     assert box.restored() == 1
+
+
+@pytest.mark.parametrize("variables", [{"b": tf.zeros([1000])}, {"a": tf.zeros([999])}])
+def test_a_checkpoint_of_another_network_is_one_line(box: Box, variables: dict[str, tf.Tensor]):
+    box.save(1)
+    other = tf.train.Checkpoint(weights={name: tf.Variable(value) for name, value in variables.items()})
+    with pytest.raises(BadSettings, match=r"step-00000001: this checkpoint is of another network or optim.*") as caught:
+        CheckpointStore(box.run, other, keep=2).restore()
+    assert "\n" not in str(caught.value)
 
 
 def test_damage_is_told_and_passed_over(box: Box, capsys: pytest.CaptureFixture[str]):

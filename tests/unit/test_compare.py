@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.compare import Row, as_csv, as_markdown, comparison_picture, grid, run_of, train_all, write_comparison
+from trainer.compare import (
+    Row,
+    _is_done,
+    as_csv,
+    as_markdown,
+    comparison_picture,
+    grid,
+    run_of,
+    train_all,
+    write_comparison,
+)
 from trainer.config import TrainConfig
 from trainer.exit_codes import BadSettings
 from trainer.legend import Legend
@@ -86,3 +96,11 @@ def test_tables_that_can_not_be_written_are_one_line(tmp_path: Path, monkeypatch
     (tmp_path / "compare.csv").mkdir()
     with pytest.raises(BadSettings, match=r"--out .*: can't be written: Is a directory"):
         write_comparison([TrainConfig()], tmp_path, 1)
+
+
+def test_a_batch_that_training_has_resolved_is_no_other_setting(tmp_path: Path) -> None:
+    config = TrainConfig(batch_per_replica="auto")
+    run = run_of(tmp_path, config)
+    run.write_settings({**config.model_dump(mode="json"), "batch_per_replica": 9, "global_batch": 18})
+    run.progress.write_text('{"state": "done"}')
+    assert _is_done(run, config)

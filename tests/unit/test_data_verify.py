@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.data_folders import SIZE, labels, picture, save, write_pairs, write_pets
+from tests.unit.data_folders import SIZE, labels, picture, save, write_list, write_pairs, write_pets
 from trainer.config import TrainConfig
+from trainer.data.cache import load_dataset
 from trainer.data.samples import write_samples
 from trainer.data.verify import verify
 from trainer.exit_codes import BadData, BadSettings
@@ -55,6 +56,24 @@ def test_masks_of_0_and_255_are_bad(tmp_path: Path) -> None:
     report = verify(TrainConfig(data=f"folder:{folder}"))
     assert report.first_bad is not None
     assert "hold only the labels 0 and 255" in report.first_bad
+
+
+@pytest.mark.parametrize("objects", ["train", "test", "too thin for the network's input"])
+def test_masks_of_0_and_255_are_good_where_another_has_an_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: str
+) -> None:
+    """Training takes what is said to be good."""
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    folder = write_pairs(tmp_path / "set", mask=labels(0, 255), classes=["ground", "object"])
+    for split, names in (("train", ["p0", "p1", "p2"]), ("test", ["p3", "p4"])):
+        write_list(folder / f"{split}.txt", names)
+    mask = labels(0, 255)
+    mask[:, 2 : 3 if "thin" in objects else None] = 1  # of 40 columns 32 are looked at, and the third is not
+    save(mask, folder / "masks" / ("p4.png" if objects == "test" else "p0.png"))
+    config = TrainConfig(data=f"folder:{folder}", image_size=32)
+    assert verify(config).first_bad is None
+    dataset = load_dataset(config.data, None, config.image_size)
+    assert (dataset.train.masks == 1).any() == (objects == "train")
 
 
 def test_data_that_can_not_be_opened(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def config(**settings: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def tutorial() -> Network:
-    return build_network(config(preset="tutorial", image_size=128), classes=3)
+    return build_network(config(preset="tutorial", unfreeze_from="none", image_size=128), classes=3)
 
 
 def pixels(size: int, examples: int = 2) -> np.ndarray:
@@ -242,7 +242,8 @@ def test_unfreezing_from_a_stride_trains_what_comes_after_its_features(encoder: 
 def test_random_weights_are_all_trained_unless_something_else_is_asked_for() -> None:
     assert TrainConfig(encoder_weights="none").unfreeze_from == "all"
     assert TrainConfig(encoder_weights="none", unfreeze_from="none").unfreeze_from == "none"
-    assert TrainConfig(encoder_weights="none", preset="tutorial").unfreeze_from == "none"
+    assert TrainConfig(encoder_weights="none", preset="tutorial").unfreeze_from == "all"
+    assert TrainConfig(encoder_weights="imagenet", preset="tutorial").unfreeze_from == "none"
     assert TrainConfig(data="folder:pets").unfreeze_from == "stride-8"
 
 

@@ -1,6 +1,7 @@
 """File names, atomic writing and checkpoint manifests."""
 
 import base64
+import json
 import os
 
 import google_crc32c
@@ -8,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, stays_inside, write_atomically
+from trainer.run_directory import (
+    CheckpointManifest,
+    FileDigest,
+    RunDirectory,
+    stays_inside,
+    write_atomically,
+    write_json,
+)
 
 DIGESTS = st.builds(FileDigest, st.integers(0, 2**40), st.text("abcdef=", max_size=8))
 MANIFESTS = st.builds(
@@ -72,6 +80,22 @@ def test_steps_are_listed_newest_first_and_other_files_are_passed_over(tmp_path)
     for name in ("step-00000009.json", "step-00000010.json", ".step-00000011.json.1.tmp", "notes.txt"):
         (run.checkpoint_manifests / name).touch()
     assert run.checkpoint_steps() == [10, 9]
+
+
+def test_settings_that_are_refused_are_put_back_unless_something_was_trained_with_them(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.write_settings({"epochs": 1})()
+    assert json.loads(run.config.read_text()) == {"settings": {"epochs": 1}}, "there was nothing before"
+    put_back = run.write_settings({"epochs": 2})
+    write_json(run.config, {"settings": {"epochs": 2}, "versions": {}})
+    run.write_settings({"epochs": 2})()
+    assert json.loads(run.config.read_text())["versions"] == {}, "nothing was changed"
+    put_back()
+    assert json.loads(run.config.read_text()) == {"settings": {"epochs": 1}}
+    put_back = run.write_settings({"epochs": 3})
+    write_atomically(run.checkpoint_manifest(9), b"")
+    put_back()
+    assert json.loads(run.config.read_text()) == {"settings": {"epochs": 3}}
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):

@@ -64,10 +64,31 @@ def test_a_preset_is_overridden_by_explicit_settings():
     assert (config.batch_per_replica, config.optimizer, config.epochs) == (64, "adam", 3)
 
 
-def test_a_preset_named_by_a_flag_wins_over_the_file(tmp_path):
+@pytest.mark.parametrize("data", ["synthetic", "folder:pets"])
+@pytest.mark.parametrize(("before", "after"), [("default", "tutorial"), ("tutorial", "default")])
+def test_a_preset_named_by_a_flag_is_all_of_it_over_a_run_s_config(tmp_path, data, before, after):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"settings": TrainConfig().model_dump(mode="json")}))
-    assert resolve("--preset", "tutorial", files=[path]).batch_per_replica == 64
+    settings = TrainConfig(preset=before, data=data, global_batch=4).model_dump(mode="json")
+    path.write_text(json.dumps({"settings": settings}))
+    assert resolve("--preset", after, files=[path]) == TrainConfig(preset=after, data=data)
+
+
+@pytest.mark.parametrize(
+    ("flags", "batch", "rate"),
+    [
+        ([], 8, 2e-3),
+        (["--preset=tutorial"], 64, 1e-3),
+        (["--batch-per-replica=16"], 16, 1e-3),
+        (["--batch-per-replica=16", "--global-batch=32"], 32, 2e-3),
+        (["--preset=tutorial", "--global-batch=32"], 32, 5e-4),
+    ],
+)
+def test_a_batch_named_by_a_flag_wins_over_the_one_that_a_run_s_config_has_resolved(tmp_path, flags, batch, rate):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"settings": TrainConfig(global_batch=8).model_dump(mode="json")}))
+    config = resolve(*flags, files=[path])
+    assert config.effective_global_batch(1) == batch
+    assert config.scaled_learning_rate(batch) == pytest.approx(rate)
 
 
 def test_a_run_s_config_repeats_the_run(tmp_path):

@@ -23,9 +23,9 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from trainer.cgroup import cpu_limit
-from trainer.data.images import ZERO_AND_255
+from trainer.data.images import check_not_0_and_255
 from trainer.data.lock import locked
-from trainer.data.source import IGNORED, Source, Split
+from trainer.data.source import Source, Split
 from trainer.data.sources import open_source
 from trainer.exit_codes import BadData
 
@@ -120,15 +120,15 @@ def _build(data: str, source: Source, image_size: int, folder: Path, tell: Calla
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         digest = hashlib.sha256("\n".join(source.classes).encode())
+        labels: set[int] = set()
         for name, split in _splits(source).items():
-            labels = np.zeros(256, np.int64)
             with (
                 (temporary / f"{name}-images.npy").open("wb") as images,
                 (temporary / f"{name}-masks.npy").open("wb") as masks,
             ):
                 _write_header(images, (len(split), image_size, image_size, 3))
                 _write_header(masks, (len(split), image_size, image_size))
-                for i, (image, mask) in enumerate(_resized(split, image_size)):
+                for i, (image, mask, found) in enumerate(_resized(split, image_size)):
                     if time.monotonic() - told > _TELL_EVERY:
                         told = time.monotonic()
                         tell(f"read {i} of {len(split)} {name} images")
@@ -136,9 +136,8 @@ def _build(data: str, source: Source, image_size: int, folder: Path, tell: Calla
                     for array, file in ((image, images), (mask, masks)):
                         digest.update(array.tobytes())
                         file.write(array.tobytes())
-                    labels += np.bincount(mask.ravel(), minlength=256)
-            if set(np.flatnonzero(labels)) == {0, IGNORED} and len(source.classes) > 1:
-                raise BadData(f"{data}: {ZERO_AND_255}")
+                    labels |= found
+        check_not_0_and_255(labels, data)
         content = {
             "fingerprint": digest.hexdigest(),
             "names": {name: split.names for name, split in _splits(source).items()},
@@ -176,14 +175,15 @@ def _splits(source: Source) -> dict[str, Split]:
     return {"train": source.train, "test": source.test}
 
 
-def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Images and masks in order, read and scaled by as many threads as this process may use CPUs."""
+def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], set[int]]]:
+    """Images, masks and the labels that these had before they were scaled, by as many threads as there are CPUs."""
 
-    def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], set[int]]:
         image, mask = split.read(i)
         return (
             np.asarray(PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BILINEAR)),
             np.asarray(PIL.Image.fromarray(mask).resize((size, size), PIL.Image.Resampling.NEAREST)),
+            set(np.flatnonzero(np.bincount(mask.ravel())).tolist()),
         )
 
     threads = ThreadPoolExecutor(cpu_limit())

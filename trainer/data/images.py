@@ -16,11 +16,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff"})
 """Formats without loss: others change labels."""
 
-ZERO_AND_255 = (
-    "masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, "
-    "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')"
-)
-
 
 class MaskFile(NamedTuple):
     """What a mask's file holds, before it is known which of it counts.
@@ -81,6 +76,15 @@ def check_labels(labels: NDArray[np.int32], classes: tuple[str, ...], where: Pat
             f"{len(classes)} classes: expected 0 to {len(classes) - 1}, or {IGNORED} for ignored pixels"
         )
     return labels.astype(np.uint8)
+
+
+def check_not_0_and_255(labels: set[int], where: Path | str) -> None:
+    """Raises BadData if 0 and 255 are all the ``labels`` of a data set's masks, of both splits at their own size."""
+    if labels == {0, IGNORED}:
+        raise BadData(
+            f"{where}: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, "
+            "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')"
+        )
 
 
 def check_same_size(image: Image, mask: Mask, image_file: Path | str, mask_file: Path | str) -> None:

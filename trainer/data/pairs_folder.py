@@ -15,7 +15,7 @@ import numpy as np
 
 from trainer.cgroup import cpu_limit
 from trainer.data.class_table import ClassTable, single_channel
-from trainer.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, ZERO_AND_255, read_labels
+from trainer.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, check_not_0_and_255, read_labels
 from trainer.data.lists import check_disjoint, divide, read_list
 from trainer.data.source import IGNORED, Source, Split, files_key, palette
 from trainer.exit_codes import BadData
@@ -95,8 +95,7 @@ def _classes_of(masks: list[Path], folder: Path) -> ClassTable:
     with ThreadPoolExecutor(cpu_limit()) as threads:
         found = threads.map(lambda file: np.unique(single_channel(read_labels(file), file)), masks)
         labels = {int(label) for unique in found for label in unique}
-    if labels == {0, IGNORED}:
-        raise BadData(f"{folder / 'masks'}: {ZERO_AND_255}")
+    check_not_0_and_255(labels, folder / "masks")
     classes = sorted(labels - {IGNORED})
     if classes != list(range(len(classes))) or len(classes) < 2:
         shown = ", ".join(map(str, classes[:6])) + (" …" if len(classes) > 6 else "")

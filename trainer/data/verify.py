@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainer.cgroup import cpu_limit
 from trainer.config import TrainConfig
-from trainer.data.images import ZERO_AND_255
+from trainer.data.images import check_not_0_and_255
 from trainer.data.source import IGNORED, Source, Split
 from trainer.data.sources import open_source
 from trainer.exit_codes import BadData
@@ -78,9 +78,12 @@ def verify(config: TrainConfig) -> Report:
     source = open_source(config.data, config.data_dir)
     train, test = (_read(source, split) for split in (source.train, source.test))
     first_bad = next(iter(train.bad + test.bad), None)
-    background, ignored = train.pixels[source.classes[0]], train.pixels["ignored"]
-    if first_bad is None and background and ignored and background + ignored == sum(train.pixels.values()):
-        first_bad = f"{config.data}: {ZERO_AND_255}"
+    if first_bad is None:
+        found = {label for label, name in _labels(source).items() if train.pixels[name] or test.pixels[name]}
+        try:
+            check_not_0_and_255(found, config.data)
+        except BadData as error:
+            first_bad = str(error)
     return Report(config.data, source.classes, train, test, first_bad)
 
 
@@ -96,16 +99,21 @@ def _read(source: Source, split: Split) -> SplitReport:
         results = list(threads.map(read, range(len(split))))
     good = [result for result in results if not isinstance(result, str)]
     histograms = np.array([histogram for histogram, _ in good]).reshape(-1, 256)
-    labels = {**{name: label for label, name in enumerate(source.classes)}, "ignored": IGNORED}
+    labels = _labels(source)
     sizes = sorted((size for _, size in good), key=lambda size: size[0] * size[1])
     return SplitReport(
         len(split),
-        {name: int(histograms[:, label].sum()) for name, label in labels.items()},
-        {name: int((histograms[:, label] > 0).sum()) for name, label in labels.items()},
+        {name: int(histograms[:, label].sum()) for label, name in labels.items()},
+        {name: int((histograms[:, label] > 0).sum()) for label, name in labels.items()},
         sizes[0] if sizes else None,
         sizes[-1] if sizes else None,
         tuple(result for result in results if isinstance(result, str)),
     )
+
+
+def _labels(source: Source) -> dict[int, str]:
+    """What each label is called in a report."""
+    return {**dict(enumerate(source.classes)), IGNORED: "ignored"}
 
 
 def _sizes(split: SplitReport) -> str:
