@@ -242,10 +242,11 @@ def delete(name: str, cluster: Cluster | None = None, *, timeout: float = 120) -
     """Deletes the job with all its objects and returns when they are gone; its output stays.
 
     Raises:
-        NotFound: there is no such job.
+        NotFound: there is no such job, or it is not the launcher's.
         TimedOut: a pod is still ending after ``timeout`` seconds.
     """
     cluster = cluster or Cluster.connect()
+    get_job(cluster, name)
     cluster.delete("Job", name, propagation="Foreground")
     _until_gone(name, cluster, timeout)
 

@@ -236,3 +236,10 @@ def test_a_resume_that_the_server_refuses_changes_nothing(monkeypatch: pytest.Mo
     with pytest.raises(ApiError, match="may not delete jobs"):
         operations.resume("pets", cluster)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_delete_leaves_a_job_alone_that_is_not_the_launcher_s() -> None:
+    cluster: Any = FakeCluster({"kind": "Job", "metadata": {"name": "backup", "labels": {"app": "backup"}}})
+    with pytest.raises(NotFound, match="job backup in namespace team is not a training job"):
+        operations.delete("backup", cluster)
+    assert ("Job", "backup") in cluster.objects
