@@ -6,11 +6,11 @@ that its thousands of model classes are neither imported nor filled in.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import json
 import os
+import random
 import re
 import socket
 import ssl
@@ -55,6 +55,8 @@ RESOURCES: Mapping[str, tuple[str, str]] = {
 _CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "SelfSubjectAccessReview")
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _STREAM_SILENCE = 60.0  # seconds; a stream that says nothing for longer is asked for anew
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before a watch is begun anew
+_HEALTHY_SECONDS = 5.0  # a watch that has gone on for longer has not failed
 _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
 
@@ -158,8 +160,10 @@ class Cluster:
     def watch(self, kind: str, *, labels: str = "", fields: str = "") -> Iterator[tuple[str, Object]]:
         """Every object now (ADDED), a SYNCED when that is all, then every change (ADDED, MODIFIED, DELETED).
 
-        Goes on over hiccups of the API server; after one everything is told again, from RESTART to SYNCED.
+        Goes on over hiccups of the API server; after one everything is told again, from RESTART to SYNCED. One that
+        comes soon after another is waited for longer, since every time all objects are listed.
         """
+        pause = _FIRST_PAUSE
         while True:
             yield "RESTART", {}
             listed = self._list(self._path(kind), labels, fields, False)
@@ -168,13 +172,21 @@ class Cluster:
             yield "SYNCED", {}
             version = listed["metadata"]["resourceVersion"]
             query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
-            with contextlib.suppress(Unreachable, ConnectionError):
+            began = time.monotonic()
+            try:
                 for line in self._lines(self._path(kind), {**query, **_selectors(labels, fields)}):
                     change = json.loads(line)
                     if change["type"] == "ERROR":  # the version is too old: list again
                         break
                     if change["type"] != "BOOKMARK":
                         yield change["type"], change["object"]
+            except (Unreachable, ConnectionError):
+                pass
+            except ApiError as error:
+                if error.status != 410:  # the same as an ERROR
+                    raise
+            pause = _FIRST_PAUSE if time.monotonic() - began > _HEALTHY_SECONDS else min(2 * pause, _LONGEST_PAUSE)
+            time.sleep(pause * random.uniform(0.5, 1))
 
     def log(self, pod: str, container: str, **query: str) -> Iterator[bytes]:
         """Lines of a container's log with their line ends; ``query`` is Kubernetes' (follow, sinceTime, …).
@@ -251,6 +263,7 @@ class Cluster:
             headers["Content-Type"] = content_type
         deadline = time.monotonic() + self.patience
         pause = 0.1
+        failure: MaskfleetError | None = None
         while True:
             try:
                 response = self._pool.request(
@@ -265,10 +278,12 @@ class Cluster:
             except urllib3.exceptions.SSLError as error:
                 raise Unreachable(f"{self._host}: TLS: {error}") from None
             except (urllib3.exceptions.HTTPError, OSError, ssl.SSLError) as error:
-                failure: MaskfleetError = Unreachable(f"the API server at {self._host} does not answer: {_root(error)}")
+                failure = Unreachable(f"the API server at {self._host} does not answer: {_root(error)}")
             else:
                 if response.status < 400:
                     return response
+                if method == "DELETE" and response.status == 404 and failure is not None:
+                    return response  # the request before did it, and its answer was lost
                 failure = _refusal(response, path)
                 if response.status not in (429, 500, 502, 503, 504):
                     raise failure

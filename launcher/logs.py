@@ -122,7 +122,8 @@ def read_log(
                 yield line
             if final:
                 return
-            final = _container_ended(cluster, pod)
+            if final := _container_ended(cluster, pod):
+                continue
         except NotFound:
             return
         except ApiError as error:
@@ -133,8 +134,7 @@ def read_log(
                 raise
         except ConnectionError:
             pass
-        if not final:
-            time.sleep(_RETRY_SECONDS)
+        time.sleep(_RETRY_SECONDS)
 
 
 def logs(name: str, cluster: Cluster, request: LogRequest, *, previous: bool = False) -> Iterator[LogLine]:

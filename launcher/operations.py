@@ -25,6 +25,7 @@ from trainer.settings import Layer
 
 ALL_JOBS = "app.kubernetes.io/name=maskfleet"
 _INTERESTING = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
+_BEYOND_GRACE_SECONDS = 60.0  # for a deleted pod to be gone
 _BEHIND_SECONDS = 5.0  # for the watch of the pods to come to what that of their Job has told
 
 
@@ -227,7 +228,7 @@ def _start_again(job: TrainingJob, cluster: Cluster) -> Submission:
     try:
         cluster.delete("Job", job.name, propagation="Foreground")
         going = True
-        _until_gone(job.name, cluster, 120)
+        _until_gone(job.name, cluster, job.grace_seconds + _BEYOND_GRACE_SECONDS)
         done = submit(job, cluster)
     except (MaskfleetError, KeyboardInterrupt) as error:
         if isinstance(error, ApiError | NotFound) and not going:  # the server refused: nothing has changed
@@ -238,15 +239,20 @@ def _start_again(job: TrainingJob, cluster: Cluster) -> Submission:
     return done
 
 
-def delete(name: str, cluster: Cluster | None = None, *, timeout: float = 120) -> None:
+def delete(name: str, cluster: Cluster | None = None, *, timeout: float | None = None) -> None:
     """Deletes the job with all its objects and returns when they are gone; its output stays.
 
+    Without ``timeout`` it waits for a minute longer than the pods have to stream what is left; they need seconds.
+
     Raises:
-        NotFound: there is no such job.
+        NotFound: there is no such job, or it is not the launcher's.
         TimedOut: a pod is still ending after ``timeout`` seconds.
     """
     cluster = cluster or Cluster.connect()
+    pod = get_job(cluster, name)["spec"]["template"]["spec"]
     cluster.delete("Job", name, propagation="Foreground")
+    if timeout is None:
+        timeout = pod["terminationGracePeriodSeconds"] + _BEYOND_GRACE_SECONDS
     _until_gone(name, cluster, timeout)
 
 
@@ -260,8 +266,8 @@ def _until_gone(name: str, cluster: Cluster, timeout: float) -> None:
             return
         if time.monotonic() > deadline:
             raise TimedOut(
-                f"job {name} is being deleted, but its {left} is still there after {timeout:g} s: its pods have their "
-                f"--grace to stream what is left; 'launcher status {name}' shows them"
+                f"job {name} is being deleted, but its {left} is still there after {timeout:g} s; "
+                f"'launcher status {name}' shows its pods"
             )
         time.sleep(pause)
         pause = min(2 * pause, 1.0)

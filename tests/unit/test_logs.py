@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from launcher import operations
 from launcher.job import TrainingJob
-from launcher.logs import LogLine, LogRequest, Seen, follow_logs, logs
+from launcher.logs import LogLine, LogRequest, Seen, follow_logs, logs, read_log
 from launcher.submission import submit
 from tests.unit.fake_cluster import FakeCluster, worker_pod
 from trainer.exit_codes import BadSettings, NotFound
@@ -93,6 +94,23 @@ def abroad(zones: dict[int, str]) -> Any:
 @pytest.mark.parametrize("zone", ["+02:00", "-03:30"])
 def test_a_log_of_a_node_in_another_time_zone_goes_on_without_loss_or_repetition(zone: str) -> None:
     assert texts(abroad({0: zone})) == ["0", "2", "4", "6", "8", "10"]
+
+
+def test_the_last_look_at_a_log_is_not_repeated_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("launcher.logs.time", SimpleNamespace(sleep=pauses.append))
+    cluster = abroad({0: "+00:00"})
+    whole, broken = cluster.log, 20
+
+    def log(pod: str, container: str, **query: str) -> Iterator[bytes]:
+        nonlocal broken
+        if "follow" not in query and (broken := broken - 1) > 0:
+            raise ConnectionError
+        yield from whole(pod, container, **query)
+
+    cluster.log = log
+    assert [line.text for line in read_log(cluster, "pets-0-abcde", 0, LogRequest(), follow=True)][-1] == "10"
+    assert len(pauses) >= 19
 
 
 def test_lines_of_nodes_in_different_time_zones_are_in_the_order_of_time() -> None:

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -236,3 +237,36 @@ def test_a_resume_that_the_server_refuses_changes_nothing(monkeypatch: pytest.Mo
     with pytest.raises(ApiError, match="may not delete jobs"):
         operations.resume("pets", cluster)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_delete_leaves_a_job_alone_that_is_not_the_launcher_s() -> None:
+    cluster: Any = FakeCluster({"kind": "Job", "metadata": {"name": "backup", "labels": {"app": "backup"}}})
+    with pytest.raises(NotFound, match="job backup in namespace team is not a training job"):
+        operations.delete("backup", cluster)
+    assert ("Job", "backup") in cluster.objects
+
+
+@pytest.mark.parametrize(("output", "grace"), [(None, 60), ("gs://bucket", 600)])
+def test_delete_waits_for_as_long_as_the_pods_may_take(
+    output: str | None, grace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if now > end:
+            cluster.objects.pop(("Pod", "p"), None)
+
+    monkeypatch.setattr("launcher.operations.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    cluster: Any = submitted(output=output)
+    cluster.objects["Pod", "p"] = worker_pod(0)
+    end = grace + 5.0
+    operations.delete("pets", cluster)
+    assert cluster.objects == {}
+
+    submitted(cluster=cluster, output=output)
+    cluster.objects["Pod", "p"] = worker_pod(0)
+    end = float("inf")
+    with pytest.raises(operations.TimedOut, match=f"its Pod is still there after {grace + 60} s"):
+        operations.delete("pets", cluster)
