@@ -6,6 +6,7 @@ import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,7 +21,7 @@ from launcher.streaming.stores import (
     StoreUnavailable,
     open_store,
 )
-from tests.fake_gcs import FakeGcs, Fault
+from tests.fake_gcs import FakeGcs, Fault, Request
 from tests.fake_s3 import FakeS3, Stored
 from tests.sample_run import SampleRun, assert_manifests_verify
 from trainer.exit_codes import BAD_INPUT, BadSettings
@@ -184,6 +185,30 @@ def test_a_large_object_that_does_not_get_on_is_given_up_in_time(
     with pytest.raises(StoreUnavailable, match="gs://bucket/run/a: "):
         put(open_store("gs://bucket/run"), "a", bytes(9 << 20))
     assert fake_gcs.buckets.names("bucket") == []
+
+
+@pytest.mark.parametrize(("kind", "status"), [("status", 400), ("status", 403), ("status", 503), ("drop-before", 0)])
+def test_the_address_of_an_upload_is_told_to_nobody(
+    fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch, kind: Literal["status", "drop-before"], status: int
+) -> None:
+    monkeypatch.setattr(gcs, "RETRY_TIMEOUT", 0.05)
+    fake_gcs.faults.add(Fault(kind, "PUT", status=status, times=99))
+    with pytest.raises((StoreRefused, StoreUnavailable)) as caught:
+        put(open_store("gs://bucket/run"), "a", bytes(9 << 20))
+    (session,) = {request.query["upload_id"] for request in fake_gcs.requests if request.method == "PUT"}
+    assert session not in str(caught.value)
+
+
+def test_nor_is_that_of_one_whose_server_is_gone(fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcs, "RETRY_TIMEOUT", 0.05)
+
+    def leave(request: Request) -> None:
+        if "uploadType=resumable" in request.line:
+            fake_gcs.__exit__()
+
+    fake_gcs.after = leave
+    with pytest.raises(StoreUnavailable, match="upload_id=…"):
+        put(open_store("gs://bucket/run"), "a", bytes(9 << 20))
 
 
 @pytest.mark.parametrize("size", [100, 9 << 20])
