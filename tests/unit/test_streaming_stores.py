@@ -331,6 +331,42 @@ def test_a_denied_probe_says_so_in_one_line(
     assert caught.value.exit_code == BAD_INPUT
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (301, "PermanentRedirect", "s3://bucket/run: the bucket is in another region; set AWS_REGION"),
+        (400, "AuthorizationHeaderMalformed", "s3://bucket/run: the bucket is in another region; set AWS_REGION"),
+        (400, "ExpiredToken", "s3://bucket/run/.*: the request was refused: ExpiredToken: ExpiredToken"),
+        (403, "AccessDenied", "s3://bucket/run/.*: .*: AccessDenied: AccessDenied"),
+        (405, "MethodNotAllowed", "the request was refused: MethodNotAllowed"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_what_would_be_refused_again_is_no_outage(
+    fake_s3: FakeS3, method: str, status: int, code: str, message: str
+) -> None:
+    fake_s3.faults.add(Fault("status", method, status=status, code=code, times=99))
+    with pytest.raises(StoreRefused, match=message) as caught:
+        open_store("s3://bucket/run").check()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "RequestTimeout"), (400, "IncompleteBody"), (408, ""), (409, ""), (429, ""), (503, "")],
+)
+def test_what_may_pass_is_an_outage(fake_s3: FakeS3, status: int, code: str) -> None:
+    fake_s3.faults.add(Fault("status", "GET", status=status, code=code, times=99))
+    with pytest.raises(StoreUnavailable):
+        list(open_store("s3://bucket/run").list())
+
+
+def test_a_name_on_s3_that_is_no_path_is_told(fake_s3: FakeS3) -> None:
+    fake_s3.buckets["bucket"]["run//tmp/x"] = Stored(b"", '"0"')
+    with pytest.raises(StoreRefused, match=r'"run//tmp/x" .*; rename the object'):
+        list(open_store("s3://bucket/run").list())
+
+
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
 def test_a_bucket_that_is_not_there_is_named(fake_gcs: FakeGcs, fake_s3: FakeS3, scheme: str) -> None:
     with pytest.raises(StoreRefused, match=r"there is no (such )?bucket.*create it first"):
