@@ -76,7 +76,7 @@ class FakeS3(HttpFake):
             return _error(error.status, error.code)
 
     def fault_answer(self, fault: Fault) -> Answer:
-        return _error(fault.status, "SlowDown" if fault.status == 503 else "InternalError")
+        return _error(fault.status, fault.code or ("SlowDown" if fault.status == 503 else "InternalError"))
 
     def _act(self, request: Request, objects: dict[str, Stored], key: str) -> Answer:
         query = request.query
@@ -188,4 +188,4 @@ def _xml(body: str, status: int = 200) -> Answer:
 
 
 def _error(status: int, code: str) -> Answer:
-    return _xml(f"<Error><Code>{code}</Code><Message>{code}</Message></Error>", status)
+    return _xml(f"\n<Error><Code>{code}</Code><Message>{code}</Message></Error>", status)

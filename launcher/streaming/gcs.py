@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -196,7 +197,7 @@ class GcsStore:
             raise ContentDiffers(f"{place}: {error}") from error
         except (api.GoogleAPICallError, InvalidResponse) as error:
             status = error.response.status_code if isinstance(error, InvalidResponse) else error.code
-            message = error.message if isinstance(error, api.GoogleAPICallError) else str(error)
+            message = _without_authority(error.message if isinstance(error, api.GoogleAPICallError) else str(error))
             if status == 404 and "bucket does not exist" in message:
                 raise StoreRefused(f"{self.url}: there is no bucket {self._bucket.name}; create it first") from None
             if status == 404:
@@ -212,7 +213,7 @@ class GcsStore:
             raise StoreUnavailable(f"{place}: {status}: {message}") from None
         except (api.RetryError, requests.RequestException, OSError) as error:
             cause = getattr(error, "cause", None) or error
-            raise StoreUnavailable(f"{place}: {cause!r}") from None
+            raise StoreUnavailable(f"{place}: {_without_authority(repr(cause))}") from None
         except auth.GoogleAuthError as error:
             if isinstance(error, auth.TransportError) or error.retryable:
                 raise StoreUnavailable(f"{place}: {error}") from None
@@ -221,6 +222,11 @@ class GcsStore:
 
 class _Gone(Exception):
     """The object is not there."""
+
+
+def _without_authority(message: str) -> str:
+    """What the library says without the address of an upload, with which anybody could write the object."""
+    return re.sub(r"upload_id=[^&\s'\")]+", "upload_id=…", message)
 
 
 def _generation(expected: StoredObject | None) -> int:

@@ -44,6 +44,10 @@ _GROWN = re.compile(r"(\d+)/(\d+)/(.*)")
 """The version of an object in parts: the last one's number, size and tag."""
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _CRC = "maskfleet-crc32c"
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_ERROR = re.compile(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
+_PASSING = ("408", "409", "429", "RequestTimeout", "IncompleteBody", "Throttling", "IDPCommunicationError")
+"""Of the 4xx answers, those after which the same request may succeed: by status, or by code where that is 400."""
 
 _Parts = list[Any]
 """Of one object: obstore's description of each."""
@@ -213,7 +217,7 @@ class S3Store:
                 raise StoreRefused(f"{self.url}: there is no such bucket; create it first") from None
             raise Changed(f"{place}: was deleted meanwhile") from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise StoreRefused(f"{place}: access was denied: {_first_line(error)}") from None
+            raise StoreRefused(f"{place}: access was denied: {_words(error)}") from None
         except exceptions.BaseError as error:
             text = str(error)
             if "NoSuchBucket" in text:
@@ -223,8 +227,16 @@ class S3Store:
                     f"{self.url}: no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                     "or use a service account with a role"
                 ) from None
+            if "Received redirect" in text or "AuthorizationHeaderMalformed" in text:
+                raise StoreRefused(
+                    f"{self.url}: the bucket is in another region; set AWS_REGION to the bucket's: {_words(error)}"
+                ) from None
+            if "invalid path" in text:
+                raise StoreRefused(f"{place}: {_words(error)}; rename the object") from None
+            if _is_refusal(text):
+                raise StoreRefused(f"{place}: the request was refused: {_words(error)}") from None
             self.on_retry(error)
-            raise StoreUnavailable(f"{place}: {_first_line(error)}") from None
+            raise StoreUnavailable(f"{place}: {_words(error)}") from None
 
 
 def _part(name: str, number: int) -> str:
@@ -245,6 +257,20 @@ def _parse_version(found: StoredObject) -> tuple[int, int, str]:
     if match is None:
         raise Changed(f"{found.name}: was written whole and can't grow")
     return int(match[1]), int(match[2]), match[3]
+
+
+def _is_refusal(text: str) -> bool:
+    """Whether the answer was 4xx, and would be so again."""
+    status, described = _STATUS.search(text), _ERROR.search(text)
+    if status is None or status[1][0] != "4":
+        return False
+    return status[1] not in _PASSING and not (described and described[1] in _PASSING)
+
+
+def _words(error: Exception) -> str:
+    """What the service says, in one line; or else what obstore does."""
+    described = _ERROR.search(str(error))
+    return " ".join(f"{described[1]}: {described[2]}".split()) if described else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

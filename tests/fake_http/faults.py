@@ -23,6 +23,8 @@ class Fault:
     status: int = 503
     times: int = 1
     skip: int = 0
+    code: str = ""
+    """How S3 calls the error."""
 
 
 class Faults:

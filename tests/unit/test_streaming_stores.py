@@ -6,6 +6,7 @@ import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,7 +21,7 @@ from launcher.streaming.stores import (
     StoreUnavailable,
     open_store,
 )
-from tests.fake_gcs import FakeGcs, Fault
+from tests.fake_gcs import FakeGcs, Fault, Request
 from tests.fake_s3 import FakeS3, Stored
 from tests.sample_run import SampleRun, assert_manifests_verify
 from trainer.exit_codes import BAD_INPUT, BadSettings
@@ -186,6 +187,30 @@ def test_a_large_object_that_does_not_get_on_is_given_up_in_time(
     assert fake_gcs.buckets.names("bucket") == []
 
 
+@pytest.mark.parametrize(("kind", "status"), [("status", 400), ("status", 403), ("status", 503), ("drop-before", 0)])
+def test_the_address_of_an_upload_is_told_to_nobody(
+    fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch, kind: Literal["status", "drop-before"], status: int
+) -> None:
+    monkeypatch.setattr(gcs, "RETRY_TIMEOUT", 0.05)
+    fake_gcs.faults.add(Fault(kind, "PUT", status=status, times=99))
+    with pytest.raises((StoreRefused, StoreUnavailable)) as caught:
+        put(open_store("gs://bucket/run"), "a", bytes(9 << 20))
+    (session,) = {request.query["upload_id"] for request in fake_gcs.requests if request.method == "PUT"}
+    assert session not in str(caught.value)
+
+
+def test_nor_is_that_of_one_whose_server_is_gone(fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcs, "RETRY_TIMEOUT", 0.05)
+
+    def leave(request: Request) -> None:
+        if "uploadType=resumable" in request.line:
+            fake_gcs.__exit__()
+
+    fake_gcs.after = leave
+    with pytest.raises(StoreUnavailable, match="upload_id=…"):
+        put(open_store("gs://bucket/run"), "a", bytes(9 << 20))
+
+
 @pytest.mark.parametrize("size", [100, 9 << 20])
 def test_a_file_that_ends_before_its_size_is_refused(store: Store, size: int) -> None:
     with pytest.raises(ContentDiffers, match="a: "):
@@ -304,6 +329,42 @@ def test_a_denied_probe_says_so_in_one_line(
         open_store(destination).check()
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (301, "PermanentRedirect", "s3://bucket/run: the bucket is in another region; set AWS_REGION"),
+        (400, "AuthorizationHeaderMalformed", "s3://bucket/run: the bucket is in another region; set AWS_REGION"),
+        (400, "ExpiredToken", "s3://bucket/run/.*: the request was refused: ExpiredToken: ExpiredToken"),
+        (403, "AccessDenied", "s3://bucket/run/.*: .*: AccessDenied: AccessDenied"),
+        (405, "MethodNotAllowed", "the request was refused: MethodNotAllowed"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_what_would_be_refused_again_is_no_outage(
+    fake_s3: FakeS3, method: str, status: int, code: str, message: str
+) -> None:
+    fake_s3.faults.add(Fault("status", method, status=status, code=code, times=99))
+    with pytest.raises(StoreRefused, match=message) as caught:
+        open_store("s3://bucket/run").check()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "RequestTimeout"), (400, "IncompleteBody"), (408, ""), (409, ""), (429, ""), (503, "")],
+)
+def test_what_may_pass_is_an_outage(fake_s3: FakeS3, status: int, code: str) -> None:
+    fake_s3.faults.add(Fault("status", "GET", status=status, code=code, times=99))
+    with pytest.raises(StoreUnavailable):
+        list(open_store("s3://bucket/run").list())
+
+
+def test_a_name_on_s3_that_is_no_path_is_told(fake_s3: FakeS3) -> None:
+    fake_s3.buckets["bucket"]["run//tmp/x"] = Stored(b"", '"0"')
+    with pytest.raises(StoreRefused, match=r'"run//tmp/x" .*; rename the object'):
+        list(open_store("s3://bucket/run").list())
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
