@@ -111,6 +111,23 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.rglob("x"))
 
 
+def test_what_is_replaced_while_it_is_read_is_read_again_and_what_is_deleted_is_left_out(
+    fake: FakeGcs | FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = fill(fake, 3)
+    store = open_store(url(fake))
+    _, replaced, deleted = listed = list(store.list())
+    monkeypatch.setattr(store, "list", lambda: iter(listed))
+    contents[replaced.name] = b"longer than before"
+    new = io.BytesIO(contents[replaced.name])
+    store.put(replaced.name, new, FileDigest.read(io.BytesIO(contents[replaced.name])), replaced)
+    store.delete(deleted)
+    del contents[deleted.name]
+    fetched = {each.name: each.size for each in pull(store, tmp_path)}
+    assert fetched == {name: len(content) for name, content in contents.items()}
+    assert (tmp_path / replaced.name).read_bytes() == contents[replaced.name]
+
+
 @pytest.fixture
 def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
     with FakeS3() as server:
