@@ -63,7 +63,7 @@ class Measured:
             content: dict[str, Any] = json.loads(run.config.read_text())
             text = run.metrics.read_text()
             lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # one may be being written
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             if not run.config.exists():
                 raise NotFound(f"{run.path}: there is no run: expected {run.config}") from None
             raise _unmeasured(run) from error

@@ -111,6 +111,8 @@ class FolderStore:
     def _opened(self, found: StoredObject) -> Iterator[BinaryIO]:
         try:
             with (self.path / found.name).open("rb") as file:
+                if _stored(found.name, os.fstat(file.fileno())).version != found.version:
+                    raise Changed(f"{self.path / found.name}: was replaced while it was read")
                 yield file
         except FileNotFoundError:
             raise Changed(f"{self.path / found.name}: was deleted while it was read") from None

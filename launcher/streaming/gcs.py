@@ -107,7 +107,8 @@ class GcsStore:
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         with self._translated(prefix):
             for blob in self._bucket.list_blobs(prefix=self._prefix + prefix, **self._options):
-                yield self._stored(blob)
+                if not blob.name.endswith("/"):  # consoles put such objects where they show a folder
+                    yield self._stored(blob)
 
     def read(self, found: StoredObject, start: int = 0) -> Iterator[bytes]:
         blob = self._blob(found.name, int(found.version))

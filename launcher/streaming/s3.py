@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import obstore
@@ -193,6 +194,9 @@ class S3Store:
         with self._translated(prefix):
             pages = obstore.list(self._bucket, prefix=folder or None)
             found = sorted(itertools.chain.from_iterable(pages), key=lambda meta: meta["path"])
+        # Consoles put an empty object NAME/ where they show a folder, which obstore calls NAME.
+        folders = {"", *(str(folder) for meta in found for folder in PurePosixPath(meta["path"]).parents)}
+        found = [meta for meta in found if meta["size"] or meta["path"] not in folders]
         for name, parts in itertools.groupby(found, key=lambda meta: _logical(meta["path"])):
             if name.startswith(prefix):
                 yield name, list(parts)

@@ -73,7 +73,10 @@ class Store(Protocol):
         """The object with its crc32c, where the store knows it."""
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """All objects whose names begin with ``prefix``, in the order of their names."""
+        """All objects whose names begin with ``prefix``, in the order of their names.
+
+        Not those that stand for a folder, which the consoles of Google Cloud and AWS make.
+        """
 
     def read(self, found: StoredObject, start: int = 0) -> Iterator[bytes]:
         """The bytes from ``start`` on, in pieces of at most 8 MiB.

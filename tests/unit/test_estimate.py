@@ -90,9 +90,11 @@ def test_a_mistake_is_one_line(tmp_path: Path, rates: list[float], arguments: li
 
 
 def test_what_is_no_run_is_not_found(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["estimate", str(tmp_path / "none")])
-    assert result.exit_code == 3
-    assert "there is no run: expected" in result.output
+    (tmp_path / "file").touch()
+    for name in ("none", "file"):
+        result = CliRunner().invoke(main, ["estimate", str(tmp_path / name)])
+        assert result.exit_code == 3
+        assert "there is no run: expected" in result.output
 
 
 def test_a_link_that_the_run_can_t_have_had_is_refused() -> None:

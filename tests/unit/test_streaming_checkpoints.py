@@ -290,6 +290,29 @@ def test_runs_are_listed_with_their_steps_and_progress(sample: SampleRun, tmp_pa
     assert list_runs(FolderStore(root.path / "one"))[0].name == ""
 
 
+@pytest.mark.parametrize("content", [b"no JSON", b"\xff", b"[1]", b"null", b""])
+def test_runs_are_listed_whatever_a_file_called_progress_holds(
+    sample: SampleRun, store: RecordingStore, content: bytes
+) -> None:
+    sample.validate(1)
+    sample.run.progress.write_bytes(content)
+    Streamer(sample.run, store).run(once=True)
+    (run,) = list_runs(store)
+    assert run.progress == {}
+
+
+def test_progress_that_is_replaced_while_runs_are_listed_is_the_newest(
+    sample: SampleRun, store: RecordingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample.validate(1)
+    Streamer(sample.run, store).run(once=True)
+    listed = list(store.list())
+    sample.validate(2)
+    Streamer(sample.run, store).run(once=True)
+    monkeypatch.setattr(store, "list", lambda: iter(listed))
+    assert list_runs(store)[0].progress["step"] == 2
+
+
 def test_pull_fetches_everything_once(sample: SampleRun, store: RecordingStore, tmp_path: Path) -> None:
     sample.everything()
     Streamer(sample.run, store).run(once=True)

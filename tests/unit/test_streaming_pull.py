@@ -11,7 +11,7 @@ import pytest
 
 from launcher.streaming.browse import Fetched, pull, verification
 from launcher.streaming.stores import StoreRefused, open_store
-from tests.fake_gcs import FakeGcs, Fault, Request
+from tests.fake_gcs import FakeGcs, Fault, Preconditions, Request
 from tests.fake_s3 import FakeS3, Stored
 from tests.streamer_process import variables
 from trainer.exit_codes import BadData, BadSettings
@@ -83,6 +83,23 @@ def test_what_is_here_and_differs_is_fetched_again(fake: FakeGcs | FakeS3, tmp_p
     assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
 
 
+def test_folders_that_a_console_made_are_no_files(fake: FakeGcs | FakeS3, tmp_path: Path) -> None:
+    for name in ("data/", "data/images/", "data/images/cats/"):
+        put_marker(fake, name)
+    contents = fill(fake, 3) | {"images-2": b""}
+    open_store(url(fake)).put("images-2", io.BytesIO(), FileDigest.read(io.BytesIO()), None)
+    open_store(url(fake)).put("images/cats/1", io.BytesIO(), FileDigest.read(io.BytesIO()), None)
+    fetched = {each.name for each in pull(open_store(url(fake)), tmp_path)}
+    assert fetched == {*contents, "images/cats/1"}
+
+
+def put_marker(fake: FakeGcs | FakeS3, name: str) -> None:
+    if isinstance(fake, FakeGcs):
+        fake.buckets.write("bucket", name, b"", Preconditions())
+    else:
+        fake.buckets["bucket"][name] = Stored(b"", '"d41d8cd98f00b204e9800998ecf8427e"')
+
+
 @pytest.mark.parametrize("outside", ["/{}/x", "../x", "a/../../x"])
 def test_nothing_is_written_outside_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: str) -> None:
     with FakeGcs() as server:
@@ -92,6 +109,23 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(BadSettings, match=r"gs://bucket/data/.*: is no name of a file in .*; rename the object"):
             list(pull(store, tmp_path / "pulled"))
     assert not list(tmp_path.rglob("x"))
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again_and_what_is_deleted_is_left_out(
+    fake: FakeGcs | FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = fill(fake, 3)
+    store = open_store(url(fake))
+    _, replaced, deleted = listed = list(store.list())
+    monkeypatch.setattr(store, "list", lambda: iter(listed))
+    contents[replaced.name] = b"longer than before"
+    new = io.BytesIO(contents[replaced.name])
+    store.put(replaced.name, new, FileDigest.read(io.BytesIO(contents[replaced.name])), replaced)
+    store.delete(deleted)
+    del contents[deleted.name]
+    fetched = {each.name: each.size for each in pull(store, tmp_path)}
+    assert fetched == {name: len(content) for name, content in contents.items()}
+    assert (tmp_path / replaced.name).read_bytes() == contents[replaced.name]
 
 
 @pytest.fixture

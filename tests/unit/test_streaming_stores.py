@@ -132,6 +132,13 @@ def test_a_file_that_is_not_what_its_digest_says_is_refused(store: Store) -> Non
         assert store.find("a") is None
 
 
+def test_only_the_version_that_was_found_is_read(store: Store) -> None:
+    first = put(store, "a", b"first")
+    put(store, "a", b"another", first)
+    with pytest.raises(Changed):
+        list(store.read(first))
+
+
 def test_large_objects_come_back_in_pieces(store: Store) -> None:
     content = random.Random(1).randbytes(33 << 20)
     found = put(store, "a", content)
