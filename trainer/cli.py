@@ -264,7 +264,8 @@ def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | N
             raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
         data, data_dir = trained.config.data, data_dir or trained.config.data_dir
     dataset = load_dataset(data, data_dir, trained.size)
-    check_classes(trained.legend, dataset, str(place))
+    if warning := check_classes(trained.legend, dataset, str(place)):
+        click.echo(f"warning: {warning}", err=True)
     return dataset
 
 

@@ -91,13 +91,24 @@ def evaluate(predict: Predictor, split: Arrays, legend: Legend, batch_size: int 
     )
 
 
-def check_classes(legend: Legend, dataset: Dataset, place: str) -> None:
-    """Raises BadSettings unless the network and the data have the same number of classes."""
-    if len(legend.classes) != len(dataset.classes):
+def check_classes(legend: Legend, dataset: Dataset, place: str) -> str | None:
+    """Whether the network's labels are those of the data; returns a warning if they may mean something else.
+
+    Raises:
+        BadSettings: there are more or fewer classes, or one of the network's has another label in the data.
+    """
+    ours, theirs = legend.classes, dataset.classes
+    expected = f"expected the {len(ours)} classes of {place} ({', '.join(ours)})"
+    found = f"found {len(theirs)} in {dataset.name} ({', '.join(theirs)})"
+    if len(ours) != len(theirs):
+        raise BadSettings(f"--data: {expected}, {found}")
+    if ours == theirs or ours == Legend.unnamed(len(ours)).classes:
+        return None
+    if any(name in ours and ours.index(name) != label for label, name in enumerate(theirs)):
         raise BadSettings(
-            f"--data: expected the {len(legend.classes)} classes of {place} ({', '.join(legend.classes)}), "
-            f"found {len(dataset.classes)} in {dataset.name} ({', '.join(dataset.classes)})"
+            f"--data: {expected} in this order, {found}; give each class the label that it was trained by"
         )
+    return f"--data: {expected}, {found}: they are taken for the same, in this order"
 
 
 def table(evaluation: Evaluation) -> str:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 IGNORED_COLOUR = (128, 128, 128)
 _GAP = 6
 _LINE = 18
+_LARGEST = 20.0
+"""Side of a confusion matrix's picture, inches of 100 pixels."""
+_NUMBERED = 30
+"""Classes of a confusion matrix whose numbers can be read at that size."""
 
 
 def colour_mask(mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -93,16 +97,18 @@ def curves_picture(metrics: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> bytes:
-    """PNG of a confusion matrix [C, C], rows truth, in shares of each true class."""
-    figure = _figure(2 + 0.7 * len(classes), 2 + 0.6 * len(classes))
+    """PNG of a confusion matrix [C, C], rows truth, in shares of each true class; in numbers too if they are few."""
+    count = len(classes)
+    figure = _figure(min(2 + 0.7 * count, _LARGEST), min(2 + 0.6 * count, _LARGEST))
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    points = min(10.0, 1000 / count)
+    axes.set_xticks(range(count), classes, rotation=45, ha="right", fontsize=points)
+    axes.set_yticks(range(count), classes, fontsize=points)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
-    for row, column in np.ndindex(*matrix.shape):
+    for row, column in np.ndindex(*matrix.shape) if count <= _NUMBERED else ():
         share = shares[row, column]
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "black")
     return _png(figure)

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from trainer.checkpoints import CheckpointStore, optimizer_by_path, weights_by_path
 from trainer.config import TrainConfig
-from trainer.data.cache import Arrays
-from trainer.evaluation import evaluate, predictor, table
+from trainer.data.cache import Arrays, Dataset
+from trainer.data.source import palette
+from trainer.evaluation import check_classes, evaluate, predictor, table
 from trainer.exit_codes import BadInput, BadSettings, NotFound
 from trainer.exporting import export
 from trainer.legend import Legend
@@ -182,6 +183,35 @@ def test_an_evaluation_counts_every_image_once() -> None:
     assert (facts["iou"]["rim"], facts["boundary_f1"]["rim"]) == (None, None)
     assert json.loads(json.dumps(facts)) == facts
     assert "pet" in table(result)
+
+
+def data(*classes: str) -> Dataset:
+    nothing = Arrays((), IMAGES[:0], IMAGES[:0, ..., 0])
+    return Dataset("set", classes, palette(len(classes)), None, nothing, nothing, "")
+
+
+@pytest.mark.parametrize(
+    ("classes", "end"),
+    [
+        (["pet", "ground"], "(pet, ground, rim), found 2 in set (pet, ground)"),
+        (["ground", "pet", "rim"], "in this order, found 3 in set (ground, pet, rim); give each class the label that"),
+        (["pet", "rim", "sky"], "in this order, found 3 in set (pet, rim, sky); give each class the label that"),
+    ],
+)
+def test_data_whose_labels_mean_something_else_is_refused(classes: list[str], end: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        check_classes(LEGEND, data(*classes), "runs/a")
+    assert str(caught.value).startswith("--data: expected the 3 classes of runs/a (pet, ground, rim)")
+    assert end in str(caught.value)
+
+
+def test_data_whose_classes_have_other_names_is_told() -> None:
+    assert check_classes(LEGEND, data("pet", "ground", "edge"), "runs/a") == (
+        "--data: expected the 3 classes of runs/a (pet, ground, rim), found 3 in set (pet, ground, edge): they are "
+        "taken for the same, in this order"
+    )
+    assert check_classes(LEGEND, data(*LEGEND.classes), "runs/a") is None
+    assert check_classes(Legend.unnamed(3), data(*LEGEND.classes), "unet.keras") is None
 
 
 def test_a_predictor_gives_the_class_of_the_highest_logit(network: Network) -> None:

@@ -1,0 +1,81 @@
+"""What TensorBoard shows of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
+from tensorboard.util.tensor_util import make_ndarray
+
+from trainer.data.cache import Arrays, Dataset
+from trainer.data.source import palette
+from trainer.metrics import Scores
+from trainer.plan import Plan
+from trainer.run_directory import RunDirectory
+from trainer.summaries import Summaries, Validation
+
+
+@pytest.fixture(autouse=True)
+def count_files_from_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process does that has just started: of one second, file 10 would come before file 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
+def summaries(run: RunDirectory, first_step: int = 0, classes: int = 2) -> Summaries:
+    """Of a run of 20 steps, five an epoch."""
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    split = Arrays(("a", "b"), images, images[..., 0])
+    names = tuple(f"class {number}" for number in range(classes))
+    dataset = Dataset("set", names, palette(classes), None, split, split, "")
+    plan = Plan(examples=10, global_batch=2, epochs=4, slices=(slice(0, 2),))
+    return Summaries(run, plan, dataset, lambda images: images[..., 0], first_step)
+
+
+def steps(told: Summaries, last: int, loss: float) -> None:
+    told.steps(last, np.full(last, loss), np.ones(last), 1.0)
+
+
+def curve(run: RunDirectory, name: str = "loss") -> list[tuple[int, float]]:
+    """Steps and values in the order in which TensorBoard has them."""
+    accumulator = EventAccumulator(str(run.tensorboard / "train"), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    return [(event.step, float(make_ndarray(event.tensor_proto))) for event in accumulator.Tensors(name)]
+
+
+def test_a_start_before_the_first_checkpoint_takes_back_what_an_earlier_one_told(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for last, loss in ((4, 1.0), (3, 2.0)):
+        told = summaries(run)
+        told.settings({"epochs": 4})
+        steps(told, last, loss)
+        told.end("stopped")
+    assert curve(run) == [(1, 2.0), (2, 2.0), (3, 2.0)]
+    accumulator = EventAccumulator(str(run.tensorboard / "train"))
+    accumulator.Reload()
+    assert len(accumulator.Tensors("settings")) == 1
+
+
+def test_a_run_that_goes_on_takes_back_what_was_told_of_later_steps(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    told = summaries(run)
+    steps(told, 4, 1.0)
+    told.end("stopped")
+    summaries(run, first_step=2).end("stopped")
+    assert curve(run) == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("classes", [2, 255])
+def test_any_number_of_classes_has_a_confusion_matrix(tmp_path: Path, classes: int) -> None:
+    run = RunDirectory(tmp_path)
+    told = summaries(run, classes=classes)
+    names = tuple(f"class {number}" for number in range(classes))
+    result = Validation(Scores(np.eye(classes, dtype=np.int64), names, None), 1.0)
+    told.epoch(1, 5, 1.0, result, result)
+    told.end("done")
+    accumulator = EventAccumulator(str(run.tensorboard / "validation"))
+    accumulator.Reload()
+    width, height, _ = make_ndarray(accumulator.Tensors("confusion")[0].tensor_proto)
+    assert max(int(width), int(height)) <= 2000
