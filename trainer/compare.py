@@ -111,7 +111,7 @@ def read_row(run: RunDirectory, config: TrainConfig) -> Row:
 def as_markdown(rows: Sequence[Row]) -> str:
     """A table with the highest mIoU in bold."""
     header, *lines = _cells(rows)
-    best = max(range(len(rows)), key=lambda number: rows[number].miou)
+    best = max(range(len(rows)), key=lambda number: np.nan_to_num(rows[number].miou, nan=-1.0))
     lines[best] = [f"**{cell}**" for cell in lines[best]]
     table = [header, ["-" if column < 2 else "-:" for column in range(len(header))], *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in table)

@@ -236,9 +236,7 @@ class TrainConfig(Settings):
     @classmethod
     def _profile_steps(cls, value: str | None) -> str | None:
         if value is not None:
-            first, _, last = value.partition("-")
-            if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
-                raise ValueError("expected FIRST-LAST, two steps from 1 on such as 10-15")
+            _first_and_last(value)
         return value
 
     @model_validator(mode="before")
@@ -273,6 +271,11 @@ class TrainConfig(Settings):
         return cls.resolve([*layers, flags])
 
     @property
+    def profiled(self) -> tuple[int, int] | None:
+        """The first and the last of the steps that are profiled."""
+        return None if self.profile_steps is None else _first_and_last(self.profile_steps)
+
+    @property
     def replica_batch(self) -> int:
         """Examples per replica and step; for 'auto' the default, until training has put what fits in its place."""
         return DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica
@@ -296,3 +299,11 @@ class TrainConfig(Settings):
         """
         growth = global_batch / self.replica_batch
         return self.learning_rate * {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
+
+
+def _first_and_last(window: str) -> tuple[int, int]:
+    """'10-15' -> (10, 15)."""
+    first, _, last = window.partition("-")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ValueError("expected FIRST-LAST, two steps from 1 on such as 10-15")
+    return int(first), int(last)

@@ -91,7 +91,7 @@ def _export(model: keras.Model, folder: Path, legend: Legend, formats: Sequence[
         for path in sorted(writing.iterdir()):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 shutil.rmtree(folder / path.name)
-            written.append(path.replace(folder / path.name))
+            written.append(Path(shutil.move(path, folder / path.name)))  # the folder may be another file system
         return written
     finally:
         shutil.rmtree(writing, ignore_errors=True)

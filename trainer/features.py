@@ -135,7 +135,7 @@ def cached_features(
     features = Features.within(folder, network.encoder, **counts)
     try:
         with locked(root / ".features.lock") as alone:
-            if not folder.is_dir():
+            if not (folder / _USED).is_file():
                 if problem := _no_room(features.size, root):
                     tell(f"the encoder's features are not cached: {problem}")
                     return None
@@ -148,6 +148,7 @@ def cached_features(
                     filled = Features.within(temporary, network.encoder, **counts)
                     _compute(network.fused_encoder, dataset, batch, filled, get_on)
                     temporary.chmod(0o755)
+                    shutil.rmtree(folder, ignore_errors=True)  # what a cleaner of temporary files has left of it
                     temporary.rename(folder)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
@@ -174,7 +175,7 @@ def _make_room(root: Path) -> None:
     for unfinished in root.glob(".features-*/"):
         shutil.rmtree(unfinished, ignore_errors=True)
     for folder in root.glob("features-*/"):
-        with contextlib.suppress(OSError), (folder / _USED).open("rb") as file:
+        with contextlib.suppress(OSError), (folder / _USED).open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -74,16 +74,15 @@ class _TwoRates:
 
     def _backend_update_step(self, gradients: Any, variables: Any, learning_rate: tf.Tensor) -> None:
         # Once a step instead of once for each variable: there are hundreds to trace.
-        rates = {False: learning_rate, True: learning_rate * self.share}
-        decay = self.weight_decay or 0.0  # type: ignore[attr-defined]
-        self._rates = {slow: (rate, decay * rate) for slow, rate in rates.items()}
+        self._rates = {False: learning_rate, True: learning_rate * self.share}
+        self._decays = {slow: (self.weight_decay or 0.0) * rate for slow, rate in self._rates.items()}  # type: ignore[attr-defined]
         super()._backend_update_step(gradients, variables, learning_rate)  # type: ignore[misc]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        rate, decay = self._rates[self._var_key(variable) in self.slow]  # type: ignore[attr-defined]
-        if self.weight_decay is not None and self._use_weight_decay(variable):  # type: ignore[attr-defined]
-            variable.assign_sub(variable * decay)
-        super().update_step(gradient, variable, rate)  # type: ignore[misc]
+        slow = self._var_key(variable) in self.slow  # type: ignore[attr-defined]
+        if self.weight_decay and self._use_weight_decay(variable):  # type: ignore[attr-defined]
+            variable.assign_sub(variable * self._decays[slow])
+        super().update_step(gradient, variable, self._rates[slow])  # type: ignore[misc]
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Keras decays all variables by one rate before their steps; here each decays in its own step, by its own."""

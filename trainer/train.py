@@ -153,8 +153,8 @@ def _train(
             summaries.settings({**config.model_dump(mode="json"), **facts})
         else:
             _say(f"goes on from step {manifest.step} of {plan.steps}")
-        if config.profile_steps is not None:
-            profiler = Profiler(run.tensorboard / "train", *map(int, config.profile_steps.split("-")))
+        if config.profiled is not None:
+            profiler = Profiler(run.tensorboard / "train", *config.profiled)
 
     started = time.monotonic()
     features = cached_features(config, network, dataset, plan.local_batch(cluster.worker), _say, get_on)

@@ -1,6 +1,7 @@
 """The grid of a comparison, and its table from runs that are complete."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,10 @@ def test_the_markdown_has_a_row_each_and_the_best_in_bold() -> None:
         "| **unet** | **transposed** | **6504227** | **60.2** | **0.9100** | **0.7600** | **0.8000** | **0.5123** |\n"
         "| fcn8s | bicubic | 12345 | 99.0 | 0.8500 | 0.6400 | 0.7000 | nan |\n"
     )
+
+
+def test_a_network_that_has_diverged_is_not_the_best() -> None:
+    assert as_markdown([replace(ROWS[1], miou=float("nan")), *ROWS]).splitlines()[3].startswith("| **unet**")
 
 
 def test_the_csv_holds_the_same() -> None:

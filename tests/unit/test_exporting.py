@@ -1,6 +1,11 @@
 """Exported files give what the network gives."""
 
+import errno
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -62,6 +67,24 @@ def test_the_working_directory_may_be_written_to(
     export(network.model, Path(), Legend.unnamed(3))
     assert (tmp_path / "here" / "unet.keras").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_the_folder_may_be_another_file_system(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def across(move: Callable[[Any, Any], None], source: Any, target: Any) -> None:
+        if Path(target).parent == out:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        move(source, target)
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, partial(across, getattr(os, name)))
+    for _ in range(2):
+        export(network.model, out, Legend.unnamed(3))
+    names = ["classes.json", "saved_model", "unet.h5", "unet.keras"]
+    assert sorted(path.name for path in out.iterdir()) == names
 
 
 def test_a_folder_that_can_not_be_written_is_one_line(network: Network, tmp_path: Path) -> None:

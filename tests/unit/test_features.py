@@ -80,6 +80,19 @@ def test_it_is_computed_once_and_deleted_when_others_are_and_nobody_reads_it(
     assert last != first
 
 
+def test_what_a_cleaner_has_left_of_a_cache_is_made_anew_or_deleted(
+    network: Network, dataset: Dataset, cache: Path
+) -> None:
+    assert features(network, dataset, []) is not None
+    (folder,) = folders(cache)
+    for file in (folder / "used", folder / "train-0"):
+        file.unlink()
+    (cache / "features-0").mkdir()
+    assert features(network, dataset, []) is not None
+    assert folders(cache) == [folder]
+    assert (folder / "train-0").exists()
+
+
 @pytest.mark.parametrize(
     "settings", [{"zoom": 0.1}, {"colour": 0.1}, {"flip_vertical": True}, {"cache_features": False}]
 )

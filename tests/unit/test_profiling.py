@@ -52,6 +52,11 @@ def test_a_run_that_goes_on_behind_the_window_records_nothing(tmp_path: Path) ->
     assert recorded(tmp_path) == 0
 
 
+def test_a_good_window_is_its_first_and_last_step() -> None:
+    assert TrainConfig(profile_steps="10-15").profiled == (10, 15)
+    assert TrainConfig().profiled is None
+
+
 @pytest.mark.parametrize("value", ["5", "0-3", "7-3", "a-b", "-2-3"])
 def test_a_bad_window_is_refused(value: str) -> None:
     with pytest.raises(BadSettings) as refused:

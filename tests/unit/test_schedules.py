@@ -56,6 +56,13 @@ def test_weight_decay_is_decoupled_and_spares_biases_and_norms(optimizer: str, d
     assert (float(dense.bias[0]), float(norm.gamma[0])) == (1, 1)
 
 
+def test_without_weight_decay_nothing_is_computed_for_it() -> None:
+    kernel = keras.Variable(np.full(3, np.inf, np.float32), name="kernel")
+    built = build_optimizer(TrainConfig(optimizer="adamw", weight_decay=0.0), LearningRate("constant", 0.1, 0, 10))
+    built.apply_gradients([(tf.zeros(3), kernel)])
+    assert np.isinf(kernel.numpy()).all(), "inf - 0 * inf is no number"
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_the_encoder_moves_by_its_share_of_the_learning_rate(optimizer):
     def model():
