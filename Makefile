@@ -17,7 +17,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports --no-cache
 
 unit: $(VENV)/.test browser
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 4 --dist worksteal
 
 local: $(VENV)/.test
 	$(BIN)/python -m pytest tests/local -m "not long"

@@ -15,7 +15,7 @@ from trainer.data.source import palette
 from trainer.metrics import Scores
 from trainer.plan import Plan
 from trainer.run_directory import RunDirectory
-from trainer.summaries import Summaries, Validation
+from trainer.summaries import Summaries, Validation, read_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +24,16 @@ def count_files_from_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
-def summaries(run: RunDirectory, first_step: int = 0, classes: int = 2) -> Summaries:
+def summaries(run: RunDirectory, first_step: int = 0, classes: int = 2, validated: int | None = None) -> Summaries:
     """Of a run of 20 steps, five an epoch."""
     images = np.zeros((2, 32, 32, 3), np.uint8)
     split = Arrays(("a", "b"), images, images[..., 0])
     names = tuple(f"class {number}" for number in range(classes))
     dataset = Dataset("set", names, palette(classes), None, split, split, "")
     plan = Plan(examples=10, global_batch=2, epochs=4, slices=(slice(0, 2),))
-    return Summaries(run, plan, dataset, lambda images: images[..., 0], first_step)
+    return Summaries(
+        run, plan, dataset, lambda images: images[..., 0], first_step, first_step if validated is None else validated
+    )
 
 
 def steps(told: Summaries, last: int, loss: float) -> None:
@@ -65,6 +67,18 @@ def test_a_run_that_goes_on_takes_back_what_was_told_of_later_steps(tmp_path: Pa
     told.end("stopped")
     summaries(run, first_step=2).end("stopped")
     assert curve(run) == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize(("validated", "kept"), [(5, 1), (-1, 0)])
+def test_a_validation_that_the_state_does_not_know_of_is_taken_back(tmp_path: Path, validated: int, kept: int) -> None:
+    """The state was saved between the epoch's last step and the end of its validation."""
+    run = RunDirectory(tmp_path)
+    result = Validation(Scores(np.eye(2, dtype=np.int64), ("a", "b"), None), 1.0)
+    told = summaries(run)
+    told.epoch(1, 5, 1.0, result, result)
+    told.end("stopped")
+    summaries(run, first_step=5, validated=validated).end("stopped")
+    assert len(read_metrics(run)) == kept
 
 
 @pytest.mark.parametrize("classes", [2, 255])
