@@ -223,7 +223,12 @@ def test_a_run_whose_output_has_lost_its_reader_saves_when_it_is_told_to_stop(tm
     run = RunDirectory(tmp_path / "run")
     settings = [*SETTINGS, "--epochs=200", "--checkpoint-steps=0"]
     command = [sys.executable, "-m", "launcher.cli", "run", f"--run-dir={run.path}", "--", *settings]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
+    ) as process:
         assert process.stdout
         assert process.stderr
         until(run.progress.exists, "the first step")
