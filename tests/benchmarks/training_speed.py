@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from tests.benchmarks import plain_keras
-from tests.benchmarks.roofline import SIDE, matrix_product, product_operations, step_operations
+from tests.benchmarks.roofline import matrix_products, product_operations, side, step_operations
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import Way, in_own_process, medians
 from tests.training_steps import losses, set_up
@@ -38,7 +38,7 @@ def rows() -> Iterable[Row]:
         for name, settings in ours.items():
             make = functools.partial(our_steps, **settings)
             ways[name] = stack.enter_context(in_own_process(make, **PROCESS_DEFAULTS))
-        ways["product"] = stack.enter_context(in_own_process(matrix_product))
+        ways["product"] = stack.enter_context(in_own_process(matrix_products, **PROCESS_DEFAULTS))
         seconds = medians(ways, TURNS)
     peak = product_operations() / seconds.pop("product")
     images = STEPS * plain_keras.BATCH
@@ -51,7 +51,7 @@ def rows() -> Iterable[Row]:
     config = TrainConfig(preset="tutorial", encoder_weights="none", unfreeze_from="none")
     operations = step_operations(config, 3, plain_keras.BATCH)
     rate = STEPS * operations / seconds["ours"]
-    note = f"float32: {rate / 1e9:.0f} of the {peak / 1e9:.0f} GFLOP/s of a product of two matrices {SIDE} x {SIDE}"
+    note = f"float32: {rate / 1e9:.0f} of the {peak / 1e9:.0f} GFLOP/s of products of matrices {side()} x {side()}"
     yield Row("training, launcher run --preset tutorial, share of the roofline", rate / peak, "x", note)
     if half not in seconds:
         yield Row(
