@@ -6,25 +6,20 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from launcher.streaming.restore import download
-from launcher.streaming.stores import INTERNAL, Changed, Store, StoredObject
+from launcher.streaming.stores import INTERNAL, Store, StoredObject, newest
 from trainer.exit_codes import BadData, BadSettings, NotFound
 from trainer.run_directory import FileDigest, stays_inside
 
 AT_ONCE = 8
 """Objects that are fetched at a time: small ones wait for answers, not for the network. Each holds a piece of 8 MiB."""
-
-VERSIONS = 4
-"""How many versions of an object may be replaced while they are read: a run that is pulled may be growing."""
-
-T = TypeVar("T")
 
 _FILES = r"(?:config|progress)\.json|(?:metrics|events)\.jsonl|report\.html"
 _FOLDERS = r"(?:tensorboard|checkpoints|logs|pictures|export)/.+"
@@ -70,7 +65,7 @@ def list_runs(store: Store) -> list[StoredRun]:
     if not runs:
         raise NotFound(f"{store.url}: there is no run; 'launcher stream RUN {store.url}' copies one there")
     for name, found in progress.items():
-        content = _newest(store, found, lambda version: b"".join(store.read(version)))
+        content = newest(store, found, lambda version: b"".join(store.read(version)))
         with suppress(TypeError, ValueError):  # it is gone, or somebody else's file of that name
             runs[name].progress = dict(json.loads(content or b""))
     for run in runs.values():
@@ -119,23 +114,6 @@ def verification(fetched: Iterable[Fetched]) -> str:
     return f"sizes verified; the store has no checksum of {unknown} of them" if unknown else "all verified"
 
 
-def _newest(store: Store, found: StoredObject, read: Callable[[StoredObject], T]) -> T | None:
-    """What ``read`` makes of the object, or of the version that has replaced it meanwhile; None if it is gone.
-
-    Raises:
-        Changed: each version that was found was replaced before it was read.
-    """
-    for _ in range(VERSIONS):
-        try:
-            return read(found)
-        except Changed:
-            there = store.find(found.name)
-            if there is None:
-                return None
-            found = there
-    return read(found)
-
-
 class _Pull:
     def __init__(self, store: Store, folder: Path):
         self._store = store
@@ -160,7 +138,7 @@ class _Pull:
             raise failed
 
     def _fetch(self, found: StoredObject) -> Fetched | None:
-        return None if self._stop else _newest(self._store, found, self._fetch_version)
+        return None if self._stop else newest(self._store, found, self._fetch_version)
 
     def _fetch_version(self, found: StoredObject) -> Fetched | None:
         path = self._folder / found.name

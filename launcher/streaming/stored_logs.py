@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from launcher.streaming.stores import Store
+from launcher.streaming.stores import Store, StoredObject, newest
 from trainer.exit_codes import NotFound
 
 _LOG = re.compile(r"logs/worker-(\d+)\.log")
@@ -20,13 +20,10 @@ def stored_logs(store: Store) -> dict[int, Iterator[str]]:
     found = {int(match[1]): each for each in store.list("logs/") if (match := _LOG.fullmatch(each.name))}
     if not found:
         raise NotFound(f"{store.url}: there are no logs")
-    return {worker: _lines(store.read(each)) for worker, each in sorted(found.items())}
+    return {worker: _lines(store, each) for worker, each in sorted(found.items())}
 
 
-def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from (line.decode(errors="replace") for line in lines)
-    if rest:
-        yield rest.decode(errors="replace")
+def _lines(store: Store, found: StoredObject) -> Iterator[str]:
+    """One log is read as a whole: it may be replaced by a longer one meanwhile."""
+    content = newest(store, found, lambda version: b"".join(store.read(version))) or b""
+    yield from (line.decode(errors="replace") for line in content.removesuffix(b"\n").split(b"\n") if content)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from trainer.exit_codes import BadSettings, MaskfleetError
@@ -18,6 +18,11 @@ from trainer.run_directory import FileDigest
 
 PIECE = 8 << 20
 """Bytes that are held in memory of one file on its way, in either direction."""
+
+VERSIONS = 4
+"""How many versions of an object may be replaced while they are read: a run that is looked at may be growing."""
+
+T = TypeVar("T")
 
 INTERNAL = ".maskfleet/"
 """Names under this prefix are the streamer's own: probes and parts that are about to be joined."""
@@ -109,6 +114,23 @@ class Store(Protocol):
         Raises:
             Changed: the object is in another version.
         """
+
+
+def newest(store: Store, found: StoredObject, read: Callable[[StoredObject], T]) -> T | None:
+    """What ``read`` makes of the object, or of the version that has replaced it meanwhile; None if it is gone.
+
+    Raises:
+        Changed: each version that was found was replaced before it was read.
+    """
+    for _ in range(VERSIONS):
+        try:
+            return read(found)
+        except Changed:
+            there = store.find(found.name)
+            if there is None:
+                return None
+            found = there
+    return read(found)
 
 
 def open_store(destination: str) -> Store:

@@ -13,6 +13,7 @@ import pytest
 from launcher.streaming import patience
 from launcher.streaming.folder import FolderStore
 from launcher.streaming.service import Streamer
+from launcher.streaming.stored_logs import stored_logs
 from launcher.streaming.stores import StoreRefused, StoreUnavailable
 from tests.sample_run import SampleRun
 from trainer.exit_codes import DONE, FAILED
@@ -157,3 +158,24 @@ def test_one_that_copies_what_is_there_ends_when_it_is_told_to(
         wait_until(lambda: streamer.metrics.errors > 2)
     assert codes == [FAILED]
     assert "bytes of config.json" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "lines"),
+    [
+        (b"one\n", b"two\n", ["one", "two"]),
+        (b"one\n\ntw", b"o", ["one", "", "two"]),
+        (b"one\n", b"", ["one"]),
+        (b"", b"", []),
+    ],
+)
+def test_the_log_of_a_run_that_still_grows_is_told(
+    store: FolderStore, content: bytes, more: bytes, lines: list[str]
+) -> None:
+    log = store.path / "logs" / "worker-0.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(content)
+    told = stored_logs(store)
+    with log.open("ab") as file:
+        file.write(more)
+    assert {worker: list(each) for worker, each in told.items()} == {0: lines}
