@@ -59,11 +59,11 @@ def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
     from trainer.data.cache import load_dataset
 
     get_on = _heartbeat()
+    fitting = None
     with _getting_on(get_on):  # to download and read a large data set takes longer than a start may
         dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=_say)
-    fitting = None
-    if config.batch_per_replica == "auto" and config.global_batch is None:
-        fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // cluster.workers)
+        if config.batch_per_replica == "auto" and config.global_batch is None:
+            fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // cluster.workers)
     strategy = make_strategy(cluster)
 
     import tensorflow as tf
@@ -198,17 +198,8 @@ def _check_data(cluster: Cluster, strategy: Any, dataset: Any) -> None:
     Raises:
         BadData: they are not.
     """
-    if cluster.workers == 1:
-        return
-    import tensorflow as tf
-
-    from trainer.checkpoints import broadcast_from_chief
-
     own = dataset.fingerprint[:15]
-    with strategy.scope():
-        chief = tf.Variable(int(own, 16), dtype=tf.int64, trainable=False)
-    broadcast_from_chief(strategy, [chief], is_chief=cluster.is_chief)
-    found = f"{int(chief.numpy()):015x}"
+    found = f"{_of_chief(int(own, 16), cluster, strategy):015x}"
     if found != own:
         raise BadData(
             f"worker {cluster.worker}: --data: expected the data of worker 0, with the fingerprint {found}, "
@@ -224,20 +215,27 @@ def _with_found_batch(config: TrainConfig, cluster: Cluster, strategy: Any, fitt
     Args:
         fitting: what fits this worker's device, of which the chief's counts; None where the global batch is fixed.
     """
-    import tensorflow as tf
-
-    from trainer.checkpoints import broadcast_from_chief
-
     if config.batch_per_replica != "auto":
         return config
     if fitting is None:
         found = max(1, config.effective_global_batch(1) // strategy.num_replicas_in_sync)
     else:
-        with strategy.scope():
-            variable = tf.Variable(fitting)
-        broadcast_from_chief(strategy, [variable], is_chief=cluster.is_chief)
-        found = int(variable.numpy())
+        found = _of_chief(fitting, cluster, strategy)
     return config.model_copy(update={"batch_per_replica": found})
+
+
+def _of_chief(value: int, cluster: Cluster, strategy: Any) -> int:
+    """The chief's ``value``, on every worker."""
+    if cluster.workers == 1:
+        return value
+    import tensorflow as tf
+
+    from trainer.checkpoints import broadcast_from_chief
+
+    with strategy.scope():
+        variable = tf.Variable(value, dtype=tf.int64, trainable=False)
+    broadcast_from_chief(strategy, [variable], is_chief=cluster.is_chief)
+    return int(variable.numpy())
 
 
 def _plan(config: TrainConfig, cluster: Cluster, replicas: int, examples: int) -> Plan:

@@ -7,6 +7,7 @@ list, as the optimizer does it, and of one flat buffer of as many bytes, copied 
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -20,8 +21,16 @@ import tensorflow as tf
 from launcher.local import free_port_pairs
 from tests.benchmarks.cpu_share import put_into
 from trainer.cluster import Cluster, configure_threads, make_strategy
+from trainer.config import TrainConfig
+from trainer.models.network import build_network
 
 TURNS = 15
+
+
+def gradient_sizes() -> list[int]:
+    """Elements of each gradient of the default network behind a frozen encoder."""
+    network = build_network(TrainConfig(encoder_weights="none", unfreeze_from="none", image_size=128), classes=3)
+    return [math.prod(variable.shape) for variable in network.model.trainable_variables]
 
 
 def seconds_of(sizes: list[int], workers: int = 2, shares: Sequence[Path] = ()) -> dict[str, float]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from launcher.estimate import Link, Measured, estimate
-from tests.benchmarks.all_reduce import seconds_of
+from tests.benchmarks.all_reduce import gradient_sizes, seconds_of
 from tests.benchmarks.cpu_share import equal_shares, put_into
 from tests.benchmarks.row import Row
 from tests.local.harness import LocalRun
-from trainer.config import TrainConfig
-from trainer.models.network import build_network
 
 COUNTS = (1, 2, 4)
 BATCH = 16
@@ -57,8 +54,7 @@ def _run(shares: Sequence[Path]) -> Measured:
 
 def _link(shares: Sequence[Path]) -> Link:
     """Between two workers of such a share: what one byte takes, and what a message without many."""
-    network = build_network(TrainConfig(encoder_weights="none", unfreeze_from="none", image_size=128), classes=3)
-    sizes = [math.prod(variable.shape) for variable in network.model.trainable_variables]
+    sizes = gradient_sizes()
     whole = seconds_of(sizes, shares=shares)["list"]
     few = seconds_of([1] * len(sizes), shares=shares)["list"]
     latency = few / 2  # two messages each in a ring of two

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.benchmarks.all_reduce import seconds_of
+from tests.benchmarks.all_reduce import gradient_sizes, seconds_of
 from tests.benchmarks.row import Row
 from tests.local.harness import LocalRun
-from trainer.config import TrainConfig
-from trainer.models.network import build_network
 
 GLOBAL_BATCH, SMALL_BATCH = 64, 16
 """The tutorial's; and one whose steps are so short that the all-reduce weighs more."""
@@ -22,8 +19,12 @@ TURNS = 3
 
 
 def rows() -> Iterable[Row]:
-    ways = {"whole": (1, 2, GLOBAL_BATCH), "whole, small": (1, 2, SMALL_BATCH), "2 workers, small": (2, 1, SMALL_BATCH)}
-    ways["2 workers"] = (2, 1, GLOBAL_BATCH)
+    ways = {
+        "whole": (1, 2, GLOBAL_BATCH),
+        "2 workers": (2, 1, GLOBAL_BATCH),
+        "whole, small": (1, 2, SMALL_BATCH),
+        "2 workers, small": (2, 1, SMALL_BATCH),
+    }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(TURNS):
         for name, way in ways.items():
@@ -35,8 +36,7 @@ def rows() -> Iterable[Row]:
     yield Row("scaling, ratio", two / rate["whole"], "x", ".95 or more is wanted")
     small = rate["2 workers, small"] / rate["whole, small"]
     yield Row(f"scaling, ratio at global batch {SMALL_BATCH}", small, "x", ".95 or more is wanted")
-    network = build_network(TrainConfig(encoder_weights="none", unfreeze_from="none", image_size=128), classes=3)
-    sizes = [math.prod(variable.shape) for variable in network.model.trainable_variables]
+    sizes = gradient_sizes()
     size, seconds, step = 4 * sum(sizes), seconds_of(sizes), GLOBAL_BATCH / two
     note = f"{size / 1e6:.0f} MB of gradients in {1e3 * seconds['list']:.0f} ms of a step of {1e3 * step:.0f}"
     yield Row("scaling, all-reduce's share of a step", seconds["list"] / step, "x", note)

@@ -183,7 +183,8 @@ def _with_baked_weights(architecture: _Architecture, x: KerasTensor, encoder: st
     classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
     try:
         _load_weights(classifier, baked, encoder)
-    except BadSettings:
+    except BadSettings as error:
+        print(f"the weights in this image are not used: {error}", flush=True)
         return None
     return classifier
 
