@@ -2,8 +2,6 @@
 
 The Python API, which the command line uses too::
 
-    from launcher import TrainingJob, submit, status, wait
-
     submit(TrainingJob(name="pets", workers=4, data="oxford_iiit_pet", output="gs://bucket/runs"))
     wait("pets")
 """
@@ -14,19 +12,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from launcher.job import TrainingJob
-    from launcher.job_status import JobStatus
-    from launcher.kubernetes_api import Cluster
-    from launcher.operations import cancel, delete, resume, status, wait
-    from launcher.submission import submit
+    from launcher.cluster.kubernetes_api import Cluster
+    from launcher.job.training_job import TrainingJob
+    from launcher.operations.ending import cancel, delete, resume
+    from launcher.operations.following import status, wait
+    from launcher.operations.submission import submit
+    from launcher.status.job_status import JobStatus
 
 __all__ = ["Cluster", "JobStatus", "TrainingJob", "cancel", "delete", "resume", "status", "submit", "wait"]
 
-_HOMES = {"TrainingJob": "job", "JobStatus": "job_status", "Cluster": "kubernetes_api", "submit": "submission"}
+_HOMES = {
+    "Cluster": "cluster.kubernetes_api",
+    "JobStatus": "status.job_status",
+    "TrainingJob": "job.training_job",
+    "cancel": "operations.ending",
+    "delete": "operations.ending",
+    "resume": "operations.ending",
+    "status": "operations.following",
+    "submit": "operations.submission",
+    "wait": "operations.following",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that ``launcher --help`` does not wait for what it does not need."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"launcher.{_HOMES.get(name, 'operations')}"), name)
+    return getattr(importlib.import_module(f"launcher.{_HOMES[name]}"), name)

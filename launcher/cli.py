@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-from trainer.command_line import Group
+from maskfleet.command_line import Group
 
 COMMANDS = {
     "run": ("launcher.commands.run:run", "Train here, in the foreground."),
@@ -27,10 +27,10 @@ COMMANDS = {
     "sidecar": ("launcher.commands.pod:sidecar", "In a pod: report to the Job and stream the run."),
     "cancel": ("launcher.commands.ending:cancel", "Stop a job and keep its objects."),
     "delete": ("launcher.commands.ending:delete", "Delete a job with all its objects."),
-    "stream": ("launcher.streaming.commands:stream", "Copy a run to a bucket or folder while it grows."),
-    "restore": ("launcher.streaming.commands:restore", "Bring a run's newest checkpoint back."),
-    "ls": ("launcher.streaming.commands:ls", "List the runs in a bucket or folder."),
-    "pull": ("launcher.streaming.commands:pull", "Copy runs from a bucket or folder to this disk."),
+    "stream": ("launcher.commands.destinations:stream", "Copy a run to a bucket or folder while it grows."),
+    "restore": ("launcher.commands.destinations:restore", "Bring a run's newest checkpoint back."),
+    "ls": ("launcher.commands.destinations:ls", "List the runs in a bucket or folder."),
+    "pull": ("launcher.commands.destinations:pull", "Copy runs from a bucket or folder to this disk."),
 }
 """Each command's place and its line in the overview."""
 

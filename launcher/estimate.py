@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.exit_codes import BadInput, NotFound
-from trainer.run_directory import RunDirectory
+from maskfleet.errors import BadInput, NotFound
+from maskfleet.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from launcher.job import GPU_IMAGE, IMAGE
-from trainer.exit_codes import BadInput, BadSettings, MaskfleetError
+from launcher.job.training_job import GPU_IMAGE, IMAGE
+from maskfleet.errors import BadInput, BadSettings, MaskfleetError
 
 BUILDERS = ("docker", "podman", "buildah")
 _CHECKOUT = Path(__file__).parents[1]

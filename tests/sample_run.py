@@ -7,11 +7,13 @@ import json
 import random
 from pathlib import Path
 
-from launcher.streaming.records import frame
-from launcher.streaming.whole_files import EXPORT_MANIFEST
+from launcher.streaming.upload.whole_files import EXPORT_MANIFEST
+from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.files import FileDigest, write_atomically, write_json
+from maskfleet.run_directory import RunDirectory
+from maskfleet.tfrecords import frame
 from tests.fake_gcs import FakeGcs
 from tests.fake_s3 import FakeS3
-from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, write_atomically, write_json
 
 EVENTS = "tensorboard/train/events.out.tfevents.1700000000.host.1.0.v2"
 

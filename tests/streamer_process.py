@@ -9,11 +9,11 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from launcher.streaming import gcs
-from launcher.streaming.remote import Conflict
-from launcher.streaming.service import Streamer
-from launcher.streaming.stores import open_store
-from trainer.run_directory import RunDirectory
+from launcher.streaming.stores import gcs
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.upload.guarded_object import Conflict
+from launcher.streaming.upload.streamer import Streamer
+from maskfleet.run_directory import RunDirectory
 
 DESTINATION = "gs://bucket/run"
 CONFLICT = 9

@@ -6,17 +6,19 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from trainer.cluster import Cluster
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
+from maskfleet.peers import Cluster
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Dataset
 from trainer.data.pipeline import training_batches
-from trainer.features import cached_features
-from trainer.losses import build_loss
 from trainer.models.network import build_network
-from trainer.plan import Plan
-from trainer.schedules import build_optimizer, learning_rate
-from trainer.steps import StopFlag, Training, TrainingState, make_step_function
+from trainer.objective.losses import build_loss
+from trainer.objective.optimizers import build_optimizer
+from trainer.objective.schedules import learning_rate
+from trainer.training.features import cached_features
+from trainer.training.plan import Plan
+from trainer.training.state import StopFlag, Training, TrainingState
+from trainer.training.steps import make_step_function
 
 
 def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Training:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainer.command_line import Group
-from trainer.config import TrainConfig
-from trainer.exit_codes import BAD_INPUT, DONE
-from trainer.run_directory import RunDirectory
-from trainer.settings import flag_layer
+from maskfleet.command_line import Group
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BAD_INPUT, DONE
+from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import flag_layer
 
 if TYPE_CHECKING:
     from trainer.data.cache import Dataset
-    from trainer.trained import Trained
+    from trainer.results.trained import Trained
 
 EXPORT_FORMATS = ("keras", "h5", "saved_model", "tflite-float32", "tflite-float16", "tflite-int8")
 
@@ -45,8 +45,8 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 
     This process is one worker of several when TF_CONFIG or MASKFLEET_PEERS say so.
     """
-    from trainer.cluster import Cluster
-    from trainer.supervisor import supervise
+    from maskfleet.peers import Cluster
+    from trainer.supervision.supervisor import supervise
 
     run = RunDirectory(run_dir)
     files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
@@ -55,7 +55,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     put_back = run.write_settings(settings.model_dump(mode="json"))
     code = BAD_INPUT
     try:
-        code = supervise([sys.executable, "-m", "trainer.train", str(run.path)], settings, cluster, run)
+        code = supervise([sys.executable, "-m", "trainer.training.process", str(run.path)], settings, cluster, run)
     finally:
         if code == BAD_INPUT:
             put_back()
@@ -77,9 +77,9 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
     """Score a trained network on a whole test split."""
     _quiet_tensorflow()
-    from trainer.evaluation import evaluate as evaluate_split
-    from trainer.evaluation import predictor, table
-    from trainer.trained import load_trained
+    from trainer.results.evaluation import evaluate as evaluate_split
+    from trainer.results.evaluation import predictor, table
+    from trainer.results.trained import load_trained
 
     trained = load_trained(place, best=best)
     dataset = _dataset(place, trained, data, data_dir)
@@ -114,8 +114,8 @@ def predict(
     _quiet_tensorflow()
     from rich.progress import track
 
-    from trainer.predict import Predictor, find_images, network_of, predict_files
-    from trainer.trained import load_trained
+    from trainer.results.predict import Predictor, find_images, network_of, predict_files
+    from trainer.results.trained import load_trained
 
     files = find_images(images, out)
     trained = load_trained(model, best=best)
@@ -154,8 +154,8 @@ def export(
     TFLite files are compared with the network on test images; OUT/parity.json keeps what was found.
     """
     _quiet_tensorflow()
-    from trainer.exporting import export_formats
-    from trainer.trained import load_trained
+    from trainer.results.exporting import export_formats
+    from trainer.results.trained import load_trained
 
     if out is None:
         if not RunDirectory(place).config.is_file():
@@ -216,7 +216,7 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     Begun again with the same settings it goes on with what is not done.
     """
     _quiet_tensorflow()
-    from trainer.compare import grid, train_all, write_comparison
+    from trainer.results.compare import grid, train_all, write_comparison
 
     configs = grid(TrainConfig.from_sources([], flag_layer(flags)), models.split(","), upsampling.split(","))
     for line in train_all(configs, out):
@@ -232,7 +232,7 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
 def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
     """Write one self-contained page about runs: curves, classes, predictions, and what differs between them."""
     _quiet_tensorflow()
-    from trainer.report import write_report
+    from trainer.results.report import write_report
 
     write_report([RunDirectory(run) for run in runs], out, best=best)
     click.echo(f"report: {out}")
@@ -244,7 +244,7 @@ def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
 def inspect(place: Path, output: str) -> None:
     """Show a checkpoint's step, epoch and parameters, and a SHA-256 over all its variables."""
     _quiet_tensorflow()
-    from trainer.inspection import inspect_checkpoint
+    from trainer.checkpoints.inspection import inspect_checkpoint
 
     facts = inspect_checkpoint(place)
     if output == "json":
@@ -257,7 +257,7 @@ def inspect(place: Path, output: str) -> None:
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
     """The data that the flags name, or the run's, at the network's input size."""
     from trainer.data.cache import load_dataset
-    from trainer.evaluation import check_classes
+    from trainer.results.evaluation import check_classes
 
     if data is None:
         if trained.config is None:

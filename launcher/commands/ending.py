@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from launcher.commands.options import on_cluster
+from launcher.operations import ending
 
 if TYPE_CHECKING:
-    from launcher.kubernetes_api import Cluster
+    from launcher.cluster.kubernetes_api import Cluster
 
 
 @click.command()
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 @on_cluster
 def cancel(cluster: Cluster, name: str) -> None:
     """Stop a job, which saves first, and keep its objects; 'resume' goes on."""
-    from launcher import operations
 
-    notes = operations.cancel(name, cluster)
+    notes = ending.cancel(name, cluster)
     click.echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
     for note in notes:
         click.echo(f"note: {note}", err=True)
@@ -31,11 +31,10 @@ def cancel(cluster: Cluster, name: str) -> None:
 @on_cluster
 def delete(cluster: Cluster, name: str, yes: bool) -> None:
     """Delete a job with all its objects and pods; its output stays."""
-    from launcher import operations
-    from launcher.submission import get_job
+    from launcher.operations.submitted import get_job
 
     get_job(cluster, name)
     if not yes:
         click.confirm(f"delete job {name} in namespace {cluster.namespace}?", abort=True)
-    operations.delete(name, cluster)
+    ending.delete(name, cluster)
     click.echo(f"job {name} is deleted")

@@ -9,9 +9,9 @@ import click
 
 from launcher.commands.options import output_option, print_as
 from launcher.estimate import Link, Measured, estimate
-from launcher.quantities import format_duration
-from launcher.tables import table
-from trainer.run_directory import RunDirectory
+from launcher.status.tables import table
+from maskfleet.run_directory import RunDirectory
+from maskfleet.text import format_duration
 
 
 class _Counts(click.ParamType):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option
-from launcher.job import TrainingJob
-from trainer.exit_codes import DONE
-from trainer.settings import flag_layer
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending
+from maskfleet.errors import DONE
+from maskfleet.settings import flag_layer
 
 if TYPE_CHECKING:
-    from launcher.kubernetes_api import Cluster
-    from launcher.submission import Submission
+    from launcher.cluster.kubernetes_api import Cluster
+    from launcher.operations.submission import Submission
 
 Command = TypeVar("Command", bound=click.Command)
 
@@ -49,11 +50,11 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
     SETTINGS are the trainer's; 'trainer train --help' lists them. The same command again with the same
     --name changes nothing, or finishes what was interrupted.
     """
-    from launcher import submission
+    from launcher.operations import submission
 
     job = asked_for(arguments)
     if cluster is None:  # --dry-run client
-        from launcher.manifests import manifests
+        from launcher.job.manifests import manifests
 
         for manifest in manifests(job):
             click.echo(f"{manifest['kind']} {job.name}: would be created")
@@ -96,7 +97,7 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
     if as_job:
         click.echo(job.to_yaml() if form is None else f"{job.to_json()}\n", nl=False)
         return
-    from launcher.manifests import render, render_json
+    from launcher.job.manifests import render, render_json
 
     click.echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
 
@@ -110,9 +111,8 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 
     SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
     """
-    from launcher import operations
 
-    done = operations.resume(name, cluster, training=settings)
+    done = ending.resume(name, cluster, training=settings)
     click.echo(f"job {name} goes on in namespace {done.namespace}")
     for note in done.notes:
         click.echo(f"note: {note}", err=True)

@@ -40,7 +40,7 @@ def _on_cluster(command: Function, needs_none: Callable[[Mapping[str, Any]], boo
     @click.option("--kubeconfig", type=click.Path(), help="[default: KUBECONFIG, ~/.kube/config]")
     @functools.wraps(command)
     def with_cluster(namespace: str | None, context: str | None, kubeconfig: str | None, **arguments: Any) -> Any:
-        from launcher.kubernetes_api import Cluster
+        from launcher.cluster.kubernetes_api import Cluster
 
         if needs_none(arguments):
             return command(cluster=None, **arguments)

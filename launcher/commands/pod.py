@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import click
 
-from launcher.quantities import format_bytes
-from launcher.streaming.commands import keep_checkpoints_option
-from trainer.exit_codes import BadData, NotFound, Stopped
-from trainer.run_directory import RunDirectory
+from launcher.commands.destinations import keep_checkpoints_option
+from maskfleet.errors import BadData, NotFound, Stopped
+from maskfleet.run_directory import RunDirectory
+from maskfleet.text import format_bytes
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 @click.option("--restore", help="address of the run's streamed copy")
 def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -> None:
     """Bring data and the newest checkpoint into the pod; an outage of the store is waited out."""
-    from launcher.sidecar import restore_run
+    from launcher.pod.sidecar import restore_run
 
     def stop(*_: object) -> None:
         raise Stopped("told to stop before all was brought into the pod")
@@ -44,8 +44,8 @@ def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -
 @keep_checkpoints_option
 def sidecar(run: Path, destination: str | None, grace: float, keep_checkpoints: int | None) -> int:
     """Report to the Job and stream RUN to DESTINATION until SIGTERM."""
-    from launcher.sidecar import accompany
-    from launcher.streaming.priority import give_way
+    from launcher.pod.sidecar import accompany
+    from launcher.streaming.upload.priority import give_way
 
     give_way()
     return accompany(RunDirectory(run), destination, grace=grace, keep_checkpoints=keep_checkpoints)
@@ -53,8 +53,8 @@ def sidecar(run: Path, destination: str | None, grace: float, keep_checkpoints: 
 
 def _waited_for(action: Callable[[], T]) -> T:
     """What ``action`` gives; a pod that failed for each outage would use up the restarts that its job has."""
-    from launcher.streaming.patience import insist
-    from launcher.streaming.stores import StoreUnavailable
+    from launcher.streaming.stores.patience import insist
+    from launcher.streaming.stores.store import StoreUnavailable
 
     def wait(seconds: float) -> bool:
         time.sleep(seconds)
@@ -73,8 +73,8 @@ def _fetch_data(url: str, folder: Path) -> str:
         BadData: there is nothing at ``url``, or a file is not what the store says it is.
         StoreRefused: the store does not let us.
     """
-    from launcher.streaming.browse import Fetched, pull, verification
-    from launcher.streaming.stores import open_store
+    from launcher.streaming.download.pull import Fetched, pull, verification
+    from launcher.streaming.stores.opening import open_store
 
     fetched: dict[str, Fetched] = {}
 

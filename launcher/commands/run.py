@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from launcher.local import LocalRun, discard_refused, new_run, resumed_run
-from launcher.streaming.commands import keep_checkpoints_option
-from trainer.config import TrainConfig
-from trainer.exit_codes import BAD_INPUT
+from launcher.commands.destinations import keep_checkpoints_option
+from launcher.local.local_run import LocalRun, discard_refused, new_run, resumed_run
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BAD_INPUT
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -38,8 +38,8 @@ def run(
     if keep_checkpoints is not None and output is None:
         raise click.UsageError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
     if output is not None:  # before anything is made: a run that can't be copied is not begun
-        from launcher.streaming.beside import StreamerBeside
-        from launcher.streaming.stores import open_store
+        from launcher.local.streamer_process import StreamerBeside
+        from launcher.streaming.stores.opening import open_store
 
         for warning in open_store(output).check():
             click.echo(f"warning: {warning}", err=True)

@@ -9,10 +9,10 @@ import click
 
 from launcher.commands.jobs import asked_for, job_settings
 from launcher.commands.options import on_cluster, output_option, print_as
-from trainer.exit_codes import DONE, FAILED
+from maskfleet.errors import DONE, FAILED
 
 if TYPE_CHECKING:
-    from launcher.kubernetes_api import Cluster
+    from launcher.cluster.kubernetes_api import Cluster
 
 
 @job_settings
@@ -26,8 +26,8 @@ def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
     """
     from dataclasses import asdict
 
-    from launcher.preflight import preflight
-    from launcher.tables import table
+    from launcher.operations.preflight import preflight
+    from launcher.status.tables import table
 
     checks = preflight(asked_for(arguments), cluster)
     if form:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from launcher.cluster import port_forward
 from launcher.commands.options import on_cluster_or_destination
 
 if TYPE_CHECKING:
-    from launcher.kubernetes_api import Cluster
+    from launcher.cluster.kubernetes_api import Cluster
 
 
 @click.command()
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 @on_cluster_or_destination
 def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool, browser: bool) -> None:
     """Show the curves of a job, or of the run in DESTINATION, in TensorBoard until Ctrl-C."""
-    from launcher import tensorboard as board
-    from launcher.submission import asked_job, get_job
+    from launcher.operations import tensorboard as board
+    from launcher.operations.submitted import asked_job, get_job
 
     def say(address: str) -> None:
         click.echo(f"TensorBoard on {name}: {address} (Ctrl-C ends it)")
@@ -40,4 +41,4 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
         board.serve(str(job.destination), port, say)
         return
     with board.in_cluster(job, made, cluster) as pod:
-        board.forward(pod, cluster, port, say)
+        port_forward.forward(pod, cluster, port, say)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from launcher.commands.options import on_cluster, on_cluster_or_destination, output_option, print_as
-from launcher.quantities import parse_duration
-from trainer.exit_codes import BadSettings
+from launcher.job.quantities import parse_duration
+from maskfleet.errors import BadSettings
 
 if TYPE_CHECKING:
-    from launcher.job_status import JobStatus
-    from launcher.kubernetes_api import Cluster
-    from launcher.logs import LogRequest
+    from launcher.cluster.kubernetes_api import Cluster
+    from launcher.operations.logs import LogRequest
+    from launcher.status.job_status import JobStatus
 
 
 @click.command()
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 @on_cluster
 def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
     """Show where a job stands, and why."""
-    from launcher import operations
-    from launcher.tables import describe_status
+    from launcher.operations import following as operations
+    from launcher.status.tables import describe_status
 
     if not watch:
         now = operations.status(name, cluster)
@@ -46,8 +46,8 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from launcher import operations
-    from launcher.tables import describe_status
+    from launcher.operations import following as operations
+    from launcher.status.tables import describe_status
 
     console = Console(highlight=False, soft_wrap=True)
     before = ""
@@ -68,8 +68,8 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
 @on_cluster
 def list_(cluster: Cluster, form: str | None) -> None:
     """List the jobs of a namespace, the newest first."""
-    from launcher import operations
-    from launcher.tables import job_table
+    from launcher.operations import following as operations
+    from launcher.status.tables import job_table
 
     jobs = operations.list_jobs(cluster)
     if form in ("json", "yaml"):
@@ -100,7 +100,7 @@ def logs(
     timestamps: bool,
 ) -> None:
     """Print what the workers of a job print, or printed: of a job that is gone, name the destination of its run."""
-    from launcher.logs import LogRequest, stored_lines
+    from launcher.operations.logs import LogRequest, stored_lines
 
     if cluster is None:
         if follow or since or previous or timestamps:
@@ -128,7 +128,7 @@ def print_logs(
     timestamps: bool = False,
 ) -> None:
     """Prints the lines of all workers, each with its worker's prefix in its colour."""
-    from launcher.logs import LogRequest, follow_logs, logs
+    from launcher.operations.logs import LogRequest, follow_logs, logs
 
     request = request or LogRequest()
     if follow:
@@ -140,7 +140,7 @@ def print_logs(
 
 
 def _print_line(worker: int, text: str) -> None:
-    from launcher.console import COLOURS
+    from launcher.local.console import COLOURS
 
     prefix = f"worker-{worker} | "
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
@@ -163,7 +163,7 @@ def wait(cluster: Cluster, name: str, timeout: str | None) -> int:
 
 def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> int:
     """Prints each new phase until the job has ended; returns the launcher's exit code."""
-    from launcher import operations
+    from launcher.operations import following as operations
 
     def show(now: JobStatus) -> None:
         why = f" – {now.reason}" if now.reason else ""
@@ -181,8 +181,8 @@ def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> int:
 @on_cluster
 def describe(cluster: Cluster, name: str, form: str | None) -> None:
     """Show all that is known of a job: its settings, status and what has happened to it."""
-    from launcher.description import describe as describe_job
-    from launcher.description import describe_lines
+    from launcher.operations.description import describe as describe_job
+    from launcher.operations.description import describe_lines
 
     found = describe_job(name, cluster)
     if form:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from launcher.local import free_port_pairs
+from launcher.local.local_run import free_port_pairs
+from maskfleet.config import TrainConfig
+from maskfleet.peers import Cluster
 from tests.benchmarks.cpu_share import put_into
-from trainer.cluster import Cluster, configure_threads, make_strategy
-from trainer.config import TrainConfig
 from trainer.models.network import build_network
+from trainer.training.strategy import configure_threads, make_strategy
 
 TURNS = 15
 

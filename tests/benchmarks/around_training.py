@@ -10,17 +10,19 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from maskfleet.config import TrainConfig
+from maskfleet.run_directory import RunDirectory
 from tests.benchmarks import plain_keras
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import medians
 from tests.training_steps import batches, set_up
-from trainer.checkpoints import CheckpointStore, optimizer_by_path, weights_by_path
-from trainer.config import TrainConfig
+from trainer.checkpoints.reading import optimizer_by_path, weights_by_path
+from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import load_dataset
-from trainer.evaluation import predictor
-from trainer.loop import validate
-from trainer.run_directory import RunDirectory
-from trainer.steps import make_evaluation_function, make_sum_over_workers
+from trainer.results.evaluation import predictor
+from trainer.training.collectives import make_sum_over_workers
+from trainer.training.loop import validate
+from trainer.training.steps import make_evaluation_function
 
 BATCHES = 8
 TURNS = 3

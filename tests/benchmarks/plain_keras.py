@@ -15,10 +15,10 @@ import time
 import keras
 import tensorflow as tf
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 from trainer.data.cache import Arrays, Dataset, load_dataset
-from trainer.metrics import Scores, confusion_matrix
 from trainer.models.network import build_network
+from trainer.objective.metrics import Scores, confusion_matrix
 
 BATCH = 64
 

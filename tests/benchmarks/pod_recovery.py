@@ -12,14 +12,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from launcher import operations, submission
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import Cluster, Object
-from launcher.logs import LogRequest, logs
-from launcher.operations import instance
+from launcher.cluster.kubernetes_api import Cluster, Object
+from launcher.job.labels import instance
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending, submission
+from launcher.operations import following as operations
+from launcher.operations.logs import LogRequest, logs
+from maskfleet.errors import NotFound
 from tests.benchmarks.row import Row
 from tests.local.harness import SETTINGS
-from trainer.exit_codes import NotFound
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def rows() -> Iterable[Row]:
                 # Before the namespace, or its controller goes on replacing the pods; before the folder, or they would
                 # wait all their grace for it to come back.
                 with contextlib.suppress(NotFound):
-                    operations.delete("job", cluster)
+                    ending.delete("job", cluster)
     finally:
         cluster.delete("Namespace", cluster.namespace)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from maskfleet.config import TrainConfig
 from tests.benchmarks.turns import Way
-from trainer.config import TrainConfig
 from trainer.models.network import build_network
 
 PRODUCTS = 16

@@ -22,17 +22,17 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from launcher.streaming.priority import give_way
-from launcher.streaming.records import frame
-from launcher.streaming.service import Streamer
-from launcher.streaming.stores import open_store
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.upload.priority import give_way
+from launcher.streaming.upload.streamer import Streamer
+from maskfleet.files import FileDigest
+from maskfleet.tfrecords import frame
 from tests.benchmarks.null_gcs import PIECE, serve_null_gcs, serve_null_tcp
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import environment, own_process
 from tests.fake_gcs import FakeGcs
 from tests.local.harness import LocalRun
 from tests.sample_run import EVENTS, SampleRun
-from trainer.run_directory import FileDigest
 
 FLUSHES, FLUSH_BYTES, FLUSH_SECONDS = 1000, 50_000, 0.02
 CHECKPOINTS, CHECKPOINT_BYTES = 20, 30_000_000

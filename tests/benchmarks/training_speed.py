@@ -13,14 +13,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from maskfleet.config import TrainConfig
 from tests.benchmarks import plain_keras
 from tests.benchmarks.roofline import matrix_products, product_operations, side, step_operations
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import Way, in_own_process, medians
 from tests.training_steps import losses, set_up
-from trainer.config import TrainConfig
 from trainer.data.cache import load_dataset
-from trainer.supervisor import PROCESS_DEFAULTS
+from trainer.supervision.supervisor import PROCESS_DEFAULTS
 
 STEPS = 2
 TURNS = 5

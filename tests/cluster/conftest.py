@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import JobStatus, TrainingJob, operations
-from launcher.kubernetes_api import Cluster
+from launcher import JobStatus, TrainingJob
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.operations import following as operations
+from maskfleet.errors import MaskfleetError, NotFound
 from tests.fake_gcs import FakeGcs
-from trainer.exit_codes import MaskfleetError, NotFound
 
 CHECKOUT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("MASKFLEET_SHARED", CHECKOUT.parent / "shared"))

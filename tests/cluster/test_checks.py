@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher import operations
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import Cluster, resource_of
-from launcher.preflight import Check, needed, preflight
+from launcher.cluster.kubernetes_api import Cluster, resource_of
+from launcher.job.training_job import TrainingJob
+from launcher.operations import following as operations
+from launcher.operations.preflight import Check, needed, preflight
 
 
 def job(*flags: str) -> TrainingJob:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from launcher import operations, submission
-from launcher.kubernetes_api import Cluster
-from launcher.logs import LogRequest, logs
-from launcher.streaming.stores import open_store
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.operations import following as operations
+from launcher.operations import submission
+from launcher.operations.logs import LogRequest, logs
+from launcher.streaming.stores.opening import open_store
+from maskfleet.files import FileDigest
 from tests.cluster.conftest import Scripted, until
 from tests.fake_gcs import FakeGcs
-from trainer.run_directory import FileDigest
 
 LIST_DATA = """
 import pathlib

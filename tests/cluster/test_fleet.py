@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import pytest
 
-from launcher import operations, submission
-from launcher.job import TrainingJob
-from launcher.job_status import JobStatus
-from launcher.kubernetes_api import Cluster
-from launcher.tables import describe_status
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending, submission
+from launcher.operations import following as operations
+from launcher.status.job_status import JobStatus
+from launcher.status.tables import describe_status
 from tests.cluster.conftest import Kit, until
 from tests.cluster.test_verbs import Counting
 
@@ -43,7 +44,7 @@ def test_a_thousand_workers(fleet: None, cluster: Cluster, kit: Kit) -> None:
         submission.submit(job(name, workers), counting)
         counts[workers] = counting.sent
     assert counts == {4: 8, WORKERS: 8}
-    operations.delete("small", cluster)
+    ending.delete("small", cluster)
 
     seen: list[JobStatus] = []
     ages = []

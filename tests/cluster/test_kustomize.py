@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from launcher.kubernetes_api import Cluster
-from launcher.manifests import base_folder
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.job.manifests import base_folder
 
 K8S = base_folder().parent
 FOLDERS = ("base", *sorted(f"overlays/{path.name}" for path in (K8S / "overlays").iterdir()))

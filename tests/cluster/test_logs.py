@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-from launcher import operations, submission
-from launcher.kubernetes_api import Cluster
-from launcher.logs import LogRequest, follow_logs, logs
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.operations import following as operations
+from launcher.operations import submission
+from launcher.operations.logs import LogRequest, follow_logs, logs
 from tests.cluster.conftest import Kit, Scripted, until
 
 LINES = 50_000

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from launcher import operations, submission
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import Cluster, Object
+from launcher.cluster.kubernetes_api import Cluster, Object
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending, submission
+from launcher.operations import following as operations
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadInput, MaskfleetError
 from tests.cluster.conftest import Kit, Scripted, until
-from trainer.config import TrainConfig
-from trainer.exit_codes import BadInput, MaskfleetError
 
 FOREVER = "time.sleep(3600)"
 
@@ -217,9 +218,9 @@ def test_a_job_in_a_queue_says_why_it_waits_and_runs_once_admitted(
     assert queued.phase == "Queued"
     assert queued.reason == f"queue team: {condition['message']}"
 
-    operations.cancel("job", cluster)
+    ending.cancel("job", cluster)
     assert cluster.get("Workload", "job-job-1")["spec"]["active"] is False
-    operations.resume("job", cluster)
+    ending.resume("job", cluster)
     assert cluster.get("Workload", "job-job-1")["spec"]["active"] is True
     assert operations.status("job", cluster).phase == "Queued"
 

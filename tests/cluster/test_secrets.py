@@ -6,10 +6,11 @@ import base64
 import json
 import uuid
 
-from launcher import operations, submission
-from launcher.description import describe, describe_lines
-from launcher.kubernetes_api import Cluster
-from launcher.logs import LogRequest, logs
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.job import labels
+from launcher.operations import submission
+from launcher.operations.description import describe, describe_lines
+from launcher.operations.logs import LogRequest, logs
 from tests.cluster.conftest import Scripted, until
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -35,7 +36,7 @@ def test_the_trainer_has_no_token_and_a_secret_s_value_shows_up_nowhere(cluster:
     until("job", cluster, lambda now: len(printed(cluster)) == 2)
     assert printed(cluster) == ["False", "True"]
 
-    (pod,) = cluster.list("Pod", labels=operations.instance("job"))
+    (pod,) = cluster.list("Pod", labels=labels.instance("job"))
     containers = {each["name"]: each for each in (*pod["spec"]["initContainers"], *pod["spec"]["containers"])}
     mounted = {name for name, each in containers.items() if TOKEN in [m["mountPath"] for m in each["volumeMounts"]]}
     assert mounted == {"streamer"}

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from launcher import operations, submission
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import Cluster
-from launcher.streaming.restore import restore
-from launcher.streaming.stored_logs import stored_logs
-from launcher.streaming.stores import open_store
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.job.training_job import TrainingJob
+from launcher.operations import following as operations
+from launcher.operations import submission
+from launcher.streaming.download.restore import restore
+from launcher.streaming.download.stored_logs import stored_logs
+from launcher.streaming.stores.opening import open_store
+from maskfleet.config import TrainConfig
+from maskfleet.run_directory import RunDirectory
 from tests.cluster.conftest import Scripted
 from tests.fake_gcs import FakeGcs, Fault
 from tests.local.harness import LocalRun, inspect
 from tests.sample_run import assert_manifests_verify, copied_files
-from trainer.config import TrainConfig
-from trainer.run_directory import RunDirectory
 
 DESTINATION = "gs://bucket/run"
 MANIFESTS = "checkpoints/manifests/step-"

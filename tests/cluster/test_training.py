@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from launcher import operations, submission
-from launcher.description import describe, describe_lines
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import Cluster
-from launcher.logs import LogRequest, logs
-from launcher.tensorboard import in_cluster
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending, submission
+from launcher.operations import following as operations
+from launcher.operations.description import describe, describe_lines
+from launcher.operations.logs import LogRequest, logs
+from launcher.operations.tensorboard import in_cluster
+from maskfleet.run_directory import RunDirectory
 from tests.cluster.conftest import Kit, until
 from tests.local.harness import SETTINGS, LocalRun, inspect
 from tests.shared import shared
-from trainer.run_directory import RunDirectory
 
 SIZE = ["--cpu", "900m", "--memory", "2500Mi", "--grace", "40"]
 DISTURBED_SECONDS = 90
@@ -82,7 +83,7 @@ def test_four_workers_train_on_one_node_in_a_restricted_namespace(cluster: Clust
     submission.submit(asked, cluster)
     until("job", cluster, lambda now: now.details.get("step", 0) > 0, seconds=900)
     assert {worker.phase for worker in operations.status("job", cluster).workers} == {"Running"}
-    operations.cancel("job", cluster)
+    ending.cancel("job", cluster)
 
 
 @dataclass

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher import operations, submission
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import ApiError, Cluster
-from launcher.logs import LogRequest, logs
-from launcher.manifests import manifests, render
-from launcher.operations import TimedOut, instance
+from launcher.cluster.kubernetes_api import ApiError, Cluster
+from launcher.job.labels import instance
+from launcher.job.manifests import manifests, render
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending, submission, submitted
+from launcher.operations import following as operations
+from launcher.operations.logs import LogRequest, logs
+from maskfleet.errors import BadInput, MaskfleetError, NotFound, TimedOut
 from tests.cluster.conftest import Scripted, until
 from tests.unit.test_manifests import CASES
 from tests.unit.test_manifests import job as golden_job
-from trainer.exit_codes import BadInput, MaskfleetError, NotFound
 
 FOREVER = "time.sleep(3600)"
 
@@ -133,7 +134,7 @@ def until_refused(cluster: Cluster) -> None:
     """Submits until the quota is in force, which takes the API server a moment."""
     for _ in range(20):
         submission.submit(TrainingJob(name="job", cpu="10k"), cluster)
-        operations.delete("job", cluster)
+        ending.delete("job", cluster)
 
 
 def await_none(cluster: Cluster, kind: str) -> None:
@@ -147,7 +148,7 @@ def test_delete_leaves_nothing_behind(cluster: Cluster, scripted: Scripted) -> N
     job = scripted(FOREVER)
     submission.submit(job, cluster)
     until("job", cluster, lambda now: now.workers[0].phase == "Running")
-    operations.delete("job", cluster)
+    ending.delete("job", cluster)
     for manifest in manifests(job):
         await_none(cluster, manifest["kind"])
     assert not cluster.list("Pod", labels=instance("job"))
@@ -158,26 +159,26 @@ def test_delete_leaves_nothing_behind(cluster: Cluster, scripted: Scripted) -> N
 def test_a_deleted_name_can_be_used_again_at_once(cluster: Cluster) -> None:
     for workers in (1, 2, 3):
         submission.submit(TrainingJob(name="job", cpu="10k", workers=workers), cluster)
-        operations.delete("job", cluster)
+        ending.delete("job", cluster)
 
 
 def test_cancel_keeps_the_job_and_resume_goes_on(cluster: Cluster, scripted: Scripted) -> None:
     submission.submit(scripted(FOREVER), cluster)
     until("job", cluster, lambda now: now.workers[0].phase == "Running")
-    operations.cancel("job", cluster)
+    ending.cancel("job", cluster)
     cancelled = until("job", cluster, lambda now: now.phase == "Cancelled")
     assert "launcher resume job" in cancelled.reason
-    operations.resume("job", cluster)
+    ending.resume("job", cluster)
     until("job", cluster, lambda now: now.workers[0].phase == "Running")
     with pytest.raises(BadInput, match="has not ended: there is nothing to resume"):
-        operations.resume("job", cluster)
+        ending.resume("job", cluster)
 
 
 def test_an_ended_job_is_started_again_with_other_settings(cluster: Cluster, scripted: Scripted) -> None:
     submission.submit(scripted("sys.exit(2)"), cluster)
     assert operations.wait("job", cluster, timeout=60).phase == "Failed"
-    operations.resume("job", cluster, training=["--epochs", "40"])
-    assert submission.asked_job(cluster.get("Job", "job")).training.epochs == 40
+    ending.resume("job", cluster, training=["--epochs", "40"])
+    assert submitted.asked_job(cluster.get("Job", "job")).training.epochs == 40
 
 
 def test_wait_gives_up_in_time_with_its_own_exit_code(cluster: Cluster) -> None:

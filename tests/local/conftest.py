@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from maskfleet.run_directory import RunDirectory
 from tests.local.harness import LocalRun, inspect
-from trainer.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="session")

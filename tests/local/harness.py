@@ -14,8 +14,8 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
-from trainer.inspection import inspect_checkpoint
-from trainer.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.inspection import inspect_checkpoint
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class LocalRun:
 
     def training_process(self, worker: int) -> psutil.Process:
         """The training process of ``worker``, waiting for it."""
-        return until(lambda: self._find("trainer.train", worker), f"a training process of worker {worker}")
+        return until(lambda: self._find("trainer.training.process", worker), f"a training process of worker {worker}")
 
     def _find(self, module: str, worker: int) -> psutil.Process | None:
         for process in self.descendants():

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.errors import FAILED
+from maskfleet.records import read_metrics
 from tests.local.harness import LocalRun, inspect, leftovers, losses, until
-from trainer.checkpoints import best_checkpoint
-from trainer.exit_codes import FAILED
-from trainer.run_directory import CheckpointManifest
-from trainer.summaries import read_metrics
+from trainer.checkpoints.reading import best_checkpoint
 
 
 def kill_chief(run: LocalRun) -> None:

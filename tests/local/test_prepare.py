@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from launcher.commands.pod import prepare
-from launcher.streaming import gcs, patience
-from launcher.streaming.service import Streamer
-from launcher.streaming.stores import open_store
+from launcher.streaming.stores import gcs, patience
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.upload.streamer import Streamer
+from maskfleet.errors import STOPPED
 from tests.fake_gcs import FakeGcs, Fault
 from tests.fake_s3 import FakeS3, Stored
 from tests.sample_run import SampleRun
 from tests.streamer_process import DESTINATION, variables
-from trainer.exit_codes import STOPPED
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launcher.local import new_run
+from launcher.local.local_run import new_run
+from maskfleet.files import write_json
+from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import Layer
 from tests.browser import look
 from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer, until
 from tests.unit.data_folders import write_pets
-from trainer.run_directory import RunDirectory, write_json
-from trainer.settings import Layer
 
 
 @pytest.fixture(scope="module")

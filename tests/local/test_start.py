@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.local import free_port_pairs
+from launcher.local.local_run import free_port_pairs
+from maskfleet.peers import Cluster
+from maskfleet.run_directory import RunDirectory
 from tests.local.harness import PATIENCE, SETTINGS, LocalRun, inspect
 from tests.unit.data_folders import write_pairs
-from trainer.cluster import Cluster
-from trainer.run_directory import RunDirectory
 
 
 def worker(

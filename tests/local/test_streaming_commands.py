@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming.priority import NICENESS
-from launcher.streaming.service import StreamMetrics
+from launcher.streaming.stream_metrics import StreamMetrics
+from launcher.streaming.upload.priority import NICENESS
+from maskfleet.errors import BAD_INPUT, DONE, FAILED, NOT_FOUND
 from tests.fake_gcs import FakeGcs, Fault
 from tests.sample_run import EVENTS, SampleRun, assert_whole, copied_files
-from trainer.exit_codes import BAD_INPUT, DONE, FAILED, NOT_FOUND
 
 LAUNCHER = [sys.executable, "-c", "from launcher.cli import main; main()"]
 

@@ -18,16 +18,19 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from launcher.streaming import gcs, patience, service
-from launcher.streaming.records import scan_tfrecords
-from launcher.streaming.service import Streamer, StreamMetrics
-from launcher.streaming.stores import INTERNAL, open_store
+from launcher.streaming.stores import gcs, patience
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.store import INTERNAL
+from launcher.streaming.stream_metrics import StreamMetrics
+from launcher.streaming.upload import streamer as service
+from launcher.streaming.upload.streamer import Streamer
+from maskfleet.errors import DONE
+from maskfleet.run_directory import RunDirectory
+from maskfleet.tfrecords import scan_tfrecords
 from tests.fake_gcs import FakeGcs, Fault, Request
 from tests.fake_s3 import FakeS3
 from tests.sample_run import EVENTS, SampleRun, assert_manifests_verify, assert_whole, copied_files
 from tests.streamer_process import CONFLICT, DESTINATION, start, stream_once, stream_until_told, variables
-from trainer.exit_codes import DONE
-from trainer.run_directory import RunDirectory
 
 
 @pytest.fixture(autouse=True)

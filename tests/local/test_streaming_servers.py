@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming.browse import pull
-from launcher.streaming.restore import restore
-from launcher.streaming.service import Streamer
-from launcher.streaming.stores import open_store
+from launcher.streaming.download.pull import pull
+from launcher.streaming.download.restore import restore
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.upload.streamer import Streamer
+from maskfleet.errors import DONE
+from maskfleet.run_directory import RunDirectory
 from tests.local.harness import until
 from tests.sample_run import SampleRun
-from trainer.exit_codes import DONE
-from trainer.run_directory import RunDirectory
 
 
 def free_port() -> int:

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from maskfleet.errors import BAD_INPUT, FAILED
+from maskfleet.run_directory import RunDirectory
 from tests.fake_gcs import FakeGcs
 from tests.fake_s3 import FakeS3
 from tests.streamer_process import DESTINATION, start, stream_until_told, variables
 from tests.tls_front import Tunnel, certificate
-from trainer.exit_codes import BAD_INPUT, FAILED
-from trainer.run_directory import RunDirectory
 
 SOON = 10.0
 """Seconds from a scalar's writing until TensorBoard has to show it."""

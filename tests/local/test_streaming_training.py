@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming.restore import restore
-from launcher.streaming.stores import open_store
+from launcher.streaming.download.restore import restore
+from launcher.streaming.stores.opening import open_store
+from maskfleet.errors import BAD_INPUT
+from maskfleet.run_directory import RunDirectory
 from tests.fake_gcs import FakeGcs
 from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, until
 from tests.sample_run import assert_manifests_verify, copied_files
-from trainer.exit_codes import BAD_INPUT
-from trainer.run_directory import RunDirectory
 
 DESTINATION = "gs://bucket/run"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.local import free_port_pairs
-from trainer.cluster import Cluster
-from trainer.exit_codes import DONE, FAILED
-from trainer.run_directory import RunDirectory
+from launcher.local.local_run import free_port_pairs
+from maskfleet.errors import DONE, FAILED
+from maskfleet.peers import Cluster
+from maskfleet.run_directory import RunDirectory
 
 SUPERVISE = """
 import sys

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any
 
-from launcher.kubernetes_api import ApiError
-from trainer.exit_codes import NotFound
+from launcher.cluster.kubernetes_api import ApiError
+from maskfleet.errors import NotFound
 
 Object = dict[str, Any]
 CREATED = "2026-11-23T10:00:00Z"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.averaging import averaged_weights, load_averages
-from trainer.checkpoints import optimizer_by_path
-from trainer.config import TrainConfig
-from trainer.schedules import build_optimizer, learning_rate
+from maskfleet.config import TrainConfig
+from trainer.checkpoints.averaging import averaged_weights, load_averages
+from trainer.checkpoints.reading import optimizer_by_path
+from trainer.objective.optimizers import build_optimizer
+from trainer.objective.schedules import learning_rate
 
 VALUES = [1.0, 3.0, 2.0]
 

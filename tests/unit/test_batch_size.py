@@ -9,11 +9,11 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.batch_size import choose_batch, largest_that_fits
-from trainer.cluster import Cluster
-from trainer.config import DEFAULT_BATCH, TrainConfig
-from trainer.run_directory import RunDirectory
-from trainer.train import _with_found_batch
+from maskfleet.config import DEFAULT_BATCH, TrainConfig
+from maskfleet.peers import Cluster
+from maskfleet.run_directory import RunDirectory
+from trainer.training.assembly import _with_found_batch
+from trainer.training.batch_size import choose_batch, largest_that_fits
 
 
 @given(limit=st.integers(0, 5000), largest=st.integers(1, 4000))
@@ -62,5 +62,5 @@ def test_the_learning_rate_is_that_of_the_batch_that_was_found(settings, fitting
 def test_a_size_is_tried_in_a_process_of_its_own(tmp_path: Path, batch: int, code: int):
     run = RunDirectory(tmp_path)
     run.write_settings(TrainConfig(image_size=32).model_dump(mode="json"))
-    command = [sys.executable, "-m", "trainer.batch_size", str(run.path), str(batch), "3"]
+    command = [sys.executable, "-m", "trainer.training.batch_size", str(run.path), str(batch), "3"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == code

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from trainer.boundary import boundary_f1
+from trainer.objective.boundary import boundary_f1
 
 
 def square(top: int, left: int, side: int, size: int = 20) -> np.ndarray:

@@ -12,9 +12,10 @@ import keras
 import pytest
 import tensorflow as tf
 
-from trainer.checkpoints import CheckpointStore, best_checkpoint, load_weights
-from trainer.exit_codes import BadInput, BadSettings, TrainingFailed
-from trainer.run_directory import RunDirectory
+from maskfleet.errors import BadInput, BadSettings, TrainingFailed
+from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.reading import best_checkpoint, load_weights
+from trainer.checkpoints.store import CheckpointStore
 
 
 class Box:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from trainer.cluster import Cluster, check_gpus
-from trainer.exit_codes import BadSettings
+from maskfleet.errors import BadSettings
+from maskfleet.peers import Cluster
+from trainer.training.strategy import check_gpus
 
 
 def tf_config(workers=("a:1", "b:2"), index=0, task="worker", group="worker"):

@@ -11,10 +11,10 @@ import yaml
 from click.testing import CliRunner, Result
 
 from launcher.cli import main
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import Cluster
-from launcher.manifests import manifests
-from launcher.submission import submit
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.job.manifests import manifests
+from launcher.job.training_job import TrainingJob
+from launcher.operations.submission import submit
 from tests.unit.fake_cluster import FakeCluster, worker_pod
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.compare import (
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from trainer.results.compare import (
     Row,
     _is_done,
     as_csv,
@@ -19,9 +21,7 @@ from trainer.compare import (
     train_all,
     write_comparison,
 )
-from trainer.config import TrainConfig
-from trainer.exit_codes import BadSettings
-from trainer.legend import Legend
+from trainer.results.legend import Legend
 
 ROWS = [
     Row("unet", "transposed", 6_504_227, 60.25, 0.91, 0.76, {"object": 0.8, "border": 0.51234}),
@@ -96,8 +96,8 @@ def test_an_output_that_is_a_file_is_one_line_before_anything_is_trained(tmp_pat
 
 
 def test_tables_that_can_not_be_written_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.compare.read_row", lambda run, config: ROWS[0])
-    monkeypatch.setattr("trainer.compare._picture", lambda *_: Image.new("RGB", (9, 9)))
+    monkeypatch.setattr("trainer.results.compare.read_row", lambda run, config: ROWS[0])
+    monkeypatch.setattr("trainer.results.compare._picture", lambda *_: Image.new("RGB", (9, 9)))
     (tmp_path / "compare.csv").mkdir()
     with pytest.raises(BadSettings, match=r"--out .*: can't be written: Is a directory"):
         write_comparison([TrainConfig()], tmp_path, 1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from launcher.console import Console
+from launcher.local.console import Console
 
 
 @pytest.mark.parametrize("ends", [os.pipe, pty.openpty], ids=["a pipe", "a terminal"])

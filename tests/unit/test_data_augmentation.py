@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskfleet.config import TrainConfig
 from tests.unit.data_folders import write_pets
-from trainer.config import TrainConfig
 from trainer.data.augmentation import Augmentation
 from trainer.data.samples import write_samples
 

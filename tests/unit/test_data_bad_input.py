@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskfleet.errors import BadData, BadSettings
 from tests.unit.data_folders import (
     SIZE,
     labels,
@@ -22,7 +23,6 @@ from tests.unit.data_folders import (
     write_voc,
 )
 from trainer.data.cache import load_dataset
-from trainer.exit_codes import BadData, BadSettings
 
 COLOURS = ("background 0 0 0", "object 255 255 255")
 

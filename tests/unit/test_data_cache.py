@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskfleet.errors import BadData
 from tests.unit.data_folders import labels, picture, save, write_pairs, write_pets
 from trainer.data.cache import load_dataset
-from trainer.exit_codes import BadData
 
 LOAD = """
 import sys

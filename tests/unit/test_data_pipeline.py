@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays
-from trainer.data.pipeline import (
-    evaluation_batches,
-    example_indices,
-    training_batches,
-    worker_slices,
-)
+from trainer.data.pipeline import evaluation_batches, example_indices, training_batches, worker_slices
 
 FLIP = Augmentation(flip="random")
 

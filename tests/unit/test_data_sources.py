@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskfleet.errors import BadData
 from tests.shared import shared
 from tests.unit.data_folders import (
     SIZE,
@@ -27,12 +28,11 @@ from tests.unit.data_folders import (
     write_pets,
     write_voc,
 )
-from trainer.data import synthetic
 from trainer.data.class_table import ClassTable
 from trainer.data.images import read_image, read_labels
+from trainer.data.kinds import synthetic
+from trainer.data.opening import Source, open_source
 from trainer.data.source import IGNORED, palette
-from trainer.data.sources import Source, open_source
-from trainer.exit_codes import BadData
 
 MASKS = arrays.arrays(np.uint8, (3, 5), elements=st.sampled_from([0, 1, 2, IGNORED]))
 

@@ -18,12 +18,12 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.datasets.oxford_iiit_pet import oxford_iiit_pet_dataset_builder
 
+from maskfleet.errors import BadData, BadSettings
 from tests.shared import shared
 from tests.unit.data_folders import write_list, write_pets
 from trainer.data.cache import load_dataset
 from trainer.data.images import read_image, read_labels
-from trainer.data.sources import Source, open_source
-from trainer.exit_codes import BadData, BadSettings
+from trainer.data.opening import Source, open_source
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadData, BadSettings
 from tests.unit.data_folders import SIZE, labels, picture, save, write_list, write_pairs, write_pets
-from trainer.config import TrainConfig
 from trainer.data.cache import load_dataset
 from trainer.data.samples import write_samples
 from trainer.data.verify import verify
-from trainer.exit_codes import BadData, BadSettings
 
 PIXELS = SIZE[0] * SIZE[1]
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainer.early_stopping import Progress
+from trainer.training.early_stopping import Progress
 
 
 @pytest.mark.parametrize(

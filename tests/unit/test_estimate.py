@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from launcher.cli import main
 from launcher.estimate import Link, Measured, estimate
-from trainer.exit_codes import BadInput
-from trainer.run_directory import RunDirectory, write_json
+from maskfleet.errors import BadInput
+from maskfleet.files import write_json
+from maskfleet.run_directory import RunDirectory
 
 ALONE = Measured(step_seconds=0.5, global_batch=16, workers=1, gradient_bytes=20_000_000, examples=1600, epochs=10)
 LINK = Link(bandwidth=1e8, latency=1e-3)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainConfig
-from trainer.exit_codes import TrainingFailed
-from trainer.exporting import export
-from trainer.legend import Legend
+from maskfleet.config import TrainConfig
+from maskfleet.errors import TrainingFailed
 from trainer.models.network import Network, build_network
+from trainer.results.exporting import export
+from trainer.results.legend import Legend
 
 
 @pytest.fixture(scope="module")

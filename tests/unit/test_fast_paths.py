@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+from maskfleet.config import TrainConfig
 from tests.training_steps import losses, set_up
-from trainer.config import TrainConfig
 from trainer.data.cache import Dataset, load_dataset
 
 STEPS = 50

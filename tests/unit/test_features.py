@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import features as module
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 from trainer.data.cache import Dataset, load_dataset
-from trainer.features import Features, cached_features
 from trainer.models.network import Network, build_network
+from trainer.training import features as module
+from trainer.training.features import Features, cached_features
 
 FROZEN = {"image_size": 32, "encoder_weights": "none", "unfreeze_from": "none", "zoom": 0.0, "colour": 0.0}
 

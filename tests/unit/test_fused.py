@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 from trainer.models.encoders import STRIDES
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.fused import enlarging_taps, fuse

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher import image
-from trainer.exit_codes import BadInput
+from maskfleet.errors import BadInput
 
 
 def tools(folder: Path, **codes: int) -> None:

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.image import default_tag
-from launcher.job import TrainingJob
-from launcher.pod_settings import parse_toleration
-from launcher.quantities import format_duration, parse_duration, parse_quantity
-from launcher.sources import parse_mount, parse_source
-from trainer.exit_codes import BadSettings
+from launcher.job.places import parse_mount, parse_source
+from launcher.job.pod_settings import parse_toleration
+from launcher.job.quantities import parse_duration, parse_quantity
+from launcher.job.training_job import TrainingJob
+from maskfleet.errors import BadSettings
+from maskfleet.text import format_duration
 
 
 def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:

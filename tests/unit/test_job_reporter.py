@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from launcher.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
-from launcher.job_status import PROGRESS_JSON_ANNOTATION
-from launcher.streaming.service import StreamMetrics, metrics_file
-from trainer.run_directory import RunDirectory, write_json
+from launcher.job.labels import PROGRESS_JSON_ANNOTATION
+from launcher.pod.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
+from launcher.streaming.stream_metrics import StreamMetrics, metrics_file
+from maskfleet.files import write_json
+from maskfleet.run_directory import RunDirectory
 
 PROGRESS = {
     "epoch": 3, "epochs": 20, "step": 57, "steps": 380, "images_per_second": 41.23, "loss": 0.5123, "miou": 0.613,

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from launcher import reasons
-from launcher.job_status import JobStatus, job_status
-from launcher.streaming.service import StreamMetrics
-from launcher.tables import describe_status, ranges, worker_table
+from launcher.job import labels
+from launcher.status import reasons
+from launcher.status.job_status import JobStatus, job_status
+from launcher.status.tables import describe_status, ranges, worker_table
+from launcher.streaming.stream_metrics import StreamMetrics
 
 CREATED = "2026-11-23T10:00:00Z"
 
@@ -26,7 +27,7 @@ def pod(worker: int = 0, created: str = CREATED, name: str = "", **status: Any) 
         "metadata": {
             "name": name or f"pets-{worker}-abcde",
             "creationTimestamp": created,
-            "annotations": {reasons.INDEX_ANNOTATION: str(worker)},
+            "annotations": {labels.INDEX_ANNOTATION: str(worker)},
         },
         "spec": {
             "nodeName": "node-1",

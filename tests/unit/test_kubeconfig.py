@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from launcher.kubernetes_api import Cluster
-from trainer.exit_codes import BadInput
+from launcher.cluster.kubernetes_api import Cluster
+from maskfleet.errors import BadInput
 
 
 def kubeconfig(folder: Path, **fields: Any) -> Path:

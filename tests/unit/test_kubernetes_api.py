@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from launcher.kubernetes_api import ApiError, Cluster
+from launcher.cluster.kubernetes_api import ApiError, Cluster
+from maskfleet.errors import NotFound
 from tests.fake_http import Answer, Fault, HttpFake, Request
-from trainer.exit_codes import NotFound
 
 CHANGE = json.dumps({"type": "MODIFIED", "object": {"metadata": {"name": "pets"}}}).encode() + b"\n"
 TOO_OLD = json.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410}}).encode() + b"\n"
@@ -57,7 +57,9 @@ def cluster(server: ApiServer) -> Cluster:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the launcher has slept, without having done so."""
     slept: list[float] = []
-    monkeypatch.setattr("launcher.kubernetes_api.time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    monkeypatch.setattr(
+        "launcher.cluster.kubernetes_api.time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append)
+    )
     return slept
 
 
@@ -97,7 +99,7 @@ def test_a_watch_that_has_gone_on_for_long_is_begun_anew_at_once(
     pauses: list[float] = []
     clock = itertools.count(step=60.0)
     monkeypatch.setattr(
-        "launcher.kubernetes_api.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=pauses.append)
+        "launcher.cluster.kubernetes_api.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=pauses.append)
     )
     until_restarts(cluster, 12)
     assert max(pauses) <= 0.1

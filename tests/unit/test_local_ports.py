@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.local import free_port_pairs
+from launcher.local.local_run import free_port_pairs
 
 
 def test_they_are_free_with_their_successors_and_no_outgoing_connection_gets_one() -> None:
@@ -24,7 +24,7 @@ def test_they_are_free_with_their_successors_and_no_outgoing_connection_gets_one
 def test_one_that_is_taken_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     taken, free = sorted(free_port_pairs(2))
     drawn = iter([taken, free])
-    monkeypatch.setattr("launcher.local.random.randrange", lambda *_: next(drawn))
+    monkeypatch.setattr("launcher.local.local_run.random.randrange", lambda *_: next(drawn))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", taken + 1))
         assert free_port_pairs(1) == [free]

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher import operations
-from launcher.job import TrainingJob
-from launcher.logs import LogLine, LogRequest, Seen, follow_logs, logs, read_log
-from launcher.submission import submit
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending
+from launcher.operations.logs import LogLine, LogRequest, Seen, follow_logs, logs, read_log
+from launcher.operations.submission import submit
+from maskfleet.errors import BadSettings, NotFound
 from tests.unit.fake_cluster import FakeCluster, worker_pod
-from trainer.exit_codes import BadSettings, NotFound
 
 
 def stamp(milliseconds: int) -> str:
@@ -98,7 +98,7 @@ def test_a_log_of_a_node_in_another_time_zone_goes_on_without_loss_or_repetition
 
 def test_the_last_look_at_a_log_is_not_repeated_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("launcher.logs.time", SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr("launcher.operations.logs.time", SimpleNamespace(sleep=pauses.append))
     cluster = abroad({0: "+00:00"})
     whole, broken = cluster.log, 20
 
@@ -171,7 +171,7 @@ def test_what_the_server_remembers_from_before_the_submit_is_no_end(remembered: 
 
 def test_following_ends_with_a_cancelled_job() -> None:
     cluster = submitted()
-    later(lambda: operations.cancel("pets", cluster))
+    later(lambda: ending.cancel("pets", cluster))
     assert texts(cluster) == []
 
 

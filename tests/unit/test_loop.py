@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskfleet.config import TrainConfig
+from maskfleet.errors import FAILED
+from maskfleet.run_directory import RunDirectory
 from tests.training_steps import losses, set_up
-from trainer import loop
-from trainer import train as process
-from trainer.config import TrainConfig
 from trainer.data.cache import load_dataset
-from trainer.exit_codes import FAILED
-from trainer.run_directory import RunDirectory
-from trainer.steps import make_evaluation_function, make_sum_over_workers
+from trainer.training import loop
+from trainer.training import process as process
+from trainer.training.collectives import make_sum_over_workers
+from trainer.training.steps import make_evaluation_function
 
 
 def test_a_long_validation_saves_the_state_and_not_the_averages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainConfig
-from trainer.exit_codes import BadSettings
-from trainer.losses import Loss, build_loss, class_frequencies
-from trainer.settings import Layer
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.settings import Layer
+from trainer.objective.losses import Loss, build_loss, class_frequencies
 
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.choice([0, 1, 2, 255], (4, 3, 4)).astype(np.uint8)

@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from launcher.job import TrainingJob
-from launcher.manifests import base_folder, manifests, render, render_json, with_owner
-from trainer.config import TrainConfig
-from trainer.settings import Layer
+from launcher.job.manifests import base_folder, manifests, render, render_json, with_owner
+from launcher.job.training_job import TrainingJob
+from maskfleet.config import TrainConfig
+from maskfleet.settings import Layer
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, tuple[list[str], list[str]]] = {

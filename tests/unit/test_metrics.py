@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainConfig
-from trainer.metrics import Scores, confusion_matrix
+from maskfleet.config import TrainConfig
+from trainer.objective.metrics import Scores, confusion_matrix
 
 
 def test_rows_are_truth_and_ignored_pixels_do_not_count() -> None:

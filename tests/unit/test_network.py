@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainConfig
-from trainer.exit_codes import BadSettings
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
 from trainer.models import encoders
 from trainer.models.encoders import build_encoder
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s

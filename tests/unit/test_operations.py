@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from launcher import operations
-from launcher.description import describe
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import ApiError
-from launcher.manifests import manifests
-from launcher.submission import submit
+from launcher.cluster.kubernetes_api import ApiError
+from launcher.job.manifests import manifests
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending
+from launcher.operations import following as operations
+from launcher.operations.description import describe
+from launcher.operations.submission import submit
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadInput, BadSettings, NotFound, TimedOut
 from tests.unit.fake_cluster import FakeCluster, Object, worker_pod
-from trainer.config import TrainConfig
-from trainer.exit_codes import BadInput, BadSettings, NotFound
 
 WARNING = '299 - "would violate PodSecurity \\"restricted:latest\\": restricted volume types"'
 REFUSAL = 'pods "pets-check" is forbidden: violates PodSecurity "restricted:latest": restricted volume types'
@@ -170,7 +171,7 @@ def test_wait_does_not_take_what_the_server_remembers_for_an_end() -> None:
 @pytest.mark.parametrize(("output", "notes"), [(None, 1), ("pvc:runs", 0), ("gs://bucket", 0)])
 def test_cancel_says_what_is_not_kept(output: str | None, notes: int) -> None:
     cluster: Any = submitted(output=output)
-    said = operations.cancel("pets", cluster)
+    said = ending.cancel("pets", cluster)
     assert len(said) == notes
     assert all("without --output its logs and checkpoints go with its pods" in note for note in said)
 
@@ -179,7 +180,7 @@ def test_resume_looks_at_the_settings_before_it_deletes_anything() -> None:
     cluster: Any = submitted(workers=4)
     end(cluster)
     with pytest.raises(BadSettings, match="--global-batch 3: expected at least one example for each of 4 replicas"):
-        operations.resume("pets", cluster, training=["--global-batch", "3"])
+        ending.resume("pets", cluster, training=["--global-batch", "3"])
     assert ("Job", "pets") in cluster.objects
     assert not any(request.startswith("delete") for request in cluster.requests)
 
@@ -203,10 +204,8 @@ def test_a_job_that_was_deleted_and_not_submitted_again_is_in_a_file(
             raise error
 
     cluster.before = fail
-    with pytest.raises(
-        operations.NotStartedAgain, match=f"job pets was being started again and is not .{told}.:"
-    ) as lost:
-        operations.resume("pets", cluster, training=["--epochs", "40"])
+    with pytest.raises(ending.NotStartedAgain, match=f"job pets was being started again and is not .{told}.:") as lost:
+        ending.resume("pets", cluster, training=["--epochs", "40"])
     assert lost.value.exit_code == code
     found = re.search(r"'launcher submit -n team -f (\S+)'", str(lost.value))
     assert found is not None
@@ -218,7 +217,7 @@ def test_a_resumed_job_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     cluster: Any = submitted()
     end(cluster)
-    assert operations.resume("pets", cluster, training=["--epochs", "40"]).new
+    assert ending.resume("pets", cluster, training=["--epochs", "40"]).new
     cluster.before = lambda request: None
     assert list(tmp_path.iterdir()) == []
     assert {kind for kind, _ in cluster.objects} == {each["kind"] for each in manifests(TrainingJob(name="pets"))}
@@ -235,14 +234,14 @@ def test_a_resume_that_the_server_refuses_changes_nothing(monkeypatch: pytest.Mo
 
     cluster.before = refuse
     with pytest.raises(ApiError, match="may not delete jobs"):
-        operations.resume("pets", cluster)
+        ending.resume("pets", cluster)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_delete_leaves_a_job_alone_that_is_not_the_launcher_s() -> None:
     cluster: Any = FakeCluster({"kind": "Job", "metadata": {"name": "backup", "labels": {"app": "backup"}}})
     with pytest.raises(NotFound, match="job backup in namespace team is not a training job"):
-        operations.delete("backup", cluster)
+        ending.delete("backup", cluster)
     assert ("Job", "backup") in cluster.objects
 
 
@@ -258,15 +257,15 @@ def test_delete_waits_for_as_long_as_the_pods_may_take(
         if now > end:
             cluster.objects.pop(("Pod", "p"), None)
 
-    monkeypatch.setattr("launcher.operations.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr("launcher.operations.following.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     cluster: Any = submitted(output=output)
     cluster.objects["Pod", "p"] = worker_pod(0)
     end = grace + 5.0
-    operations.delete("pets", cluster)
+    ending.delete("pets", cluster)
     assert cluster.objects == {}
 
     submitted(cluster=cluster, output=output)
     cluster.objects["Pod", "p"] = worker_pod(0)
     end = float("inf")
-    with pytest.raises(operations.TimedOut, match=f"its Pod is still there after {grace + 60} s"):
-        operations.delete("pets", cluster)
+    with pytest.raises(TimedOut, match=f"its Pod is still there after {grace + 60} s"):
+        ending.delete("pets", cluster)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.exit_codes import BadSettings
-from trainer.plan import Plan
+from maskfleet.errors import BadSettings
+from trainer.training.plan import Plan
 
 
 @given(examples=st.integers(1, 300), epochs=st.integers(1, 20), data=st.data())

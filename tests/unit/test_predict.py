@@ -6,9 +6,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from trainer.exit_codes import BadData, BadSettings
-from trainer.legend import Legend
-from trainer.predict import Predictor, find_images, predict_files
+from maskfleet.errors import BadData, BadSettings
+from trainer.results.legend import Legend
+from trainer.results.predict import Predictor, find_images, predict_files
 
 LEGEND = Legend(("dark", "bright"), np.array([[9, 8, 7], [250, 240, 230]], np.uint8), None)
 

@@ -9,23 +9,21 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher.job import TrainingJob
-from launcher.kubernetes_api import RESOURCES, ApiError
-from launcher.manifests import manifests
-from launcher.preflight import (
-    Check,
-    needed,
+from launcher.cluster.kubernetes_api import RESOURCES, ApiError
+from launcher.job.manifests import manifests
+from launcher.job.training_job import TrainingJob
+from launcher.operations.preflight import Check, needed, preflight
+from launcher.status.capacity import (
     node_refusal,
     places_on,
-    preflight,
     quota_counts,
     quota_shortage,
     worker_limits,
     worker_requests,
 )
-from launcher.streaming import stores
+from launcher.streaming.stores import store as stores
+from maskfleet.errors import NotFound
 from tests.unit.fake_cluster import FakeCluster, Object
-from trainer.exit_codes import NotFound
 
 
 def node(**spec: Any) -> dict[str, Any]:

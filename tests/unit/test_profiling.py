@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainConfig
-from trainer.exit_codes import BadSettings
-from trainer.profiling import Profiler
-from trainer.settings import Layer
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.settings import Layer
+from trainer.training.profiling import Profiler
 
 
 def recorded(logdir: Path) -> int:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trainer.exit_codes import BAD_INPUT, DONE, FAILED, PEER_LOST, STOPPED
-from trainer.rendezvous import RESTART_WINDOW_SECONDS, Coordinator, finish, parse, serialize, start, stop
+from maskfleet.errors import BAD_INPUT, DONE, FAILED, PEER_LOST, STOPPED
+from trainer.supervision.rendezvous import RESTART_WINDOW_SECONDS, Coordinator, finish, parse, serialize, start, stop
 
 
 def running(workers: int = 2, max_restarts: int = 3) -> Coordinator:

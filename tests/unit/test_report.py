@@ -9,16 +9,18 @@ import keras
 import numpy as np
 import pytest
 
+from maskfleet.errors import NotFound
+from maskfleet.files import write_json
+from maskfleet.run_directory import RunDirectory
 from tests.browser import look
 from tests.unit.data_folders import write_list, write_pairs
 from trainer.data.cache import load_dataset
 from trainer.data.source import palette
-from trainer.exit_codes import NotFound
-from trainer.legend import Legend
-from trainer.report import Example, RunFacts, write_report
-from trainer.report_page import _ticks, page
-from trainer.run_directory import RunDirectory, write_json
-from trainer.trained import Trained
+from trainer.results.legend import Legend
+from trainer.results.report import write_report
+from trainer.results.report_page import _ticks, page
+from trainer.results.run_facts import Example, RunFacts
+from trainer.results.trained import Trained
 
 LEGEND = Legend(
     ("object", "back<ground", "border"), np.array([[232, 119, 34], [38, 70, 83], [9, 9, 9]], np.uint8), None
@@ -59,7 +61,7 @@ def facts(name: str, **changes: Any) -> RunFacts:
 
 
 def example(name: str, miou: float) -> Example:
-    from trainer.report import _uri
+    from trainer.results.report import _uri
 
     pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     return Example(name, miou, _uri(pixels, "JPEG"), _uri(pixels // 200 * 200, "PNG"), _uri(pixels * 0, "PNG"))
@@ -144,7 +146,7 @@ def reported(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, *, best: bool =
         asked.append(best)
         return Trained(network, SMALL, None)
 
-    monkeypatch.setattr("trainer.trained.load_trained", load)
+    monkeypatch.setattr("trainer.results.trained.load_trained", load)
     write_report([run], run.report, best=best)
     assert asked == [best]
     return run.report.read_text()

@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.run_directory import (
-    CheckpointManifest,
-    FileDigest,
-    RunDirectory,
-    stays_inside,
-    write_atomically,
-    write_json,
-)
+from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.files import FileDigest, stays_inside, write_atomically, write_json
+from maskfleet.run_directory import RunDirectory
 
 DIGESTS = st.builds(FileDigest, st.integers(0, 2**40), st.text("abcdef=", max_size=8))
 MANIFESTS = st.builds(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import TrainConfig
-from trainer.schedules import LearningRate, build_optimizer, learning_rate
+from maskfleet.config import TrainConfig
+from trainer.objective.optimizers import build_optimizer
+from trainer.objective.schedules import LearningRate, learning_rate
 
 
 def rates(steps: list[int], **settings: Any) -> np.ndarray:

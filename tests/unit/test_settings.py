@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from trainer.config import TrainConfig
-from trainer.exit_codes import BadSettings
-from trainer.settings import Layer, flag_layer
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.settings import Layer, flag_layer
 
 
 def resolve(*arguments, files=()):

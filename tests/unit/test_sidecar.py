@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from launcher import sidecar
-from launcher.job_status import PROGRESS_JSON_ANNOTATION
-from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, write_atomically
+from launcher.job.labels import PROGRESS_JSON_ANNOTATION
+from launcher.pod import sidecar
+from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.files import FileDigest, write_atomically
+from maskfleet.run_directory import RunDirectory
 
 
 class Recorder:

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming.browse import list_runs, pull
-from launcher.streaming.checkpoints import CheckpointUploads, kept_steps, remote_manifests
-from launcher.streaming.folder import FolderStore
-from launcher.streaming.remote import Conflict
-from launcher.streaming.restore import restore
-from launcher.streaming.service import Streamer
-from launcher.streaming.stores import open_store
+from launcher.streaming.download.pull import pull
+from launcher.streaming.download.restore import restore
+from launcher.streaming.download.stored_runs import list_runs
+from launcher.streaming.layout import remote_manifests
+from launcher.streaming.stores.folder import FolderStore
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
+from launcher.streaming.upload.guarded_object import Conflict
+from launcher.streaming.upload.streamer import Streamer
+from maskfleet.checkpoint_manifest import CheckpointManifest, kept_steps
+from maskfleet.errors import BadData, NotFound
+from maskfleet.files import FileDigest
+from maskfleet.run_directory import RunDirectory
 from tests.fake_gcs import FakeGcs
 from tests.sample_run import SampleRun
-from trainer.exit_codes import BadData, NotFound
-from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory
 
 
 class RecordingStore(FolderStore):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming.event_files import GrowingFile, flush_interval
-from launcher.streaming.folder import FolderStore
-from launcher.streaming.records import frame, scan_lines, scan_tfrecords
-from launcher.streaming.remote import Conflict
-from launcher.streaming.service import Streamer
-from launcher.streaming.whole_files import EXPORT_MANIFEST, ExportFolder, WholeFile
+from launcher.streaming.stores.folder import FolderStore
+from launcher.streaming.upload.growing_file import GrowingFile, flush_interval
+from launcher.streaming.upload.guarded_object import Conflict
+from launcher.streaming.upload.streamer import Streamer
+from launcher.streaming.upload.whole_files import EXPORT_MANIFEST, ExportFolder, WholeFile
+from maskfleet.files import write_atomically
+from maskfleet.tfrecords import frame, scan_lines, scan_tfrecords
 from tests.sample_run import SampleRun
-from trainer.run_directory import write_atomically
 
 NAME = "tensorboard/train/events.out.tfevents.1"
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming.event_mirror import EventMirror
-from launcher.streaming.s3 import SEAL
-from launcher.streaming.service import Streamer
-from launcher.streaming.stores import Store, StoredObject, open_store
+from launcher.streaming.download.event_mirror import EventMirror
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.s3 import SEAL
+from launcher.streaming.stores.store import Store, StoredObject
+from launcher.streaming.upload.streamer import Streamer
 from tests.fake_gcs import FakeGcs, Fault
 from tests.fake_s3 import FakeS3
 from tests.sample_run import EVENTS, SampleRun

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming.browse import Fetched, pull, verification
-from launcher.streaming.stores import StoreRefused, open_store
+from launcher.streaming.download.pull import Fetched, pull, verification
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.store import StoreRefused
+from maskfleet.errors import BadData, BadSettings
+from maskfleet.files import FileDigest
 from tests.fake_gcs import FakeGcs, Fault, Preconditions, Request
 from tests.fake_s3 import FakeS3, Stored
 from tests.streamer_process import variables
-from trainer.exit_codes import BadData, BadSettings
-from trainer.run_directory import FileDigest
 
 COUNT = 60
 

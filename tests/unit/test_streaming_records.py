@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 
-from launcher.streaming.records import Scan, frame, masked_crc32c, scan_lines, scan_tfrecords
+from maskfleet.tfrecords import Scan, frame, masked_crc32c, scan_lines, scan_tfrecords
 
 RECORDS = st.lists(st.binary(max_size=300), max_size=8)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.streaming import patience
-from launcher.streaming.folder import FolderStore
-from launcher.streaming.service import Streamer
-from launcher.streaming.stored_logs import stored_logs
-from launcher.streaming.stores import StoreRefused, StoreUnavailable
+from launcher.streaming.download.stored_logs import stored_logs
+from launcher.streaming.stores import patience
+from launcher.streaming.stores.folder import FolderStore
+from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
+from launcher.streaming.upload.streamer import Streamer
+from maskfleet.errors import DONE, FAILED
+from maskfleet.files import write_json
 from tests.sample_run import SampleRun
-from trainer.exit_codes import DONE, FAILED
-from trainer.run_directory import write_json
 
 
 @pytest.fixture

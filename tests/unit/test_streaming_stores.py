@@ -10,22 +10,15 @@ from typing import Literal
 
 import pytest
 
-from launcher.streaming import gcs, s3
-from launcher.streaming.checkpoints import CheckpointUploads
-from launcher.streaming.stores import (
-    Changed,
-    ContentDiffers,
-    Store,
-    StoredObject,
-    StoreRefused,
-    StoreUnavailable,
-    open_store,
-)
+from launcher.streaming.stores import gcs, s3
+from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject, StoreRefused, StoreUnavailable
+from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
+from maskfleet.errors import BAD_INPUT, BadSettings
+from maskfleet.files import FileDigest
 from tests.fake_gcs import FakeGcs, Fault, Request
 from tests.fake_s3 import FakeS3, Stored
 from tests.sample_run import SampleRun, assert_manifests_verify
-from trainer.exit_codes import BAD_INPUT, BadSettings
-from trainer.run_directory import FileDigest
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.summary.writer import event_file_writer
 from tensorboard.util.tensor_util import make_ndarray
 
+from maskfleet.records import read_metrics
+from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import palette
-from trainer.metrics import Scores
-from trainer.plan import Plan
-from trainer.run_directory import RunDirectory
-from trainer.summaries import Summaries, Validation, read_metrics
+from trainer.objective.metrics import Scores
+from trainer.training.plan import Plan
+from trainer.training.summaries import Summaries, Validation
 
 
 @pytest.fixture(autouse=True)

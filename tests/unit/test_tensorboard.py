@@ -7,9 +7,10 @@ import warnings
 import kubernetes_validate
 import pytest
 
-from launcher.job import TrainingJob
-from launcher.tensorboard import is_local, tensorboard_pod
-from trainer.exit_codes import BadInput
+from launcher.job.manifests import tensorboard_pod
+from launcher.job.training_job import TrainingJob
+from launcher.operations.tensorboard import is_local
+from maskfleet.errors import BadInput
 
 
 @pytest.mark.parametrize(

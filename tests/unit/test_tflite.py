@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maskfleet.errors import BadSettings
 from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import palette
-from trainer.evaluation import predictor
-from trainer.exit_codes import BadSettings
-from trainer.exporting import export_formats
-from trainer.legend import Legend
-from trainer.tflite import convert, parity, parity_table, tflite_predictor
-from trainer.trained import Trained
+from trainer.results.evaluation import predictor
+from trainer.results.exporting import export_formats
+from trainer.results.legend import Legend
+from trainer.results.tflite import convert, parity, parity_table, tflite_predictor
+from trainer.results.trained import Trained
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 
@@ -75,8 +75,10 @@ def test_calibration_and_parity_see_the_whole_split(
     split = Arrays(tuple("abcdef"), IMAGES, np.zeros((6, 32, 32), np.uint8))
     dataset = Dataset("drawn", ("a", "b", "c"), palette(3), None, split, split, "fingerprint")
     seen: list[np.ndarray] = []
-    monkeypatch.setattr("trainer.tflite.convert", lambda model, kind, images: seen.append(images) or b"")
-    monkeypatch.setattr("trainer.tflite.parity", lambda model, files, split, legend: seen.append(split.images) or [])
+    monkeypatch.setattr("trainer.results.tflite.convert", lambda model, kind, images: seen.append(images) or b"")
+    monkeypatch.setattr(
+        "trainer.results.tflite.parity", lambda model, files, split, legend: seen.append(split.images) or []
+    )
     list(export_formats(Trained(model, Legend.of(dataset), None), tmp_path, ["tflite-int8"], dataset, images=3))
     assert len(seen) == 2
     for images in seen:

@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.checkpoints import CheckpointStore, optimizer_by_path, weights_by_path
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.files import write_json
+from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.reading import optimizer_by_path, weights_by_path
+from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import palette
-from trainer.evaluation import check_classes, evaluate, predictor, table
-from trainer.exit_codes import BadInput, BadSettings, NotFound
-from trainer.exporting import export
-from trainer.legend import Legend
 from trainer.models.network import Network, build_network
-from trainer.run_directory import RunDirectory, write_json
-from trainer.schedules import build_optimizer, learning_rate
-from trainer.trained import load_trained
+from trainer.objective.optimizers import build_optimizer
+from trainer.objective.schedules import learning_rate
+from trainer.results.evaluation import check_classes, evaluate, predictor, table
+from trainer.results.exporting import export
+from trainer.results.legend import Legend
+from trainer.results.trained import load_trained
 
 LEGEND = Legend(("pet", "ground", "rim"), np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.uint8), "ground")
 CONFIG = TrainConfig(

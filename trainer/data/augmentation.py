@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 
 _GREY = 127
 """What is cut out becomes mid-grey."""

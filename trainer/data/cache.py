@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -22,12 +21,12 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from maskfleet.errors import BadData
+from trainer.cache_folder import cache_root, locked
 from trainer.cgroup import cpu_limit
 from trainer.data.images import check_not_0_and_255
-from trainer.data.lock import locked
+from trainer.data.opening import open_source
 from trainer.data.source import Source, Split
-from trainer.data.sources import open_source
-from trainer.exit_codes import BadData
 
 _FORMAT = 2
 """To be raised when the cache's content changes for the same files."""
@@ -107,11 +106,6 @@ def load_dataset(
             f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; "
             "make room or name another folder in MASKFLEET_CACHE"
         ) from None
-
-
-def cache_root() -> Path:
-    """The folder that all runs of this machine share: ``$MASKFLEET_CACHE`` or ``~/.cache/maskfleet``."""
-    return Path(os.environ.get("MASKFLEET_CACHE", "~/.cache/maskfleet")).expanduser()
 
 
 def _build(data: str, source: Source, image_size: int, folder: Path, tell: Callable[[str], object]) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from maskfleet.errors import BadData
 from trainer.data.images import MaskFile, check_labels, check_same_size, read_image, read_labels
 from trainer.data.lists import read_lines
 from trainer.data.source import IGNORED, Image, Mask, palette
-from trainer.exit_codes import BadData
 
 IGNORED_NAME = "ignored"
 """The line of a colour table with this name gives the colour of pixels that count nowhere."""

@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from maskfleet.errors import BadData
 from trainer.data.source import IGNORED, Image, Mask
-from trainer.exit_codes import BadData
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff"})

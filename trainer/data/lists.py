@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from trainer.exit_codes import BadData
+from maskfleet.errors import BadData
 
 
 def read_lines(file: Path) -> list[str]:

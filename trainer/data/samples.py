@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.files import write_atomically
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import load_dataset
 from trainer.data.pipeline import training_batches
-from trainer.exit_codes import BadSettings
 from trainer.pictures import colour_mask, png
-from trainer.run_directory import write_atomically
 
 _SAMPLES = 16
 _COLUMNS = 4

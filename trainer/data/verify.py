@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadData
 from trainer.cgroup import cpu_limit
-from trainer.config import TrainConfig
 from trainer.data.images import check_not_0_and_255
+from trainer.data.opening import open_source
 from trainer.data.source import IGNORED, Source, Split
-from trainer.data.sources import open_source
-from trainer.exit_codes import BadData
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from pathlib import Path
 import keras
 from keras import KerasTensor, layers
 
-from trainer.config import TrainConfig
-from trainer.data.cache import cache_root
-from trainer.data.lock import locked
-from trainer.exit_codes import BadSettings
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from trainer.cache_folder import cache_root, locked
 
 STRIDES = (2, 4, 8, 16, 32)
 

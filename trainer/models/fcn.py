@@ -7,7 +7,7 @@ from functools import partial
 
 from keras import KerasTensor, layers
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 from trainer.models.encoders import STRIDES
 from trainer.models.upsampling import enlarge_scores
 

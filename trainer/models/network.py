@@ -10,7 +10,7 @@ from functools import cached_property
 
 import keras
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 from trainer.models.encoders import build_encoder, padding
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.fused import fuse

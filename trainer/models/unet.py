@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keras import KerasTensor, layers
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 from trainer.models.upsampling import enlarging_convolution, upsampling_block
 
 

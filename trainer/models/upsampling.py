@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import KerasTensor, layers
 
-from trainer.config import TrainConfig
+from maskfleet.config import TrainConfig
 
 
 def upsampling_block(x: KerasTensor, filters: int, config: TrainConfig, name: str) -> KerasTensor:

@@ -1,0 +1,145 @@
+"""The commands of the launcher that deal with a destination: stream, restore, ls, pull."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from maskfleet.run_directory import RunDirectory
+
+_RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+_DESTINATION = click.argument("destination")
+_WORKER = click.IntRange(min=0)
+_OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="form of the answer")
+keep_checkpoints_option = click.option(
+    "--keep-checkpoints",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="delete checkpoints in the destination beyond the N newest and the best  [default: keep all]",
+)
+
+
+@click.command()
+@_RUN
+@_DESTINATION
+@click.option("--worker", type=_WORKER, metavar="I", help="only what worker I of a run on several writes")
+@click.option("--once", is_flag=True, help="copy what is there now and end, naming what was refused")
+@keep_checkpoints_option
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    metavar="S",
+    help="seconds between two looks at the run, and at least between two appends to a file",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=25.0,
+    show_default=True,
+    metavar="S",
+    help="seconds in which to copy what is left after SIGTERM or Ctrl-C",
+)
+def stream(
+    run: Path,
+    destination: str,
+    worker: int | None,
+    once: bool,
+    keep_checkpoints: int | None,
+    interval: float,
+    grace: float,
+) -> int:
+    """Copy RUN to DESTINATION (gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder) while it grows.
+
+    Ends on SIGTERM or Ctrl-C, once what is left is copied. RUN may be empty. Workers that have a disk each stream into
+    the same DESTINATION, each with its --worker: worker 0 all, the others their logs.
+    """
+    from launcher.streaming.stores.opening import open_store
+    from launcher.streaming.upload.priority import give_way
+    from launcher.streaming.upload.streamer import Streamer
+
+    give_way()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("launcher").setLevel(logging.INFO)
+    run.mkdir(parents=True, exist_ok=True)
+    streamer = Streamer(
+        RunDirectory(run.absolute()),
+        open_store(destination),
+        worker=worker,
+        interval=interval,
+        keep_checkpoints=keep_checkpoints,
+        grace=grace,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: streamer.stop())
+    return streamer.run(once=once)
+
+
+@click.command()
+@_DESTINATION
+@_RUN
+@click.option("--step", type=click.IntRange(min=0), metavar="N", help="this checkpoint  [default: the newest complete]")
+@click.option("--worker", type=_WORKER, metavar="I", help="only what worker I of a run on several needs")
+@_OUTPUT
+def restore(destination: str, run: Path, step: int | None, worker: int | None, output: Literal["text", "json"]) -> None:
+    """Bring back from DESTINATION into RUN the newest complete checkpoint, and the logs that go on.
+
+    That there is no checkpoint yet is no error: the training then starts from the beginning.
+    """
+    from launcher.streaming.download.restore import restore as restore_run
+    from launcher.streaming.stores.opening import open_store
+
+    manifest = restore_run(open_store(destination), RunDirectory(run.absolute()), step, worker)
+    if output == "json":
+        click.echo(json.dumps({"step": manifest.step, "epoch": manifest.epoch} if manifest else {"step": None}))
+    elif manifest:
+        click.echo(f"{run} has the checkpoint of step {manifest.step}, epoch {manifest.epoch}")
+    else:
+        click.echo(f"no checkpoint was brought back from {destination}")
+
+
+@click.command()
+@_DESTINATION
+@_OUTPUT
+def ls(destination: str, output: Literal["text", "json"]) -> None:
+    """List the runs in DESTINATION: checkpoints, size, last progress."""
+    from launcher.streaming.download.stored_runs import list_runs
+    from launcher.streaming.stores.opening import open_store
+
+    runs = list_runs(open_store(destination))
+    if output == "json":
+        click.echo(json.dumps([dataclasses.asdict(run) for run in runs], indent=1))
+        return
+    for run in runs:
+        steps = f"{len(run.steps)} checkpoints, newest of step {run.steps[-1]}" if run.steps else "no checkpoint"
+        told = ", ".join(
+            f"{key} {run.progress[key]}" for key in ("epoch", "step", "loss", "miou") if key in run.progress
+        )
+        click.echo(
+            f"{run.name or '.'}: {run.size / 1e6:.1f} MB in {run.files} files, {steps}" + (f"; {told}" if told else "")
+        )
+
+
+@click.command()
+@_DESTINATION
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def pull(destination: str, folder: Path) -> None:
+    """Copy everything in DESTINATION into FOLDER, checksums compared; what is there already is kept."""
+    from launcher.streaming.download.pull import pull as pull_all
+    from launcher.streaming.download.pull import verification
+    from launcher.streaming.stores.opening import open_store
+
+    fetched = list(pull_all(open_store(destination), folder))
+    size = sum(each.size for each in fetched)
+    click.echo(
+        f"{folder}: {len(fetched)} files, {size / 1e6:.1f} MB fetched from {destination}"
+        + (f", {verification(fetched)}" if fetched else "")
+    )

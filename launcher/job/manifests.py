@@ -1,0 +1,320 @@
+"""TrainingJob -> Kubernetes objects: the files of ``k8s/base`` with the job's fields set. Pure but for reading them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launcher.job.labels import COMPONENT_LABELS, INDEX_ANNOTATION, JOB_ANNOTATION, QUEUE_LABEL
+from launcher.job.places import BUCKETS, Source, parse_mount
+from launcher.job.pod_settings import parse_label, parse_secret_variable, parse_toleration, parse_variable
+from launcher.job.training_job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
+from maskfleet.errors import MaskfleetError
+
+Manifest = dict[str, Any]
+
+
+# The Job first: it owns the others. Then what its pods need, so that none waits.
+_ORDER = ("job", "serviceaccount", "role", "rolebinding", "configmap", "service", "networkpolicy")
+_SPOT = {
+    "cloud.google.com/gke-spot": "true",
+    "eks.amazonaws.com/capacityType": "SPOT",
+    "kubernetes.azure.com/scalesetpriority": "spot",
+    "karpenter.sh/capacity-type": "spot",
+}
+
+
+def manifests(job: TrainingJob) -> list[Manifest]:
+    """The objects of ``job`` in the order in which they are created; the Job comes first, and suspended.
+
+    None of them grows with the number of workers. The other objects get the Job as their owner when its uid
+    is known.
+    """
+    objects = {kind: copy.deepcopy(_base(kind)) for kind in _ORDER}
+    for manifest in objects.values():
+        manifest["metadata"]["name"] = job.name
+        manifest["metadata"]["labels"]["app.kubernetes.io/instance"] = job.name
+    account = job.service_account or job.name
+    objects["role"]["rules"][0]["resourceNames"] = [job.name]
+    objects["rolebinding"]["roleRef"]["name"] = job.name
+    objects["rolebinding"]["subjects"][0]["name"] = account
+    if job.service_account:
+        del objects["serviceaccount"]
+    objects["configmap"]["data"] = {"config.json": _config(job)}
+    selector = {**COMPONENT_LABELS, "app.kubernetes.io/instance": job.name}
+    objects["service"]["spec"]["selector"] = selector
+    policy = objects["networkpolicy"]["spec"]
+    policy["podSelector"] = {"matchLabels": selector}
+    policy["ingress"][0]["from"] = [{"podSelector": {"matchLabels": selector}}]
+    _set_job(objects["job"], job, account)
+    return list(objects.values())
+
+
+def render(job: TrainingJob) -> str:
+    """What ``submit`` sends, as YAML; its last request, the release of the Job, is a comment."""
+    text = yaml.dump_all(manifests(job), sort_keys=False, width=120, Dumper=_Dumper)
+    if job.queue:
+        return text + "# Kueue releases the Job once it is admitted.\n"
+    return text + (
+        f"# When all of these exist, the Job is released:\n"
+        f'# kubectl patch job {job.name} --type merge --patch \'{{"spec": {{"suspend": false}}}}\'\n'
+    )
+
+
+def render_json(job: TrainingJob) -> str:
+    """The same objects as one List in JSON, as ``kubectl create -f -`` takes it."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests(job)}, indent=1)
+
+
+def worker_pod(job: Manifest, account: str) -> Manifest:
+    """A worker's pod much as the Job's controller would make it, for the server to look at: never to be kept.
+
+    ``account`` is a ServiceAccount that exists already.
+    """
+    template = job["spec"]["template"]
+    metadata = {
+        **template["metadata"], "name": f"{job['metadata']['name']}-check", "annotations": {INDEX_ANNOTATION: "0"},
+    }  # fmt: skip
+    spec = {**template["spec"], "serviceAccountName": account}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def with_owner(manifest: Manifest, job: Manifest) -> Manifest:
+    """``manifest`` owned by the Job that the API server has made, so that it goes when the Job goes."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
+
+
+def base_folder() -> Path:
+    """``k8s/base`` of the checkout, or where an installation keeps it.
+
+    Raises:
+        MaskfleetError: it is at neither place.
+    """
+    places = (
+        Path(__file__).parents[2] / "k8s" / "base",
+        Path(sysconfig.get_path("data")) / "share" / "maskfleet" / "k8s" / "base",
+    )
+    for place in places:
+        if place.is_dir():
+            return place
+    raise MaskfleetError(f"{places[1]} is missing: the installation is incomplete; install maskfleet again")
+
+
+@functools.cache
+def _base(kind: str) -> Manifest:
+    return yaml.load((base_folder() / f"{kind}.yaml").read_text(), Loader=_LOADER)
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes shared parts out in full, and texts of several lines as such."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _config(job: TrainingJob) -> str:
+    return json.dumps({"settings": job.training.model_dump(mode="json", exclude_none=True)}, indent=1) + "\n"
+
+
+def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
+    metadata, spec = manifest["metadata"], manifest["spec"]
+    metadata["annotations"] = {JOB_ANNOTATION: job.to_json()}
+    if job.queue:
+        metadata["labels"][QUEUE_LABEL] = job.queue
+    spec["suspend"] = True
+    spec["completions"] = spec["parallelism"] = job.workers
+    spec["backoffLimit"] = spec["backoffLimitPerIndex"] = job.max_restarts
+    if job.deadline:
+        spec["activeDeadlineSeconds"] = job.deadline
+    del spec["ttlSecondsAfterFinished"]
+    if job.ttl:
+        spec["ttlSecondsAfterFinished"] = job.ttl
+    # The pods' own labels are without the Job's queue: Kueue admits the Job, not each pod.
+    spec["template"]["metadata"]["labels"] = {**COMPONENT_LABELS, "app.kubernetes.io/instance": job.name,
+                                              "app.kubernetes.io/managed-by": "launcher"}  # fmt: skip
+    pod = spec["template"]["spec"]
+    _set_pod(pod, job, account)
+    if pod["initContainers"][0]["name"] == "prepare":
+        bad_settings = copy.deepcopy(spec["podFailurePolicy"]["rules"][-1])
+        bad_settings["onExitCodes"]["containerName"] = "prepare"
+        spec["podFailurePolicy"]["rules"].append(bad_settings)
+
+
+def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
+    pod["subdomain"] = job.name
+    pod["serviceAccountName"] = account
+    pod["terminationGracePeriodSeconds"] = job.grace_seconds
+    if job.image_pull_secret:
+        pod["imagePullSecrets"] = [{"name": job.image_pull_secret}]
+    if job.priority:
+        pod["priorityClassName"] = job.priority
+    if job.node_selector:
+        pod["nodeSelector"] = dict(map(parse_label, job.node_selector))
+    if tolerations := list(_tolerations(job)):
+        pod["tolerations"] = tolerations
+    if job.spot:
+        pod["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]} for key, value in _SPOT.items()
+        ]}}}  # fmt: skip
+    for volume in pod["volumes"]:
+        if volume["name"] == "config":
+            volume["configMap"]["name"] = job.name
+        elif "emptyDir" in volume:
+            volume["emptyDir"]["sizeLimit"] = job.scratch or SCRATCH
+    streamer, trainer = pod["initContainers"][0], pod["containers"][0]
+    _set_trainer(trainer, job)
+    _set_streamer(streamer, job)
+    if prepare := _prepare(streamer, job):
+        pod["initContainers"] = [prepare, streamer]
+    _add_volumes(pod, job)
+    for container in (*pod["initContainers"], trainer):
+        _set_environment(container, job)
+
+
+def _tolerations(job: TrainingJob) -> Iterator[dict[str, str]]:
+    if job.gpus_per_worker:
+        yield {"key": "nvidia.com/gpu", "operator": "Exists"}
+    if job.spot:
+        yield from ({"key": key, "operator": "Exists"} for key in _SPOT)
+    for item in job.toleration:
+        yield parse_toleration(item)
+
+
+def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
+    trainer["image"] = job.image
+    trainer["imagePullPolicy"] = job.image_pull_policy
+    trainer["args"] = ["trainer", "train", "--run-dir", run_directory(job), "--config", "/etc/maskfleet/config.json"]
+    for amounts in (trainer["resources"]["requests"], trainer["resources"]["limits"]):
+        amounts.update({"cpu": job.cpu, "memory": job.memory})
+        if job.gpus_per_worker:
+            amounts["nvidia.com/gpu"] = str(job.gpus_per_worker)
+        if job.scratch:  # the kubelet holds all of the pod to it, its volumes included
+            amounts["ephemeral-storage"] = job.scratch
+    if job.gpus_per_worker:
+        trainer["env"] = [*trainer["env"], {"name": "MASKFLEET_GPUS", "value": str(job.gpus_per_worker)}]
+
+
+def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
+    streamer["image"] = job.sidecar_image or job.image
+    streamer["imagePullPolicy"] = job.image_pull_policy
+    streamer["args"] = ["launcher", "sidecar", run_directory(job)]
+    if job.destination:
+        streamer["args"] += [job.destination, "--grace", str(max(5, job.grace_seconds - STOP_SECONDS))]
+        if job.keep_checkpoints:
+            streamer["args"] += ["--keep-checkpoints", str(job.keep_checkpoints)]
+
+
+def _prepare(streamer: Manifest, job: TrainingJob) -> Manifest | None:
+    """The init container that brings in data and, on the chief, the newest checkpoint; None without either."""
+    data = job.data_source
+    args = ["launcher", "prepare", run_directory(job)]
+    if data and data.kind in BUCKETS:
+        args += ["--data", data.url, "--data-path", DATA_PATH]
+    if job.destination:
+        args += ["--restore", job.destination]
+    if len(args) == 3:
+        return None
+    container = copy.deepcopy(streamer)
+    del container["restartPolicy"]
+    container.update({"name": "prepare", "args": args})
+    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "api-token"]
+    return container
+
+
+def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
+    def mount(name: str, source: Source, path: str, containers: Sequence[Manifest], *, read_only: bool) -> None:
+        pod["volumes"].append(source.volume(name, read_only=read_only))
+        for container in containers:
+            container["volumeMounts"].append(source.mount(name, path, read_only=read_only))
+
+    everyone = [*pod["initContainers"], *pod["containers"]]
+    data, output = job.data_source, job.output_source
+    if data and data.kind in BUCKETS:
+        pod["volumes"].append({"name": "data", "emptyDir": {"sizeLimit": job.scratch or SCRATCH}})
+        pod["initContainers"][0]["volumeMounts"].append({"name": "data", "mountPath": DATA_PATH})
+        pod["containers"][0]["volumeMounts"].append({"name": "data", "mountPath": DATA_PATH, "readOnly": True})
+    elif data:
+        mount("data", data, DATA_PATH, pod["containers"], read_only=True)
+    if output and output.kind not in BUCKETS:
+        claim = replace(output, path="") if output.kind == "pvc" else output
+        mount("output", claim, OUTPUT_PATH, pod["initContainers"], read_only=False)
+    for number, text in enumerate(job.mount):
+        asked = parse_mount(text)
+        mount(f"mount-{number}", asked.source, asked.path, everyone, read_only=asked.read_only)
+    if job.gpus_per_worker:
+        # NCCL's buffers between the GPUs of a worker need more than a container's 64 MiB.
+        pod["volumes"].append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+        pod["containers"][0]["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})
+
+
+def _set_environment(container: Manifest, job: TrainingJob) -> None:
+    own = {"MASKFLEET_WORKERS": str(job.workers), "MASKFLEET_PEERS": f"{job.name}-{{}}.{job.name}:2222"}
+    variables = [
+        {**entry, "value": own[entry["name"]]} if entry["name"] in own else entry for entry in container["env"]
+    ]
+    variables += [dict(zip(("name", "value"), parse_variable(item), strict=True)) for item in job.env]
+    sources = []
+    for variable, secret, key in map(parse_secret_variable, job.env_from_secret):
+        if variable is None:
+            sources.append({"secretRef": {"name": secret}})
+        else:
+            variables.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
+    container["env"] = variables
+    if sources:
+        container["envFrom"] = sources
+
+
+def run_directory(job: TrainingJob) -> str:
+    """The run directory in every container of the worker."""
+    return f"/run/maskfleet/{job.name}"
+
+
+def tensorboard_pod(job: TrainingJob) -> Manifest:
+    """The pod that serves the run's event files: a worker's pod with TensorBoard for a trainer and nothing else."""
+    first = manifests(job)[0]
+    template = copy.deepcopy(first["spec"]["template"])
+    pod = template["spec"]
+    (server,) = pod["containers"]
+    command = ["tensorboard", "--logdir", f"{job.destination}/tensorboard"]
+    if job.output_source and job.output_source.kind in BUCKETS:
+        command = ["launcher", "tensorboard", str(job.destination)]
+    server.update({"name": "tensorboard", "args": [*command, "--port", "6006"]})
+    server["resources"] = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}}
+    for key in ("ports", "livenessProbe"):
+        del server[key]
+    mounts = {mount["name"]: mount for container in pod["initContainers"] for mount in container["volumeMounts"]}
+    kept = [
+        mount for mount in server["volumeMounts"] if mount["name"] in ("tmp",) or mount["name"].startswith("mount-")
+    ]
+    if "output" in mounts:
+        kept.append({**mounts["output"], "readOnly": True})
+    server["volumeMounts"] = kept
+    names = {mount["name"] for mount in kept}
+    pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] in names]
+    server["env"] = [entry for entry in server["env"] if "fieldPath" not in str(entry)]
+    for key in ("initContainers", "subdomain"):
+        del pod[key]
+    pod["restartPolicy"] = "OnFailure"
+    pod["serviceAccountName"] = job.service_account or job.name
+    labels = {**template["metadata"]["labels"], "app.kubernetes.io/component": "tensorboard"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{job.name}-tensorboard", "labels": labels},
+            "spec": pod}  # fmt: skip

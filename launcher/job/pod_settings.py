@@ -1,0 +1,102 @@
+"""The forms of what a flag says of a pod: names, variables, labels, taints. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from maskfleet.errors import BadSettings
+
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+# What ends in _FILE names a file, and TOKENIZERS_PARALLELISM has nothing to do with tokens.
+_SECRET_NAMES = re.compile(r"SECRET|TOKEN(?!IZ)|PASSWORD|PASSWD|CREDENTIAL|PRIVATE|ACCESS_KEY|API_?KEY", re.I)
+_ACCESS_KEY = re.compile(r"ACCESS_KEY", re.I)
+_FILE_PATH = re.compile(r"(/[\w.-]+)+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+class SecretInTheOpen(BadSettings):
+    """A variable that looks like a secret. Its value must not show up in a terminal or a CI log."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"--env {name}: looks like a secret, which anyone who may read the Job would see: put it into a Secret "
+            f"and use --env-from-secret {name}=SECRET/KEY, or --mount secret:SECRET=/PATH and the file's path here"
+        )
+
+
+def object_name(text: str) -> str:
+    """The name of a Kubernetes object, as it is.
+
+    Raises:
+        ValueError: it can't be one.
+    """
+    if not _OBJECT.fullmatch(text):
+        raise ValueError("expected an object's name: lower-case letters, digits, '-' and '.'")
+    return text
+
+
+def parse_variable(text: str) -> tuple[str, str]:
+    """``VARIABLE=VALUE`` -> (variable, value).
+
+    The path of a file passes under any name but that of an access key, which may look like one.
+
+    Raises:
+        ValueError: it has another form.
+        SecretInTheOpen: the value looks like a secret by the variable's name.
+    """
+    name, separator, value = text.partition("=")
+    if not separator or not _VARIABLE.fullmatch(name):
+        raise ValueError(f"expected VARIABLE=VALUE, not {text!r}")
+    names_a_file = name.upper().endswith("_FILE") or (_FILE_PATH.fullmatch(value) and not _ACCESS_KEY.search(name))
+    if _SECRET_NAMES.search(name) and not names_a_file:
+        raise SecretInTheOpen(name)
+    return name, value
+
+
+def parse_secret_variable(text: str) -> tuple[str | None, str, str | None]:
+    """``SECRET`` or ``VARIABLE=SECRET/KEY`` -> (variable, Secret, key).
+
+    Raises:
+        ValueError: it has another form.
+    """
+    variable, separator, rest = text.partition("=")
+    if not separator:
+        return None, object_name(text), None
+    secret, slash, key = rest.partition("/")
+    if not _VARIABLE.fullmatch(variable) or not _OBJECT.fullmatch(secret) or not slash or not key:
+        raise ValueError(f"expected SECRET or VARIABLE=SECRET/KEY, not {text!r}")
+    return variable, secret, key
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """``LABEL=VALUE`` -> (label, value).
+
+    Raises:
+        ValueError: it has another form.
+    """
+    key, separator, label = text.partition("=")
+    if not separator or not _KEY.fullmatch(key) or not _LABEL.fullmatch(label):
+        raise ValueError(f"expected LABEL=VALUE, not {text!r}")
+    return key, label
+
+
+def parse_toleration(text: str) -> dict[str, str]:
+    """``KEY[=VALUE][:EFFECT]`` -> a pod's toleration.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    taint, colon, effect = text.partition(":")
+    key, separator, value = taint.partition("=")
+    if not _KEY.fullmatch(key) or not _LABEL.fullmatch(value) or (colon and effect not in EFFECTS):
+        raise ValueError(f"expected KEY, KEY=VALUE or KEY=VALUE:EFFECT with {', '.join(EFFECTS)}, not {text!r}")
+    toleration = {"key": key, "operator": "Equal" if separator else "Exists"}
+    if separator:
+        toleration["value"] = value
+    if colon:
+        toleration["effect"] = effect
+    return toleration

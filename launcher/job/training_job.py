@@ -1,0 +1,300 @@
+"""TrainingJob: what the user asked for, validated. Each field is at once flag, file key and documentation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import click
+import yaml
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from launcher.job.places import BUCKETS, Source, parse_mount, parse_source
+from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
+from launcher.job.quantities import Duration, Quantity
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.settings import Layer, Settings, read_settings_file
+
+IMAGE = "maskfleet/trainer:0.1.0"
+GPU_IMAGE = f"{IMAGE}-gpu"
+DATA_PATH = "/data"
+OUTPUT_PATH = "/output"
+SCRATCH = "20Gi"
+"""Of a worker's local disk for each of its folders, where nothing is asked for: many clusters count no local disk."""
+
+STOP_SECONDS = 35
+"""Of a stopped worker's grace, what its trainer may take to save and leave; its supervisor ends it after 26 s."""
+GRACE_SECONDS = 60
+STREAMING_GRACE_SECONDS = 600
+"""A worker's grace with an output. The streamer ends once all is sent, so this is for an outage or a slow link.
+
+At a run's own end it is all the time there is for the last checkpoint and the export. After a deletion or an eviction
+the replacement waits for it too (``podReplacementPolicy: Failed``), and loses nothing by that: it goes on from what is
+in the output, so without the rest it would repeat steps, and in an outage it could not start at all. Ten minutes are
+what the cluster autoscaler waits for unless told otherwise. A node that goes at once, as spot nodes do, waits for
+nobody.
+"""
+
+
+def _job_name(text: str) -> str:
+    # The pods of the last worker are called NAME-999999 at most, and a host name has 63 characters.
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?", text):
+        raise ValueError("expected at most 52 lower-case letters, digits and '-', starting with a letter")
+    return text
+
+
+ObjectName = Annotated[str, AfterValidator(object_name)]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class TrainingJob(Settings):
+    """A training run on Kubernetes.
+
+    ``training`` holds the trainer's own settings: on the command line what follows ``--``, in a job file
+    the key ``training``.
+    """
+
+    name: Annotated[str, AfterValidator(_job_name)] = Field(
+        default_factory=lambda: f"train-{datetime.now():%Y%m%d-%H%M%S}",
+        description="of the job and its objects; the same name again finishes an interrupted submit",
+    )
+    workers: Positive = Field(1, description="pods that train together")
+    image: str = Field(IMAGE, description=f"container image of the trainer; default with GPUs: {GPU_IMAGE}")
+    sidecar_image: str | None = Field(
+        None,
+        description="image of the streamer and reporter (target 'launcher'); default: the trainer's",
+    )
+    image_pull_secret: ObjectName | None = Field(None, description="Secret for the image's registry")
+    image_pull_policy: str = Field("IfNotPresent", description="IfNotPresent, Always or Never")
+
+    # What each worker gets
+    cpu: Quantity = Field("2", description="CPUs of a worker, requested and limit; the trainer's threads follow it")
+    memory: Quantity = Field("4Gi", description="memory of a worker, requested and limit")
+    gpus_per_worker: NotNegative = Field(0, description="nvidia.com/gpu of a worker")
+    scratch: Quantity | None = Field(
+        None,
+        description="local disk of a worker for data, cache and run directory together, requested and limit; "
+        f"default: none requested, and at most {SCRATCH} for each of the three",
+    )
+
+    # What goes in and out
+    data: str | None = Field(
+        None,
+        description="a TFDS name, pvc:CLAIM/PATH, gs:// or s3://BUCKET/PATH (fetched once a pod), host:/PATH; "
+        "unless given after --, the trainer's --data becomes folder:/data",
+    )
+    output: str | None = Field(
+        None, description="where runs go and come back from: gs://, s3://BUCKET/PATH, pvc:CLAIM/PATH or host:/PATH"
+    )
+    keep_checkpoints: Positive | None = Field(
+        None, description="newest checkpoints that --output keeps, beside the best; default: all"
+    )
+    env: tuple[str, ...] = Field((), description="VARIABLE=VALUE for every container; repeatable")
+    env_from_secret: tuple[str, ...] = Field(
+        (), description="SECRET (all its keys) or VARIABLE=SECRET/KEY, for every container; repeatable"
+    )
+    mount: tuple[str, ...] = Field(
+        (),
+        description="pvc:CLAIM/PATH=/AT, host:/PATH=/AT, secret:NAME=/AT, configmap:NAME=/AT[:rw]; repeatable",
+    )
+    service_account: ObjectName | None = Field(
+        None, description="existing ServiceAccount of the pods (workload identity); default: one made for the job"
+    )
+
+    # Where and when
+    node_selector: tuple[str, ...] = Field((), description="LABEL=VALUE that nodes must have; repeatable")
+    toleration: tuple[str, ...] = Field(
+        (), description="taint to tolerate: KEY, KEY=VALUE, with :EFFECT to name one; repeatable"
+    )
+    spot: bool = Field(False, description="only nodes that the cloud may take back (GKE, EKS, AKS, Karpenter)")
+    priority: ObjectName | None = Field(None, description="PriorityClass")
+    queue: ObjectName | None = Field(None, description="Kueue LocalQueue that admits the job")
+
+    # Failing and ending
+    max_restarts: NotNegative = Field(
+        6, description="pods that may fail by themselves before the job does; disruptions are not counted"
+    )
+    deadline: Duration | None = Field(None, description="fail the job after this long: 90s, 30m, 12h, 2d")
+    ttl: Duration | None = Field(
+        "7d", validate_default=True, description="delete the ended job and its objects after this long: 12h, 7d"
+    )
+    grace: Duration | None = Field(
+        None,
+        description="for a worker that is stopped to save, and for one that has ended to stream the rest, at most; "
+        "default: 10m with --output, else 60s",
+    )
+
+    training: TrainConfig = Field(default_factory=lambda: TrainConfig.resolve([]), description="the trainer's settings")
+
+    @classmethod
+    def flags(cls) -> list[click.Parameter]:
+        return [flag for flag in super().flags() if flag.name != "training"]
+
+    @classmethod
+    def from_sources(cls, file: Path | None, flags: Layer, training: Sequence[str] = ()) -> Self:
+        """The job of a file (``-f``) under the command line's flags and the trainer's ``training`` arguments.
+
+        Raises:
+            BadSettings: in one line, before anything is sent.
+        """
+        layers = [read_settings_file(file)] if file else []
+        training_layers = []
+        if layers and "training" in layers[0].values:
+            values = dict(layers[0].values)
+            section = values.pop("training")
+            if not isinstance(section, dict):
+                raise BadSettings(f"{file}: training: expected the trainer's keys and values, found {section!r}")
+            layers = [Layer(layers[0].origin, values)]
+            training_layers = [Layer(f"{file}: training.{{}}", section)]
+        given = TrainConfig.parse_flags(training)
+        job = cls.resolve([*layers, flags])
+        implied = Layer("--{}", job._implied_training())
+        # A resolved job's file names the implied values too; what the flags imply anew goes over them.
+        over = implied if "data" in flags.values else Layer("--{}", {})
+        return job.with_training(TrainConfig.resolve([implied, *training_layers, over, given]))
+
+    def with_training(self, config: TrainConfig) -> Self:
+        """The same job with other settings of the trainer.
+
+        Raises:
+            BadSettings: they do not suit its number of replicas.
+        """
+        config.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
+        return self.model_copy(update={"training": config})
+
+    def _implied_training(self) -> Mapping[str, Any]:
+        """What ``--data`` of the job says to the trainer."""
+        if self.data is None:
+            return {}
+        return {"data": self.data if self.data_source is None else f"folder:{DATA_PATH}"}
+
+    @property
+    def data_source(self) -> Source | None:
+        """Where ``--data`` is mounted or fetched from; None for a data set that the trainer itself fetches."""
+        return _data_source(self.data) if self.data else None
+
+    @property
+    def output_source(self) -> Source | None:
+        return parse_source(self.output, ("gs", "s3", "pvc", "host")) if self.output else None
+
+    @property
+    def grace_seconds(self) -> int:
+        """From a worker's end, or from the word to stop, until its pod is killed."""
+        return self.grace or (STREAMING_GRACE_SECONDS if self.output else GRACE_SECONDS)
+
+    @property
+    def uses_host_paths(self) -> bool:
+        """Whether a folder of the node is mounted, which Pod Security may forbid."""
+        sources = [self.data_source, self.output_source, *(parse_mount(item).source for item in self.mount)]
+        return any(source is not None and source.kind == "host" for source in sources)
+
+    @property
+    def destination(self) -> str | None:
+        """Where this run's directory goes, as the streamer in the pod sees it: a URL or a folder."""
+        source = self.output_source
+        if source is None:
+            return None
+        if source.kind in BUCKETS:
+            return f"{source.url}/{self.name}"
+        # The streamer makes the folders itself: those that the kubelet makes for a subPath may be root's.
+        return "/".join(part for part in (OUTPUT_PATH, source.path if source.kind == "pvc" else "", self.name) if part)
+
+    def dump(self) -> dict[str, Any]:
+        """What a job file holds: every key that is set; reads back as the same job."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_yaml(self) -> str:
+        """A job file for ``-f``."""
+        return yaml.safe_dump(self.dump(), sort_keys=False)
+
+    def to_json(self) -> str:
+        """The job on one line, the same for the same job: kept on the Kubernetes Job."""
+        return json.dumps(self.dump(), sort_keys=True)
+
+    @field_validator("data")
+    @classmethod
+    def _check_data(cls, text: str | None) -> str | None:
+        if text:
+            _data_source(text)
+        return text
+
+    @field_validator("output")
+    @classmethod
+    def _check_output(cls, text: str | None) -> str | None:
+        if text:
+            parse_source(text, ("gs", "s3", "pvc", "host"))
+        return text
+
+    @field_validator("mount")
+    @classmethod
+    def _check_mounts(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        paths = [parse_mount(value).path for value in values]
+        if twice := next((path for path in paths if paths.count(path) > 1), None):
+            raise ValueError(f"{twice} is mounted twice")
+        return values
+
+    @field_validator("env")
+    @classmethod
+    def _check_env(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parse_variable(value)
+        return values
+
+    @field_validator("env_from_secret")
+    @classmethod
+    def _check_env_from_secret(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parse_secret_variable(value)
+        return values
+
+    @field_validator("node_selector")
+    @classmethod
+    def _check_node_selector(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parse_label(value)
+        return values
+
+    @field_validator("toleration")
+    @classmethod
+    def _check_tolerations(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parse_toleration(value)
+        return values
+
+    @field_validator("image_pull_policy")
+    @classmethod
+    def _check_policy(cls, value: str) -> str:
+        if value not in ("IfNotPresent", "Always", "Never"):
+            raise ValueError("expected IfNotPresent, Always or Never")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_image(cls, values: Any) -> Any:
+        """Without --image, workers with GPUs get the image that has CUDA's libraries."""
+        if isinstance(values, dict) and "image" not in values and str(values.get("gpus_per_worker", 0)) != "0":
+            return {**values, "image": GPU_IMAGE}
+        return values
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.spot and any(item.startswith("cloud.google.com/gke-spot=") for item in self.node_selector):
+            raise ValueError("--spot already selects cloud.google.com/gke-spot: leave out that --node-selector")
+        if self.keep_checkpoints and not self.output:
+            raise ValueError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
+        return self
+
+
+def _data_source(text: str) -> Source | None:
+    scheme = text.partition(":")[0]
+    if scheme in ("pvc", "host", *BUCKETS):
+        return parse_source(text, ("pvc", "host", "gs", "s3"))
+    if scheme in ("folder", "voc"):
+        raise ValueError("a folder of this machine is not in the pod: use pvc:CLAIM/PATH, gs://…, s3://… or host:/PATH")
+    return None

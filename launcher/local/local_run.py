@@ -1,0 +1,249 @@
+"""Training on this machine: starts the workers exactly as pods would be started, and watches them.
+
+It is to its workers what a Job is to its pods: a worker that is killed is started again, one that fails for
+good ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.local.console import Console
+from launcher.streaming.stream_metrics import metrics_file
+from maskfleet.child_processes import die_with_parent, lines
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
+from maskfleet.peers import Cluster
+from maskfleet.records import progress_of
+from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import Layer
+
+STOP_SECONDS = 40.0
+"""For the workers to save and leave; longer than their own grace."""
+PROGRESS_SECONDS = 0.25
+
+
+def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
+    """Creates the directory of a new run with its settings.
+
+    Raises:
+        BadSettings: the settings are wrong, or the directory holds a run already.
+    """
+    config = TrainConfig.from_sources([config_file] if config_file else [], flags)
+    run = RunDirectory(path or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
+    if run.config.exists():
+        state = "is complete" if progress_of(run).get("state") == "done" else "has begun"
+        raise BadSettings(
+            f"--run-dir {run.path}: holds a run that {state}; go on with it by 'launcher run --resume {run.path}', "
+            "or choose another directory"
+        )
+    # A streamer may be waiting for the run already. Nothing else: a run that is refused is removed with its directory.
+    if run.path.is_dir() and set(run.path.iterdir()) - {metrics_file(run)}:
+        raise BadSettings(f"--run-dir {run.path}: expected an empty or new directory, found other files in it")
+    run.write_settings(config.model_dump(mode="json"))
+    return run, config
+
+
+def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
+    """The run in ``path``, with its own settings under those of ``flags``, which are not written yet.
+
+    Raises:
+        NotFound: there is no run.
+        BadSettings: it is complete and the flags do not prolong it.
+    """
+    run = RunDirectory(path)
+    if not run.config.exists():
+        raise NotFound(f"--resume {path}: there is no run: expected {run.config}")
+    config = TrainConfig.from_sources([run.config], flags)
+    progress = progress_of(run)
+    if progress.get("state") == "done" and config.epochs <= progress["epochs"]:
+        raise BadSettings(
+            f"--resume {path}: the run is complete ({progress['epochs']} epochs); train on with '-- --epochs N'"
+        )
+    return run, config
+
+
+def discard_refused(run: RunDirectory) -> None:
+    """Removes a new run that was refused, so that the same command, corrected, finds no half-made one.
+
+    It stays if anything was trained (the data may be gone at a restart, long after the beginning), or if another
+    process works on it.
+    """
+    if run.checkpoint_steps() or progress_of(run).get("step", 0) > 0:
+        return
+    with contextlib.suppress(OSError), run.worker_log(0).open("rb") as log:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while a supervisor holds it
+        shutil.rmtree(run.path)
+
+
+class LocalRun:
+    """One run with all its workers on this machine.
+
+    Args:
+        run: its directory, with config.json.
+        config: its settings.
+        workers: how many processes train.
+        begun: called once, when training has begun: its settings and data were not refused.
+    """
+
+    def __init__(self, run: RunDirectory, config: TrainConfig, workers: int, begun: Callable[[], None] | None = None):
+        self._run = run
+        self._config = config
+        self._peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(workers)) if workers > 1 else None
+        self._workers = workers
+        self._console = Console(workers)
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._begun = begun
+        self._restarts = 0
+        self._interrupted = False
+        self._stopping = False
+
+    def run(self) -> int:
+        """Trains to the end; returns the launcher's exit code."""
+        self._console.say(f"run directory: {self._run.path}")
+        with self._console:
+            code = asyncio.run(self._run_workers())
+        self._console.say(self._closing(code))
+        return code
+
+    async def _run_workers(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(signal.SIGHUP, self._save_and_leave)
+        display = asyncio.create_task(self._show_progress())
+        try:
+            codes = await asyncio.gather(*(self._keep_running(worker) for worker in range(self._workers)))
+        finally:
+            display.cancel()
+            for process in self._processes.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        self._look_at_progress()
+        if self._interrupted:
+            return INTERRUPTED
+        # The first cause: a worker that failed, rather than those that were stopped for it.
+        return next((code for code in codes if code not in (DONE, STOPPED)), max(codes))
+
+    async def _keep_running(self, worker: int) -> int:
+        """Starts ``worker`` again for as long as it ends in a way that a restart can mend."""
+        while True:
+            code = await self._run_worker(worker)
+            lost = code == PEER_LOST or code < 0
+            if lost and self._stopping:
+                return STOPPED
+            if lost and self._restarts < self._config.max_restarts:
+                self._restarts += 1
+                reason = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+                self._console.say(f"worker {worker} ended ({reason}) and is started again")
+                continue
+            if code != DONE:
+                self._stop_workers()
+            return FAILED if lost else code
+
+    async def _run_worker(self, worker: int) -> int:
+        environment = dict(os.environ)
+        if self._peers is not None:
+            environment["TF_CONFIG"] = Cluster(worker, self._peers).tf_config()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(self._run.path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C is the launcher's to pass on
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
+        self._processes[worker] = process
+        if self._stopping:
+            process.terminate()
+        assert process.stdout is not None
+        async for line in lines(process.stdout):
+            self._console.worker_line(worker, line.decode(errors="replace").rstrip("\n"))
+        return await process.wait()
+
+    def _interrupt(self) -> None:
+        if self._interrupted:
+            for process in self._processes.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            return
+        self._save_and_leave()
+        self._console.say("saving a checkpoint; press Ctrl-C again to leave without")
+
+    def _save_and_leave(self) -> None:
+        # A terminal that hangs up may say so twice, by the kernel and by the shell: that is no haste.
+        self._interrupted = True
+        self._stop_workers()
+
+    def _stop_workers(self) -> None:
+        self._stopping = True
+        for process in self._processes.values():
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+
+    async def _show_progress(self) -> None:
+        while True:
+            self._look_at_progress()
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    def _look_at_progress(self) -> None:
+        progress = progress_of(self._run)
+        if progress and self._begun is not None:
+            self._begun()
+            self._begun = None
+        self._console.progress(progress)
+
+    def _closing(self, code: int) -> str:
+        if code == DONE:
+            network = f"network:     {self._run.export}\n" if self._config.export else ""
+            return (
+                f"\npictures:    {self._run.pictures}\n{network}"
+                f"TensorBoard: tensorboard --logdir {self._run.tensorboard}"
+            )
+        if code == BAD_INPUT:
+            return ""
+        return f"go on with: launcher run --resume {self._run.path}"
+
+
+def free_port_pairs(count: int) -> list[int]:
+    """Free ports whose successor is free too: one for TensorFlow, one for the supervisor.
+
+    They lie outside the range from which the kernel takes the ports of outgoing connections: one of those could
+    come to lie there before the workers listen, and stay.
+    """
+    outgoing = _outgoing_ports()
+    ports: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(ports) < count:
+            port = random.randrange(10_000, 65_000, 2)
+            if port in outgoing or port + 1 in outgoing:
+                continue
+            pair = [held.enter_context(socket.socket()) for _ in range(2)]
+            with contextlib.suppress(OSError):
+                for offset, each in enumerate(pair):
+                    each.bind(("", port + offset))
+                ports.append(port)
+    return ports
+
+
+def _outgoing_ports() -> range:
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):  # not on Linux
+        return range(0)
+    # Where it is almost all of them, any will do.
+    return range(first, last + 1) if first > 11_000 else range(0)

@@ -1,0 +1,96 @@
+"""A streamer beside a run on this machine: started when training begins, told to drain after the workers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from launcher.streaming.stream_metrics import StreamMetrics
+from maskfleet.child_processes import _drain_with_parent
+from maskfleet.errors import DONE, MaskfleetError
+from maskfleet.run_directory import RunDirectory
+
+DRAIN_SECONDS = 600.0
+"""For what is left after the workers have ended; nobody is about to take this machine away."""
+
+
+class NotStreamed(MaskfleetError):
+    """The run has ended, and not all of it is in its destination."""
+
+
+def streamer_log(run: RunDirectory) -> Path:
+    """What the streamer of a local run says."""
+    return run.path / ".streamer.log"
+
+
+class StreamerBeside:
+    """``launcher stream`` as a child process, once it is told to :meth:`start`; a context manager around the run.
+
+    A run that is refused before it begins leaves nothing in the destination, where the corrected one shall go.
+
+    Args:
+        say: prints a line to the user.
+        keep_checkpoints: how many of the newest the destination keeps, beside the best; None keeps all.
+
+    Raises:
+        NotStreamed: on leaving: something could not be copied; unless the run itself failed.
+    """
+
+    def __init__(
+        self, run: RunDirectory, destination: str, say: Callable[[str], None], keep_checkpoints: int | None = None
+    ):
+        self._run = run
+        self._destination = destination
+        self._say = say
+        self._keep_checkpoints = keep_checkpoints
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "launcher.cli", "stream", str(self._run.path), self._destination]
+        command += ["--grace", str(DRAIN_SECONDS)]
+        if self._keep_checkpoints is not None:
+            command += ["--keep-checkpoints", str(self._keep_checkpoints)]
+        with streamer_log(self._run).open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the training first
+                preexec_fn=_drain_with_parent,
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._say(f"copying the rest to {self._destination}")
+            self._process.terminate()
+        try:
+            code = self._process.wait(DRAIN_SECONDS + 10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        if code == DONE:
+            metrics = StreamMetrics.load(self._run)
+            self._say(
+                f"copied to:   {self._destination}" + (f" ({metrics.bytes_sent / 1e6:.1f} MB)" if metrics else "")
+            )
+            return
+        last = streamer_log(self._run).read_text(errors="replace").strip().rsplit("\n", 1)[-1]
+        message = (
+            f"not all of {self._run.path} is in {self._destination}: {last}; mend it and run "
+            f"'launcher stream {self._run.path} {self._destination} --once'"
+        )
+        if kind is None:
+            raise NotStreamed(message)
+        self._say(f"error: {message}")

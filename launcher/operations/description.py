@@ -1,0 +1,88 @@
+"""All that is known of a job, for ``launcher describe``: its settings, its status, and what has happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from launcher.cluster.kubernetes_api import Cluster, Object
+from launcher.job.labels import JOB_ANNOTATION, instance
+from launcher.operations.submitted import asked_job, get_job
+from launcher.operations.surroundings import Surroundings
+from launcher.status.pods import event_time, worker_of_pod_name
+from launcher.status.tables import table, worker_table
+from maskfleet.text import one_line
+
+_MOST_EVENTS = 200
+
+
+def describe(name: str, cluster: Cluster) -> dict[str, Any]:
+    """Settings, status and events of a job, the oldest event first; JSON-compatible.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    job = get_job(cluster, name)
+    pods = cluster.list("Pod", labels=instance(name))
+    around = Surroundings.of(cluster, [job], all_events=True)
+    status = around.status(job, pods)
+    asked = asked_job(job).dump() if JOB_ANNOTATION in (job["metadata"].get("annotations") or {}) else {}
+    return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], around.events)}
+
+
+def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str]]:
+    """The events of a Job and of its workers' pods, those that are gone included, the oldest first."""
+    ours = [event for event in events if _concerns(event["involvedObject"], name, uid)]
+    ours.sort(key=_first_time)
+    return [
+        {
+            "time": _first_time(event),
+            "object": f"{event['involvedObject']['kind']}/{event['involvedObject']['name']}",
+            "reason": event["reason"],
+            "message": one_line(event.get("message", "")) + _repeats(event),
+        }
+        for event in ours[-_MOST_EVENTS:]
+    ]
+
+
+def describe_lines(found: Mapping[str, Any]) -> list[str]:
+    """The description as text for people."""
+    from launcher.status.job_status import WorkerStatus
+
+    status = found["status"]
+    lines = [f"{status['name']}: {status['phase']}" + (f" – {status['reason']}" if status["reason"] else "")]
+    if status["progress"]:
+        lines.append(f"progress: {status['progress']}")
+    lines += ["", *worker_table([WorkerStatus(**row) for row in status["workers"]], wide=True)]
+    if status["evidence"]:
+        lines += ["", "last output:", *(f"  {line}" for line in status["evidence"])]
+    if found["job"]:
+        lines += [
+            "",
+            "settings:",
+            *(f"  {line}" for line in yaml.safe_dump(found["job"], sort_keys=False).splitlines()),
+        ]
+    rows = [[_clock(e["time"]), e["object"], e["reason"], e["message"]] for e in found["events"]]
+    return [*lines, "", "events:", *table(["TIME", "OBJECT", "REASON", "MESSAGE"], rows)]
+
+
+def _concerns(involved: Object, name: str, uid: str) -> bool:
+    if involved.get("kind") == "Job":
+        return bool(involved.get("name") == name and involved.get("uid", uid) == uid)
+    return involved.get("kind") == "Pod" and worker_of_pod_name(involved.get("name", ""), name) is not None
+
+
+def _first_time(event: Object) -> str:
+    return event.get("firstTimestamp") or event.get("eventTime") or event_time(event)
+
+
+def _repeats(event: Object) -> str:
+    count = (event.get("series") or {}).get("count") or event.get("count") or 1
+    return f" ({count} times until {_clock(event_time(event))})" if count > 1 else ""
+
+
+def _clock(time: str) -> str:
+    return datetime.fromisoformat(time).strftime("%H:%M:%S") if time else "-"

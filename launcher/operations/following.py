@@ -1,0 +1,117 @@
+"""What can be done with a job that was submitted: the Python API, which the command line uses too.
+
+Every function takes the :class:`Cluster` to talk to; without one it takes that of the current kubeconfig.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from launcher.cluster.kubernetes_api import Cluster, Object
+from launcher.cluster.watched import Mirror
+from launcher.job.labels import ALL_JOBS, instance
+from launcher.operations.submitted import get_job, is_over
+from launcher.operations.surroundings import _INTERESTING, Surroundings, _nodes, _workloads
+from launcher.status.job_status import JobStatus
+from maskfleet.errors import NotFound, TimedOut
+
+_BEHIND_SECONDS = 5.0  # for the watch of the pods to come to what that of their Job has told
+
+
+def status(name: str, cluster: Cluster | None = None) -> JobStatus:
+    """Where the job stands, in one request for each kind of object whatever the number of workers.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    cluster = cluster or Cluster.connect()
+    job = get_job(cluster, name)
+    pods = cluster.list("Pod", labels=instance(name))
+    return Surroundings.of(cluster, [job]).status(job, pods)
+
+
+def list_jobs(cluster: Cluster | None = None) -> list[JobStatus]:
+    """All jobs of the namespace, the newest first."""
+    cluster = cluster or Cluster.connect()
+    jobs = cluster.list("Job", labels=ALL_JOBS)
+    pods: dict[str, list[Object]] = {}
+    for pod in cluster.list("Pod", labels=f"{ALL_JOBS},app.kubernetes.io/component=worker"):
+        pods.setdefault(pod["metadata"]["labels"].get("app.kubernetes.io/instance", ""), []).append(pod)
+    around = Surroundings.of(cluster, jobs)
+    jobs.sort(key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
+    return [around.status(job, pods.get(job["metadata"]["name"], [])) for job in jobs]
+
+
+def wait(
+    name: str,
+    cluster: Cluster | None = None,
+    *,
+    timeout: float | None = None,
+    on_change: Callable[[JobStatus], None] | None = None,
+) -> JobStatus:
+    """Waits until the job has ended, over outages of the API server; ``on_change`` gets every new phase or reason.
+
+    Raises:
+        NotFound: there is no such job, or it was deleted meanwhile.
+        TimedOut: it has not ended after ``timeout`` seconds.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    seen = None
+    for now in follow(name, cluster):
+        if on_change and (now.phase, now.reason) != seen:
+            seen = (now.phase, now.reason)
+            on_change(now)
+        if now.ended:
+            return now
+        if deadline is not None and time.monotonic() > deadline:
+            break
+    why = f": {now.reason}" if now.reason else ""
+    raise TimedOut(f"job {name} has not ended after {timeout:g} s; it is {now.phase}{why}")
+
+
+def follow(name: str, cluster: Cluster | None = None, *, seconds: float = 1.0) -> Iterator[JobStatus]:
+    """The status now and then about every ``seconds``, from watches: nothing is listed again and again.
+
+    Raises:
+        NotFound: there is no such job, or it was deleted meanwhile.
+    """
+    cluster = cluster or Cluster.connect()
+    patient = cluster.patient(3600)
+    now = status(name, cluster)
+    if not _is_behind(now):
+        yield now
+    with (
+        Mirror(patient, "Job", fields=f"metadata.name={name}") as jobs,
+        Mirror(patient, "Pod", labels=instance(name)) as pods,
+        Mirror(patient, "Event", fields=_INTERESTING) as events,
+    ):
+        nodes, next_nodes, settled = _nodes(cluster), 0.0, float("inf")
+        while True:
+            job = jobs.objects().get(name)
+            if job is None or is_over(job):
+                # A watch begins with what the API server remembers, which may be from before a submit or resume.
+                job = _asked_anew(name, patient)
+            if time.monotonic() > next_nodes:
+                nodes, next_nodes = _nodes(cluster), time.monotonic() + 5
+            around = Surroundings(list(events.objects().values()), nodes, _workloads(cluster, [job]))
+            now = around.status(job, list(pods.objects().values()))
+            if _is_behind(now):
+                settled = min(settled, time.monotonic() + _BEHIND_SECONDS)
+                if time.monotonic() < settled:
+                    time.sleep(0.1)
+                    continue
+            yield now
+            time.sleep(seconds)
+
+
+def _asked_anew(name: str, cluster: Cluster) -> Object:
+    try:
+        return get_job(cluster, name)
+    except NotFound:
+        raise NotFound(f"job {name} was deleted") from None
+
+
+def _is_behind(now: JobStatus) -> bool:
+    """Whether the Job is complete and its pods, as far as they are known, are not: what they left is not known yet."""
+    return now.phase == "Succeeded" and any(worker.phase != "Succeeded" for worker in now.workers)

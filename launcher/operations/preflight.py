@@ -1,0 +1,220 @@
+"""Whether a job would start: permissions, objects, room for all workers, storage. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, resource_of
+from launcher.job.manifests import manifests, worker_pod
+from launcher.job.places import BUCKETS, parse_mount
+from launcher.job.pod_settings import parse_secret_variable
+from launcher.job.training_job import TrainingJob
+from launcher.status import reasons
+from launcher.status.capacity import (
+    node_refusal,
+    places_on,
+    quota_counts,
+    quota_shortage,
+    worker_limits,
+    worker_requests,
+)
+from maskfleet.errors import MaskfleetError, NotFound
+from maskfleet.text import one_line
+
+Result = Literal["ok", "no", "unknown"]
+
+_TAKEN = "the server would take it"
+
+# What submit, status, wait, logs, cancel, resume and delete ask of the API server for every job.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "Job": ("create", "get", "list", "watch", "patch", "delete"),
+    "Pod": ("get", "list", "watch"),
+    "Pod/log": ("get",),
+    "Event": ("list", "watch"),
+    # get: to finish an interrupted submit; list: to see that a delete has come to its end
+    "ConfigMap": ("create", "get", "list"),
+    "Service": ("create", "get", "list"),
+    "NetworkPolicy": ("create", "get"),
+    "Role": ("create", "get"),
+    "RoleBinding": ("create", "get"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table."""
+
+    what: str
+    result: Result
+    detail: str
+
+
+def preflight(job: TrainingJob, cluster: Cluster) -> list[Check]:
+    """Every check, whatever the others say; ``unknown`` where we may not look."""
+    groups: Sequence[Callable[[TrainingJob, Cluster], Iterable[Check]]] = (
+        _permissions, _admission, _objects, _quota, _nodes, _bucket,
+    )  # fmt: skip
+    return [check for group in groups for check in group(job, cluster)]
+
+
+def needed(job: TrainingJob) -> list[tuple[str, str]]:
+    """The verbs and kinds that the launcher uses for ``job``."""
+    pairs = [(verb, kind) for kind, verbs in _NEEDED.items() for verb in verbs]
+    if not job.service_account:
+        pairs += [("create", "ServiceAccount"), ("get", "ServiceAccount")]
+    if job.queue:
+        pairs += [("list", "Workload"), ("patch", "Workload")]
+    return pairs
+
+
+def _permissions(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+    denied = []
+    for verb, kind in needed(job):
+        group, resource, subresource = resource_of(kind)
+        attributes = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": resource}
+        if subresource:
+            attributes["subresource"] = subresource
+        review = cluster.create(
+            {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            }
+        )
+        if not review["status"]["allowed"]:
+            denied.append(f"{verb} {resource}{'/' * bool(subresource)}{subresource}")
+    yield Check("permissions", "no" if denied else "ok", f"may not {', '.join(denied)}" if denied else "all")
+
+
+def _admission(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+    """Has the server take all objects and a worker's pod without keeping them."""
+    first, *others = manifests(job)
+    exists = False
+    try:
+        cluster.create(first, dry_run=True)
+        yield Check("job is admitted", "ok", _TAKEN)
+    except (ApiError, NotFound) as error:
+        exists = isinstance(error, ApiError) and error.status == 409
+        name = f"a job named {job.name} exists: choose another --name or delete it"
+        yield Check("job is admitted", "no", name if exists else one_line(str(error)))
+    refusals: list[str] = []
+    untried: list[str] = []
+    for manifest in others:
+        kind = manifest["kind"]
+        try:
+            cluster.create(manifest, dry_run=True)
+        except NotFound as error:
+            # Only who may do anything may bind a Role that is not there yet, as none is in a dry run.
+            (untried if kind == "RoleBinding" else refusals).append(f"{kind}: {one_line(str(error))}")
+        except ApiError as error:
+            if error.status != 409:
+                refusals.append(f"{kind}: {one_line(str(error))}")
+            elif not exists:
+                refusals.append(f"{kind}: there is one named {job.name}: choose another --name or delete it")
+    if refusals:
+        yield Check("its objects are admitted", "no", "; ".join(refusals))
+    elif untried:
+        yield Check("its objects are admitted", "ok", f"{_TAKEN}; not tried: {', '.join(untried)}")
+    else:
+        yield Check("its objects are admitted", "ok", _TAKEN)
+    yield _pod_admission(job, first, cluster)
+
+
+def _pod_admission(job: TrainingJob, first: Object, cluster: Cluster) -> Check:
+    what = "pods are admitted"
+    try:
+        cluster.create(worker_pod(first, job.service_account or "default"), dry_run=True)
+    except NotFound as error:
+        return Check(what, "no", one_line(str(error)))
+    except ApiError as error:
+        if "cannot create resource" in str(error):  # nor need we: the Job's controller makes them
+            return Check(what, "unknown", "no pod may be tried")
+        return Check(what, "no", reasons.refused_creation(str(error)))
+    return Check(what, "ok", _TAKEN)
+
+
+def _objects(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+    """Secrets, ConfigMaps and claims that the job names."""
+    wanted: dict[tuple[str, str], set[str]] = {}
+    if job.image_pull_secret:
+        wanted["Secret", job.image_pull_secret] = set()
+    for _, secret, key in map(parse_secret_variable, job.env_from_secret):
+        wanted.setdefault(("Secret", secret), set()).update({key} if key else set())
+    sources = [job.data_source, job.output_source, *(parse_mount(item).source for item in job.mount)]
+    kinds = {"pvc": "PersistentVolumeClaim", "secret": "Secret", "configmap": "ConfigMap"}
+    for source in sources:
+        if source and source.kind in kinds:
+            wanted.setdefault((kinds[source.kind], source.name), set())
+    for (kind, name), keys in wanted.items():
+        try:
+            found = cluster.get(kind, name)
+        except NotFound:
+            yield Check(f"{kind} {name}", "no", "is missing")
+        except ApiError:
+            yield Check(f"{kind} {name}", "unknown", "may not be read")
+        else:
+            missing = sorted(keys - set(found.get("data", {})))
+            yield Check(
+                f"{kind} {name}", "no" if missing else "ok", f"has no key {missing[0]}" if missing else "exists"
+            )
+
+
+def _quota(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+    try:
+        quotas = cluster.list("ResourceQuota")
+    except ApiError:
+        yield Check("quota", "unknown", "quotas may not be read")
+        return
+    first = manifests(job)[0]
+    one = {**worker_requests(first), **{f"limits.{name}": amount for name, amount in worker_limits(first).items()}}
+    asked = {name: amount * job.workers for name, amount in one.items()}
+    for quota in quotas:
+        name = quota["metadata"]["name"]
+        if not quota_counts(quota, job.priority):
+            continue
+        if shortage := quota_shortage(quota, asked):
+            yield Check(f"quota {name}", "no", shortage)
+        else:
+            yield Check(f"quota {name}", "ok", f"has room for {job.workers} worker(s)")
+
+
+def _nodes(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+    try:
+        nodes = cluster.list("Node")
+        pods = cluster.list("Pod", everywhere=True)
+    except ApiError:
+        yield Check("room for all workers", "unknown", "nodes may not be read")
+        return
+    pod = manifests(job)[0]["spec"]["template"]["spec"]
+    fitting = [node for node in nodes if node_refusal(node, pod) is None]
+    if not fitting:
+        causes = {node_refusal(node, pod) for node in nodes}
+        yield Check("room for all workers", "no", f"no node may take one: {'; '.join(sorted(filter(None, causes)))}")
+        return
+    need = worker_requests(manifests(job)[0])
+    places = sum(places_on(node, pods, need) for node in fitting)
+    room = f"room for {places} of {job.workers} worker(s) now, on {len(fitting)} of {len(nodes)} node(s)"
+    yield Check("room for all workers", "ok" if places >= job.workers else "no", room)
+
+
+def _bucket(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+    """Reaches the buckets with this machine's credentials: the pods' own may differ."""
+    from launcher.streaming.stores.opening import open_store
+
+    for what, source in (("--data", job.data_source), ("--output", job.output_source)):
+        if source is None or source.kind not in BUCKETS:
+            continue
+        try:
+            store = open_store(source.url)
+            remarks: list[str] = []
+            if what == "--output":
+                remarks = store.check()
+            elif next(iter(store.list()), None) is None:
+                yield Check(f"{what} {source.url}", "no", "there is nothing")
+                continue
+            reached = "can be reached with this machine's credentials"
+            yield Check(f"{what} {source.url}", "ok", "; ".join([reached, *remarks]))
+        except MaskfleetError as error:
+            yield Check(f"{what} {source.url}", "no", one_line(str(error)))

@@ -1,0 +1,186 @@
+"""Puts the run's progress and events on its Job, where kubectl and ``launcher status`` see them.
+
+Runs in the streamer's container of the chief, the only worker that writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.job.labels import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
+from launcher.streaming.stream_metrics import StreamMetrics
+from maskfleet.errors import MaskfleetError
+from maskfleet.files import write_json
+from maskfleet.run_directory import RunDirectory
+from maskfleet.text import format_duration, one_line
+
+if TYPE_CHECKING:
+    from launcher.cluster.kubernetes_api import Cluster, Object
+
+PROGRESS_SECONDS = 5.0
+"""Between two updates of the Job: often enough to watch, rare enough for an API server with many jobs."""
+STEP_SECONDS = 0.5
+_REASONS = {"start": "TrainingStarted", "restart": "TrainingRestarted", "checkpoint": "CheckpointSaved",
+            "end": "TrainingEnded"}  # fmt: skip
+
+
+class JobReporter:
+    """Brings the Job up to date with the run directory, a step at a time.
+
+    Args:
+        cluster: the Job's namespace, as this pod's service account may see it.
+        job: the Job's name.
+        run: the run directory. The trainer may have written events to it before the reporter came up.
+    """
+
+    def __init__(self, cluster: Cluster, job: str, run: RunDirectory):
+        self._cluster, self._job, self._run = cluster, job, run
+        self._uid: str | None = None
+        self._read = 0
+        self._waiting: list[Mapping[str, Any]] = []
+        self._event: Mapping[str, Any] = {}
+        self._reported: Mapping[str, Any] = {}
+        self._next = 0.0
+        if _mark(run).exists():  # an earlier attempt of this container, or an earlier pod
+            self._read = int(json.loads(_mark(run).read_text())["read"])
+            if earlier := run.events.read_bytes()[: self._read].splitlines():
+                self._event = json.loads(earlier[-1])
+
+    def step(self, *, last: bool = False) -> None:
+        """Sends what is new; ``last`` sends the progress even if the last update is recent.
+
+        Raises:
+            MaskfleetError: the API server refuses or does not answer; the next step tries again.
+        """
+        self._waiting += self._new_events()
+        while self._waiting:
+            self._send_event(self._waiting[0])
+            self._event = self._waiting.pop(0)
+            if not self._waiting:
+                write_json(_mark(self._run), {"read": self._read}, durable=False)
+        if last or time.monotonic() >= self._next:
+            self._next = time.monotonic() + PROGRESS_SECONDS
+            self._send_progress()
+
+    def _new_events(self) -> list[Mapping[str, Any]]:
+        """The whole lines that events.jsonl has got since the last call."""
+        try:
+            with self._run.events.open("rb") as file:
+                file.seek(self._read)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _send_event(self, event: Mapping[str, Any]) -> None:
+        if self._uid is None:
+            self._uid = self._cluster.get("Job", self._job)["metadata"]["uid"]
+        self._cluster.create(kubernetes_event(event, self._cluster.namespace, self._job, self._uid))
+
+    def _send_progress(self) -> None:
+        progress = self._progress()
+        details = {**progress, **_state(self._event, progress)}
+        details.pop("time", None)
+        if streamed := StreamMetrics.load(self._run):
+            details["streamer"] = {**asdict(streamed), "line": _streamers_line(streamed)}
+            del details["streamer"]["time"]  # it alone is nothing new
+        if not details or details == self._reported:
+            return
+        annotations = {PROGRESS_JSON_ANNOTATION: json.dumps(details)}
+        metadata: Object = {"annotations": annotations}
+        if progress:
+            annotations[PROGRESS_ANNOTATION] = progress_sentence(progress)
+            metadata["labels"] = {EPOCH_LABEL: f"{progress['epoch']}-of-{progress['epochs']}"}
+        self._cluster.patch("Job", self._job, {"metadata": metadata})
+        self._reported = details
+
+    def _progress(self) -> Mapping[str, Any]:
+        try:
+            content = json.loads(self._run.progress.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def _streamers_line(streamed: StreamMetrics) -> str:
+    """How far the streamer is, and what hindered it last."""
+    return streamed.line() + (f", the last: {one_line(streamed.last_error)}" if streamed.last_error else "")
+
+
+def take_events_as_reported(run: RunDirectory) -> None:
+    """Has no reporter send again what ``run`` holds, which has just been brought back from an earlier pod."""
+    if run.events.exists() and not _mark(run).exists():
+        write_json(_mark(run), {"read": run.events.stat().st_size}, durable=False)
+
+
+def _mark(run: RunDirectory) -> Path:
+    """Where is noted up to which byte the events are on the Job."""
+    return run.path / ".reporter.json"
+
+
+def progress_sentence(progress: Mapping[str, Any]) -> str:
+    """``epoch 3 of 20, step 57 of 380, 41.2 images/s, loss 0.512, mIoU 0.613, 12m left``, as far as it is known."""
+    parts = [f"epoch {progress['epoch']} of {progress['epochs']}", f"step {progress['step']} of {progress['steps']}"]
+    for key, form in (("images_per_second", "{:.1f} images/s"), ("loss", "loss {:.3f}"), ("miou", "mIoU {:.3f}")):
+        if progress.get(key) is not None:
+            parts.append(form.format(progress[key]))
+    if progress.get("eta_seconds"):
+        parts.append(f"{format_duration(progress['eta_seconds'])} left")
+    return ", ".join(parts)
+
+
+def kubernetes_event(event: Mapping[str, Any], namespace: str, job: str, uid: str) -> Object:
+    """A line of events.jsonl as an Event on the Job."""
+    at = datetime.fromtimestamp(event["time"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{job}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": "batch/v1", "kind": "Job", "name": job, "namespace": namespace, "uid": uid,
+        },
+        "type": "Warning" if event["kind"] == "restart" else "Normal",
+        "reason": _REASONS.get(event["kind"], "Training"),
+        "message": event["message"][:1000],
+        "source": {"component": "maskfleet"},
+        "reportingComponent": "maskfleet",
+        "reportingInstance": f"{job}-0",
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }  # fmt: skip
+
+
+def report(reporter: JobReporter, stop: threading.Event) -> None:
+    """Steps until ``stop`` is set, and a last time then; says once what hinders it and goes on trying."""
+    said = ""
+    while True:
+        last = stop.wait(STEP_SECONDS)
+        try:
+            reporter.step(last=last)
+            said = ""
+        except MaskfleetError as error:
+            if str(error) != said:
+                said = str(error)
+                print(f"progress can't be put on the Job: {error}", flush=True)
+        if last:
+            return
+
+
+def _state(event: Mapping[str, Any], progress: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the training processes are starting, restarting or training, by what was written last."""
+    kind = {"start": "starting", "restart": "restarting"}.get(event.get("kind", ""))
+    trains = progress.get("loss") is not None and progress.get("time", 0) > event.get("time", 0)
+    if kind and not trains:
+        return {"state": kind, "message": event["message"]}
+    return {"state": "training"} if progress else {}

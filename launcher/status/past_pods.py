@@ -1,0 +1,65 @@
+"""What the events of a namespace tell of pods that are gone, or that never came to be. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from launcher.status import reasons
+from launcher.status.pods import event_time, worker_of, worker_of_pod_name
+
+Object = Mapping[str, Any]
+
+
+def gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Counter[int]:
+    """How many pods of each worker are known by their events alone, because they were deleted or evicted."""
+    name, created = job["metadata"]["name"], job["metadata"].get("creationTimestamp", "")
+    there = {pod["metadata"]["name"] for pod in pods}
+    gone = set()
+    for event in events:
+        pod = event["involvedObject"].get("name", "")
+        worker = worker_of_pod_name(pod, name)
+        if worker is not None and pod not in there and event_time(event) > created:
+            gone.add((worker, pod))
+    return Counter(worker for worker, _ in gone)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the Job's pods can't be created, from the newest try that failed; ``reason`` is empty if none did.
+
+    Its event stays for an hour. It explains why a worker has no pod only if that worker has had none since: ``seen``
+    is when a pod of each was there last.
+    """
+
+    time: str
+    reason: str
+    seen: Mapping[int, str]
+
+    @classmethod
+    def of(cls, job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Self:
+        name, created = job["metadata"]["name"], _seconds(job["metadata"].get("creationTimestamp", ""))
+        tries = [e for e in events if e["reason"] == "FailedCreate" and e["involvedObject"].get("name") == name]
+        newest = max(tries, key=event_time, default=None)
+        if newest is None or _seconds(event_time(newest)) < created:  # of a deleted job of this name
+            return cls("", "", {})
+        signs = [(worker_of(pod), pod["metadata"]["creationTimestamp"]) for pod in pods]
+        for event in events:
+            worker = worker_of_pod_name(event["involvedObject"].get("name", ""), name)
+            if worker is not None:
+                signs.append((worker, event_time(event)))
+        seen: dict[int, str] = {}
+        for worker, time in signs:
+            seen[worker] = max(seen.get(worker, ""), _seconds(time))
+        return cls(_seconds(event_time(newest)), reasons.refused_creation(newest["message"]), seen)
+
+    def of_worker(self, worker: int) -> str | None:
+        """What keeps this worker's next pod from being made; None if nothing is known to."""
+        return self.reason if self.reason and self.seen.get(worker, "") <= self.time else None
+
+
+def _seconds(time: str) -> str:
+    """RFC 3339 cut to full seconds, so that texts with and without fractions compare as times."""
+    return time[:19]

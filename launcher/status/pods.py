@@ -1,0 +1,63 @@
+"""What a pod's object says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from launcher.job.labels import INDEX_ANNOTATION
+
+Object = Mapping[str, Any]
+
+
+def requests(pod: Object) -> str:
+    """What the trainer's container asks for: ``cpu 2, memory 4Gi``."""
+    for container in pod["spec"]["containers"]:
+        amounts = container.get("resources", {}).get("requests", {})
+        return ", ".join(f"{name} {amount}" for name, amount in amounts.items()) or "nothing"
+    return "nothing"
+
+
+def statuses(pod: Object) -> list[Object]:
+    """The statuses of all containers, the trainer's first."""
+    status = pod.get("status", {})
+    return [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+
+
+def earlier_failures(pod: Object) -> int:
+    """How many pods of this worker failed before, as the Job controller has counted them."""
+    annotations = pod["metadata"].get("annotations", {})
+    prefix = "batch.kubernetes.io/job-index-"
+    return sum(int(annotations.get(f"{prefix}{kind}", 0)) for kind in ("failure-count", "ignored-failure-count"))
+
+
+def worker_of(pod: Object) -> int:
+    """The index of the worker that a pod is an attempt of."""
+    return int(pod["metadata"].get("annotations", {}).get(INDEX_ANNOTATION, 0))
+
+
+def worker_of_pod_name(pod: str, job: str) -> int | None:
+    """The worker of a pod by its name, JOB-INDEX-SUFFIX; None if it is no pod of the job."""
+    if not pod.startswith(f"{job}-"):
+        return None
+    index, _, suffix = pod.removeprefix(f"{job}-").partition("-")
+    return int(index) if index.isdigit() and suffix and "-" not in suffix else None
+
+
+def event_time(event: Object) -> str:
+    """When the event was last seen, RFC 3339."""
+    series = event.get("series") or {}
+    metadata = event.get("metadata", {}).get("creationTimestamp")
+    return series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or metadata or ""
+
+
+def _terminated(status: Object) -> tuple[str, Object] | None:
+    state = status.get("state", {}).get("terminated")
+    return (status["name"], state) if state else None
+
+
+def _limit(pod: Object, name: str) -> str:
+    for container in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])):
+        if container["name"] == name:
+            return str(container.get("resources", {}).get("limits", {}).get("memory", "the node"))
+    return "the node"

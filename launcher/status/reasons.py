@@ -1,0 +1,213 @@
+"""Why a pod is not running, or why it ended, in one line for somebody who does not want to dig with kubectl. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from launcher.status.pods import Object, _limit, _terminated, event_time, requests, statuses
+from maskfleet.errors import BAD_INPUT, PEER_LOST, STOPPED
+from maskfleet.text import one_line
+
+_PULL_FAILURES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_CONFIG_FAILURES = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_DISRUPTIONS = {
+    "EvictionByEvictionAPI": "evicted: its node is being drained",
+    "PreemptionByScheduler": "preempted by a pod of higher priority",
+    "DeletionByTaintManager": "node lost: it did not answer, or was tainted",
+    "DeletionByPodGC": "node lost: it is gone from the cluster",
+    "TerminationByKubelet": "evicted by its node",
+}
+_OUT_OF_MEMORY = "OOMKilled"
+_KILLED = 128 + 9
+_LOG_PREFIX = r"^\d{4}-\d\d-\d\d [\d:,]+ launcher[\w.]*: "
+_NOT_COPIED = "not copied: "
+# What the trainer's supervisor says when the kernel has killed the training process and not the whole container.
+_SAID_OUT_OF_MEMORY = re.compile(r"(?:worker \d+: )?out of memory: .*?\b(\d+) MiB of .*")
+_KINDS = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a container ended for other reasons than success; ``lines`` are its last words."""
+
+    code: int
+    reason: str
+    lines: tuple[str, ...]
+    time: str
+
+
+def unschedulable(message: str, pod: Object) -> str:
+    """The scheduler's message in words, with what the pod asks for."""
+    match = re.match(r"0/(\d+) nodes are available: (.*?)(?:\.\s|\.$|$)", message)
+    if not match:
+        return f"not scheduled: {one_line(message)}"
+    causes = match[2]
+    if claim := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
+        return f"PersistentVolumeClaim {claim[1]} is missing"
+    causes = re.sub(r"node\(s\) ", "", causes)
+    causes = re.sub(r"(\d+) Insufficient ([^\s,]+)", r"\1 with too little free \2", causes)
+    nodes = "1 node" if match[1] == "1" else f"{match[1]} nodes"
+    return f"no node can take it ({nodes}: {causes}); a worker asks for {requests(pod)}"
+
+
+def refused_creation(message: str) -> str:
+    """Why the API server refused to make a pod, from the Job's FailedCreate event."""
+    if match := re.search(r"exceeded quota: ([^,]+), (requested: .*)", message):
+        return f"quota {match[1]} refuses its pods: {one_line(match[2])}"
+    if match := re.search(r'violates PodSecurity "([^"]+)": (.*)', message):
+        return f"Pod Security {match[1]} refuses its pods: {one_line(match[2])}"
+    if match := re.search(r'serviceaccount "([^"]+)" not found', message):
+        return f"ServiceAccount {match[1]} is missing"
+    if match := re.search(r"no PriorityClass with name (\S+) was found", message):
+        return f"PriorityClass {match[1]} is missing"
+    return f"its pods can't be created: {one_line(message.removeprefix('Error creating: '))}"
+
+
+def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
+    """Phase (Pending, Pulling, Starting) and reason of a pod none of whose trainer has started."""
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return "Pending", unschedulable(condition.get("message", ""), pod)
+    if not pod["spec"].get("nodeName"):
+        return "Pending", "waits for the scheduler"
+    for status in statuses(pod):
+        state = status.get("state", {}).get("waiting") or {}
+        reason, message = state.get("reason", ""), state.get("message", "")
+        if reason in _PULL_FAILURES:
+            detail = one_line(message.split("ErrImagePull: ")[-1], 200) or reason
+            return "Pulling", f"image {status['image']} can't be pulled: {detail}"
+        if reason in _CONFIG_FAILURES:
+            return "Starting", missing_object(message) or f"container {status['name']}: {reason}: {one_line(message)}"
+    prepare = next((s for s in statuses(pod) if s["name"] == "prepare" and s.get("state", {}).get("running")), None)
+    if prepare:
+        return "Starting", "fetches its data and its last checkpoint"
+    newest = max(events, key=event_time, default=None)
+    if newest and newest["reason"] in ("FailedMount", "FailedAttachVolume"):
+        return "Starting", missing_object(newest["message"]) or one_line(newest["message"])
+    if newest and newest["reason"] == "Pulling":
+        return "Pulling", one_line(newest["message"])
+    if newest and newest["reason"] == "FailedCreatePodSandBox":
+        return "Starting", one_line(newest["message"])
+    return "Starting", "containers are being created"
+
+
+def missing_object(message: str) -> str | None:
+    """``secret "x" not found`` -> ``Secret x is missing``; None if the message tells of something else."""
+    if match := re.search(r'\b(secret|configmap|persistentvolumeclaim)s? "([^"]+)" not found', message):
+        kind = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}[
+            match[1]
+        ]
+        return f"{kind} {match[2].rsplit('/', 1)[-1]} is missing"
+    if match := re.search(r"couldn't find key (\S+) in Secret (\S+)", message):
+        return f"Secret {match[2].rsplit('/', 1)[-1]} has no key {match[1]}"
+    return None
+
+
+def ending(pod: Object) -> Ending | None:
+    """How a pod ended, if not well; None while it runs or when it succeeded."""
+    status = pod.get("status", {})
+    terminated = next((s for s in map(_terminated, statuses(pod)) if s and s[1].get("exitCode")), None)
+    at = terminated[1].get("finishedAt") or "" if terminated else ""
+    disruption = next((c for c in status.get("conditions", []) if c["type"] == "DisruptionTarget"), None)
+    if disruption and disruption["status"] == "True":
+        words = _DISRUPTIONS.get(disruption.get("reason", ""), "disrupted")
+        if disruption.get("reason") == "TerminationByKubelet":
+            words = f"{words}: {one_line(status.get('message') or disruption.get('message', ''))}"
+        return Ending(STOPPED, words, (), at or disruption.get("lastTransitionTime", ""))
+    if status.get("reason") == "Evicted":
+        return Ending(STOPPED, f"evicted by its node: {one_line(status.get('message', ''))}", (), at)
+    if status.get("phase") != "Failed" and not (terminated and terminated[0] == "trainer"):
+        return None
+    if terminated is None:
+        reason = one_line(": ".join(filter(None, (status.get("reason"), status.get("message"))))) or "failed"
+        return Ending(1, reason, (), at)
+    name, state = terminated
+    code = int(state["exitCode"])
+    lines = tuple((state.get("message") or "").strip().splitlines()[-20:])
+    if state.get("reason") == _OUT_OF_MEMORY:
+        words = f"out of memory: {name} was killed at its limit of {_limit(pod, name)}{_peak(lines)}"
+        return Ending(code, f"{words}; ask for more with --memory", (), at)
+    return Ending(code, _words(name, code, state.get("reason", ""), lines), lines, at)
+
+
+def streamer_trouble(pod: Object) -> str:
+    """What the streamer does not bring to the destination, and why; empty if nothing hinders it.
+
+    While the trainer runs, a streamer that does not last is started again and again. Once it has ended, the streamer
+    does too, and its exit code says whether it was able to send the rest; the pod succeeds all the same.
+    """
+    for status in pod.get("status", {}).get("initContainerStatuses", []):
+        if status["name"] == "streamer" and not status.get("state", {}).get("running"):
+            states = (status.get("state", {}), status.get("lastState", {}))
+            ended: Object = next((state["terminated"] for state in states if "terminated" in state), {})
+            if ended.get("exitCode"):
+                over = pod["status"].get("phase") == "Succeeded"
+                what = "not all of the run was streamed" if over else "nothing is streamed"
+                return f"{what}: {_why_not_streamed(ended)}"
+    return ""
+
+
+def still_streams(pod: Object) -> bool:
+    """Whether the trainer has ended and the streamer not yet."""
+    states = {status["name"]: status.get("state", {}) for status in statuses(pod)}
+    over = "terminated" in states.get("trainer", {}) and "running" in states.get("streamer", {})
+    # Of a pod whose node is gone, the last known states stay for ever.
+    return over and pod["status"].get("phase") == "Running"
+
+
+def _why_not_streamed(ended: Object) -> str:
+    """The first thing that a streamer says it has not copied, or else its last words."""
+    lines = [re.sub(_LOG_PREFIX, "", line) for line in (ended.get("message") or "").strip().splitlines()]
+    left = [line.removeprefix(_NOT_COPIED) for line in lines if line.startswith(_NOT_COPIED)]
+    if left:
+        return one_line(left[0]) + (f" and {len(left) - 1} more" if len(left) > 1 else "")
+    if ended.get("reason") == _OUT_OF_MEMORY:
+        return "out of memory: the streamer was killed at its limit"
+    words = one_line(lines[-1]).removeprefix("error: ") if lines else ""
+    if ended["exitCode"] == _KILLED:
+        return "the streamer was killed at the end of its grace" + (f"; its last words: {words}" if words else "")
+    return words or f"exit code {ended['exitCode']}"
+
+
+def _words(container: str, code: int, reason: str, lines: Sequence[str]) -> str:
+    last = one_line(lines[-1]) if lines else ""
+    if code in (BAD_INPUT, PEER_LOST) and last:
+        return last.removeprefix("error: ")
+    if code == STOPPED:
+        return "told to stop (its pod was deleted, or its node shut down)"
+    if 128 < code < 160:  # whatever it said before, of an earlier attempt perhaps
+        return f"{container} was killed by signal {code - 128}"
+    if said := next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None):
+        return one_line(said[0])
+    if cause := traceback_cause(lines):
+        return cause
+    if reason == "StartError":
+        return f"{container} could not be started: {last}"
+    return f"{container} ended with exit code {code}" + (f": {last}" if last else "")
+
+
+def traceback_cause(lines: Sequence[str]) -> str | None:
+    """``ValueError: … (loop.py, line 12)`` of the last traceback in ``lines``; None without one."""
+    place = None
+    for line in lines:
+        if match := re.match(r'\s*File "([^"]+)", line (\d+)', line):
+            place = f"{match[1].rsplit('/', 1)[-1]}, line {match[2]}"
+        elif place and re.match(
+            r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Failed|Lost|Warning|[A-Z]\w+)?(:|$)", line
+        ):
+            return f"{one_line(line)} ({place})"
+    return None
+
+
+def first_cause(endings: Iterable[Ending]) -> Ending | None:
+    """The ending that the others follow from: the first that is neither a lost peer nor a stop."""
+    known = sorted(endings, key=lambda e: (e.code in (PEER_LOST, STOPPED), e.time))
+    return known[0] if known else None
+
+
+def _peak(lines: Sequence[str]) -> str:
+    """How far the memory's use went, where the supervisor lived to say so."""
+    said = next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None)
+    return f", of which it used {said[1]} MiB at its peak" if said else ""

@@ -1,0 +1,85 @@
+"""Statuses as text for people. Pure: returns lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from launcher.status.job_status import JobStatus, WorkerStatus
+from maskfleet.text import format_duration
+
+MOST_ROWS = 32
+"""Workers that get a row each; of more, those in the same state share one unless the form is wide."""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns under ``header``, aligned to the left; the last one is not padded."""
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
+    return ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]]).rstrip()
+            for line in lines]  # fmt: skip
+
+
+def describe_status(status: JobStatus, *, wide: bool = False, now: datetime | None = None) -> list[str]:
+    """The status of one job: what, why, how far, and a row for each worker."""
+    lines = [f"{status.name}: {status.phase}" + (f" – {status.reason}" if status.reason else "")]
+    if status.progress:
+        lines.append(f"progress: {status.progress}")
+    if streamer := status.details.get("streamer"):
+        problems = "".join(f"; {problem}" for problem in streamer["problems"])
+        lines.append(f"streamer: {streamer['line']}{problems}")
+    lines.append(f"age: {age(status, now)}   namespace: {status.namespace}")
+    lines += ["", *worker_table(status.workers, wide=wide)]
+    if status.evidence:
+        lines += ["", "last output:", *(f"  {line}" for line in status.evidence)]
+    return lines
+
+
+def worker_table(workers: Sequence[WorkerStatus], *, wide: bool = False) -> list[str]:
+    """A row per worker, or where there are many one for all workers in the same state."""
+    if wide or len(workers) <= MOST_ROWS:
+        rows = [[str(w.worker), w.phase, str(w.attempt), w.node or "-", w.pod or "-", w.reason] for w in workers]
+        if not wide:
+            rows = [[*row[:4], row[5]] for row in rows]
+        header = ["WORKER", "PHASE", "ATTEMPT", "NODE", *(["POD"] if wide else []), "REASON"]
+        return table(header, rows)
+    alike: dict[tuple[str, str], list[int]] = {}
+    for each in workers:
+        alike.setdefault((each.phase, each.reason), []).append(each.worker)
+    rows = [[str(len(members)), phase, ranges(members), reason] for (phase, reason), members in alike.items()]
+    return table(["COUNT", "PHASE", "WORKERS", "REASON"], rows)
+
+
+def ranges(numbers: Sequence[int], most: int = 4) -> str:
+    """``[0, 1, 2, 5]`` -> ``0-2,5``; of more than ``most`` ranges the first ones and …"""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    words = [f"{first}-{last}" if last > first else str(first) for first, last in found]
+    return ",".join(words[:most] + (["…"] if len(words) > most else []))
+
+
+def job_table(jobs: Iterable[JobStatus], *, wide: bool = False, now: datetime | None = None) -> list[str]:
+    """A row for each job."""
+    rows = []
+    for job in jobs:
+        up = sum(worker.phase in ("Running", "Finishing", "Succeeded") for worker in job.workers)
+        row = [job.name, job.phase, f"{up}/{len(job.workers)}", _epoch(job), age(job, now)]
+        rows.append([*row, job.progress or "-", job.reason] if wide else [*row, job.reason])
+    header = ["NAME", "PHASE", "WORKERS", "EPOCH", "AGE"]
+    return table([*header, "PROGRESS", "REASON"] if wide else [*header, "REASON"], rows)
+
+
+def age(status: JobStatus, now: datetime | None = None) -> str:
+    """How long ago the job was made."""
+    if not status.created:
+        return "-"
+    return format_duration(((now or datetime.now(UTC)) - datetime.fromisoformat(status.created)).total_seconds())
+
+
+def _epoch(status: JobStatus) -> str:
+    details = status.details
+    return f"{details['epoch']}/{details['epochs']}" if "epoch" in details and "epochs" in details else "-"

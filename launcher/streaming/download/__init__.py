@@ -1,0 +1,1 @@
+"""From a destination back to this disk."""

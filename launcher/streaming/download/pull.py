@@ -1,0 +1,124 @@
+"""What lies in a destination: its runs, and a copy of everything on this disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.streaming.download.restore import download
+from launcher.streaming.layout import _MANIFEST
+from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
+from maskfleet.errors import BadData, BadSettings, NotFound
+from maskfleet.files import FileDigest, stays_inside
+
+AT_ONCE = 8
+"""Objects that are fetched at a time: small ones wait for answers, not for the network. Each holds a piece of 8 MiB."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An object that was fetched: its name in the store and its size in bytes.
+
+    ``verified`` is whether a checksum was compared; the store may know none, and then the size was all there is.
+    """
+
+    name: str
+    size: int
+    verified: bool
+
+
+def pull(store: Store, folder: Path) -> Iterator[Fetched]:
+    """Copies all objects into ``folder``; yields each one that was fetched. What is there already is kept.
+
+    Manifests come last, as they went up.
+
+    Raises:
+        NotFound: the destination is empty.
+        BadSettings: an object's name is not that of a file in the folder.
+        BadData: what came is not what the store says the object holds.
+    """
+    objects = [found for found in store.list() if not found.name.startswith(INTERNAL)]
+    if not objects:
+        raise NotFound(f"{store.url}: there is nothing")
+    for found in objects:
+        if not stays_inside(found.name):
+            raise BadSettings(f"{store.url}/{found.name}: is no name of a file in {folder}; rename the object")
+    manifests = [found for found in objects if _MANIFEST.fullmatch(found.name)]
+    others = [found for found in objects if not _MANIFEST.fullmatch(found.name)]
+    work = _Pull(store, folder)
+    for each in (others, manifests):
+        yield from work.fetch_all(each)
+
+
+def verification(fetched: Iterable[Fetched]) -> str:
+    """What was compared with what the store says, in a few words."""
+    unknown = sum(not each.verified for each in fetched)
+    return f"sizes verified; the store has no checksum of {unknown} of them" if unknown else "all verified"
+
+
+class _Pull:
+    def __init__(self, store: Store, folder: Path):
+        self._store = store
+        self._folder = folder
+        self._tags_are_md5 = True
+        self._stop = False
+
+    def fetch_all(self, objects: Iterable[StoredObject]) -> Iterator[Fetched]:
+        """Those that were fetched, in the order in which they came; after an error, also what was on its way then."""
+        failed: BaseException | None = None
+        self._stop = False
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            try:
+                for done in as_completed([threads.submit(self._fetch, found) for found in objects]):
+                    if (error := done.exception()) is not None:
+                        failed, self._stop = error, True
+                    elif (fetched := done.result()) is not None:
+                        yield fetched
+            finally:
+                self._stop = True  # Ctrl-C, too, begins nothing more
+        if failed is not None:
+            raise failed
+
+    def _fetch(self, found: StoredObject) -> Fetched | None:
+        return None if self._stop else newest(self._store, found, self._fetch_version)
+
+    def _fetch_version(self, found: StoredObject) -> Fetched | None:
+        path = self._folder / found.name
+        known = found
+        if found.crc32c is None and (found.md5 is None or not self._tags_are_md5):
+            known = self._store.find(found.name) or found
+        if path.is_file() and path.stat().st_size == found.size and _is_known_as(known, path, FileDigest.of(path)):
+            return None
+        digest = download(self._store, known, path)
+        verified = _is_known_as(known, path, digest)
+        if not verified and known.md5 is not None:
+            verified = self._settle(known, path, digest)
+        return Fetched(found.name, found.size, verified)
+
+    def _settle(self, found: StoredObject, path: Path, digest: FileDigest) -> bool:
+        """The file's MD5 is not the object's tag: it was damaged on its way, or the tag is no MD5.
+
+        The latter is so in a bucket that encrypts with a key of its own. Then the object holds what its own checksum
+        says, or, without one, comes the same way twice.
+
+        Raises:
+            BadData: it was damaged.
+        """
+        known = self._store.find(found.name) or found
+        verified = known.crc32c == digest.crc32c
+        if not verified and (known.crc32c is not None or download(self._store, known, path) != digest):
+            path.unlink()
+            raise BadData(f"{self._store.url}/{found.name}: received {digest}, which is not what the store holds")
+        self._tags_are_md5 = False
+        return verified
+
+
+def _is_known_as(known: StoredObject, path: Path, digest: FileDigest) -> bool:
+    """Whether a checksum says that the file is the object."""
+    if known.crc32c is not None:
+        return known.matches(digest)
+    with path.open("rb") as file:
+        return known.md5 is not None and hashlib.file_digest(file, "md5").hexdigest() == known.md5

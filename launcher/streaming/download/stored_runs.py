@@ -1,0 +1,59 @@
+"""The runs in a destination."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.streaming.layout import _MANIFEST, _PLACES
+from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
+from maskfleet.errors import NotFound
+
+
+@dataclass
+class StoredRun:
+    """One run in a destination. ``name`` is relative to it, "" for the destination itself; ``size`` in bytes."""
+
+    name: str
+    size: int = 0
+    files: int = 0
+    steps: list[int] = field(default_factory=list)
+    updated: float = 0.0
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+def list_runs(store: Store) -> list[StoredRun]:
+    """All runs under the destination, by name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    runs: dict[str, StoredRun] = defaultdict(lambda: StoredRun(""))
+    progress: dict[str, StoredObject] = {}
+    for found in store.list():
+        match = _PLACES.fullmatch(found.name)
+        if match is None or found.name.startswith(INTERNAL):
+            continue
+        name = match["run"] or ""
+        run = runs[name]
+        run.name = name
+        run.size += found.size
+        run.files += 1
+        run.updated = max(run.updated, found.updated)
+        manifest = _MANIFEST.fullmatch(found.name)
+        if manifest:
+            run.steps.append(int(manifest[1]))
+        if found.name == f"{name}/progress.json".lstrip("/"):
+            progress[name] = found
+    if not runs:
+        raise NotFound(f"{store.url}: there is no run; 'launcher stream RUN {store.url}' copies one there")
+    for name, found in progress.items():
+        content = newest(store, found, lambda version: b"".join(store.read(version)))
+        with suppress(TypeError, ValueError):  # it is gone, or somebody else's file of that name
+            runs[name].progress = dict(json.loads(content or b""))
+    for run in runs.values():
+        run.steps.sort()
+    return sorted(runs.values(), key=lambda run: run.name)

@@ -1,0 +1,38 @@
+"""From a destination to its store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from launcher.streaming.stores.store import Store
+from maskfleet.errors import BadSettings
+
+
+def open_store(destination: str) -> Store:
+    """The store of ``gs://BUCKET/PREFIX``, ``s3://BUCKET/PREFIX`` or a folder's path. Sends no request.
+
+    Raises:
+        BadSettings: the destination can't be understood.
+        StoreRefused: there are no credentials.
+    """
+    parts = urlsplit(destination)
+    if parts.scheme in ("gs", "s3"):
+        prefix = parts.path.strip("/")
+        if not parts.netloc or parts.query or parts.fragment or "//" in prefix:
+            raise BadSettings(f"{destination}: expected {parts.scheme}://BUCKET/PREFIX")
+        if parts.scheme == "gs":
+            from launcher.streaming.stores.gcs import GcsStore
+
+            return GcsStore(parts.netloc, prefix)
+        from launcher.streaming.stores.s3 import S3Store
+
+        return S3Store(parts.netloc, prefix)
+    if parts.scheme == "file" or "://" not in destination:
+        from launcher.streaming.stores.folder import FolderStore
+
+        path = parts.path if parts.scheme == "file" else destination
+        if not path:
+            raise BadSettings("the destination is empty: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder")
+        return FolderStore(Path(path))
+    raise BadSettings(f"{destination}: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder's path")

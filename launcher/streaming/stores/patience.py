@@ -1,0 +1,40 @@
+"""Waiting for a store that can't be reached: an outage of any length is waited out, and told of while it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from launcher.streaming.stores.store import StoreUnavailable
+
+SHORTEST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+"""Seconds between two attempts while the store can't be reached: the first, and from which on they stay as long."""
+
+T = TypeVar("T")
+
+
+def insist(action: Callable[[], T], wait: Callable[[float], bool], failed: Callable[[StoreUnavailable], None]) -> T:
+    """What ``action`` gives once the store can be reached.
+
+    Args:
+        wait: lets so many seconds pass; true if the waiting is to end.
+        failed: is told of each attempt that failed.
+
+    Raises:
+        StoreUnavailable: ``wait`` said so.
+    """
+    pause = SHORTEST_PAUSE
+    while True:
+        try:
+            return action()
+        except StoreUnavailable as error:
+            failed(error)
+            if wait(pause):
+                raise
+            pause = longer(pause)
+
+
+def longer(pause: float) -> float:
+    """The pause after that one."""
+    return min(pause * 2, LONGEST_PAUSE)

@@ -1,0 +1,183 @@
+"""Files that only grow: event files, logs and lines of JSON. What is whole in them is appended to their object.
+
+How far a file was copied is not noted down locally: it is the object's own size, and its crc32c says whether the
+file still begins with what was copied.
+"""
+
+from __future__ import annotations
+
+import base64
+from os import stat_result
+from pathlib import Path
+
+import google_crc32c
+
+from launcher.streaming.stores.store import PIECE, Store
+from launcher.streaming.upload.guarded_object import Conflict, RemoteObject
+from maskfleet.files import FileDigest
+from maskfleet.tfrecords import Scan, Scanner, scan_lines
+
+CATCH_UP_SECONDS = 1.0
+"""Between two appends while there is more than one piece to copy: Google Cloud Storage's limit for one object."""
+
+TAIL = 64
+"""Bytes before the next append that are compared with what was copied."""
+
+
+def flush_interval(size: int, interval: float) -> float:
+    """Seconds between two appends to an object of ``size`` bytes.
+
+    Up to four times ``interval`` from 48 MiB on: where a bucket keeps replaced versions (soft delete), each append is
+    billed at the object's whole size.
+    """
+    return interval * (1 + min(3, size >> 24))
+
+
+class GrowingFile:
+    """One growing file and the object that follows it.
+
+    Attributes:
+        pending: bytes of the file that are not in the object yet, as of the last step.
+        pending_since: Unix time at which the oldest of them was first seen; None without any.
+        problem: why the file is not copied (any further), in one line; None if all is well.
+    """
+
+    def __init__(self, store: Store, path: Path, name: str, scan: Scanner, *, interval: float, history: bool = False):
+        self.pending = 0
+        self.pending_since: float | None = None
+        self.problem: str | None = None
+        self._path = path
+        self._scan = scan
+        self._interval = interval
+        self._history = history
+        self._store = store
+        self._remote = RemoteObject(store, name)
+        self._looked = False
+        self._inode: int | None = None
+        self._size = 0
+        self._tail = b""
+        self._not_before = 0.0
+        self._refused: tuple[int, int, int] | None = None
+        self._stuck: tuple[Scan, int] | None = None
+
+    def step(self, now: float, *, final: bool = False) -> int:
+        """Copies at most one piece that is due, or in a ``final`` step at once. Returns the bytes sent.
+
+        Raises:
+            Conflict: somebody else writes the object, or a history in it belongs to another run.
+            StoreUnavailable: nothing is lost; call again.
+        """
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            self._observe(0, now)
+            return 0
+        self._size = status.st_size
+        if not self._continues(status):
+            return 0
+        self._observe(status.st_size - self._copied, now)
+        if not self.pending or (now < self._not_before and not (final and self.pending <= PIECE)):
+            return 0
+        content = self._whole_records(status.st_size, final=final)
+        if not content:
+            return 0
+        crc = google_crc32c.extend(self._crc, content)
+        digest = FileDigest(self._copied + len(content), _encode(crc))
+        written = self._remote.write(
+            digest, lambda current: self._store.append(self._remote.name, content, digest, current)
+        )
+        self._tail = self._read_tail()
+        self._observe(status.st_size - self._copied, now)
+        more = self.pending >= PIECE or not written
+        self._not_before = now + (CATCH_UP_SECONDS if more else flush_interval(self._copied, self._interval))
+        return len(content)
+
+    def is_caught_up(self) -> bool:
+        """Whether another step now would copy nothing: what is left, if anything, is no whole record."""
+        stuck = self._stuck is not None and self._stuck[1] == self._size
+        return not self.pending or self.problem is not None or stuck
+
+    @property
+    def _copied(self) -> int:
+        return self._remote.current.size if self._remote.current else 0
+
+    @property
+    def _crc(self) -> int:
+        current = self._remote.current
+        return int.from_bytes(base64.b64decode(current.crc32c or ""), "big") if current else 0
+
+    def _observe(self, pending: int, now: float) -> None:
+        self.pending = max(0, pending)
+        self.pending_since = (self.pending_since or now) if self.pending else None
+
+    def _continues(self, status: stat_result) -> bool:
+        """Whether the file still begins with what was copied; looks for the object at the first call."""
+        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if signature == self._refused:
+            return False
+        first = not self._looked
+        if first:
+            self._store.tidy(self._remote.name)
+            self._remote.look()
+            self._looked = True
+        difference = None
+        if status.st_size < self._copied:
+            difference = f"has only {status.st_size} bytes, but {self._copied} were copied before"
+        elif status.st_ino != self._inode and not self._begins_with_copy():
+            difference = f"was replaced: it differs from the {self._copied} bytes that were copied before"
+        elif status.st_ino == self._inode and status.st_size > self._copied and self._read_tail() != self._tail:
+            difference = f"was written anew: the last bytes before {self._copied} are not those that were copied"
+        if difference is None:
+            if status.st_ino != self._inode:
+                self._tail, self.problem = self._read_tail(), None
+            self._inode = status.st_ino
+            return True
+        if self._history and first:
+            raise Conflict(
+                f"{self._store.url}/{self._remote.name}: belongs to another run ({self._path} {difference}); choose an "
+                f"empty destination, or bring that run back first with 'launcher restore {self._store.url} RUN'"
+            )
+        self.problem = f"{self._path}: {difference}; it is not copied any further"
+        self._refused, self._inode = signature, None
+        return False
+
+    def _begins_with_copy(self) -> bool:
+        current = self._remote.current
+        if current is None:
+            return True
+        crc, left = 0, current.size
+        with self._path.open("rb") as file:
+            while left and (piece := file.read(min(left, 1 << 20))):
+                crc = google_crc32c.extend(crc, piece)
+                left -= len(piece)
+        return left == 0 and _encode(crc) == current.crc32c
+
+    def _read_tail(self) -> bytes:
+        """The last bytes that were copied, as the file has them now."""
+        with self._path.open("rb") as file:
+            start = max(0, self._copied - TAIL)
+            file.seek(start)
+            return file.read(self._copied - start)
+
+    def _whole_records(self, size: int, *, final: bool) -> bytes:
+        """The next whole records, at most a piece (or one record, if that is larger)."""
+        with self._path.open("rb") as file:
+            file.seek(self._copied)
+            content = file.read(min(PIECE, size - self._copied))
+            scan = self._scan(content)
+            if not scan.whole and len(content) < scan.needed <= size - self._copied:
+                content += file.read(scan.needed - len(content))
+                scan = self._scan(content)
+        if not scan.whole and self._scan is scan_lines and (final or len(content) == PIECE):
+            return content  # a log's last line, or a line of 8 MiB
+        if scan.whole:
+            self._stuck = self.problem = None
+        else:
+            if scan.problem and (final or self._stuck == (scan, size)):  # not just a write that was half visible
+                self.problem = f"{self._path}: {scan.problem} at byte {self._copied}; it is not copied any further"
+            self._stuck = (scan, size)
+        return content[: scan.whole]
+
+
+def _encode(crc: int) -> str:
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()

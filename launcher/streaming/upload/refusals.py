@@ -1,0 +1,68 @@
+"""What could not be copied at the last attempt, and when the next one is due: one bad file holds up no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from launcher.streaming.stores import patience
+from launcher.streaming.stores.store import Changed, ContentDiffers, StoreRefused
+from maskfleet.errors import MaskfleetError
+
+LONGEST_PAUSE = 8.0
+"""Seconds between two attempts at what is refused; less than a short grace, so that it gets a last one."""
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    error: MaskfleetError | OSError
+    pause: float
+    not_before: float
+
+
+def lasts(error: Exception) -> bool:
+    """Whether somebody has to mend something first, by all that is known."""
+    return isinstance(error, StoreRefused | OSError)
+
+
+class Refusals:
+    """The files, checkpoints and so on whose last attempt was refused, by the store or by this disk.
+
+    Args:
+        count: is told of each error, and whether the attempt before ended with the same one.
+    """
+
+    def __init__(self, count: Callable[[MaskfleetError | OSError, bool], None]):
+        self._count = count
+        self._refusals: dict[str, _Refusal] = {}
+
+    def attempt(self, what: str, action: Callable[[], int | None]) -> int:
+        """What ``action`` gives, the bytes that it sent; 0 if it is refused, or was so a moment ago.
+
+        Raises:
+            StoreUnavailable, Conflict: what hinders this one hinders all.
+        """
+        before = self._refusals.get(what)
+        if before is not None and time.time() < before.not_before:
+            return 0
+        try:
+            sent = action() or 0
+        except (StoreRefused, Changed, ContentDiffers, OSError) as error:
+            pause = patience.SHORTEST_PAUSE if before is None else min(patience.longer(before.pause), LONGEST_PAUSE)
+            self._refusals[what] = _Refusal(error, pause, time.time() + pause)
+            self._count(error, before is not None and str(before.error) == str(error))
+            return 0
+        self._refusals.pop(what, None)
+        return sent
+
+    def error(self, what: str) -> MaskfleetError | OSError | None:
+        """How the last attempt ended; None if it was not refused."""
+        return self._refusals[what].error if what in self._refusals else None
+
+    def forget(self, what: str) -> None:
+        self._refusals.pop(what, None)
+
+    def lines(self) -> list[str]:
+        """A line for each: what, and why."""
+        return [f"{what}: {refusal.error}" for what, refusal in list(self._refusals.items())]

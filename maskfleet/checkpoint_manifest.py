@@ -1,0 +1,78 @@
+"""The manifest that makes a checkpoint complete, and which checkpoints stay."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from maskfleet.files import FileDigest, stays_inside
+
+
+@dataclass(frozen=True)
+class CheckpointManifest:
+    """What makes a checkpoint complete: its files with their digests, and where training stood.
+
+    ``files`` are named relative to the folder ``checkpoints``. ``training_seconds`` is the time spent in
+    training steps up to ``step``; ``miou`` and ``score``, by which the best
+    checkpoint is chosen, are None where the step was not validated.
+    """
+
+    step: int
+    epoch: int
+    training_seconds: float
+    miou: float | None
+    files: Mapping[str, FileDigest]
+    score: float | None = None
+
+    @classmethod
+    def parse(cls, content: bytes) -> CheckpointManifest:
+        """The inverse of :meth:`serialize`.
+
+        Raises:
+            ValueError: the content is no manifest.
+        """
+        try:
+            fields = json.loads(content)
+            files = {name: FileDigest(int(f["size"]), str(f["crc32c"])) for name, f in fields["files"].items()}
+            if outside := [name for name in files if not stays_inside(name)]:
+                raise ValueError(f"no checkpoint manifest: {outside[0]!r} is no file in the folder checkpoints")
+            return cls(
+                int(fields["step"]),
+                int(fields["epoch"]),
+                float(fields["training_seconds"]),
+                None if fields["miou"] is None else float(fields["miou"]),
+                files,
+                None if fields.get("score") is None else float(fields["score"]),
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"no checkpoint manifest: {error!r}") from None
+
+    def serialize(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    def problem(self, checkpoints: Path) -> str | None:
+        """The first file under ``checkpoints`` that is missing or differs, in a sentence; None if all verify."""
+        for name, expected in self.files.items():
+            path = checkpoints / name
+            if not path.is_file():
+                return f"{path} is missing"
+            found = FileDigest.of(path)
+            if found != expected:
+                return (
+                    f"{path} has {found.size} bytes with crc32c {found.crc32c}, "
+                    f"expected {expected.size} with {expected.crc32c}"
+                )
+        return None
+
+
+def kept_steps(manifests: Mapping[int, CheckpointManifest], keep: int) -> set[int]:
+    """The newest ``keep`` steps and the one with the best score; of runs that noted none, the best mean IoU."""
+    kept = set(sorted(manifests)[-keep:])
+    scores = {step: each.miou if each.score is None else each.score for step, each in manifests.items()}
+    judged = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
+    if judged:
+        kept.add(max(judged, key=lambda step: (judged[step], step)))
+    return kept

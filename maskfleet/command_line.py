@@ -1,0 +1,30 @@
+"""How both command lines end: every mistake in one line, with the exit code that belongs to it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from maskfleet.errors import BAD_INPUT, INTERRUPTED, MaskfleetError
+
+
+class Group(click.Group):
+    """A group of commands; what a command returns is the exit code, and None is 0."""
+
+    def main(self, *args: Any, **extra: Any) -> None:  # type: ignore[override]
+        extra["standalone_mode"] = False
+        try:
+            sys.exit(super().main(*args, **extra) or 0)
+        except MaskfleetError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(BAD_INPUT)
+        except click.ClickException as error:
+            click.echo(f"error: {error.format_message()}", err=True)
+            sys.exit(BAD_INPUT)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)

@@ -1,0 +1,309 @@
+"""Every setting of a training run, with its unit, default and reason. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from maskfleet.errors import BadSettings
+from maskfleet.settings import Layer, Settings, read_settings_file
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+DEFAULT_BATCH = 4
+"""Examples per replica and step."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # The field defaults below are the default preset.
+    "default": {},
+    # TensorFlow's segmentation tutorial, as written.
+    "tutorial": {
+        "image_size": 128,
+        "flip": "frozen",
+        "flip_vertical": False,
+        "zoom": 0.0,
+        "rotation": 0.0,
+        "colour": 0.0,
+        "cutout": 0.0,
+        "epochs": 20,
+        "batch_per_replica": 64,
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "warmup_epochs": 0.0,
+        "optimizer": "adam",
+        "weight_decay": 0.0,
+        "input_range": "unit",
+        "batch_norm_momentum": 0.99,
+        "unfreeze_from": "none",
+        "upsampling": "transposed",
+        "decoder_filters": 512,
+        "loss": "cross_entropy",
+    },
+}
+
+SYNTHETIC: Mapping[str, Any] = {"encoder_weights": "none", "image_size": 128, "epochs": 4}
+"""Defaults for the data that is drawn here, so that a first run needs no download and few minutes."""
+
+
+class TrainConfig(Settings):
+    """The settings of one training run."""
+
+    preset: Literal["default", "tutorial"] = Field(
+        "default", description="recipe whose values the other flags override; 'tutorial' is TensorFlow's own"
+    )
+
+    # Data
+    data: str = Field("synthetic", description="oxford_iiit_pet[:VERSION] (TFDS), folder:PATH, voc:PATH or synthetic")
+    data_dir: Path | None = Field(
+        None,
+        description="where TensorFlow Datasets lie and are built (its own default: ~/tensorflow_datasets)",
+    )
+    image_size: Annotated[int, Field(ge=32)] = Field(
+        224, description="side of the network's input, pixels; that of the images the encoders were trained on"
+    )
+
+    # Augmentation of training images, with their masks
+    flip: Literal["none", "random", "frozen"] = Field(
+        "random", description="mirror half of the images: anew each epoch, or the same ones in all epochs (frozen)"
+    )
+    flip_vertical: bool = Field(False, description="also mirror half of them top to bottom, for pictures from above")
+    zoom: Fraction = Field(0.1, description="enlarge or shrink by up to 1 + ZOOM, and move; 0: not")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="turn by up to so many degrees")
+    colour: Fraction = Field(0.1, description="change brightness, contrast, saturation and hue, up to 1")
+    cutout: Fraction = Field(0.0, description="side of a square that is made grey, as a share of the image's")
+
+    # Network
+    model: Literal["unet", "fcn32s", "fcn16s", "fcn8s"] = Field("unet", description="network")
+    encoder: Literal["mobilenet_v2", "mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16"] = Field(
+        "mobilenet_v2", description="encoder under the network"
+    )
+    encoder_weights: str = Field(
+        "imagenet",
+        description="'imagenet' (Keras downloads them), 'none' (random; the default for synthetic data), "
+        "or a weights FILE",
+    )
+    unfreeze_from: str = Field(
+        "stride-8",
+        description="first layer of the encoder that is trained, 'stride-N' for all after its features of that "
+        "stride (2, 4, 8, 16), 'all' (the default for random weights), or 'none' to freeze the encoder. "
+        "Batch normalisation with trained weights stays in inference mode",
+    )
+    decoder_filters: Annotated[int, Field(ge=8)] = Field(
+        128, description="filters of the U-Net's first up-sampling block; each next one has half as many"
+    )
+    upsampling: Literal["transposed", "nearest", "bilinear", "bicubic"] = Field(
+        "bilinear", description="how the decoder enlarges"
+    )
+    upsampling_trainable: bool = Field(
+        True,
+        description="train the FCN's transposed convolutions, or keep them the bilinear interpolation they start as",
+    )
+    normalization: Literal["batch", "instance", "frozen"] = Field(
+        "batch",
+        description="normalisation in the decoder; 'frozen' is batch normalisation that keeps its first statistics, "
+        "so that the result does not depend on the batch per replica",
+    )
+    batch_norm_momentum: Fraction = Field(
+        0.9,
+        description="of the decoder's moving averages; Keras's own .99 needs more steps than a short run has",
+    )
+    dropout: bool = Field(False, description="dropout of .5 in each up-sampling block")
+    input_range: Literal["encoder", "unit"] = Field(
+        "encoder", description="scale pixels to what the encoder was trained with, or to [0, 1]"
+    )
+
+    # Loss
+    loss: str = Field(
+        "cross_entropy+jaccard",
+        description="cross_entropy, focal, dice, jaccard, lovasz, or a sum such as cross_entropy+dice",
+    )
+    class_weights: str | None = Field(
+        None,
+        description="of cross-entropy and focal loss: median_frequency (from the training masks), "
+        "or a number for each class: 1,0.5,3",
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of cross-entropy")
+    focal_gamma: Annotated[float, Field(ge=1)] = Field(2.0, description="how much focal loss neglects easy pixels")
+
+    # Optimisation
+    epochs: Positive = Field(7, description="passes over the training split")
+    batch_per_replica: Positive | Literal["auto"] = Field(
+        DEFAULT_BATCH,
+        description="examples per replica (a worker's GPU or CPU) and step; 'auto': the most that fit the GPU, "
+        f"{DEFAULT_BATCH} on a CPU, and the learning rate is that of one replica's",
+    )
+    global_batch: Positive | None = Field(
+        None, description="examples per step over all replicas; fixes the product instead of the factor"
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="optimizer")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="peak learning rate at the global batch of one replica"
+    )
+    encoder_learning_rate: Fraction = Field(
+        0.1, description="of an encoder that has weights already, as a share of the learning rate"
+    )
+    learning_rate_scaling: Literal["linear", "sqrt", "none"] = Field(
+        "linear", description="how the learning rate grows with the number of replicas"
+    )
+    schedule: Literal["constant", "polynomial", "cosine", "step"] = Field(
+        "cosine", description="learning rate after the warm-up"
+    )
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="epochs of linear warm-up from zero")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="decoupled weight decay (adamw)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of the weights' exponential moving average, by which is validated and exported; 0: none"
+    )
+    seed: NotNegative = Field(0, description="of initial weights, order and augmentation")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the computation")
+
+    # Running
+    checkpoint_steps: NotNegative = Field(0, description="save every N steps; 0: only by time and at each epoch")
+    checkpoint_seconds: Positive = Field(60, description="save when the last checkpoint is older, seconds")
+    keep: Positive = Field(3, description="newest checkpoints that are kept, beside the best")
+    best_by: Literal[
+        "miou",
+        "miou_without_background",
+        "frequency_weighted_iou",
+        "pixel_accuracy",
+        "mean_class_accuracy",
+        "mean_dice",
+        "loss",
+    ] = Field("miou", description="score of a validation that says which checkpoint is the best")
+    patience: NotNegative = Field(
+        0, description="epochs without a better score after which training stops; 0: it never stops early"
+    )
+    export: bool = Field(
+        True,
+        description="leave the network (Keras, HDF5, SavedModel) and the report behind at the end; "
+        "'trainer export' and 'trainer report' make them later",
+    )
+    profile_steps: str | None = Field(
+        None, description="FIRST-LAST: steps that TensorFlow's profiler records on worker 0, for TensorBoard"
+    )
+    cache_features: bool = Field(
+        True,
+        description="keep what a frozen encoder makes of the images, where it fits and nothing but the flip changes "
+        "them: the same results sooner",
+    )
+    steps_per_call: Positive = Field(
+        1,
+        description="training steps that TensorFlow takes at once, without Python between them: sooner where a step "
+        "takes few milliseconds (a GPU, small images). A stop waits for their end",
+    )
+    xla: bool = Field(
+        False,
+        description="compile the network with XLA, for GPUs; on a CPU its steps take up to five times as long",
+    )
+    threads: NotNegative = Field(
+        0, description="CPU threads of a worker; 0: the container's CPU limit shared by the local workers"
+    )
+    start_timeout: Positive = Field(600, description="for all workers to come up, seconds")
+    stall_timeout: Positive = Field(600, description="without a step before a worker is restarted, seconds")
+    max_restarts: NotNegative = Field(
+        20, description="restarts of the training process within an hour before the run fails"
+    )
+
+    @field_validator("loss")
+    @classmethod
+    def _known_losses(cls, value: str) -> str:
+        known = ("cross_entropy", "focal", "dice", "jaccard", "lovasz")
+        terms = value.split("+")
+        if set(terms) - set(known) or len(set(terms)) < len(terms):
+            raise ValueError(f"expected {', '.join(known[:-1])} or {known[-1]}, or a sum of some joined by +")
+        return value
+
+    @field_validator("class_weights")
+    @classmethod
+    def _class_weights(cls, value: str | None) -> str | None:
+        if value is None or value == "median_frequency":
+            return value
+        try:
+            weights = [float(weight) for weight in value.split(",")]
+        except ValueError:
+            weights = []
+        if not weights or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+            raise ValueError("expected median_frequency, or a number from 0 on for each class: 1,0.5,3")
+        return value
+
+    @field_validator("profile_steps")
+    @classmethod
+    def _profile_steps(cls, value: str | None) -> str | None:
+        if value is not None:
+            _first_and_last(value)
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        preset = PRESETS.get(values.get("preset", "default"), {})
+        drawn = SYNTHETIC if values.get("data", "synthetic") == "synthetic" else {}
+        defaults = {**drawn, **preset}
+        if {**defaults, **values}.get("encoder_weights") == "none":
+            defaults["unfreeze_from"] = "all"  # nothing would ever train what is random
+        return {**defaults, **values}
+
+    @classmethod
+    def from_sources(cls, files: Sequence[Path], flags: Layer) -> Self:
+        """Settings from files, the later over the earlier, under the command line's flags.
+
+        A run's own config.json names all of them. So a preset that is named by a flag takes the place of what the
+        files say about any preset's settings, and a batch per replica that of their global batch.
+
+        Raises:
+            BadSettings: in one line.
+        """
+        void: set[str] = set()
+        if "preset" in flags.values:
+            void.update(*PRESETS.values())
+        if "batch_per_replica" in void | flags.values.keys():
+            void.add("global_batch")
+        layers = [read_settings_file(file) for file in files]
+        layers = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
+        return cls.resolve([*layers, flags])
+
+    @property
+    def profiled(self) -> tuple[int, int] | None:
+        """The first and the last of the steps that are profiled."""
+        return None if self.profile_steps is None else _first_and_last(self.profile_steps)
+
+    @property
+    def replica_batch(self) -> int:
+        """Examples per replica and step; for 'auto' the default, until training has put what fits in its place."""
+        return DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica
+
+    def effective_global_batch(self, replicas: int) -> int:
+        """Examples per step over all ``replicas``.
+
+        Raises:
+            BadSettings: a fixed global batch is smaller than the number of replicas.
+        """
+        batch = self.global_batch or self.replica_batch * replicas
+        if batch < replicas:
+            raise BadSettings(f"--global-batch {batch}: expected at least one example for each of {replicas} replicas")
+        return batch
+
+    def scaled_learning_rate(self, global_batch: int) -> float:
+        """The peak learning rate for ``global_batch`` examples a step.
+
+        Linear scaling is that of Goyal et al., "Accurate, Large Minibatch SGD" (2017); it stands for the number
+        of replicas, and stays what it was when a run goes on with another number of workers.
+        """
+        growth = global_batch / self.replica_batch
+        return self.learning_rate * {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
+
+
+def _first_and_last(window: str) -> tuple[int, int]:
+    """'10-15' -> (10, 15)."""
+    first, _, last = window.partition("-")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ValueError("expected FIRST-LAST, two steps from 1 on such as 10-15")
+    return int(first), int(last)

@@ -1,0 +1,81 @@
+"""What an exit code of the trainer or the launcher means, and the errors that lead to it.
+
+The Job's podFailurePolicy, the supervisor and the launcher all act on these numbers, so they are
+written down once, here. Imports no TensorFlow.
+"""
+
+import re
+
+DONE = 0
+FAILED = 1
+"""A bug, or the training itself failed: a traceback, or a loss that is not finite."""
+BAD_INPUT = 2
+"""Bad settings or data. Permanent: starting again would fail in the same way, so nothing retries it."""
+NOT_FOUND = 3
+"""Launcher: no such job or run."""
+PEER_LOST = 75
+"""A peer was lost, or the start timed out (EX_TEMPFAIL): every worker has to start again."""
+TIMED_OUT = 124
+"""Launcher: what was waited for did not happen in time."""
+INTERRUPTED = 130
+"""Launcher: stopped by Ctrl-C."""
+STOPPED = 143
+"""Told to stop by SIGTERM; the state was saved. Start again if the job lives on."""
+
+
+class MaskfleetError(Exception):
+    """An ending that is told to the user in one line, without a traceback.
+
+    The message says what happened, where (file, flag or object), what was expected, what was found and
+    how to mend it.
+    """
+
+    exit_code = FAILED
+
+
+class BadInput(MaskfleetError):
+    """The user's settings, flags or files are wrong; trying again without a change can't help."""
+
+    exit_code = BAD_INPUT
+
+
+class BadSettings(BadInput):
+    """A flag or a configuration file is wrong."""
+
+
+class BadData(BadInput):
+    """An image, a mask or a data directory is wrong."""
+
+
+class NotFound(MaskfleetError):
+    """The job, run or checkpoint that was named does not exist."""
+
+    exit_code = NOT_FOUND
+
+
+class TrainingFailed(MaskfleetError):
+    """Training can't go on, by its own doing: a loss that is not finite, a disk that is full."""
+
+
+class PeerLost(MaskfleetError):
+    """Another worker is gone or did not come: all workers must start again."""
+
+    exit_code = PEER_LOST
+
+
+class Stopped(MaskfleetError):
+    """SIGTERM was honoured: the state is saved."""
+
+    exit_code = STOPPED
+
+
+def reason(error: Exception) -> str:
+    """What the disk or TensorFlow says has gone wrong, in one line of at most 500 characters."""
+    words = re.sub(r"{{.*?}}", "", str(getattr(error, "strerror", None) or error))  # TensorFlow's name for the place
+    return " ".join(words.split())[:500]
+
+
+class TimedOut(MaskfleetError):
+    """What was waited for did not happen in time."""
+
+    exit_code = TIMED_OUT

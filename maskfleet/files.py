@@ -1,0 +1,80 @@
+"""Files that are replaced whole and outlive a crash, and their digests."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """Size in bytes and CRC32C (base64 of the big-endian value, as object stores write it) of one file."""
+
+    size: int
+    crc32c: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileDigest:
+        """Reads the file once, in pieces of 1 MiB."""
+        with path.open("rb") as file:
+            return cls.read(file)
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> FileDigest:
+        """As :meth:`of`, from where the open file stands to its end."""
+        checksum = google_crc32c.Checksum()
+        size = 0
+        while piece := file.read(1 << 20):
+            checksum.update(piece)
+            size += len(piece)
+        return cls(size, base64.b64encode(checksum.digest()).decode())
+
+
+def stays_inside(name: str) -> bool:
+    """Whether ``name``, which came from elsewhere, is that of a file below the folder that it is joined to."""
+    return "\0" not in name and not {"", ".", ".."}.intersection(name.split("/"))
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replaces ``path`` so that a reader sees the old content or the new, never a part.
+
+    ``durable`` waits for the disk, so that the file outlives a crash of the machine too.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        if durable:
+            wait_for_disk(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def wait_for_disk(path: Path) -> None:
+    """Until what a file holds, or which names are in a folder, outlives a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:
+    """:func:`write_atomically` for a JSON object."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode(), durable=durable)

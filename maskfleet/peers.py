@@ -1,0 +1,99 @@
+"""A worker's place among its peers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from maskfleet.errors import BadSettings
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Which worker this process is. Worker 0 is the chief.
+
+    Attributes:
+        worker: index of this worker.
+        peers: ``host:port`` of every worker's TensorFlow server, this one's included.
+    """
+
+    worker: int = 0
+    peers: tuple[str, ...] = ("localhost:0",)
+
+    @property
+    def workers(self) -> int:
+        return len(self.peers)
+
+    @property
+    def is_chief(self) -> bool:
+        return self.worker == 0
+
+    @property
+    def local_workers(self) -> int:
+        """Workers on this worker's host, itself included, by the names of the peers."""
+        host = self.peers[self.worker].rpartition(":")[0]
+        return sum(peer.rpartition(":")[0] == host for peer in self.peers)
+
+    def rendezvous_address(self, worker: int) -> tuple[str, int]:
+        """Host and port at which the supervisor of ``worker`` listens: the port after TensorFlow's."""
+        host, _, port = self.peers[worker].rpartition(":")
+        return host.strip("[]"), int(port) + 1
+
+    def tf_config(self) -> str:
+        """The value of TF_CONFIG for this worker."""
+        task = {"type": "worker", "index": self.worker}
+        return json.dumps({"cluster": {"worker": list(self.peers)}, "task": task})
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Cluster:
+        """Reads TF_CONFIG, or else the three MASKFLEET_ variables of an indexed pod.
+
+        MASKFLEET_PEERS is a pattern such as ``pets-{}.pets:2222``, so that a pod's manifest does not grow
+        with MASKFLEET_WORKERS; MASKFLEET_WORKER is the pod's index. Without any of them there is one worker.
+
+        Raises:
+            BadSettings: a variable is malformed or the index lies outside the cluster.
+        """
+        if environment.get("TF_CONFIG"):
+            return cls._from_tf_config(environment["TF_CONFIG"])
+        if "MASKFLEET_PEERS" not in environment:
+            return cls()
+        pattern = environment["MASKFLEET_PEERS"]
+        try:
+            workers = int(environment["MASKFLEET_WORKERS"])
+            worker = int(environment["MASKFLEET_WORKER"])
+        except (KeyError, ValueError) as error:
+            raise BadSettings(
+                f"MASKFLEET_PEERS is set, so MASKFLEET_WORKERS and MASKFLEET_WORKER must be whole numbers: {error}"
+            ) from None
+        return cls._checked(worker, tuple(pattern.replace("{}", str(index)) for index in range(workers)))
+
+    @classmethod
+    def _from_tf_config(cls, value: str) -> Cluster:
+        try:
+            config = json.loads(value)
+            peers = tuple(map(str, config["cluster"]["worker"]))
+            task, worker = config["task"]["type"], int(config["task"]["index"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadSettings(
+                'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", '
+                f'"index": 0}}}}, found {value!r} ({error!r})'
+            ) from None
+        if task != "worker" or set(config["cluster"]) != {"worker"}:
+            raise BadSettings(
+                f"TF_CONFIG: expected workers only (worker 0 is the chief), found task {task!r} "
+                f"in a cluster of {', '.join(config['cluster'])}"
+            )
+        return cls._checked(worker, peers)
+
+    @classmethod
+    def _checked(cls, worker: int, peers: tuple[str, ...]) -> Cluster:
+        if not 0 <= worker < len(peers):
+            raise BadSettings(f"worker index {worker}: expected 0 to {len(peers) - 1} for {len(peers)} workers")
+        for peer in peers:
+            host, _, port = peer.rpartition(":")
+            if not host or not port.isdigit():
+                raise BadSettings(f"peer {peer!r}: expected host:port")
+        return cls(worker, peers)

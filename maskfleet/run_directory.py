@@ -1,0 +1,127 @@
+"""Where each file of a run lies.
+
+The trainer writes these files, the streamer copies them, the launcher reads them; all of them ask
+this module for the names. Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskfleet.errors import BadSettings
+from maskfleet.files import write_atomically, write_json
+
+_CHECKPOINT = re.compile(r"step-(\d{8,})\.json")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The layout of one run under ``path``."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved settings, versions, git commit and data fingerprint; a valid ``--config`` file."""
+        return self.path / "config.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The TensorBoard logdir, which holds event files and nothing else."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def checkpoint_manifests(self) -> Path:
+        return self.checkpoints / "manifests"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line for each validation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line: ``time`` (Unix seconds), ``kind`` (start, restart, checkpoint, end), ``message``."""
+        return self.path / "events.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """Epoch, step, images/s, loss, mIoU, ETA; replaced atomically."""
+        return self.path / "progress.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    def write_settings(self, settings: Mapping[str, Any]) -> Callable[[], None]:
+        """Puts ``settings`` into :attr:`config` and leaves what else stands there.
+
+        Returns:
+            What puts the earlier file back, for settings that training refuses: else they would be in the way of
+            every later start. It does nothing once a checkpoint was made with them.
+
+        Raises:
+            BadSettings: the folder can't be written.
+        """
+        steps = self.checkpoint_steps()
+        try:
+            old = self.config.read_bytes() if self.config.exists() else None
+            before = {} if old is None else json.loads(old)
+            if changes := before.get("settings") != settings:
+                write_json(self.config, {**before, "settings": settings})
+        except OSError as error:
+            raise BadSettings(f"--run-dir {self.path}: can't be written: {error.strerror}") from None
+
+        def put_back() -> None:
+            if changes and old is not None and self.checkpoint_steps() == steps:
+                write_atomically(self.config, old)
+
+        return put_back
+
+    def append_event(self, kind: str, message: str) -> None:
+        """Adds a line to :attr:`events`."""
+        line = json.dumps({"time": time.time(), "kind": kind, "message": message}) + "\n"
+        with self.events.open("a") as file:
+            file.write(line)
+
+    @property
+    def report(self) -> Path:
+        """One page about the run for a browser."""
+        return self.path / "report.html"
+
+    def worker_log(self, worker: int) -> Path:
+        """Standard output and error of every attempt of one worker."""
+        return self.logs / f"worker-{worker}.log"
+
+    def checkpoint_prefix(self, step: int) -> Path:
+        """The prefix of a checkpoint's data and index file."""
+        return self.checkpoints / f"step-{step:08d}"
+
+    def checkpoint_manifest(self, step: int) -> Path:
+        """The file whose existence makes the checkpoint of ``step`` complete."""
+        return self.checkpoint_manifests / f"step-{step:08d}.json"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps that have a manifest, newest first."""
+        if not self.checkpoint_manifests.is_dir():
+            return []
+        matches = (_CHECKPOINT.fullmatch(entry.name) for entry in self.checkpoint_manifests.iterdir())
+        return sorted((int(match[1]) for match in matches if match), reverse=True)

@@ -1,0 +1,172 @@
+"""Settings that are at once flag, configuration-file key, documentation and validation.
+
+A subclass of :class:`Settings` declares each setting once, as a pydantic field with a description. Its
+name with ``-`` is the flag, with ``_`` the key in a file; its type is the validation. Imports no
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import click
+import pydantic
+import yaml
+from pydantic.fields import FieldInfo
+
+from maskfleet.errors import BadSettings
+
+
+class Layer(NamedTuple):
+    """Settings from one place; ``origin`` says which in an error message, with ``{}`` for the key."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+class Settings(pydantic.BaseModel):
+    """Base of all settings: unknown keys are errors, values never change after validation."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def resolve(cls, layers: Sequence[Layer]) -> Self:
+        """Validates the layers laid over each other, the last one on top.
+
+        Raises:
+            BadSettings: in one line, with the flag or key, what was expected and what was found.
+        """
+        merged: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for layer in layers:
+            for key, value in layer.values.items():
+                if key not in cls.model_fields:
+                    raise BadSettings(_unknown(layer.origin.format(key), key, cls.model_fields))
+                merged[key] = value
+                origins[key] = layer.origin
+        try:
+            return cls(**merged)
+        except pydantic.ValidationError as error:
+            raise BadSettings(_explain(error, origins)) from None
+
+    @classmethod
+    def flags(cls) -> list[click.Parameter]:
+        """A click option for each field. A flag that is not given yields None, and so does not override."""
+        return [_option(name, field) for name, field in cls.model_fields.items()]
+
+    @classmethod
+    def parse_flags(cls, arguments: Sequence[str]) -> Layer:
+        """Reads ``--key value`` arguments, as they stand after ``--`` on a launcher's command line.
+
+        Raises:
+            BadSettings: an unknown flag (the nearest is named), a missing value, a word that is no flag.
+        """
+        command = click.Command("settings", params=cls.flags(), add_help_option=False)
+        try:
+            context = command.make_context("settings", list(arguments))
+        except click.NoSuchOption as error:
+            key = error.option_name.lstrip("-").replace("-", "_")
+            raise BadSettings(_unknown(error.option_name, key, cls.model_fields, flag=True)) from None
+        except click.UsageError as error:
+            raise BadSettings(error.format_message()) from None
+        return flag_layer(context.params)
+
+
+def flag_layer(parameters: Mapping[str, Any]) -> Layer:
+    """The layer of those click parameters that were given."""
+    given = {key: value for key, value in parameters.items() if value is not None and value != ()}
+    return Layer("--{}", given)
+
+
+def read_settings_file(path: Path) -> Layer:
+    """Reads a YAML or JSON file of settings; a run's ``config.json`` keeps them under ``settings``.
+
+    A null stands for a setting that is not made.
+
+    Raises:
+        BadSettings: the file is missing, is no YAML, or holds something other than keys and values.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"--config {path}: can't be read: {error}") from None
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise BadSettings(f"--config {path}: expected YAML or JSON: {line}") from None
+    if isinstance(content, dict) and isinstance(content.get("settings"), dict):
+        content = content["settings"]
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise BadSettings(
+            f"--config {path}: expected keys and values such as 'epochs: 20', found a {type(content).__name__}"
+        )
+    return Layer(f"{path}: {{}}", {str(key): value for key, value in content.items() if value is not None})
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    flag = "--" + name.replace("_", "-")
+    annotation = _without_none(field.annotation)
+    help_text = field.description or ""
+    shown = not field.is_required() and field.default_factory is None and not isinstance(field.default, tuple)
+    if shown and field.default is not None:
+        help_text += f"  [default: {field.default}]"
+    if annotation is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
+    metavar = name.rsplit("_", 1)[-1].upper()
+    choices = [
+        value
+        for part in (typing.get_args(annotation) if _is_union(annotation) else (annotation,))
+        if typing.get_origin(part) is typing.Literal
+        for value in typing.get_args(part)
+    ]
+    if choices:
+        metavar = "|".join(map(str, choices)) if not _is_union(annotation) else f"{metavar}|" + "|".join(choices)
+    multiple = typing.get_origin(annotation) in (tuple, list)
+    return click.Option(
+        [flag, name], default=None, multiple=multiple, help=help_text, metavar=metavar, type=click.UNPROCESSED
+    )
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _without_none(annotation: Any) -> Any:
+    """``X | None`` -> ``X``; any other annotation as it is."""
+    if _is_union(annotation):
+        parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+        if len(parts) == 1:
+            return parts[0]
+    return annotation
+
+
+def _unknown(place: str, key: str, known: Mapping[str, Any], *, flag: bool = False) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not near:
+        return f"{place}: there is no such setting; 'trainer train --help' lists them"
+    name = "--" + near[0].replace("_", "-") if flag else near[0]
+    return f"{place}: there is no such setting; did you mean {name}?"
+
+
+def _explain(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str:
+    """The first problem of a validation, as one line."""
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if not problem["loc"]:  # a rule about several settings names them itself
+        return message
+    key = str(problem["loc"][0])
+    origin = origins.get(key, "--{}")
+    place = origin.format(key.replace("_", "-") if origin == "--{}" else key)
+    if problem["type"] == "missing":
+        return f"{place}: is needed"
+    return f"{place}: {message}, found {problem['input']!r}"

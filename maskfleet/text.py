@@ -1,0 +1,33 @@
+"""Numbers and messages as people read them."""
+
+from __future__ import annotations
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def format_bytes(amount: float) -> str:
+    """``4294967296`` -> ``4.0 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def format_duration(seconds: float) -> str:
+    """The two largest units: ``5400`` -> ``1h30m``."""
+    left = round(seconds)
+    parts = []
+    for unit, size in reversed(_UNITS.items()):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2:
+            break
+    return "".join(parts) or "0s"
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """``text`` without line ends, cut in the middle of what is too long for a line."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 100]} … {line[-90:]}"

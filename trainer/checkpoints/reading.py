@@ -1,0 +1,83 @@
+"""Weights from a checkpoint into a network."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.errors import BadInput, NotFound
+from maskfleet.run_directory import RunDirectory
+
+
+def weights_by_path(model: keras.Model) -> dict[str, tf.Variable]:
+    """All variables of the model under their Keras paths, by which a checkpoint names them.
+
+    Names that do not depend on the shape of Keras's objects let any other program read the file.
+    """
+    return _by_path(model.variables)
+
+
+def optimizer_by_path(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
+    """All variables of the optimizer under their Keras paths."""
+    return _by_path(optimizer.variables)
+
+
+def _by_path(variables: Sequence[keras.Variable]) -> dict[str, tf.Variable]:
+    named = {variable.path: variable.value for variable in variables}
+    if len(named) != len(variables):
+        raise ValueError("two variables have the same path")
+    return named
+
+
+def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None) -> CheckpointManifest:
+    """Reads the weights of the newest checkpoint, or that of ``step``, into ``model``.
+
+    Raises:
+        NotFound: there is no such checkpoint.
+        BadInput: it is damaged, or of another network.
+    """
+    steps = run.checkpoint_steps()
+    if not steps or (step is not None and step not in steps):
+        wanted = "a complete checkpoint" if step is None else f"a checkpoint of step {step}"
+        raise NotFound(f"{run.path}: expected {wanted}, found steps {steps}")
+    try:
+        manifest = CheckpointManifest.parse(run.checkpoint_manifest(step or steps[0]).read_bytes())
+        problem = manifest.problem(run.checkpoints)
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise BadInput(f"checkpoint of step {step or steps[0]} in {run.path} is damaged: {problem}")
+    status = tf.train.Checkpoint(weights=weights_by_path(model)).read(str(run.checkpoint_prefix(manifest.step)))
+    try:
+        status.assert_existing_objects_matched().expect_partial()
+    except AssertionError:
+        raise BadInput(f"checkpoint of step {manifest.step} in {run.path} is of another network") from None
+    return manifest
+
+
+def best_checkpoint(run: RunDirectory) -> CheckpointManifest | None:
+    """The checkpoint with the highest score, the newest of equals; None if none was validated.
+
+    A score that is no number, as of a network that has diverged, counts as none.
+    """
+    validated = []
+    for step in run.checkpoint_steps():
+        with contextlib.suppress(OSError, ValueError):
+            manifest = CheckpointManifest.parse(run.checkpoint_manifest(step).read_bytes())
+            if manifest.score is not None and not math.isnan(manifest.score):
+                validated.append((manifest.score, step, manifest))
+    return max(validated, key=lambda entry: entry[:2])[2] if validated else None
+
+
+def values_by_name(state: tf.train.Checkpoint) -> dict[str, np.ndarray]:
+    """The values that a checkpoint of ``state`` would hold, by the names that it would give them."""
+    groups = {"weights": state.weights, "optimizer": state.optimizer}
+    named = {f"{group}/{path}": variable for group, variables in groups.items() for path, variable in variables.items()}
+    named |= {f"state/{name}": value for name, value in vars(state.state).items() if isinstance(value, tf.Variable)}
+    return {name: variable.numpy() for name, variable in named.items()}

@@ -1,0 +1,116 @@
+"""Write, verify, restore, broadcast.
+
+A checkpoint is complete once its manifest exists and every file has the size and CRC32C that the manifest
+gives. The chief alone writes and restores; the other workers get the state through the strategy, so that all
+hold the same bits whatever each has on disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import tensorflow as tf
+
+from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.errors import BadSettings, TrainingFailed, reason
+from maskfleet.files import FileDigest, wait_for_disk, write_atomically
+from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.reading import best_checkpoint
+
+
+class CheckpointStore:
+    """The checkpoints of one run, as the chief sees them.
+
+    Args:
+        run: where they lie.
+        state: all that training needs to go on: weights, optimizer, step.
+        keep: how many of the newest stay; the best by its score always does.
+    """
+
+    def __init__(self, run: RunDirectory, state: tf.train.Checkpoint, keep: int):
+        self._run = run
+        self._state = state
+        self._keep = keep
+
+    def save(self, step: int, epoch: int, training_seconds: float, miou: float | None, score: float | None) -> None:
+        """Writes data, then index, then manifest, each under a temporary name first.
+
+        Raises:
+            TrainingFailed: the disk is full or not writable. Earlier checkpoints are untouched.
+        """
+        name = self._run.checkpoint_prefix(step).name
+        folder = self._run.checkpoints / ".writing"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._state.write(str(folder / name))
+            files = sorted(folder.glob(f"{name}.*"), key=lambda path: path.suffix == ".index")
+            digests = {path.name: FileDigest.of(path) for path in files}
+            for path in files:
+                wait_for_disk(path)  # the manifest vouches for them, and older checkpoints are deleted for it
+                path.replace(self._run.checkpoints / path.name)
+            wait_for_disk(self._run.checkpoints)
+            manifest = CheckpointManifest(step, epoch, training_seconds, miou, digests, score)
+            write_atomically(self._run.checkpoint_manifest(step), manifest.serialize())
+        except (OSError, tf.errors.OpError) as error:
+            raise TrainingFailed(
+                f"{self._run.checkpoint_prefix(step)}: the checkpoint could not be written ({reason(error)}); "
+                f"{self._last_good()}"
+            ) from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._delete_old()
+
+    def restore(self) -> CheckpointManifest | None:
+        """Restores the newest checkpoint that verifies; None if there is none. Says which it passed over.
+
+        Raises:
+            BadSettings: its variables are not those of the state.
+        """
+        for step in self._run.checkpoint_steps():
+            try:
+                manifest = CheckpointManifest.parse(self._run.checkpoint_manifest(step).read_bytes())
+                problem = manifest.problem(self._run.checkpoints)
+            except (OSError, ValueError) as error:
+                problem = str(error)
+            if problem is None:
+                prefix = self._run.checkpoint_prefix(step)
+                status = None
+                try:
+                    status = self._state.read(str(prefix))
+                    status.assert_consumed()
+                except (AssertionError, ValueError):  # other names, other shapes
+                    if status is not None:
+                        status.expect_partial()  # else TensorFlow lists each of them
+                    raise BadSettings(
+                        f"{prefix}: this checkpoint is of another network or optimizer than the settings ask for; "
+                        "resume the run without the settings that change it, or start a new one"
+                    ) from None
+                return manifest
+            print(f"checkpoint of step {step} is not used: {problem}", flush=True)
+        return None
+
+    def delete_incomplete(self) -> None:
+        """Removes files that belong to no manifest, as a kill during a save leaves them."""
+        complete = set(self._run.checkpoint_steps())
+        for path in self._run.checkpoints.glob("step-*"):
+            step = path.name.removeprefix("step-").partition(".")[0]
+            if step.isdigit() and int(step) not in complete:
+                path.unlink(missing_ok=True)
+        for path in self._run.checkpoint_manifests.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self._run.checkpoints / ".writing", ignore_errors=True)
+
+    def _delete_old(self) -> None:
+        best = best_checkpoint(self._run)
+        for step in self._run.checkpoint_steps()[self._keep :]:
+            if best is not None and step == best.step:
+                continue
+            self._run.checkpoint_manifest(step).unlink(missing_ok=True)
+            for path in self._run.checkpoints.glob(f"{self._run.checkpoint_prefix(step).name}.*"):
+                path.unlink(missing_ok=True)
+
+    def _last_good(self) -> str:
+        steps = self._run.checkpoint_steps()
+        if not steps:
+            return "there is no earlier one; free some space and start again"
+        return f"that of step {steps[0]} is good: free some space and resume the run"

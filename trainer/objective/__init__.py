@@ -1,0 +1,1 @@
+"""What training works towards: losses, metrics, optimizers, schedules."""

@@ -1,0 +1,1 @@
+"""What is made of a trained network: scores, masks, exports, reports."""

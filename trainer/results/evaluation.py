@@ -1,0 +1,151 @@
+"""How good a trained network is on a test split."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from maskfleet.errors import BadSettings
+from trainer.data.cache import Arrays, Dataset
+from trainer.objective.boundary import boundary_f1
+from trainer.objective.metrics import Scores, confusion_matrix
+from trainer.results.legend import Legend
+
+Predictor = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Images uint8 [b, S, S, 3] -> class indices uint8 [b, S, S]."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Attributes:
+        boundary_f1: of each class, mean over the images in which it has a boundary (nan if there is none).
+        image_miou: [N], of each image by itself, in the order of the split.
+        images_per_second: of the prediction alone, without its first batch.
+    """
+
+    scores: Scores
+    boundary_f1: dict[str, float]
+    image_miou: NDArray[np.float64]
+    images_per_second: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Means and values by class, None for what has no value."""
+        scores = self.scores
+        return {
+            "miou": _or_none(scores.miou),
+            "miou_without_background": _or_none(scores.miou_without_background),
+            "frequency_weighted_iou": _or_none(scores.frequency_weighted_iou),
+            "pixel_accuracy": _or_none(scores.pixel_accuracy),
+            "mean_class_accuracy": _or_none(scores.mean_class_accuracy),
+            "mean_boundary_f1": _or_none(_nanmean(np.array(list(self.boundary_f1.values())))),
+            "iou": _by_class(scores.iou),
+            "dice": _by_class(scores.dice),
+            "boundary_f1": _by_class(self.boundary_f1),
+            "confusion": scores.matrix.tolist(),
+            "images_per_second": round(self.images_per_second, 2),
+        }
+
+
+def predictor(model: keras.Model) -> Predictor:
+    """The network as a function from images to masks of its input's size."""
+
+    # Batches of any size: the last one, which is smaller, shall not be traced again.
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)])
+    def run(images: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.argmax(model(images, training=False), axis=-1), tf.uint8)
+
+    return lambda images: run(tf.constant(images)).numpy()
+
+
+def evaluate(predict: Predictor, split: Arrays, legend: Legend, batch_size: int = 16) -> Evaluation:
+    """Scores over all of ``split``, at the network's input size, as training's validation has them."""
+    classes = len(legend.classes)
+    matrix = np.zeros((classes, classes), np.int64)
+    mious, boundaries, seconds = [], [], []
+    for start in range(0, len(split), batch_size):
+        images, masks = split.images[start : start + batch_size], split.masks[start : start + batch_size]
+        began = time.monotonic()
+        predictions = predict(images)
+        seconds.append((time.monotonic() - began) / len(images))
+        for mask, prediction in zip(masks, predictions, strict=True):
+            own = confusion_matrix(mask, prediction, classes).numpy()
+            mious.append(Scores(own, legend.classes).miou)
+            boundaries.append(boundary_f1(mask, prediction, classes))
+            matrix += own
+    by_class = [_nanmean(scores) for scores in np.transpose(boundaries)]
+    return Evaluation(
+        Scores(matrix, legend.classes, legend.background),
+        dict(zip(legend.classes, by_class, strict=True)),
+        np.array(mious),
+        1 / float(np.mean(seconds[1:] or seconds)),
+    )
+
+
+def check_classes(legend: Legend, dataset: Dataset, place: str) -> str | None:
+    """Whether the network's labels are those of the data; returns a warning if they may mean something else.
+
+    Raises:
+        BadSettings: there are more or fewer classes, or one of the network's has another label in the data.
+    """
+    ours, theirs = legend.classes, dataset.classes
+    expected = f"expected the {len(ours)} classes of {place} ({', '.join(ours)})"
+    found = f"found {len(theirs)} in {dataset.name} ({', '.join(theirs)})"
+    if len(ours) != len(theirs):
+        raise BadSettings(f"--data: {expected}, {found}")
+    if ours == theirs or ours == Legend.unnamed(len(ours)).classes:
+        return None
+    if any(name in ours and ours.index(name) != label for label, name in enumerate(theirs)):
+        raise BadSettings(
+            f"--data: {expected} in this order, {found}; give each class the label that it was trained by"
+        )
+    return f"--data: {expected}, {found}: they are taken for the same, in this order"
+
+
+def table(evaluation: Evaluation) -> str:
+    """The scores as lines of text: a row for each class, then what follows from all of them."""
+    facts = evaluation.to_json()
+    width = max(map(len, [*facts["iou"], "mean class accuracy"]))
+    lines = [f"{'class':{width}}     IoU    Dice  boundary F1"]
+    for name in facts["iou"]:
+        values = (facts["iou"][name], facts["dice"][name], facts["boundary_f1"][name])
+        lines.append(f"{name:{width}}  {_text(values[0]):>6}  {_text(values[1]):>6}  {_text(values[2]):>11}")
+    lines.append("")
+    for key, title in (
+        ("miou", "mIoU"),
+        ("miou_without_background", "mIoU without background"),
+        ("frequency_weighted_iou", "frequency-weighted IoU"),
+        ("pixel_accuracy", "pixel accuracy"),
+        ("mean_class_accuracy", "mean class accuracy"),
+        ("mean_boundary_f1", "mean boundary F1"),
+    ):
+        lines.append(f"{title:24} {_text(facts[key])}")
+    lines.append(f"{'images/s':24} {facts['images_per_second']:.1f}")
+    return "\n".join(lines)
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _by_class(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: _or_none(value) for name, value in values.items()}
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no nan."""
+    return None if math.isnan(value) else value
+
+
+def _nanmean(values: NDArray[np.float64]) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan

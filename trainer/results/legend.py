@@ -1,0 +1,69 @@
+"""What the labels of a network mean: its classes' names and colours. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskfleet.errors import BadInput
+from trainer.data.cache import Dataset
+from trainer.data.source import palette
+
+LEGEND_FILE = "classes.json"
+"""Lies beside an exported network."""
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Classes in the order of their labels, with colours uint8 (classes, 3), and which of them is background."""
+
+    classes: tuple[str, ...]
+    colours: NDArray[np.uint8]
+    background: str | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Legend:
+        background = None if dataset.background is None else dataset.classes[dataset.background]
+        return cls(dataset.classes, dataset.colours, background)
+
+    @classmethod
+    def unnamed(cls, classes: int) -> Legend:
+        """For a network that comes without."""
+        return cls(tuple(f"class {number}" for number in range(classes)), palette(classes), None)
+
+    @classmethod
+    def read(cls, path: Path) -> Legend:
+        """From a file that holds :meth:`to_json`.
+
+        Raises:
+            BadInput: it can't be read or is no legend.
+        """
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path}: can't be read: {' '.join(str(error).split())}") from None
+        return cls.from_json(content, path)
+
+    @classmethod
+    def from_json(cls, content: Any, origin: Path) -> Legend:
+        """The inverse of :meth:`to_json`; ``origin`` is named in errors.
+
+        Raises:
+            BadInput: the content is no legend.
+        """
+        try:
+            classes = tuple(str(name) for name in content["classes"])
+            colours = np.array(content["colours"], np.uint8).reshape(len(classes), 3)
+            return cls(classes, colours, content["background"])
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise BadInput(
+                f"{origin}: expected classes, colours and background of a network: {type(error).__name__}: {error}"
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), "colours": self.colours.tolist(), "background": self.background}

@@ -1,0 +1,164 @@
+"""What there is to tell about runs, collected from their directories and written as one page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskfleet.errors import BadData, BadSettings, NotFound
+from maskfleet.files import write_atomically
+from maskfleet.records import read_metrics
+from maskfleet.run_directory import RunDirectory
+from trainer.data.cache import Arrays, Dataset, load_dataset
+from trainer.pictures import colour_mask
+from trainer.results.legend import Legend
+from trainer.results.report_page import page
+from trainer.results.run_facts import EVALUATED, Example, RunFacts
+
+if TYPE_CHECKING:
+    from trainer.results.trained import Trained
+
+SHOWN = 4
+"""Best and worst predictions of a run."""
+THUMBNAIL = 160
+"""Longest side of a picture in the page, pixels; what keeps a page of many runs small."""
+
+
+def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False) -> None:
+    """Writes one self-contained HTML page about ``runs``, side by side with what differs in their settings.
+
+    Each run's test split is predicted with its newest checkpoint, or its best one, if its data is at hand.
+
+    Raises:
+        NotFound: there is no such run, or nothing was validated in it yet.
+        BadInput: its checkpoint is damaged.
+        BadSettings: ``out`` can't be written.
+    """
+    from trainer.results.trained import load_trained
+
+    facts = []
+    for run, name in zip(runs, _names(runs), strict=True):
+        _check(run)
+        trained = load_trained(run.path, best=best)
+        dataset, note = _data_of(run, trained)
+        if best and dataset is not None:
+            note = f"Predictions and boundary F1 are those of the best checkpoint. {note}".strip()
+        facts.append(collect(run, name, trained, dataset, note))
+    try:
+        write_atomically(out, page(facts).encode())
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from None
+
+
+def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | None, note: str = "") -> RunFacts:
+    """Reads what ``run`` has written, and predicts the test split of ``dataset`` with ``trained``.
+
+    Raises:
+        NotFound: there is no such run, or nothing was validated in it yet.
+    """
+    _check(run)
+    content = json.loads(run.config.read_text())
+    settings = content.pop("settings")
+    boundary_f1: dict[str, float] = {}
+    best: list[Example] = []
+    worst: list[Example] = []
+    if dataset is not None:
+        boundary_f1, best, worst = _look_at(trained, dataset.test)
+    return RunFacts(
+        name,
+        settings,
+        content,
+        trained.legend,
+        read_metrics(run),
+        _restarts(run),
+        trained.model.count_params(),
+        boundary_f1,
+        best,
+        worst,
+        note,
+    )
+
+
+def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
+    """The data that the run was trained on, if it is at hand, and what is to be said about it."""
+    from trainer.results.evaluation import check_classes
+
+    content = json.loads(run.config.read_text())
+    settings = content["settings"]
+    try:
+        dataset = load_dataset(
+            settings["data"], Path(settings["data_dir"]) if settings["data_dir"] else None, trained.size
+        )
+        check_classes(trained.legend, dataset, str(run.path))
+    except (BadData, BadSettings) as error:
+        return None, f"No predictions: {error}."
+    known = content.get("data_fingerprint", dataset.fingerprint)
+    if known != dataset.fingerprint:
+        return dataset, (
+            f"The data has changed since the run began (fingerprint {known[:12]}, now {dataset.fingerprint[:12]}): "
+            "the scores above are not of these images, and it may have been trained on some of them."
+        )
+    return dataset, ""
+
+
+def _check(run: RunDirectory) -> None:
+    if not run.config.is_file():
+        raise NotFound(f"{run.path}: expected a run, found no {run.config}")
+    if not read_metrics(run):
+        raise NotFound(f"{run.path}: expected a run with a validation, found none yet in {run.metrics}")
+
+
+def _look_at(trained: Trained, split: Arrays) -> tuple[dict[str, float], list[Example], list[Example]]:
+    """Boundary F1 by class, and the best and worst examples by their own mIoU, of :data:`EVALUATED` at most."""
+    from trainer.results.evaluation import evaluate, predictor
+
+    split = split.spread(EVALUATED)
+    predict = predictor(trained.model)
+    evaluation = evaluate(predict, split, trained.legend)
+    mious = evaluation.image_miou
+    order = [int(i) for i in np.argsort(mious) if not np.isnan(mious[i])]
+    shown = min(SHOWN, (len(order) + 1) // 2)
+
+    def example(i: int) -> Example:
+        mask = predict(split.images[i : i + 1])[0]
+        return _example(split, i, mask, float(mious[i]), trained.legend)
+
+    best = [example(i) for i in order[::-1][:shown]]
+    return evaluation.boundary_f1, best, [example(i) for i in order[:shown]]
+
+
+def _example(split: Arrays, i: int, prediction: NDArray[np.uint8], miou: float, legend: Legend) -> Example:
+    truth, found = (colour_mask(mask, legend.colours) for mask in (split.masks[i], prediction))
+    return Example(split.names[i], miou, _uri(split.images[i], "JPEG"), _uri(truth, "PNG"), _uri(found, "PNG"))
+
+
+def _uri(pixels: NDArray[np.uint8], kind: str) -> str:
+    picture = Image.fromarray(pixels)
+    resampling = Image.Resampling.BILINEAR if kind == "JPEG" else Image.Resampling.NEAREST
+    if max(picture.size) > THUMBNAIL:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL), resampling)
+    if kind == "PNG":
+        picture = picture.convert("P", palette=Image.Palette.ADAPTIVE)
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _restarts(run: RunDirectory) -> int:
+    if not run.events.exists():
+        return 0
+    return sum(1 for line in run.events.read_text().splitlines() if '"kind": "restart"' in line)
+
+
+def _names(runs: Sequence[RunDirectory]) -> list[str]:
+    """The folders' names, or whole paths where those are the same."""
+    short = [run.path.resolve().name for run in runs]
+    return short if len(set(short)) == len(short) else [str(run.path) for run in runs]

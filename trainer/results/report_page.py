@@ -1,0 +1,262 @@
+"""The report's HTML: one page without scripts that needs nothing from elsewhere. Pure; imports no TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.results.run_facts import EVALUATED
+
+if TYPE_CHECKING:
+    from trainer.results.run_facts import Example, RunFacts
+
+_COLOURS = ("#2563a8", "#c2501c", "#2d8659", "#8a4fa3", "#b8860b", "#5f6b76")
+_STYLE = """
+body { font: 15px/1.45 system-ui, "DejaVu Sans", sans-serif; color: #1c2733; background: #fff;
+       max-width: 1100px; margin: 0 auto; padding: 24px; }
+h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 19px; margin: 32px 0 8px; border-bottom: 1px solid #d5dce3 }
+h3 { font-size: 15px; margin: 16px 0 6px } p { margin: 4px 0 } .note { color: #667788 }
+.wide { overflow-x: auto } table { border-collapse: collapse; margin: 4px 0 }
+th, td { padding: 3px 12px 3px 0; text-align: left; vertical-align: top } td.n, th.n { text-align: right }
+thead th { border-bottom: 1px solid #9aa7b4 } tbody tr:nth-child(even) { background: #f4f6f8 }
+.confusion td { padding: 6px 10px; text-align: right; background: none } .confusion tr { background: none !important }
+.side { display: flex; flex-wrap: wrap; gap: 24px } svg { max-width: 100% } svg text { font-size: 12px; fill: #44525f }
+.dot { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 6px }
+.examples { display: flex; flex-wrap: wrap; gap: 16px } figure { margin: 0 } figcaption { font-size: 13px }
+figure img { width: 104px; height: auto; margin-right: 2px; image-rendering: auto }
+.key { display: inline-block; width: 12px; height: 12px; border: 1px solid #44525f; margin: 0 5px 0 12px }
+details { margin: 6px 0 } summary { cursor: pointer }
+"""
+
+
+def page(runs: Sequence[RunFacts]) -> str:
+    """The whole document."""
+    title = f"Maskfleet: {', '.join(run.name for run in runs)}"
+    sections = [
+        _section("Result", _results(runs)),
+        _section("Curves", _curves(runs)),
+        _section("Classes", _classes(runs)),
+        _section("Confusion", "".join(map(_confusion, runs)), "Rows are the truth; shares of each true class."),
+        _section(
+            "Predictions",
+            "".join(map(_predictions, runs)),
+            f"Image, truth, prediction; the images' own mIoU. Of {EVALUATED} test images at most.",
+        ),
+        _section("Settings", _settings(runs)),
+        _section("Origin", _origin(runs)),
+    ]
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
+        f"<body><h1>{escape(title)}</h1>{''.join(sections)}</body></html>\n"
+    )
+
+
+def _section(title: str, content: str, note: str = "") -> str:
+    note = f'<p class="note">{note}</p>' if note else ""
+    return f'<section id="{title.lower()}"><h2>{title}</h2>{note}{content}</section>\n'
+
+
+def _results(runs: Sequence[RunFacts]) -> str:
+    header = ["run", "network", "parameters", "epochs", "mIoU", "best mIoU", "pixel accuracy", "images/s", "training"]
+    lines = []
+    for number, run in enumerate(runs):
+        last = run.metrics[-1]
+        best = max(run.metrics, key=lambda line: -math.inf if math.isnan(line["miou"]) else line["miou"])
+        restarts = f", {run.restarts} restart(s)" if run.restarts else ""
+        lines.append(
+            [
+                _dot(number) + escape(run.name),
+                escape(f"{run.settings['model']}, {run.settings['encoder']}, {run.settings['image_size']} px"),
+                f"{run.parameters:,}",
+                f"{last['epoch']} of {run.settings['epochs']}",
+                f"<b>{last['miou']:.4f}</b>",
+                f"{best['miou']:.4f} (epoch {best['epoch']})",
+                f"{last['pixel_accuracy']:.4f}",
+                f"{np.median([line['images_per_second'] for line in run.metrics]):.1f}",
+                f"{last['training_seconds']:.0f} s{restarts}",
+            ]
+        )
+    return _table(header, lines, first_number=2)
+
+
+def _curves(runs: Sequence[RunFacts]) -> str:
+    charts = []
+    for title, training, validation in (("loss", "loss", "validation_loss"), ("mIoU", "training_miou", "miou")):
+        lines = []
+        for number, run in enumerate(runs):
+            epochs = [float(line["epoch"]) for line in run.metrics]
+            for key, dashed in ((training, True), (validation, False)):
+                lines.append((_colour(number), dashed, epochs, [float(line[key]) for line in run.metrics]))
+        charts.append(f"<figure><h3>{title}</h3>{_chart(lines)}</figure>")
+    key = " ".join(f"<span>{_dot(number)}{escape(run.name)}</span>" for number, run in enumerate(runs))
+    return f'<div class="side">{"".join(charts)}</div><p class="note">Dashed: training. Solid: validation. {key}</p>'
+
+
+def _classes(runs: Sequence[RunFacts]) -> str:
+    header = ["class"]
+    for number, run in enumerate(runs):
+        prefix = f"{_dot(number)}{escape(run.name)}: " if len(runs) > 1 else ""
+        header += [prefix + "IoU", "Dice", *(["boundary F1"] if run.boundary_f1 else [])]
+    names = list(dict.fromkeys(name for run in runs for name in run.legend.classes))
+    lines = []
+    for name in names:
+        line = [escape(name)]
+        for run in runs:
+            last = run.metrics[-1]
+            line += [_score(last["iou"].get(name)), _score(last["dice"].get(name))]
+            line += [_score(run.boundary_f1.get(name))] if run.boundary_f1 else []
+        lines.append(line)
+    return _table(header, lines, first_number=1)
+
+
+def _confusion(run: RunFacts) -> str:
+    matrix = np.array(run.metrics[-1]["confusion"], float)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    names = [escape(name) for name in run.legend.classes]
+    rows = [f"<tr><th></th>{''.join(f'<th class=n>{name}</th>' for name in names)}</tr>"]
+    for name, line in zip(names, shares, strict=True):
+        cells = "".join(
+            f'<td style="background:rgba(37,99,168,{share:.3f});color:{"#fff" if share > 0.55 else "#1c2733"}">'
+            f"{share:.3f}</td>"
+            for share in line
+        )
+        rows.append(f"<tr><th>{name}</th>{cells}</tr>")
+    return f'<h3>{escape(run.name)}</h3><div class="wide"><table class="confusion">{"".join(rows)}</table></div>'
+
+
+def _predictions(run: RunFacts) -> str:
+    note = f'<h3>{escape(run.name)}</h3><p class="note">{escape(run.note)}</p>' if run.note else ""
+    if note and not run.best:
+        return note
+    keys = "".join(
+        f'<span class="key" style="background:rgb{tuple(colour)}"></span>{escape(name)}'
+        for name, colour in zip(run.legend.classes, run.legend.colours.tolist(), strict=True)
+    )
+    return (
+        f"{note}<h3>{escape(run.name)}: best {keys}</h3>{_examples(run.best)}"
+        f"<h3>{escape(run.name)}: worst</h3>{_examples(run.worst)}"
+    )
+
+
+def _examples(examples: Sequence[Example]) -> str:
+    figures = "".join(
+        "<figure>"
+        + "".join(
+            f'<img src="{uri}" alt="{kind} of {escape(example.name)}">'
+            for kind, uri in (("image", example.image), ("truth", example.truth), ("prediction", example.prediction))
+        )
+        + f"<figcaption>{escape(example.name)}: {example.miou:.3f}</figcaption></figure>"
+        for example in examples
+    )
+    return f'<div class="examples">{figures}</div>'
+
+
+def _settings(runs: Sequence[RunFacts]) -> str:
+    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
+    differ = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
+    header = ["setting", *(_dot(number) + escape(run.name) for number, run in enumerate(runs))]
+
+    def table(chosen: Sequence[str]) -> str:
+        return _table(header, [[escape(key), *(_value(run.settings.get(key)) for run in runs)] for key in chosen])
+
+    if len(runs) == 1:
+        return table(keys)
+    shown = table(differ) if differ else "<p>The runs have the same settings.</p>"
+    same = [key for key in keys if key not in differ]
+    return f"<h3>What differs</h3>{shown}<details><summary>What is the same</summary>{table(same)}</details>"
+
+
+def _origin(runs: Sequence[RunFacts]) -> str:
+    parts: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "workers": lambda facts: facts.get("resolved", {}).get("workers"),
+        "global batch": lambda facts: facts.get("resolved", {}).get("global_batch"),
+        "scaled learning rate": lambda facts: facts.get("resolved", {}).get("scaled_learning_rate"),
+        "training images": lambda facts: facts.get("resolved", {}).get("training_examples"),
+        "test images": lambda facts: facts.get("resolved", {}).get("test_examples"),
+        "data fingerprint": lambda facts: facts.get("data_fingerprint"),
+        "git commit": lambda facts: facts.get("git_commit"),
+        "versions": lambda facts: ", ".join(f"{name} {v}" for name, v in facts.get("versions", {}).items()),
+    }
+    header = ["", *(_dot(number) + escape(run.name) for number, run in enumerate(runs))]
+    return _table(header, [[name, *(_value(find(run.resolved)) for run in runs)] for name, find in parts.items()])
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]], first_number: int = 10**6) -> str:
+    """Cells are HTML already; columns from ``first_number`` on are aligned to the right."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        kinds = (' class="n"' if column >= first_number else "" for column in range(len(cells)))
+        return (
+            "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)) + "</tr>"
+        )
+
+    body = "".join(row(line, "td") for line in lines)
+    return f'<div class="wide"><table><thead>{row(header, "th")}</thead><tbody>{body}</tbody></table></div>'
+
+
+def _chart(lines: Sequence[tuple[str, bool, list[float], list[float]]]) -> str:
+    """An SVG of lines (colour, whether dashed, x, y); values that are not finite are left out."""
+    width, height, left, bottom, rim = 500, 260, 44, 26, 10
+    points = [
+        (x, y) for _, _, xs, ys in lines for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)
+    ]
+    if not points:
+        return "<p>No finite values.</p>"
+    lowest_x, highest_x = min(x for x, _ in points), max(x for x, _ in points)
+    ticks = _ticks(min(y for _, y in points), max(y for _, y in points))
+    low, high = ticks[0], ticks[-1]
+
+    def across(x: float) -> float:
+        return left + (width - left - rim) * ((x - lowest_x) / (highest_x - lowest_x) if highest_x > lowest_x else 0.5)
+
+    def up(y: float) -> float:
+        return height - bottom - (height - bottom - rim) * (y - low) / (high - low)
+
+    parts = []
+    for tick in ticks:
+        parts.append(f'<line x1="{left}" x2="{width - rim}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="#e1e6eb"/>')
+        parts.append(f'<text x="{left - 6}" y="{up(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    parts += [
+        f'<text x="{across(x):.1f}" y="{height - 8}" text-anchor="middle">{x:g}</text>'
+        for x in sorted({lowest_x, round((lowest_x + highest_x) / 2), highest_x})
+    ]
+    for colour, dashed, xs, ys in lines:
+        path = " ".join(
+            f"{across(x):.1f},{up(y):.1f}" for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)
+        )
+        dash = ' stroke-dasharray="5 4"' if dashed else ""
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        if " " not in path and path:  # a single point would not be seen as a line
+            column, row = path.split(",")
+            parts.append(f'<circle cx="{column}" cy="{row}" r="3" fill="{colour}"/>')
+    return f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers, four to eight of them, from at most ``low`` to at least ``high``."""
+    span = high - low or abs(high) or 1.0
+    step = 10 ** math.floor(math.log10(span))
+    step *= next(factor for factor in (0.2, 0.25, 0.5, 1, 2) if span / (step * factor) <= 6)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(step * number, 10) for number in range(first, max(last, first + 1) + 1)]
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _dot(number: int) -> str:
+    return f'<span class="dot" style="background:{_colour(number)}"></span>'
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else escape(str(value))

@@ -1,0 +1,123 @@
+"""A trained network from wherever it lies: a run, one of its checkpoints, or a Keras file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import read_settings_file
+from trainer.checkpoints.averaging import load_averages
+from trainer.checkpoints.reading import best_checkpoint, load_weights
+from trainer.models.network import build_network
+from trainer.results.legend import LEGEND_FILE, Legend
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network, what its labels mean, and the settings of its run if it comes from one.
+
+    ``model``: pixels 0..255 [b, S, S, 3] -> logits float32 [b, S, S, classes].
+    """
+
+    model: keras.Model
+    legend: Legend
+    config: TrainConfig | None
+
+    @property
+    def size(self) -> int:
+        """Side of the network's input, pixels."""
+        return int(self.model.input_shape[1])
+
+
+def load_trained(place: Path, precision: Literal["float32"] | None = None, *, best: bool = False) -> Trained:
+    """Loads ``RUN`` (its newest checkpoint), ``RUN/checkpoints/step-N``, or a ``.keras`` or ``.h5`` file.
+
+    The legend of a file is the classes.json beside it; without one the classes have numbers for names. A run
+    that averages its weights is loaded with the averages.
+
+    Args:
+        precision: of the computation, instead of the run's or the file's own.
+        best: the run's checkpoint with the highest score, instead of its newest.
+
+    Raises:
+        NotFound: there is nothing, or a run without a checkpoint, or without one that has a score.
+        BadInput: it is something else, or damaged.
+        BadSettings: the best of what is no run.
+    """
+    checkpoint = re.fullmatch(r"step-(\d+)(\..*)?", place.name)
+    if best and (checkpoint or place.is_file()):
+        raise BadSettings(f"--best: expected a run directory, found {place}; leave --best out, or name the run")
+    if checkpoint:
+        checkpoints = place.parent.parent if place.parent.name == "manifests" else place.parent
+        return _from_run(RunDirectory(checkpoints.parent), int(checkpoint[1]), precision)
+    if RunDirectory(place).config.is_file():
+        return _from_run(RunDirectory(place), _best_step(RunDirectory(place)) if best else None, precision)
+    if place.is_file():
+        return _from_file(place, precision)
+    if place.exists():
+        raise BadInput(f"{place}: expected a run directory with config.json, or a .keras or .h5 file")
+    raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
+
+
+def _best_step(run: RunDirectory) -> int:
+    found = best_checkpoint(run)
+    if found is None:
+        raise NotFound(
+            f"{run.path}: --best: expected a checkpoint that was validated, found none among the steps "
+            f"{run.checkpoint_steps()}; leave --best out for the newest"
+        )
+    return found.step
+
+
+def _from_run(run: RunDirectory, step: int | None, precision: str | None) -> Trained:
+    if not run.config.is_file():
+        raise NotFound(f"{run.path}: expected a run, found no {run.config}")
+    layer = read_settings_file(run.config)
+    # The weights come from the checkpoint: those that the encoder began with may be gone.
+    config = TrainConfig.resolve([layer])
+    legend = Legend.from_json(json.loads(run.config.read_text()).get("resolved", {}), run.config)
+    changes = {"encoder_weights": "none", "precision": precision or config.precision}
+    network = build_network(config.model_copy(update=changes), len(legend.classes))
+    manifest = load_weights(run, network.model, step)
+    if config.ema_decay > 0:
+        load_averages(run.checkpoint_prefix(manifest.step), network.model)
+    return Trained(network.model, legend, config)
+
+
+def _from_file(file: Path, precision: str | None) -> Trained:
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{file}: expected a network that 'trainer export' wrote (.keras or .h5): {reason}") from None
+    shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
+    if any(not isinstance(shape, tuple) or len(shape) != 4 for shape in shapes):
+        raise BadInput(f"{file}: expected images [b, S, S, 3] to logits [b, S, S, classes], found {shapes}")
+    if precision is not None:
+        weights = model.get_weights()
+        model = model.__class__.from_config(_in_float32(model.get_config()))
+        model.set_weights(weights)
+    beside = file.with_name(LEGEND_FILE)
+    classes = int(model.output_shape[-1])
+    legend = Legend.read(beside) if beside.is_file() else Legend.unnamed(classes)
+    if len(legend.classes) != classes:
+        raise BadInput(f"{beside}: expected the {classes} classes of {file.name}, found {len(legend.classes)}")
+    return Trained(model, legend, None)
+
+
+def _in_float32(config: Any) -> Any:
+    """A Keras configuration whose layers, and the tensors between them, are of single precision instead of half."""
+    if isinstance(config, Mapping):
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return "float32" if config in ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16") else config

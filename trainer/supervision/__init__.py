@@ -1,0 +1,1 @@
+"""The parent process of training: starts it, watches it, and agrees with the other workers what comes next."""

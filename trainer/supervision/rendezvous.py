@@ -1,0 +1,131 @@
+"""All workers start an attempt together, and stop together: the agreement between their supervisors.
+
+TensorFlow's collectives can't be re-joined: when one worker is lost, every training process has to start
+again, and none may start while one of the last attempt still runs. So the supervisors of all workers keep a
+connection to the chief's, and it tells them when to start and when to stop. A connection that ends is how a
+lost supervisor shows. Messages are JSON objects, one a line.
+
+:class:`Coordinator` is the decision, without input or output; :mod:`trainer.supervision.supervisor` carries it out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from maskfleet.errors import BAD_INPUT, DONE, FAILED, PEER_LOST, STOPPED
+
+RESTART_WINDOW_SECONDS = 3600
+
+Message = dict[str, Any]
+
+
+def start(attempt: int) -> Message:
+    """Chief to all: every worker is ready, start the training process."""
+    return {"do": "start", "attempt": attempt}
+
+
+def stop(reason: str) -> Message:
+    """Chief to all: end the training process of this attempt and say ``ready``."""
+    return {"do": "stop", "reason": reason}
+
+
+def finish(code: int, reason: str) -> Message:
+    """Chief to all: the run is over; leave with this exit code."""
+    return {"do": "finish", "code": code, "reason": reason}
+
+
+def serialize(message: Message) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def parse(line: bytes) -> Message | None:
+    """A message, or None at the end of the connection.
+
+    Raises:
+        ValueError: the peer speaks something else.
+    """
+    if not line.endswith(b"\n"):
+        return None
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError(f"expected a JSON object, found {message!r}")
+    return message
+
+
+@dataclass
+class Coordinator:
+    """What the chief's supervisor answers to what it hears; each answer goes to all workers.
+
+    Attributes:
+        workers: how many there are.
+        max_restarts: attempts that may fail within :data:`RESTART_WINDOW_SECONDS` before the run fails.
+    """
+
+    workers: int
+    max_restarts: int
+    attempt: int = 0
+    phase: Literal["gathering", "running", "over"] = "gathering"
+    ready: set[int] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)
+    failures: deque[tuple[float, str]] = field(default_factory=deque)
+
+    def missing(self) -> list[int]:
+        """Workers that are not ready."""
+        return sorted(set(range(self.workers)) - self.ready)
+
+    def worker_ready(self, worker: int) -> Message | None:
+        """``worker`` has no training process and can reach its peers."""
+        self.ready.add(worker)
+        if self.phase != "gathering" or self.missing():
+            return None
+        self.phase = "running"
+        self.ready.clear()
+        self.attempt += 1
+        self.done.clear()
+        return start(self.attempt)
+
+    def worker_left(self, worker: int, now: float) -> Message | None:
+        """The connection to ``worker``'s supervisor has ended."""
+        self.ready.discard(worker)
+        if self.phase == "running" and worker not in self.done:
+            return self._restart(f"worker {worker} was lost", now)
+        return None
+
+    def process_ended(self, worker: int, attempt: int, code: int, reason: str, now: float) -> Message | None:
+        """The training process of ``worker`` has ended with ``code``, negative for a signal."""
+        if self.phase != "running" or attempt != self.attempt:
+            return None  # it was told to stop
+        if code == DONE:
+            self.done.add(worker)
+            if len(self.done) < self.workers:
+                return None
+            self.phase = "over"
+            return finish(DONE, "")
+        if code in (FAILED, BAD_INPUT):
+            self.phase = "over"
+            return finish(code, reason)
+        if code == STOPPED:
+            # Every process saved and left because one worker was told to stop. That worker goes away; the
+            # others wait for it to come back.
+            self.phase = "gathering"
+            return stop(f"worker {worker} was told to stop")
+        return self._restart(reason, now)
+
+    def gathering_timed_out(self, reason: str) -> Message:
+        """Not all workers came in time."""
+        self.phase = "over"
+        return finish(PEER_LOST, reason)
+
+    def _restart(self, reason: str, now: float) -> Message:
+        self.failures.append((now, reason))
+        while now - self.failures[0][0] > RESTART_WINDOW_SECONDS:
+            self.failures.popleft()
+        if len(self.failures) > self.max_restarts:
+            self.phase = "over"
+            first = self.failures[0][1]
+            return finish(FAILED, f"gave up after {len(self.failures) - 1} restarts; the first cause: {first}")
+        self.phase = "gathering"
+        return stop(reason)

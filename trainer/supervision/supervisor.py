@@ -1,0 +1,338 @@
+"""The parent process of training: starts the training process, and starts it again when a peer is lost.
+
+It imports no TensorFlow, so it is up in a moment, stays responsive while TensorFlow holds the GIL, and can
+end a training process that is frozen. No pod is replaced for a lost peer, and no back-off is waited for.
+What all workers must do together is decided by the chief's :class:`~trainer.supervision.rendezvous.Coordinator`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, BinaryIO, TypeVar
+
+from maskfleet.child_processes import die_with_parent, lines
+from maskfleet.config import TrainConfig
+from maskfleet.environment import HEARTBEAT_VARIABLE
+from maskfleet.errors import DONE, FAILED, STOPPED, BadSettings, PeerLost
+from maskfleet.peers import Cluster
+from maskfleet.run_directory import RunDirectory
+from trainer import cgroup
+from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
+from trainer.supervision.rendezvous import Message, parse, serialize
+
+RETRY_SECONDS = 0.2
+END_GRACE_SECONDS = 1.0
+"""For a training process to leave by itself when its attempt is over: it has lost a peer, so it is about to."""
+STOP_GRACE_SECONDS = 25.0
+"""For a training process to save and leave after SIGTERM; less than Kubernetes's default of 30 s."""
+FAREWELL_SECONDS = 30.0
+"""For a chief that is gone to come back, when all training is done here."""
+TELL_SECONDS = 10.0
+"""Between two messages that training gets on here."""
+MAX_WORDS = 4000
+"""Bytes of a process's last line that the other workers are told; a message is one line of at most 64 KiB."""
+
+PROCESS_DEFAULTS = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    # glibc returns large blocks to the kernel as soon as they are freed. A step of 64 images got 700 MB of them anew,
+    # each page zeroed: a sixth of its time.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    # Only the first arena grows without mmap. And a hundred threads of gRPC free what others allocate: with glibc's
+    # own number of arenas two workers took 130 MB more each, and grew for longer.
+    "MALLOC_ARENA_MAX": "1",
+}
+"""Variables of the training process that the supervisor's own environment does not set."""
+
+T = TypeVar("T")
+
+
+class Supervisor:
+    """Runs the training process of one worker through all attempts.
+
+    Args:
+        command: the training process's command line.
+        config: for its time-outs and ``max_restarts``.
+        cluster: this worker's place.
+        run: where the worker's log and the run's events go.
+    """
+
+    def __init__(self, command: Sequence[str], config: TrainConfig, cluster: Cluster, run: RunDirectory):
+        self._command = command
+        self._config = config
+        self._cluster = cluster
+        self._run = run
+        self._process: asyncio.subprocess.Process | None = None
+        self._ended: asyncio.Task[None] | None = None
+        self._last_code: int | None = None
+        self._last_words = ""
+        self._stopping = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+        self._log: BinaryIO | None = None
+        self._chief = cluster.rendezvous_address(0)
+        self._memory: cgroup.Memory | None = None
+        self._got_on = 0.0
+
+    async def run(self) -> int:
+        """Supervises until the run is over, and returns the exit code.
+
+        Raises:
+            BadSettings: another process works on this run.
+            PeerLost: the other workers did not come in time.
+        """
+        with self._open_log() as self._log:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stopping.set)
+            async with contextlib.AsyncExitStack() as stack:
+                if self._cluster.is_chief:
+                    server = ChiefServer(self._config, self._cluster, self._run)
+                    self._chief = await stack.enter_async_context(server.serving())
+                try:
+                    return await self._until_over()
+                finally:
+                    await self._end_process(0)
+
+    async def _until_over(self) -> int:
+        """One turn for each connection to the chief's supervisor."""
+        while True:
+            connection = await self._unless_stopping(self._reach_peers())
+            if connection is None:
+                return STOPPED
+            reader, self._writer = connection
+            try:
+                code = await self._obey(reader)
+            finally:
+                self._writer.close()
+                with contextlib.suppress(OSError, asyncio.TimeoutError):
+                    await asyncio.wait_for(self._writer.wait_closed(), 1)
+            if code is not None:
+                return code
+            await self._end_process(END_GRACE_SECONDS)
+
+    async def _unless_stopping(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of ``work``, or None as soon as SIGTERM comes."""
+        task = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        return None
+
+    async def _obey(self, reader: asyncio.StreamReader) -> int | None:
+        """Does as the chief says until the run is over (an exit code) or the connection is lost (None)."""
+        self._send({"is": "ready"})
+        while True:
+            line = await self._unless_stopping(_read_line(reader))
+            if line is None:
+                await self._leave()
+                return STOPPED
+            message = parse(line)
+            if message is None:
+                return None
+            if message["do"] == "start":
+                await self._start_process(message["attempt"])
+            elif message["do"] == "wait":
+                self._say(f"waiting for {message['for']}")
+            elif message["do"] == "go on":
+                self._got_on = time.monotonic()
+            elif message["do"] == "stop":
+                await self._end_process(END_GRACE_SECONDS)
+                self._send({"is": "ready"})
+            elif message["do"] == "finish":
+                await self._end_process(END_GRACE_SECONDS)
+                if message["reason"] and message["reason"] != self._last_words:
+                    self._say(f"error: {message['reason']}")
+                return int(message["code"])
+
+    async def _reach_peers(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Resolves every peer and connects to the chief's supervisor, trying until the start time-out.
+
+        Every name must resolve before TensorFlow starts: its first collective fails at once on one that
+        does not.
+
+        Raises:
+            PeerLost: it took too long.
+        """
+        limit = FAREWELL_SECONDS if self._last_code == DONE else self._config.start_timeout
+        started = time.monotonic()
+        notice = started + NOTICE_SECONDS
+        while True:
+            missing = await self._unresolved_peer()
+            if missing is None:
+                try:
+                    return await asyncio.open_connection(*self._chief)
+                except OSError as error:
+                    missing = f"worker 0 (the chief) at {':'.join(map(str, self._chief))}: {error.strerror or error}"
+            if time.monotonic() - started > limit:
+                raise PeerLost(f"worker {self._cluster.worker} waited {limit:.0f} s in vain for {missing}")
+            if time.monotonic() > notice:
+                self._say(f"waiting for {missing}")
+                notice += NOTICE_SECONDS
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _unresolved_peer(self) -> str | None:
+        if self._cluster.workers == 1:
+            return None
+        loop = asyncio.get_running_loop()
+        for worker in range(self._cluster.workers):
+            host, port = self._cluster.rendezvous_address(worker)
+            try:
+                await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                return f"worker {worker}: the name {host} does not resolve ({error.strerror or error})"
+        return None
+
+    async def _start_process(self, attempt: int) -> None:
+        self._last_code = None
+        self._memory = cgroup.memory()
+        heartbeat_read, heartbeat_write = os.pipe()
+        environment = {**PROCESS_DEFAULTS, **os.environ, HEARTBEAT_VARIABLE: str(heartbeat_write)}
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=environment,
+                pass_fds=[heartbeat_write],
+                preexec_fn=die_with_parent,
+            )
+        finally:
+            os.close(heartbeat_write)
+        self._ended = asyncio.create_task(self._follow_process(self._process, attempt, heartbeat_read))
+
+    async def _follow_process(self, process: asyncio.subprocess.Process, attempt: int, heartbeat: int) -> None:
+        """Passes the output on, watches for progress, and reports the end to the chief."""
+        assert process.stdout is not None
+        watchdog = asyncio.create_task(self._watch_progress(process, heartbeat))
+        words = ""
+        async for line in lines(process.stdout):
+            self._pass_on(line)
+            words = line[:MAX_WORDS].decode(errors="replace").strip() or words
+        code = await process.wait()
+        killed_for = self._out_of_memory()
+        if code == -signal.SIGKILL and killed_for is not None:
+            code, words = FAILED, killed_for
+            self._say(f"error: {words}")
+        elif watchdog.done():
+            words = watchdog.result()
+        elif code < 0:
+            words = f"the training process was killed by {signal.Signals(-code).name}"
+            self._say(f"worker {self._cluster.worker}: {words}")
+        watchdog.cancel()
+        self._last_code = code
+        self._last_words = f"worker {self._cluster.worker}: {words.removeprefix('error: ')}"
+        self._send({"is": "ended", "attempt": attempt, "code": code, "reason": self._last_words})
+
+    def _out_of_memory(self) -> str | None:
+        """What the kernel killed the training process for, if it was memory; another attempt would need as much."""
+        now = cgroup.memory()
+        if now is None or self._memory is None or now.kills == self._memory.kills:
+            return None
+        return (
+            f"out of memory: the training process was killed at {now.peak >> 20} MiB of the container's "
+            f"{now.limit >> 20} MiB; raise --memory, or lower --batch-per-replica or --image-size"
+        )
+
+    async def _watch_progress(self, process: asyncio.subprocess.Process, heartbeat: int) -> str:
+        """Kills a process that is alive but stuck, and returns why.
+
+        It is not stuck as long as any worker's gets on: it may be waiting for that one.
+        """
+        os.set_blocking(heartbeat, False)
+        self._got_on, told = time.monotonic(), -math.inf
+        limit, what = self._config.start_timeout, "did not start"
+        try:
+            while time.monotonic() - self._got_on < limit:
+                await asyncio.sleep(1)
+                with contextlib.suppress(BlockingIOError):
+                    if os.read(heartbeat, 1 << 16):
+                        self._got_on = time.monotonic()
+                        limit, what = self._config.stall_timeout, "made no step"
+                        if self._got_on - told > min(TELL_SECONDS, limit / 4):
+                            self._send({"is": "getting on"})
+                            told = self._got_on
+        finally:
+            os.close(heartbeat)
+        process.kill()
+        reason = f"the training process {what} within {limit} s and was killed"
+        self._say(f"worker {self._cluster.worker}: {reason}")
+        return reason
+
+    async def _end_process(self, grace: float) -> None:
+        """Ends the training process if there is one; returns when it is gone and its output passed on."""
+        if self._process is None or self._ended is None:
+            return
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._ended), grace)
+        if not self._ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._ended
+        self._process = self._ended = None
+
+    async def _leave(self) -> None:
+        """After SIGTERM: lets the training process save its state at a step that all workers agree on."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+        await self._end_process(STOP_GRACE_SECONDS)
+
+    def _send(self, message: Message) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(serialize({"worker": self._cluster.worker, **message}))
+
+    def _say(self, text: str) -> None:
+        self._pass_on(f"{text}\n".encode())
+
+    def _pass_on(self, line: bytes) -> None:
+        # The reader of our standard output may be gone; that is no reason to stop training.
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        if self._log is not None:
+            with contextlib.suppress(OSError):  # a full disk is the training process's to report
+                self._log.write(line)
+
+    def _open_log(self) -> BinaryIO:
+        """The worker's log; the lock on it is what says that the run is in use."""
+        path = self._run.worker_log(self._cluster.worker)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            log = path.open("ab", buffering=0)
+        except OSError as error:
+            raise BadSettings(f"--run-dir {self._run.path}: can't be written: {error.strerror}") from None
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadSettings(
+                f"--run-dir {self._run.path}: in use by another process (it holds {path}); "
+                "wait for it, stop it, or choose another run directory"
+            ) from None
+        return log
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    """A line, or nothing once the connection is lost."""
+    try:
+        return await reader.readline()
+    except OSError:
+        return b""
+
+
+def supervise(command: Sequence[str], config: TrainConfig, cluster: Cluster, run: RunDirectory) -> int:
+    """Runs ``command`` as this worker's training process until the run is over; returns the exit code."""
+    supervisor = Supervisor(command, config, cluster, run)
+    return asyncio.run(supervisor.run())

@@ -1,0 +1,1 @@
+"""The training process: from its settings to the last step."""

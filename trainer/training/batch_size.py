@@ -1,0 +1,103 @@
+"""``--batch-per-replica auto``: the largest batch whose training step fits a GPU's memory.
+
+Each size is tried in a process of its own, since TensorFlow gives no memory back, and a process that has run
+out of it is good for nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from maskfleet.config import DEFAULT_BATCH, TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import read_settings_file
+
+SAFETY = 0.9
+"""Share of the largest size that is used: fragmentation and other batches' shapes need some room."""
+
+
+def choose_batch(run: RunDirectory, classes: int, examples: int) -> int:
+    """The batch per replica for this machine: :data:`~maskfleet.config.DEFAULT_BATCH` where there is no GPU.
+
+    Args:
+        examples: this worker's share of the training split, of which each of its GPUs gets a part in a step.
+
+    Raises:
+        BadSettings: not even one example fits.
+    """
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    largest = max(1, examples // max(1, len(devices)))
+    if not devices:
+        return min(DEFAULT_BATCH, largest)
+
+    def fits(batch: int) -> bool:
+        command = [sys.executable, "-m", "trainer.training.batch_size", str(run.path), str(batch), str(classes)]
+        environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+    found = largest_that_fits(fits, largest)
+    if found == 0:
+        raise BadSettings("--batch-per-replica auto: not even one example fits the GPU; lower --image-size")
+    return found if found == largest else max(1, int(found * SAFETY))
+
+
+def largest_that_fits(fits: Callable[[int], bool], largest: int) -> int:
+    """By doubling, then halving the gap down to an eighth of the size; 0 if nothing fits."""
+    good, bad = 0, 1
+    while bad <= largest and fits(bad):
+        good, bad = bad, bad * 2
+    if bad > largest:
+        bad = largest + 1
+    while bad - good > max(1, good // 8):
+        middle = (good + bad) // 2
+        if fits(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def try_step(config: TrainConfig, batch: int, classes: int) -> None:
+    """One training step on an empty batch, as the loop does it, for the memory that it takes.
+
+    Raises:
+        tf.errors.ResourceExhaustedError: it does not fit.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from trainer.models.network import build_network
+    from trainer.objective.losses import build_loss
+    from trainer.objective.optimizers import build_optimizer
+    from trainer.objective.schedules import learning_rate
+
+    network = build_network(config.model_copy(update={"encoder_weights": "none"}), classes)
+    schedule = learning_rate(config, steps_per_epoch=1, total_steps=1, scale=1.0)
+    optimizer = build_optimizer(config, schedule, network.encoder)
+    variables = network.model.trainable_variables
+    optimizer.build(variables)
+    size = config.image_size
+    images, masks = tf.zeros([batch, size, size, 3], tf.uint8), tf.zeros([batch, size, size], tf.uint8)
+    loss = build_loss(config.model_copy(update={"class_weights": None}), classes, np.zeros([1, size, size], np.uint8))
+
+    @tf.function(autograph=False)
+    def step() -> None:
+        with tf.GradientTape() as tape:
+            logits = network.fused_decoder(network.fused_encoder(images, training=True), training=True)
+            total = optimizer.scale_loss(tf.reduce_mean(loss(masks, logits)))
+        optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
+
+    step()
+
+
+if __name__ == "__main__":
+    path, batch_size, class_count = sys.argv[1:]
+    settings = TrainConfig.resolve([read_settings_file(RunDirectory(Path(path)).config)])
+    try_step(settings, int(batch_size), int(class_count))

@@ -1,0 +1,96 @@
+"""What the workers do together outside a training step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from maskfleet.peers import Cluster
+from trainer.training.state import Training
+
+
+def broadcast_from_chief(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable], *, is_chief: bool) -> None:
+    """Gives every worker the chief's values, bit for bit.
+
+    The values are summed as integers, with zeros from everybody but the chief: a sum of floats would turn
+    -0.0 into 0.0.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+
+    @tf.function(autograph=False)
+    def exchange() -> tf.Tensor:
+        def in_replica() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            flat = tf.concat([_to_bits(variable) for variable in variables], axis=0)
+            is_source = tf.logical_and(is_chief, tf.equal(context.replica_id_in_sync_group, 0))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(is_source, flat, 0))
+
+        return strategy.run(in_replica)
+
+    bits = strategy.experimental_local_results(exchange())[0]
+    position = 0
+    for variable in variables:
+        size = math.prod(variable.shape) * variable.dtype.size // tf.int32.size
+        variable.assign(_from_bits(bits[position : position + size], variable))
+        position += size
+
+
+def _to_bits(variable: tf.Variable) -> tf.Tensor:
+    value = tf.convert_to_tensor(variable)
+    if value.dtype != tf.int32:
+        value = tf.bitcast(value, tf.int32)
+    return tf.reshape(value, [-1])
+
+
+def _from_bits(bits: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+    words = variable.dtype.size // tf.int32.size
+    shape = [*variable.shape, words] if words > 1 else variable.shape
+    value = tf.reshape(bits, shape)
+    return value if variable.dtype == tf.int32 else tf.bitcast(value, variable.dtype)
+
+
+def make_sum_over_workers(training: Training) -> Callable[[np.ndarray], np.ndarray]:
+    """A worker's float64 vector -> the sum of all workers' vectors.
+
+    To be made once, since each has to be traced.
+    """
+    if training.cluster.workers == 1:
+        return lambda vector: vector
+
+    @tf.function(autograph=False)
+    def add(vector: tf.Tensor) -> tf.Tensor:
+        def in_replica() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, vector / training.local_replicas)
+
+        return training.strategy.run(in_replica)
+
+    return lambda vector: training.strategy.experimental_local_results(add(tf.constant(vector)))[0].numpy()
+
+
+def _of_chief(value: int, cluster: Cluster, strategy: Any) -> int:
+    """The chief's ``value``, on every worker."""
+    if cluster.workers == 1:
+        return value
+    import tensorflow as tf
+
+    with strategy.scope():
+        variable = tf.Variable(value, dtype=tf.int64, trainable=False)
+    broadcast_from_chief(strategy, [variable], is_chief=cluster.is_chief)
+    return int(variable.numpy())
+
+
+def _wait_for_all(strategy: Any) -> None:
+    """No worker leaves before the chief has written everything: until then a lost worker must be replaced."""
+    if strategy.num_replicas_in_sync > 1:
+        import tensorflow as tf
+
+        def in_replica() -> tf.Tensor:
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
+
+        tf.function(lambda: strategy.run(in_replica), autograph=False)()

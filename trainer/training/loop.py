@@ -1,0 +1,197 @@
+"""The training loop, the same for one worker and for many. It reads from top to bottom.
+
+What it calls on all workers at once, and why their states agree after every step, is in :mod:`trainer.training.steps`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from maskfleet.config import TrainConfig
+from maskfleet.errors import Stopped, TrainingFailed
+from trainer.checkpoints.averaging import averaged_weights
+from trainer.data.augmentation import Augmentation
+from trainer.data.cache import Dataset
+from trainer.data.pipeline import evaluation_batches, example_indices, training_batches
+from trainer.objective.metrics import Scores
+from trainer.training.collectives import make_sum_over_workers
+from trainer.training.state import Inputs, Training
+from trainer.training.steps import make_evaluation_function, make_step_function
+from trainer.training.summaries import Validation
+
+SECONDS_TO_VALIDATE = 8.0
+"""After SIGTERM, before the state is saved first: at the end of the epoch it can have its score with it."""
+NAMED_EXAMPLES = 64
+"""Of a batch whose loss is not finite."""
+
+
+def train(training: Training, training_seconds: float) -> Scores:
+    """Trains from the state's step to the plan's last one; returns the scores of the final validation.
+
+    Args:
+        training_seconds: time spent in training steps so far, before this process.
+
+    Raises:
+        Stopped: SIGTERM reached a worker; the state is saved.
+        TrainingFailed: the loss is not finite, or a checkpoint could not be written.
+    """
+    config, plan, state = training.config, training.plan, training.state
+    step = int(state.step.numpy())
+    take_steps = make_step_function(training)
+    evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
+    batches = _batches(training, step)
+    saved_step, saved_time = step, time.monotonic()
+    stopping = False
+
+    def save(validation: Validation | None = None) -> None:
+        nonlocal saved_step, saved_time
+        if training.checkpoints is not None and step > saved_step:
+            _save(training, step, training_seconds, validation)
+            saved_step, saved_time = step, time.monotonic()
+
+    while True:
+        validation = None
+        if plan.ends_epoch(step) and int(state.validated.numpy()) != step:
+            validation = validate(training, evaluate, add_up, save)
+            _end_epoch(training, validation, step, training_seconds)
+        ended = step == plan.steps or state.progress().is_exhausted(config.patience)
+        due = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
+        due = due or time.monotonic() - saved_time > config.checkpoint_seconds
+        if due or validation is not None or ended or stopping:
+            save(validation)
+        if ended:
+            if step < plan.steps and training.summaries is not None:
+                print(
+                    f"stops after epoch {plan.epoch(step)}: no better {config.best_by} for {config.patience}",
+                    flush=True,
+                )
+            return (validation or validate(training, evaluate, add_up)).scores
+        if stopping:
+            raise Stopped(f"stopped at step {step} of {plan.steps}; the state is saved")
+
+        count = plan.steps_at_once(step, config.steps_per_call, config.checkpoint_steps)
+        if training.profiler is not None:
+            training.profiler.before(step + 1, step + count)
+        started = time.monotonic()
+        wish = tf.constant(float(training.stop.wanted), tf.float64)
+        losses, rates, stop = take_steps(batches, tf.constant(count), wish)
+        losses, rates, stopping = losses.numpy(), rates.numpy(), bool(stop)
+        seconds = time.monotonic() - started
+        training_seconds += seconds
+        training.get_on()
+        if not np.isfinite(losses).all():
+            wrong = int(np.argmin(np.isfinite(losses)))
+            raise TrainingFailed(_not_finite(training, step + wrong, losses[wrong]))
+        step += count
+        if training.summaries is not None:
+            training.summaries.steps(step, losses, rates, seconds)
+        if stopping:  # which another worker may have been told
+            training.stop.tell()
+
+
+def validate(
+    training: Training,
+    evaluate: Callable[[Inputs, tf.Tensor], tf.Tensor],
+    add_up: Callable[[np.ndarray], np.ndarray],
+    save: Callable[[], None] = lambda: None,
+) -> Validation:
+    """Scores over the whole test split; every worker sees its share, and all get the result.
+
+    Args:
+        save: called in between if it takes so long after SIGTERM that its end may not be reached.
+    """
+    classes = len(training.dataset.classes)
+    totals = np.zeros(2 + classes * classes)
+    batches = iter(
+        evaluation_batches(
+            training.dataset.test,
+            batch=training.plan.local_batch(training.cluster.worker),
+            worker=training.cluster.worker,
+            workers=training.cluster.workers,
+            features=training.features.of_test if training.features else None,
+        )
+    )
+    over = saved = False
+    while not over:
+        with averaged_weights(training.network.model, training.optimizer):
+            for inputs, masks in batches:
+                totals += evaluate(inputs, masks).numpy()
+                training.get_on()
+                if not saved and training.stop.seconds > SECONDS_TO_VALIDATE:
+                    break
+            else:
+                over = True
+        if not over:
+            save()
+            saved = True
+    totals = add_up(totals)
+    matrix = totals[2:].reshape(classes, classes).astype(np.int64)
+    return Validation(_scores(training.dataset, matrix), float(totals[0] / totals[1]))
+
+
+def _scores(dataset: Dataset, matrix: np.ndarray) -> Scores:
+    background = None if dataset.background is None else dataset.classes[dataset.background]
+    return Scores(matrix, dataset.classes, background)
+
+
+def _batches(training: Training, first_step: int) -> Iterator:
+    plan = training.plan
+    return iter(
+        training_batches(
+            training.dataset.train,
+            global_batch=plan.global_batch,
+            worker_slice=plan.slices[training.cluster.worker],
+            seed=training.config.seed,
+            first_step=first_step,
+            last_step=plan.steps,
+            augmentation=Augmentation.of(training.config),
+            features=training.features.of_training if training.features else None,
+        )
+    )
+
+
+def _end_epoch(training: Training, validation: Validation, step: int, training_seconds: float) -> None:
+    """Tells about the epoch, and starts the next one's sums."""
+    state, plan, dataset = training.state, training.plan, training.dataset
+    if training.summaries is not None:
+        mean_loss = float(state.loss_sum.numpy()) / plan.examples_in_epoch_ending(step)
+        trained = Validation(_scores(dataset, state.confusion.numpy()), mean_loss)
+        training.summaries.epoch(plan.epoch(step), step, training_seconds, trained, validation)
+    state.validated.assign(step)
+    state.loss_sum.assign(0.0)
+    state.confusion.assign(tf.zeros_like(state.confusion))
+    progress = state.progress().after(_score(training.config, validation))
+    state.best.assign(progress.best)
+    state.since_best.assign(progress.since_best)
+
+
+def _score(config: TrainConfig, validation: Validation) -> float:
+    """What ``config.best_by`` names; higher is better."""
+    return -validation.loss if config.best_by == "loss" else float(getattr(validation.scores, config.best_by))
+
+
+def _save(training: Training, step: int, training_seconds: float, validation: Validation | None) -> None:
+    assert training.checkpoints is not None
+    miou = score = None
+    if validation is not None:
+        miou, score = validation.scores.miou, _score(training.config, validation)
+    training.checkpoints.save(step, training.plan.epoch(step), training_seconds, miou, score)
+    if training.summaries is not None:
+        training.summaries.checkpoint(step)
+    training.get_on()
+
+
+def _not_finite(training: Training, step: int, loss: float) -> str:
+    plan, names = training.plan, training.dataset.train.names
+    examples = example_indices(step, global_batch=plan.global_batch, count=len(names), seed=training.config.seed)
+    batch = ", ".join(names[index] for index in examples[:NAMED_EXAMPLES])
+    if len(examples) > NAMED_EXAMPLES:
+        batch += f" and {len(examples) - NAMED_EXAMPLES} more"
+    return (
+        f"step {step + 1}: the loss is {loss}; expected a finite number. Lower --learning-rate "
+        f"({training.config.learning_rate:g}) or look at the batch's files: {batch}"
+    )

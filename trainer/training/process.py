@@ -1,0 +1,87 @@
+"""The training process: sets everything up in the one order that works, trains, and leaves the results behind.
+
+The supervisor starts it as ``python -m trainer.training.process RUN`` for every attempt.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+from maskfleet.config import TrainConfig
+from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
+from maskfleet.peers import Cluster
+from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import read_settings_file
+from trainer.training.assembly import _say, _train
+from trainer.training.batch_size import choose_batch
+from trainer.training.heartbeat import _getting_on, _heartbeat
+from trainer.training.strategy import check_gpus, configure_threads, make_strategy, threads_of
+
+
+def main(arguments: list[str]) -> int:
+    """Trains the run in the directory that ``arguments`` names; returns the exit code."""
+    # Until the first step almost everything that is made stays: looking through it for garbage took .8 s. And Keras
+    # imports pyplot, for half a second, for a function that nothing calls here.
+    gc.set_threshold(100_000, 20, 20)
+    sys.modules["matplotlib.pyplot"] = None  # type: ignore[assignment]
+    run = RunDirectory(Path(arguments[0]))
+    try:
+        config = TrainConfig.resolve([read_settings_file(run.config)])
+        train_run(run, config, Cluster.from_environment())
+    except MaskfleetError as error:
+        print(f"error: {error}" if not isinstance(error, Stopped) else str(error), flush=True)
+        return error.exit_code
+    return DONE
+
+
+def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
+    """Trains ``run`` to its end, going on from its newest checkpoint.
+
+    Raises:
+        MaskfleetError: see :func:`trainer.training.loop.train`; PeerLost when another worker is gone.
+    """
+    # Slow imports come after the settings are known to be good.
+    configure_threads(threads_of(config, cluster))
+    check_gpus()
+    from trainer.data.cache import load_dataset
+
+    get_on = _heartbeat()
+    fitting = None
+    with _getting_on(get_on):  # to download and read a large data set takes longer than a start may
+        dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=_say)
+        if config.batch_per_replica == "auto" and config.global_batch is None:
+            fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // cluster.workers)
+    strategy = make_strategy(cluster)
+
+    import tensorflow as tf
+
+    try:
+        _train(run, config, cluster, strategy, dataset, fitting, get_on)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        raise PeerLost(_lost_peer(cluster, error)) from None
+    except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
+        if cluster.workers == 1:
+            raise
+        raise PeerLost(_lost_peer(cluster, error)) from None
+    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        raise TrainingFailed(_no_room(run, error)) from None
+
+
+def _lost_peer(cluster: Cluster, error: Exception) -> str:
+    words = " ".join(str(getattr(error, "message", error)).split())
+    return f"worker {cluster.worker} lost a peer ({type(error).__name__}: {words[:200]})"
+
+
+def _no_room(run: RunDirectory, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or run.path}: {reason(error)}; free some space, if that is it, and resume the run"
+    return (
+        f"there is no room, in memory or under {run.path}: {reason(error)}; lower --batch-per-replica or --image-size, "
+        "or free some space, and resume the run"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""What config.json keeps of a run beside its settings, so that it can be explained and repeated."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.files import write_json
+from maskfleet.peers import Cluster
+from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.reading import best_checkpoint
+from trainer.data.cache import Dataset
+from trainer.results.legend import Legend
+from trainer.training.plan import Plan
+from trainer.training.strategy import threads_of
+
+
+def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> None:
+    """Whether what the run has so far can be gone on with.
+
+    Raises:
+        BadSettings: the data is not what the run began with, or its checkpoints have scores of another kind.
+    """
+    before = json.loads(run.config.read_text())
+    known = before.get("data_fingerprint", dataset.fingerprint)
+    if known != dataset.fingerprint:
+        raise BadSettings(
+            f"{run.config}: the data has changed since the run began: expected fingerprint {known}, found "
+            f"{dataset.fingerprint}; restore the data or start a new run"
+        )
+    best_by = before.get("best_by", config.best_by)
+    if best_by != config.best_by and best_checkpoint(run) is not None:
+        raise BadSettings(
+            f"--best-by {config.best_by}: the run's checkpoints have scores by {best_by}, which can't be compared "
+            "with others; leave it out or start a new run"
+        )
+
+
+def record_start(
+    run: RunDirectory,
+    config: TrainConfig,
+    cluster: Cluster,
+    plan: Plan,
+    dataset: Dataset,
+    replicas: int,
+    trainable_parameters: int,
+) -> dict[str, Any]:
+    """Prints how the run is scaled and what has changed since it was last started; completes config.json.
+
+    The global batch becomes a setting, so that the run goes on, or is repeated, with the same batches on any
+    number of workers.
+    """
+    before = json.loads(run.config.read_text())
+    facts = {
+        "workers": cluster.workers,
+        "replicas": replicas,
+        "global_batch": plan.global_batch,
+        "scaled_learning_rate": config.scaled_learning_rate(plan.global_batch),
+        "steps": plan.steps,
+        "trainable_parameters": trainable_parameters,
+        "threads": threads_of(config, cluster),
+        **Legend.of(dataset).to_json(),
+        "training_examples": plan.examples,
+        "test_examples": len(dataset.test.names),
+    }
+    print(_scaling(config, cluster, plan, dataset, replicas), flush=True)
+    old = before.get("resolved", facts)
+    changes = [f"{key} {old.get(key)} -> {value}" for key, value in facts.items() if old.get(key) != value]
+    if changes:
+        print(f"changed since the run was last started: {', '.join(changes)}", flush=True)
+    content = {
+        "settings": {**config.model_dump(mode="json"), "global_batch": plan.global_batch},
+        "resolved": facts,
+        "data_fingerprint": dataset.fingerprint,
+        "best_by": config.best_by,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("maskfleet", "tensorflow", "keras", "numpy")},
+        },
+        "git_commit": _git_commit(),
+        "started": before.get("started", time.time()),
+    }
+    write_json(run.config, content)
+    return facts
+
+
+def _scaling(config: TrainConfig, cluster: Cluster, plan: Plan, dataset: Dataset, replicas: int) -> str:
+    shares = [plan.local_batch(worker) for worker in range(cluster.workers)]
+    split = "" if cluster.workers == 1 else f" ({' + '.join(map(str, shares[:8]))}{' + …' if shares[8:] else ''})"
+    return (
+        f"{dataset.name}: {plan.examples} training and {len(dataset.test.names)} test examples; "
+        f"{cluster.workers} worker(s), {replicas} replica(s); global batch {plan.global_batch}{split}; learning rate "
+        f"{config.scaled_learning_rate(plan.global_batch):g} ({config.learning_rate_scaling} scaling of "
+        f"{config.learning_rate:g}); {plan.steps} steps"
+    )
+
+
+def _version(package: str) -> str | None:
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that trains, None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

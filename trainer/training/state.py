@@ -1,0 +1,104 @@
+"""What the loop works on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import tensorflow as tf
+
+from maskfleet.config import TrainConfig
+from maskfleet.peers import Cluster
+from trainer.checkpoints.store import CheckpointStore
+from trainer.data.cache import Dataset
+from trainer.models.network import Network
+from trainer.training.early_stopping import Progress
+from trainer.training.features import Features
+from trainer.training.plan import Plan
+from trainer.training.profiling import Profiler
+from trainer.training.summaries import Summaries
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+Inputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
+"""Images uint8 [b, S, S, 3], or the encoder's features [b, h, w, c] where they are cached."""
+
+
+class TrainingState(tf.Module):
+    """What changes during training beside the model and the optimizer.
+
+    Attributes:
+        step: steps done.
+        validated: the last step that was validated, -1 before the first.
+        loss_sum: of this epoch's examples so far; float64, since it is a sum over many.
+        confusion: matrix [C, C] of this epoch's training examples so far, as they were when trained on.
+        best, since_best: see :class:`~trainer.training.early_stopping.Progress`.
+    """
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.validated = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self.loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.confusion = tf.Variable(tf.zeros([classes, classes], tf.int64), trainable=False)
+        self.best = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
+        self.since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def progress(self) -> Progress:
+        return Progress(float(self.best.numpy()), int(self.since_best.numpy()))
+
+
+@dataclass
+class StopFlag:
+    """Set by the signal handler; travels with the next step's vector to all workers."""
+
+    _told: float | None = None
+
+    def tell(self) -> None:
+        """The first time counts."""
+        self._told = self._told or time.monotonic()
+
+    @property
+    def wanted(self) -> bool:
+        return self._told is not None
+
+    @property
+    def seconds(self) -> float:
+        """Since it was told; 0 before."""
+        return 0.0 if self._told is None else time.monotonic() - self._told
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that the loop works on.
+
+    Attributes:
+        features: of a frozen encoder, in the place of the images they are of; None: they are computed.
+        get_on: called whenever something was achieved, for the supervisor's watchdog.
+        checkpoints, summaries, profiler: None on all workers but the chief; no profiler unless it is asked for.
+    """
+
+    config: TrainConfig
+    cluster: Cluster
+    strategy: tf.distribute.Strategy
+    dataset: Dataset
+    features: Features | None
+    network: Network
+    optimizer: tf.Module
+    loss: Loss
+    plan: Plan
+    state: TrainingState
+    stop: StopFlag
+    get_on: Callable[[], None]
+    checkpoints: CheckpointStore | None
+    summaries: Summaries | None
+    profiler: Profiler | None = None
+
+    @property
+    def local_replicas(self) -> int:
+        """Devices of this worker that train, the same number on every worker."""
+        return int(self.strategy.num_replicas_in_sync) // self.cluster.workers

@@ -1,0 +1,87 @@
+"""A worker's place among its peers, and the strategy that follows from it.
+
+The first part is plain Python, for the supervisor; only :func:`check_gpus`, :func:`make_strategy` and
+:func:`configure_threads` need TensorFlow, and import it themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.peers import Cluster
+from trainer.cgroup import cpu_limit
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+HEARTBEAT_TIMEOUT_SECONDS = 15
+"""After which a silent peer counts as lost. TensorFlow's own 10 s is too short under CPU throttling."""
+
+
+def check_gpus(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuses to train on fewer GPUs than MASKFLEET_GPUS, those of the pod: without any it would go on by CPU.
+
+    Raises:
+        BadSettings: TensorFlow sees fewer.
+    """
+    import tensorflow as tf
+
+    wanted = int(environment.get("MASKFLEET_GPUS", 0))
+    seen = len(tf.config.list_physical_devices("GPU")) if wanted else 0
+    if seen < wanted:
+        raise BadSettings(
+            f"--gpus-per-worker {wanted}: TensorFlow sees {seen} of them; expected the image of 'launcher build "
+            "--target gpu', and the node's NVIDIA driver in /usr/local/nvidia or put in by NVIDIA's container runtime"
+        )
+
+
+def make_strategy(cluster: Cluster) -> tf.distribute.Strategy:
+    """MultiWorkerMirroredStrategy for several workers, MirroredStrategy for several GPUs, else one device.
+
+    Blocks until all peers have come, without running Python code: the supervisor holds the time-out.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if cluster.workers > 1:
+        from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+        from tensorflow.python.eager import context
+
+        os.environ["TF_CONFIG"] = cluster.tf_config()
+        # Set before the strategy would, since it has no argument for the heartbeat.
+        context.context().configure_coordination_service(
+            service_type="standalone",
+            service_leader="/job:worker/replica:0/task:0",
+            heartbeat_timeout_in_ms=HEARTBEAT_TIMEOUT_SECONDS * 1000,
+            coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.workers)],
+        )
+        collectives = tf.distribute.experimental.CollectiveCommunication
+        options = tf.distribute.experimental.CommunicationOptions(
+            implementation=collectives.NCCL if gpus else collectives.RING
+        )
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    if len(gpus) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def configure_threads(threads: int) -> None:
+    """Gives TensorFlow ``threads`` CPU threads; must run before its first operation.
+
+    The number is pinned since it changes the order of additions, and so the bits of the result.
+    """
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def threads_of(config: TrainConfig, cluster: Cluster) -> int:
+    """CPU threads of one worker: what was asked for, or its share of the CPUs that it may use."""
+    return config.threads or max(1, cpu_limit() // cluster.local_workers)

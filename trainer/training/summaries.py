@@ -1,0 +1,236 @@
+"""What a run tells while it trains: TensorBoard, metrics.jsonl, progress.json, pictures and a line an epoch.
+
+Event files are written without TensorFlow's summary writer, since only so a resumed run can say from which
+step on older events are void. Only the chief has summaries.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from maskfleet.files import write_atomically, write_json
+from maskfleet.records import read_metrics
+from maskfleet.run_directory import RunDirectory
+from trainer.data.cache import Dataset
+from trainer.event_values import image_value
+from trainer.objective.metrics import Scores
+from trainer.pictures import confusion_picture, curves_picture, png, predictions_picture
+from trainer.training.plan import Plan
+
+FLUSH_SECONDS = 2
+"""How long TensorBoard may wait for a scalar."""
+PROGRESS_SECONDS = 0.5
+"""Between two writings of progress.json."""
+PICTURED_EXAMPLES = 4
+MAX_STEP_POINTS = 2000
+"""Points of a per-step curve; a longer run writes only every n-th step."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores over a split, and the mean loss of an example."""
+
+    scores: Scores
+    loss: float
+
+
+class Summaries:
+    """Writes everything under the run directory that a person looks at while training runs.
+
+    Args:
+        predict: images [b, H, W, 3] -> class indices [b, H, W].
+        first_step: where this process goes on; what was told of later steps is taken back.
+        validated: the last step whose validation the state knows of; what was told of later ones is taken back.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        plan: Plan,
+        dataset: Dataset,
+        predict: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+        first_step: int,
+        validated: int,
+    ):
+        self._run = run
+        self._plan = plan
+        self._dataset = dataset
+        self._predict = predict
+        self._metrics = _take_back(run, validated)
+        self._writers = {
+            name: EventFileWriter(str(run.tensorboard / name), flush_secs=FLUSH_SECONDS)
+            for name in ("train", "validation")
+        }
+        # At the first start too: TensorBoard takes a START for a restart only if it has seen one before.
+        void_from = first_step + 1 if first_step else 0
+        for writer in self._writers.values():
+            start = SessionLog(status=SessionLog.START)
+            writer.add_event(Event(wall_time=time.time(), step=void_from, session_log=start))
+        self._stride = -(-plan.steps // MAX_STEP_POINTS)
+        self._seconds_per_step: float | None = None
+        self._seconds_since_epoch = 0.0
+        self._steps_since_epoch = 0
+        self._progress: dict[str, Any] = {
+            "state": "running",
+            "epoch": plan.epoch(first_step),
+            "epochs": plan.epochs,
+            "step": first_step,
+            "steps": plan.steps,
+            "images_per_second": None,
+            "loss": None,
+            "miou": self._metrics[-1]["miou"] if self._metrics else None,
+            "eta_seconds": None,
+        }
+        self._progress_time = 0.0
+        self._write_progress()
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """The resolved configuration, as text in TensorBoard."""
+        table = "|setting|value|\n|-|-|\n" + "\n".join(f"|{key}|{value}|" for key, value in settings.items())
+        self._add("train", 0, text_pb("settings", table))
+
+    def steps(self, last: int, losses: NDArray[Any], learning_rates: NDArray[Any], seconds: float) -> None:
+        """After each call: its steps up to ``last``, and the time that they took together."""
+        count = len(losses)
+        # The first call of a process also builds the graph: it says nothing about the speed.
+        if self._progress["loss"] is not None:
+            old = 0.9**count if self._seconds_per_step is not None else 0.0
+            self._seconds_per_step = old * (self._seconds_per_step or 0.0) + (1 - old) * seconds / count
+            self._seconds_since_epoch += seconds
+            self._steps_since_epoch += count
+        self._progress.update(step=last, epoch=self._plan.epoch(last), loss=float(losses[-1]))
+        if self._seconds_per_step is not None:
+            self._progress["images_per_second"] = self._plan.global_batch / self._seconds_per_step
+            self._progress["eta_seconds"] = (self._plan.steps - last) * self._seconds_per_step
+        for step, loss, rate in zip(range(last - count + 1, last + 1), losses, learning_rates, strict=True):
+            if step % self._stride == 0 or step == self._plan.steps:
+                self._add("train", step, scalar_pb("loss", loss), scalar_pb("learning_rate", rate))
+        if time.monotonic() - self._progress_time > PROGRESS_SECONDS:
+            self._write_progress()
+
+    def epoch(self, epoch: int, step: int, training_seconds: float, trained: Validation, held_out: Validation) -> None:
+        """After each validation.
+
+        Args:
+            trained: over the epoch's training examples, as they were when trained on.
+            held_out: over the test split.
+        """
+        if self._steps_since_epoch:
+            speed = self._plan.global_batch * self._steps_since_epoch / self._seconds_since_epoch
+        else:
+            speed = self._progress["images_per_second"] or 0.0
+        self._steps_since_epoch, self._seconds_since_epoch = 0, 0.0
+        scores = held_out.scores
+        line = {
+            "epoch": epoch,
+            "step": step,
+            "training_seconds": round(training_seconds, 3),
+            "images_per_second": round(speed, 2),
+            "loss": trained.loss,
+            "validation_loss": held_out.loss,
+            "training_miou": trained.scores.miou,
+            **scores.means,
+            "iou": {name: _or_none(value) for name, value in scores.iou.items()},
+            "dice": {name: _or_none(value) for name, value in scores.dice.items()},
+            "confusion": scores.matrix.tolist(),
+        }
+        self._metrics.append(line)
+        _append_line(self._run, line)
+        self._add("train", step, scalar_pb("images_per_second", speed))
+        for name, result in (("train", trained), ("validation", held_out)):
+            self._add(name, step, *_score_values(result.scores))
+        self._add("validation", step, scalar_pb("loss", held_out.loss))
+        self._progress["miou"] = scores.miou
+        self._write_progress()
+        self._picture(epoch, step)
+        eta = self._progress["eta_seconds"]
+        _say(
+            f"epoch {epoch}/{self._plan.epochs}  step {step}/{self._plan.steps}  loss {trained.loss:.4f}  "
+            f"validation loss {held_out.loss:.4f}  mIoU {scores.miou:.4f}  {speed:.1f} images/s  "
+            f"ETA {'-' if eta is None else duration(eta)}"
+        )
+
+    def checkpoint(self, step: int) -> None:
+        """After each checkpoint."""
+        self._run.append_event("checkpoint", f"checkpoint of step {step} is complete")
+
+    def end(self, state: str) -> None:
+        """Draws the closing pictures and ends the files; ``state`` is done, stopped or failed."""
+        if self._metrics:
+            curves = curves_picture(self._metrics)
+            write_atomically(self._run.pictures / "curves.png", curves)
+            matrix = confusion_picture(np.array(self._metrics[-1]["confusion"]), self._dataset.classes)
+            write_atomically(self._run.pictures / "confusion.png", matrix)
+            step = self._metrics[-1]["step"]
+            self._add("validation", step, image_value("confusion", matrix))
+        for writer in self._writers.values():
+            writer.close()
+        self._progress["state"] = state
+        self._write_progress()
+
+    def _picture(self, epoch: int, step: int) -> None:
+        dataset, test = self._dataset, self._dataset.test.spread(PICTURED_EXAMPLES)
+        found = self._predict(test.images)
+        picture = png(predictions_picture(test.images, test.masks, found, dataset.classes, dataset.colours))
+        write_atomically(self._run.pictures / f"predictions-epoch-{epoch:03d}.png", picture, durable=False)
+        self._add("validation", step, image_value("predictions", picture))
+
+    def _add(self, writer: str, step: int, *summaries: Summary) -> None:
+        for summary in summaries:
+            self._writers[writer].add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write_progress(self) -> None:
+        self._progress_time = time.monotonic()
+        write_json(self._run.progress, {**self._progress, "time": time.time()}, durable=False)
+
+
+def duration(seconds: float) -> str:
+    """1234.5 -> '20:34'; hours only where there are some."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _take_back(run: RunDirectory, validated: int) -> list[dict[str, Any]]:
+    """Drops the lines about validations that this process will do again; returns the others."""
+    everything = read_metrics(run)
+    kept = [line for line in everything if line["step"] <= validated]
+    if run.metrics.exists():
+        write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    for path in run.pictures.glob("predictions-epoch-*.png"):
+        epoch = path.stem.rpartition("-")[2]
+        if not kept or int(epoch) > kept[-1]["epoch"]:
+            path.unlink()
+    return kept
+
+
+def _append_line(run: RunDirectory, line: Mapping[str, Any]) -> None:
+    with run.metrics.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _score_values(scores: Scores) -> Sequence[Summary]:
+    values = [scalar_pb(name, value) for name, value in scores.means.items()]
+    return values + [scalar_pb(f"iou/{name}", value) for name, value in scores.iou.items()]
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no nan, the score of a class that does not occur."""
+    return None if math.isnan(value) else value
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
