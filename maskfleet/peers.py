@@ -11,20 +11,20 @@ from maskfleet.errors import BadSettings
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Peers:
     """Which worker this process is. Worker 0 is the chief.
 
     Attributes:
         worker: index of this worker.
-        peers: ``host:port`` of every worker's TensorFlow server, this one's included.
+        addresses: ``host:port`` of every worker's TensorFlow server, this one's included.
     """
 
     worker: int = 0
-    peers: tuple[str, ...] = ("localhost:0",)
+    addresses: tuple[str, ...] = ("localhost:0",)
 
     @property
     def workers(self) -> int:
-        return len(self.peers)
+        return len(self.addresses)
 
     @property
     def is_chief(self) -> bool:
@@ -33,21 +33,21 @@ class Cluster:
     @property
     def local_workers(self) -> int:
         """Workers on this worker's host, itself included, by the names of the peers."""
-        host = self.peers[self.worker].rpartition(":")[0]
-        return sum(peer.rpartition(":")[0] == host for peer in self.peers)
+        host = self.addresses[self.worker].rpartition(":")[0]
+        return sum(address.rpartition(":")[0] == host for address in self.addresses)
 
     def rendezvous_address(self, worker: int) -> tuple[str, int]:
         """Host and port at which the supervisor of ``worker`` listens: the port after TensorFlow's."""
-        host, _, port = self.peers[worker].rpartition(":")
+        host, _, port = self.addresses[worker].rpartition(":")
         return host.strip("[]"), int(port) + 1
 
     def tf_config(self) -> str:
         """The value of TF_CONFIG for this worker."""
         task = {"type": "worker", "index": self.worker}
-        return json.dumps({"cluster": {"worker": list(self.peers)}, "task": task})
+        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Cluster:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Peers:
         """Reads TF_CONFIG, or else the three MASKFLEET_ variables of an indexed pod.
 
         MASKFLEET_PEERS is a pattern such as ``pets-{}.pets:2222``, so that a pod's manifest does not grow
@@ -71,10 +71,10 @@ class Cluster:
         return cls._checked(worker, tuple(pattern.replace("{}", str(index)) for index in range(workers)))
 
     @classmethod
-    def _from_tf_config(cls, value: str) -> Cluster:
+    def _from_tf_config(cls, value: str) -> Peers:
         try:
             config = json.loads(value)
-            peers = tuple(map(str, config["cluster"]["worker"]))
+            addresses = tuple(map(str, config["cluster"]["worker"]))
             task, worker = config["task"]["type"], int(config["task"]["index"])
         except (ValueError, KeyError, TypeError) as error:
             raise BadSettings(
@@ -86,14 +86,14 @@ class Cluster:
                 f"TF_CONFIG: expected workers only (worker 0 is the chief), found task {task!r} "
                 f"in a cluster of {', '.join(config['cluster'])}"
             )
-        return cls._checked(worker, peers)
+        return cls._checked(worker, addresses)
 
     @classmethod
-    def _checked(cls, worker: int, peers: tuple[str, ...]) -> Cluster:
-        if not 0 <= worker < len(peers):
-            raise BadSettings(f"worker index {worker}: expected 0 to {len(peers) - 1} for {len(peers)} workers")
-        for peer in peers:
-            host, _, port = peer.rpartition(":")
+    def _checked(cls, worker: int, addresses: tuple[str, ...]) -> Peers:
+        if not 0 <= worker < len(addresses):
+            raise BadSettings(f"worker index {worker}: expected 0 to {len(addresses) - 1} for {len(addresses)} workers")
+        for address in addresses:
+            host, _, port = address.rpartition(":")
             if not host or not port.isdigit():
-                raise BadSettings(f"peer {peer!r}: expected host:port")
-        return cls(worker, peers)
+                raise BadSettings(f"peer {address!r}: expected host:port")
+        return cls(worker, addresses)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def format_bytes(amount: float) -> str:
@@ -18,7 +18,7 @@ def format_duration(seconds: float) -> str:
     """The two largest units: ``5400`` -> ``1h30m``."""
     left = round(seconds)
     parts = []
-    for unit, size in reversed(_UNITS.items()):
+    for unit, size in reversed(SECONDS_OF_UNIT.items()):
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count}{unit}")

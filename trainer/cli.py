@@ -45,17 +45,17 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 
     This process is one worker of several when TF_CONFIG or MASKFLEET_PEERS say so.
     """
-    from maskfleet.peers import Cluster
+    from maskfleet.peers import Peers
     from trainer.supervision.supervisor import supervise
 
     run = RunDirectory(run_dir)
     files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
     settings = TrainConfig.from_sources(files, flag_layer(flags))
-    cluster = Cluster.from_environment()
+    peers = Peers.from_environment()
     put_back = run.write_settings(settings.model_dump(mode="json"))
     code = BAD_INPUT
     try:
-        code = supervise([sys.executable, "-m", "trainer.training.process", str(run.path)], settings, cluster, run)
+        code = supervise([sys.executable, "-m", "trainer.training.process", str(run.path)], settings, peers, run)
     finally:
         if code == BAD_INPUT:
             put_back()
@@ -78,12 +78,12 @@ def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, b
     """Score a trained network on a whole test split."""
     _quiet_tensorflow()
     from trainer.results.evaluation import evaluate as evaluate_split
-    from trainer.results.evaluation import predictor, table
+    from trainer.results.evaluation import masker, table
     from trainer.results.trained import load_trained
 
     trained = load_trained(place, best=best)
     dataset = _dataset(place, trained, data, data_dir)
-    result = evaluate_split(predictor(trained.model), dataset.test, trained.legend, batch_size)
+    result = evaluate_split(masker(trained.model), dataset.test, trained.legend, batch_size)
     click.echo(json.dumps(result.to_json()) if output == "json" else table(result))
 
 

@@ -14,22 +14,22 @@ from maskfleet.errors import BadSettings
 _PIECE = 1 << 16
 
 
-_HERE = "127.0.0.1"
+LOCALHOST = "127.0.0.1"
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
     """Raises BadSettings if somebody else listens there."""
     try:
-        return socket.create_server((_HERE, port))
+        return socket.create_server((LOCALHOST, port))
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise BadSettings(f"--port {port}: {why}; choose another, or 0 for any that is free") from None
 
 
-def forward(pod: str, cluster: Cluster, port: int, say: Callable[[str], None]) -> None:
+def forward(pod: str, cluster: Cluster, port: int, report_line: Callable[[str], None]) -> None:
     """Passes connections to ``port`` of this machine on to the pod, until Ctrl-C."""
-    with _listen(port) as server:
-        say(f"http://127.0.0.1:{server.getsockname()[1]}")
+    with listen(port) as server:
+        report_line(f"http://127.0.0.1:{server.getsockname()[1]}")
         while True:
             connection, _ = server.accept()
             threading.Thread(target=_serve, args=(connection, pod, cluster), daemon=True).start()

@@ -9,7 +9,7 @@ from typing import Self
 from launcher.cluster.kubernetes_api import Cluster, Object
 
 
-class Mirror:
+class Watched:
     """The objects of a kind, kept current by a watch in a thread while the ``with`` block runs."""
 
     def __init__(self, cluster: Cluster, kind: str, *, labels: str = "", fields: str = "") -> None:

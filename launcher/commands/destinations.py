@@ -63,10 +63,10 @@ def stream(
     the same DESTINATION, each with its --worker: worker 0 all, the others their logs.
     """
     from launcher.streaming.stores.opening import open_store
-    from launcher.streaming.upload.priority import give_way
+    from launcher.streaming.upload.priority import lower_priority
     from launcher.streaming.upload.streamer import Streamer
 
-    give_way()
+    lower_priority()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("launcher").setLevel(logging.INFO)
     run.mkdir(parents=True, exist_ok=True)
@@ -120,11 +120,12 @@ def ls(destination: str, output: Literal["text", "json"]) -> None:
         return
     for run in runs:
         steps = f"{len(run.steps)} checkpoints, newest of step {run.steps[-1]}" if run.steps else "no checkpoint"
-        told = ", ".join(
+        progress = ", ".join(
             f"{key} {run.progress[key]}" for key in ("epoch", "step", "loss", "miou") if key in run.progress
         )
         click.echo(
-            f"{run.name or '.'}: {run.size / 1e6:.1f} MB in {run.files} files, {steps}" + (f"; {told}" if told else "")
+            f"{run.name or '.'}: {run.size / 1e6:.1f} MB in {run.files} files, {steps}"
+            + (f"; {progress}" if progress else "")
         )
 
 

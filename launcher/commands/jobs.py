@@ -61,8 +61,8 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
         return DONE
     done = submission.submit(job, cluster, dry_run=dry_run == "server")
     if dry_run:
-        told = "the server would take it" if done.new else "is there already; submit would change no setting of it"
-        click.echo(f"job {done.name}: {told}")
+        answer = "the server would take it" if done.new else "is there already; submit would change no setting of it"
+        click.echo(f"job {done.name}: {answer}")
         return DONE
     click.echo(_submitted(done, job))
     for note in done.notes:

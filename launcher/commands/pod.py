@@ -45,15 +45,15 @@ def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -
 def sidecar(run: Path, destination: str | None, grace: float, keep_checkpoints: int | None) -> int:
     """Report to the Job and stream RUN to DESTINATION until SIGTERM."""
     from launcher.pod.sidecar import accompany
-    from launcher.streaming.upload.priority import give_way
+    from launcher.streaming.upload.priority import lower_priority
 
-    give_way()
+    lower_priority()
     return accompany(RunDirectory(run), destination, grace=grace, keep_checkpoints=keep_checkpoints)
 
 
 def _waited_for(action: Callable[[], T]) -> T:
     """What ``action`` gives; a pod that failed for each outage would use up the restarts that its job has."""
-    from launcher.streaming.stores.patience import insist
+    from launcher.streaming.stores.patience import retry_until_reachable
     from launcher.streaming.stores.store import StoreUnavailable
 
     def wait(seconds: float) -> bool:
@@ -63,7 +63,7 @@ def _waited_for(action: Callable[[], T]) -> T:
     def failed(error: StoreUnavailable) -> None:
         click.echo(f"{error}; trying again", err=True)
 
-    return insist(action, wait, failed)
+    return retry_until_reachable(action, wait, failed)
 
 
 def _fetch_data(url: str, folder: Path) -> str:

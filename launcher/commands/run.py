@@ -38,7 +38,7 @@ def run(
     if keep_checkpoints is not None and output is None:
         raise click.UsageError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
     if output is not None:  # before anything is made: a run that can't be copied is not begun
-        from launcher.local.streamer_process import StreamerBeside
+        from launcher.local.streamer_process import StreamerProcess
         from launcher.streaming.stores.opening import open_store
 
         for warning in open_store(output).check():
@@ -54,7 +54,7 @@ def run(
     if output is None:
         code = LocalRun(directory, resolved, workers).run()
     else:
-        with StreamerBeside(directory, output, click.echo, keep_checkpoints) as streamer:
+        with StreamerProcess(directory, output, click.echo, keep_checkpoints) as streamer:
             code = LocalRun(directory, resolved, workers, streamer.start).run()
     if code == BAD_INPUT:
         undo()

@@ -26,19 +26,19 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
     from launcher.operations import tensorboard as board
     from launcher.operations.submitted import asked_job, get_job
 
-    def say(address: str) -> None:
+    def report_line(address: str) -> None:
         click.echo(f"TensorBoard on {name}: {address} (Ctrl-C ends it)")
         if browser:
             webbrowser.open(address)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends TensorBoard too, and removes copied files
     if cluster is None:
-        board.serve(name, port, say)
+        board.serve(name, port, report_line)
         return
     made = get_job(cluster, name)
     job = asked_job(made)
     if board.is_local(job) and not in_cluster:
-        board.serve(str(job.destination), port, say)
+        board.serve(str(job.destination), port, report_line)
         return
     with board.in_cluster(job, made, cluster) as pod:
-        port_forward.forward(pod, cluster, port, say)
+        port_forward.forward(pod, cluster, port, report_line)

@@ -132,7 +132,7 @@ def print_logs(
 
     request = request or LogRequest()
     if follow:
-        lines = follow_logs(name, cluster, request, say=lambda text: click.echo(f"note: {text}", err=True))
+        lines = follow_logs(name, cluster, request, report_line=lambda text: click.echo(f"note: {text}", err=True))
     else:
         lines = logs(name, cluster, request, previous=previous)
     for line in lines:

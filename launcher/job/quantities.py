@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from maskfleet.text import _UNITS
+from maskfleet.text import SECONDS_OF_UNIT
 
 _SUFFIXES = {
     "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
@@ -41,7 +41,7 @@ def parse_duration(text: Any) -> int:
     if written.isdigit():
         seconds = int(written)
     elif _DURATION.fullmatch(written):
-        seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhd])", written))
+        seconds = sum(int(number) * SECONDS_OF_UNIT[unit] for number, unit in re.findall(r"(\d+)([smhd])", written))
     else:
         seconds = 0
     if seconds <= 0:

@@ -42,7 +42,7 @@ class Console:
         with self._unread():
             self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def report_line(self, text: str) -> None:
         """A line of the launcher's own."""
         if text:
             self._print(text)

@@ -24,7 +24,7 @@ from launcher.streaming.stream_metrics import metrics_file
 from maskfleet.child_processes import die_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.records import progress_of
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import Layer
@@ -111,10 +111,10 @@ class LocalRun:
 
     def run(self) -> int:
         """Trains to the end; returns the launcher's exit code."""
-        self._console.say(f"run directory: {self._run.path}")
+        self._console.report_line(f"run directory: {self._run.path}")
         with self._console:
             code = asyncio.run(self._run_workers())
-        self._console.say(self._closing(code))
+        self._console.report_line(self._closing(code))
         return code
 
     async def _run_workers(self) -> int:
@@ -147,7 +147,7 @@ class LocalRun:
             if lost and self._restarts < self._config.max_restarts:
                 self._restarts += 1
                 reason = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-                self._console.say(f"worker {worker} ended ({reason}) and is started again")
+                self._console.report_line(f"worker {worker} ended ({reason}) and is started again")
                 continue
             if code != DONE:
                 self._stop_workers()
@@ -156,7 +156,7 @@ class LocalRun:
     async def _run_worker(self, worker: int) -> int:
         environment = dict(os.environ)
         if self._peers is not None:
-            environment["TF_CONFIG"] = Cluster(worker, self._peers).tf_config()
+            environment["TF_CONFIG"] = Peers(worker, self._peers).tf_config()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(self._run.path),
             stdin=asyncio.subprocess.DEVNULL,
@@ -181,7 +181,7 @@ class LocalRun:
                     process.kill()
             return
         self._save_and_leave()
-        self._console.say("saving a checkpoint; press Ctrl-C again to leave without")
+        self._console.report_line("saving a checkpoint; press Ctrl-C again to leave without")
 
     def _save_and_leave(self) -> None:
         # A terminal that hangs up may say so twice, by the kernel and by the shell: that is no haste.

@@ -27,7 +27,7 @@ def streamer_log(run: RunDirectory) -> Path:
     return run.path / ".streamer.log"
 
 
-class StreamerBeside:
+class StreamerProcess:
     """``launcher stream`` as a child process, once it is told to :meth:`start`; a context manager around the run.
 
     A run that is refused before it begins leaves nothing in the destination, where the corrected one shall go.
@@ -41,11 +41,15 @@ class StreamerBeside:
     """
 
     def __init__(
-        self, run: RunDirectory, destination: str, say: Callable[[str], None], keep_checkpoints: int | None = None
+        self,
+        run: RunDirectory,
+        destination: str,
+        report_line: Callable[[str], None],
+        keep_checkpoints: int | None = None,
     ):
         self._run = run
         self._destination = destination
-        self._say = say
+        self._report_line = report_line
         self._keep_checkpoints = keep_checkpoints
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -73,7 +77,7 @@ class StreamerBeside:
         if self._process is None:
             return
         if self._process.poll() is None:
-            self._say(f"copying the rest to {self._destination}")
+            self._report_line(f"copying the rest to {self._destination}")
             self._process.terminate()
         try:
             code = self._process.wait(DRAIN_SECONDS + 10)
@@ -82,7 +86,7 @@ class StreamerBeside:
             code = self._process.wait()
         if code == DONE:
             metrics = StreamMetrics.load(self._run)
-            self._say(
+            self._report_line(
                 f"copied to:   {self._destination}" + (f" ({metrics.bytes_sent / 1e6:.1f} MB)" if metrics else "")
             )
             return
@@ -93,4 +97,4 @@ class StreamerBeside:
         )
         if kind is None:
             raise NotStreamed(message)
-        self._say(f"error: {message}")
+        self._report_line(f"error: {message}")

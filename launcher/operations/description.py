@@ -11,7 +11,7 @@ import yaml
 from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.job.labels import JOB_ANNOTATION, instance
 from launcher.operations.submitted import asked_job, get_job
-from launcher.operations.surroundings import Surroundings
+from launcher.operations.surroundings import NamespaceView
 from launcher.status.pods import event_time, worker_of_pod_name
 from launcher.status.tables import table, worker_table
 from maskfleet.text import one_line
@@ -27,7 +27,7 @@ def describe(name: str, cluster: Cluster) -> dict[str, Any]:
     """
     job = get_job(cluster, name)
     pods = cluster.list("Pod", labels=instance(name))
-    around = Surroundings.of(cluster, [job], all_events=True)
+    around = NamespaceView.of(cluster, [job], all_events=True)
     status = around.status(job, pods)
     asked = asked_job(job).dump() if JOB_ANNOTATION in (job["metadata"].get("annotations") or {}) else {}
     return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], around.events)}

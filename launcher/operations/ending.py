@@ -14,7 +14,7 @@ from launcher.job.labels import CANCELLED_ANNOTATION, QUEUE_LABEL, instance
 from launcher.job.training_job import TrainingJob
 from launcher.operations.submission import Submission, submit
 from launcher.operations.submitted import asked_job, get_job, has_ended, is_cancelled
-from launcher.operations.surroundings import _workload_of, _workloads
+from launcher.operations.surroundings import workload_of, workloads_of
 from maskfleet.errors import INTERRUPTED, BadInput, MaskfleetError, NotFound, TimedOut
 from maskfleet.settings import Layer
 
@@ -47,7 +47,7 @@ def cancel(name: str, cluster: Cluster | None = None) -> tuple[str, ...]:
     job = get_job(cluster, name)
     _check_not_ended(job)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if workload := _workload_of(job, _workloads(cluster, [job])):
+    if workload := workload_of(job, workloads_of(cluster, [job])):
         cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": False}})
     change = {"metadata": {"annotations": {CANCELLED_ANNOTATION: now}}, "spec": {"suspend": True}}
     cluster.patch("Job", name, change)
@@ -75,7 +75,7 @@ def resume(name: str, cluster: Cluster | None = None, *, training: Sequence[str]
             raise BadInput(f"job {name} has not ended: there is nothing to resume; 'launcher status {name}' shows it")
         if training:
             raise BadInput(f"job {name} is only cancelled and keeps its settings: resume it without any after --")
-        if workload := _workload_of(job, _workloads(cluster, [job])):
+        if workload := workload_of(job, workloads_of(cluster, [job])):
             cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": True}})
         change: Object = {"metadata": {"annotations": {CANCELLED_ANNOTATION: None}}}
         if QUEUE_LABEL not in job["metadata"].get("labels", {}):

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from launcher.cluster.kubernetes_api import Cluster, Object
-from launcher.cluster.watched import Mirror
+from launcher.cluster.watched import Watched
 from launcher.job.labels import ALL_JOBS, instance
-from launcher.operations.submitted import get_job, is_over
-from launcher.operations.surroundings import _INTERESTING, Surroundings, _nodes, _workloads
+from launcher.operations.submitted import get_job, is_finished
+from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, workloads_of
 from launcher.status.job_status import JobStatus
 from maskfleet.errors import NotFound, TimedOut
 
@@ -28,7 +28,7 @@ def status(name: str, cluster: Cluster | None = None) -> JobStatus:
     cluster = cluster or Cluster.connect()
     job = get_job(cluster, name)
     pods = cluster.list("Pod", labels=instance(name))
-    return Surroundings.of(cluster, [job]).status(job, pods)
+    return NamespaceView.of(cluster, [job]).status(job, pods)
 
 
 def list_jobs(cluster: Cluster | None = None) -> list[JobStatus]:
@@ -38,7 +38,7 @@ def list_jobs(cluster: Cluster | None = None) -> list[JobStatus]:
     pods: dict[str, list[Object]] = {}
     for pod in cluster.list("Pod", labels=f"{ALL_JOBS},app.kubernetes.io/component=worker"):
         pods.setdefault(pod["metadata"]["labels"].get("app.kubernetes.io/instance", ""), []).append(pod)
-    around = Surroundings.of(cluster, jobs)
+    around = NamespaceView.of(cluster, jobs)
     jobs.sort(key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
     return [around.status(job, pods.get(job["metadata"]["name"], [])) for job in jobs]
 
@@ -82,19 +82,19 @@ def follow(name: str, cluster: Cluster | None = None, *, seconds: float = 1.0) -
     if not _is_behind(now):
         yield now
     with (
-        Mirror(patient, "Job", fields=f"metadata.name={name}") as jobs,
-        Mirror(patient, "Pod", labels=instance(name)) as pods,
-        Mirror(patient, "Event", fields=_INTERESTING) as events,
+        Watched(patient, "Job", fields=f"metadata.name={name}") as jobs,
+        Watched(patient, "Pod", labels=instance(name)) as pods,
+        Watched(patient, "Event", fields=INTERESTING_EVENTS) as events,
     ):
-        nodes, next_nodes, settled = _nodes(cluster), 0.0, float("inf")
+        nodes, next_nodes, settled = node_names(cluster), 0.0, float("inf")
         while True:
             job = jobs.objects().get(name)
-            if job is None or is_over(job):
+            if job is None or is_finished(job):
                 # A watch begins with what the API server remembers, which may be from before a submit or resume.
                 job = _asked_anew(name, patient)
             if time.monotonic() > next_nodes:
-                nodes, next_nodes = _nodes(cluster), time.monotonic() + 5
-            around = Surroundings(list(events.objects().values()), nodes, _workloads(cluster, [job]))
+                nodes, next_nodes = node_names(cluster), time.monotonic() + 5
+            around = NamespaceView(list(events.objects().values()), nodes, workloads_of(cluster, [job]))
             now = around.status(job, list(pods.objects().values()))
             if _is_behind(now):
                 settled = min(settled, time.monotonic() + _BEHIND_SECONDS)

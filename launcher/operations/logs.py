@@ -18,10 +18,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, Unreachable
-from launcher.cluster.watched import Mirror
+from launcher.cluster.watched import Watched
 from launcher.job.labels import instance
 from launcher.job.places import BUCKETS
-from launcher.operations.submitted import asked_job, get_job, is_over
+from launcher.operations.submitted import asked_job, get_job, is_finished
 from launcher.status.pods import worker_of
 from maskfleet.errors import BadInput, BadSettings, NotFound
 
@@ -204,7 +204,7 @@ def stored_lines(destination: str, request: LogRequest) -> Iterator[LogLine]:
 
 
 def follow_logs(
-    name: str, cluster: Cluster, request: LogRequest, say: Callable[[str], None] = lambda text: None
+    name: str, cluster: Cluster, request: LogRequest, report_line: Callable[[str], None] = lambda text: None
 ) -> Iterator[LogLine]:
     """What the workers print as they print it, across restarts of pods, until the job has ended or was cancelled.
 
@@ -220,7 +220,7 @@ def follow_logs(
     _check_workers(job, request)
     count = int(job["spec"].get("completions") or 1)
     if request.workers is None and count > MOST_FOLLOWED:
-        say(f"following worker 0 alone of {count}: name others with --worker, or leave out --follow")
+        report_line(f"following worker 0 alone of {count}: name others with --worker, or leave out --follow")
         request = LogRequest(frozenset({0}), request.tail, request.since)
     cluster = cluster.patient(3600)
     lines: queue.SimpleQueue[LogLine] = queue.SimpleQueue()
@@ -231,8 +231,8 @@ def follow_logs(
             lines.put(line)
 
     with (
-        Mirror(cluster, "Job", fields=f"metadata.name={name}") as jobs,
-        Mirror(cluster, "Pod", labels=instance(name)) as pods,
+        Watched(cluster, "Job", fields=f"metadata.name={name}") as jobs,
+        Watched(cluster, "Pod", labels=instance(name)) as pods,
     ):
         early = {pod for pod, found in pods.objects().items() if _has_log(found)}
         over = False
@@ -260,10 +260,10 @@ def _is_over(seen: Object | None, name: str, cluster: Cluster) -> bool:
     A watch begins with what the API server remembers, which may be from before a submit or resume: an end is asked
     for anew.
     """
-    if seen is not None and not is_over(seen):
+    if seen is not None and not is_finished(seen):
         return False
     try:
-        return is_over(get_job(cluster, name))
+        return is_finished(get_job(cluster, name))
     except NotFound:
         return True
 

@@ -54,6 +54,6 @@ def has_ended(job: Object) -> bool:
     return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
 
 
-def is_over(job: Object) -> bool:
+def is_finished(job: Object) -> bool:
     """Whether it has ended or is cancelled: nothing more comes of it by itself."""
     return has_ended(job) or is_cancelled(job)

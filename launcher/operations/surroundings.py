@@ -11,11 +11,11 @@ from launcher.job.labels import QUEUE_LABEL
 from launcher.status.job_status import DULL_EVENTS, JobStatus, job_status
 from maskfleet.errors import NotFound
 
-_INTERESTING = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
+INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class NamespaceView:
     """What explains the jobs of a namespace beside their pods; asked for once, however many jobs there are.
 
     ``nodes`` are the names of those that exist, None if they may not be read; ``workloads`` are Kueue's objects.
@@ -28,21 +28,21 @@ class Surroundings:
     @classmethod
     def of(cls, cluster: Cluster, jobs: Sequence[Object], *, all_events: bool = False) -> Self:
         """``all_events`` is for those who show them: a status needs only the interesting ones."""
-        events = cluster.list("Event", fields="" if all_events else _INTERESTING)
-        return cls(events, _nodes(cluster), _workloads(cluster, jobs))
+        events = cluster.list("Event", fields="" if all_events else INTERESTING_EVENTS)
+        return cls(events, node_names(cluster), workloads_of(cluster, jobs))
 
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
-        return job_status(job, pods, self.events, self.nodes, _workload_of(job, self.workloads))
+        return job_status(job, pods, self.events, self.nodes, workload_of(job, self.workloads))
 
 
-def _nodes(cluster: Cluster) -> frozenset[str] | None:
+def node_names(cluster: Cluster) -> frozenset[str] | None:
     try:
         return frozenset(node["metadata"]["name"] for node in cluster.list("Node", metadata_only=True))
     except (ApiError, Unreachable):  # not everybody may look at nodes
         return None
 
 
-def _workloads(cluster: Cluster, jobs: Sequence[Object]) -> list[Object]:
+def workloads_of(cluster: Cluster, jobs: Sequence[Object]) -> list[Object]:
     """Kueue's objects, if any of the jobs has a queue."""
     if not any(QUEUE_LABEL in job["metadata"].get("labels", {}) for job in jobs):
         return []
@@ -52,6 +52,6 @@ def _workloads(cluster: Cluster, jobs: Sequence[Object]) -> list[Object]:
         return []
 
 
-def _workload_of(job: Object, workloads: Sequence[Object]) -> Object | None:
+def workload_of(job: Object, workloads: Sequence[Object]) -> Object | None:
     uid = job["metadata"].get("uid")
     return next((w for w in workloads if any(o["uid"] == uid for o in w["metadata"].get("ownerReferences", []))), None)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
-from launcher.cluster.port_forward import _HERE, _listen
+from launcher.cluster.port_forward import LOCALHOST, listen
 from launcher.job.manifests import tensorboard_pod, with_owner
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
@@ -27,14 +27,20 @@ _LAST_LINES = 20
 
 def tensorboard_command(logdir: Path, *, port: int, reload_seconds: int = 2) -> list[str]:
     """Arguments of TensorBoard on the event files below ``logdir``. Port 0 lets it choose one, which it prints."""
-    options = {"logdir": logdir, "host": _HERE, "port": port, "reload_interval": reload_seconds, "load_fast": "false"}
+    options = {
+        "logdir": logdir,
+        "host": LOCALHOST,
+        "port": port,
+        "reload_interval": reload_seconds,
+        "load_fast": "false",
+    }
     arguments = [sys.executable, "-m", "tensorboard.main"]
     for option, value in options.items():
         arguments += [f"--{option}", str(value)]
     return arguments
 
 
-def serve(destination: str, port: int, say: Callable[[str], None]) -> None:
+def serve(destination: str, port: int, report_line: Callable[[str], None]) -> None:
     """Runs TensorBoard here on the event files in a bucket or folder, until Ctrl-C.
 
     TensorFlow has no file system for s3://, and without TensorFlow TensorBoard needs a further package for each kind of
@@ -51,16 +57,16 @@ def serve(destination: str, port: int, say: Callable[[str], None]) -> None:
 
     if importlib.util.find_spec("tensorboard") is None:
         raise BadSettings("TensorBoard is not installed: pip install 'maskfleet[trainer]', or pip install tensorboard")
-    _listen(port).close()
+    listen(port).close()
     store = open_store(destination)
     if isinstance(store, FolderStore):
-        _run(tensorboard_command(store.path / "tensorboard", port=port), say)
+        _run(tensorboard_command(store.path / "tensorboard", port=port), report_line)
         return
     with mirrored(store) as folder:
-        _run(tensorboard_command(folder, port=port), say)
+        _run(tensorboard_command(folder, port=port), report_line)
 
 
-def _run(command: list[str], say: Callable[[str], None]) -> None:
+def _run(command: list[str], report_line: Callable[[str], None]) -> None:
     """Runs TensorBoard until it ends, which it does not by itself; ``say`` gets its address.
 
     Raises:
@@ -75,7 +81,7 @@ def _run(command: list[str], say: Callable[[str], None]) -> None:
         for line in process.stderr:
             last.append(line)
             if address := _ADDRESS.match(line):
-                say(address[1])
+                report_line(address[1])
         code = process.wait()
     finally:
         process.terminate()

@@ -163,15 +163,15 @@ def kubernetes_event(event: Mapping[str, Any], namespace: str, job: str, uid: st
 
 def report(reporter: JobReporter, stop: threading.Event) -> None:
     """Steps until ``stop`` is set, and a last time then; says once what hinders it and goes on trying."""
-    said = ""
+    reported = ""
     while True:
         last = stop.wait(STEP_SECONDS)
         try:
             reporter.step(last=last)
-            said = ""
+            reported = ""
         except MaskfleetError as error:
-            if str(error) != said:
-                said = str(error)
+            if str(error) != reported:
+                reported = str(error)
                 print(f"progress can't be put on the Job: {error}", flush=True)
         if last:
             return

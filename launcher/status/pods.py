@@ -51,12 +51,14 @@ def event_time(event: Object) -> str:
     return series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or metadata or ""
 
 
-def _terminated(status: Object) -> tuple[str, Object] | None:
+def terminated(status: Object) -> tuple[str, Object] | None:
+    """A container's name and how it ended, from its status; None while it runs."""
     state = status.get("state", {}).get("terminated")
     return (status["name"], state) if state else None
 
 
-def _limit(pod: Object, name: str) -> str:
+def memory_limit(pod: Object, name: str) -> str:
+    """Of a container, as its manifest has it; without one it is the node's."""
     for container in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])):
         if container["name"] == name:
             return str(container.get("resources", {}).get("limits", {}).get("memory", "the node"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from launcher.status.pods import Object, _limit, _terminated, event_time, requests, statuses
+from launcher.status.pods import Object, event_time, memory_limit, requests, statuses, terminated
 from maskfleet.errors import BAD_INPUT, PEER_LOST, STOPPED
 from maskfleet.text import one_line
 
@@ -108,8 +108,8 @@ def missing_object(message: str) -> str | None:
 def ending(pod: Object) -> Ending | None:
     """How a pod ended, if not well; None while it runs or when it succeeded."""
     status = pod.get("status", {})
-    terminated = next((s for s in map(_terminated, statuses(pod)) if s and s[1].get("exitCode")), None)
-    at = terminated[1].get("finishedAt") or "" if terminated else ""
+    ended = next((s for s in map(terminated, statuses(pod)) if s and s[1].get("exitCode")), None)
+    at = ended[1].get("finishedAt") or "" if ended else ""
     disruption = next((c for c in status.get("conditions", []) if c["type"] == "DisruptionTarget"), None)
     if disruption and disruption["status"] == "True":
         words = _DISRUPTIONS.get(disruption.get("reason", ""), "disrupted")
@@ -118,16 +118,16 @@ def ending(pod: Object) -> Ending | None:
         return Ending(STOPPED, words, (), at or disruption.get("lastTransitionTime", ""))
     if status.get("reason") == "Evicted":
         return Ending(STOPPED, f"evicted by its node: {one_line(status.get('message', ''))}", (), at)
-    if status.get("phase") != "Failed" and not (terminated and terminated[0] == "trainer"):
+    if status.get("phase") != "Failed" and not (ended and ended[0] == "trainer"):
         return None
-    if terminated is None:
+    if ended is None:
         reason = one_line(": ".join(filter(None, (status.get("reason"), status.get("message"))))) or "failed"
         return Ending(1, reason, (), at)
-    name, state = terminated
+    name, state = ended
     code = int(state["exitCode"])
     lines = tuple((state.get("message") or "").strip().splitlines()[-20:])
     if state.get("reason") == _OUT_OF_MEMORY:
-        words = f"out of memory: {name} was killed at its limit of {_limit(pod, name)}{_peak(lines)}"
+        words = f"out of memory: {name} was killed at its limit of {memory_limit(pod, name)}{_peak(lines)}"
         return Ending(code, f"{words}; ask for more with --memory", (), at)
     return Ending(code, _words(name, code, state.get("reason", ""), lines), lines, at)
 
@@ -179,8 +179,8 @@ def _words(container: str, code: int, reason: str, lines: Sequence[str]) -> str:
         return "told to stop (its pod was deleted, or its node shut down)"
     if 128 < code < 160:  # whatever it said before, of an earlier attempt perhaps
         return f"{container} was killed by signal {code - 128}"
-    if said := next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None):
-        return one_line(said[0])
+    if message := next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None):
+        return one_line(message[0])
     if cause := traceback_cause(lines):
         return cause
     if reason == "StartError":
@@ -209,5 +209,5 @@ def first_cause(endings: Iterable[Ending]) -> Ending | None:
 
 def _peak(lines: Sequence[str]) -> str:
     """How far the memory's use went, where the supervisor lived to say so."""
-    said = next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None)
-    return f", of which it used {said[1]} MiB at its peak" if said else ""
+    message = next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None)
+    return f", of which it used {message[1]} MiB at its peak" if message else ""

@@ -15,10 +15,10 @@ _FILES = r"(?:config|progress)\.json|(?:metrics|events)\.jsonl|report\.html"
 _FOLDERS = r"(?:tensorboard|checkpoints|logs|pictures|export)/.+"
 
 
-_PLACES = re.compile(rf"(?:(?P<run>.*?)/)??(?:{_FILES}|{_FOLDERS})")
+PLACES = re.compile(rf"(?:(?P<run>.*?)/)??(?:{_FILES}|{_FOLDERS})")
 
 
-_MANIFEST = re.compile(r"(?:.*/)?checkpoints/manifests/step-(\d{8,})\.json")
+MANIFEST_NAME = re.compile(r"(?:.*/)?checkpoints/manifests/step-(\d{8,})\.json")
 
 
 _NAME = re.compile(r"checkpoints/(?:manifests/)?step-(\d{8,})\..+")
@@ -26,21 +26,21 @@ _NAME = re.compile(r"checkpoints/(?:manifests/)?step-(\d{8,})\..+")
 
 def remote_manifests(store: Store, run: RunDirectory) -> dict[int, StoredObject]:
     """The manifests in the store by step, oldest first."""
-    return _manifests(store.list(_relative(run, run.checkpoint_manifests) + "/"))
+    return manifests_by_step(store.list(object_name(run, run.checkpoint_manifests) + "/"))
 
 
-def _manifests(objects: Iterable[StoredObject]) -> dict[int, StoredObject]:
-    found = ((_step(each.name), each) for each in objects if "/manifests/" in each.name)
+def manifests_by_step(objects: Iterable[StoredObject]) -> dict[int, StoredObject]:
+    found = ((checkpoint_step(each.name), each) for each in objects if "/manifests/" in each.name)
     return dict(sorted((step, each) for step, each in found if step is not None))
 
 
-def _relative(run: RunDirectory, path: Path) -> str:
+def object_name(run: RunDirectory, path: Path) -> str:
     return path.relative_to(run.path).as_posix()
 
 
-def _step(name: str) -> int | None:
+def checkpoint_step(name: str) -> int | None:
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
-_LOG = re.compile(r"logs/worker-(\d+)\.log")
+LOG_NAME = re.compile(r"logs/worker-(\d+)\.log")

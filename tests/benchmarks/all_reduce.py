@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from launcher.local.local_run import free_port_pairs
 from maskfleet.config import TrainConfig
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from tests.benchmarks.cpu_share import put_into
 from trainer.models.network import build_network
 from trainer.training.strategy import configure_threads, make_strategy
@@ -44,7 +44,7 @@ def seconds_of(sizes: list[int], workers: int = 2, shares: Sequence[Path] = ()) 
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.benchmarks.all_reduce", *map(str, sizes)],
-            env={**os.environ, "TF_CONFIG": Cluster(worker, peers).tf_config()},
+            env={**os.environ, "TF_CONFIG": Peers(worker, peers).tf_config()},
             stdout=subprocess.PIPE,
         )
         for worker in range(workers)
@@ -59,7 +59,7 @@ def seconds_of(sizes: list[int], workers: int = 2, shares: Sequence[Path] = ()) 
 
 def main(sizes: list[int]) -> None:
     configure_threads(1)
-    cluster = Cluster.from_environment()
+    cluster = Peers.from_environment()
     strategy = make_strategy(cluster)
     tensors = [tf.ones([size]) for size in sizes]
 

@@ -15,11 +15,11 @@ from maskfleet.run_directory import RunDirectory
 from tests.benchmarks import plain_keras
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import medians
-from tests.training_steps import batches, set_up
+from tests.helpers.training_steps import batches, set_up
 from trainer.checkpoints.reading import optimizer_by_path, weights_by_path
 from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import load_dataset
-from trainer.results.evaluation import predictor
+from trainer.results.evaluation import masker
 from trainer.training.collectives import make_sum_over_workers
 from trainer.training.loop import validate
 from trainer.training.steps import make_evaluation_function
@@ -36,7 +36,7 @@ def rows() -> Iterable[Row]:
     model = plain_keras.compiled("none", dataset)
     test, pictures = plain_keras.testing_pipeline(dataset.test), dataset.test.images
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
-    predict = predictor(training.network.model)
+    predict = masker(training.network.model)
     with tempfile.TemporaryDirectory() as folder:
         state = tf.train.Checkpoint(
             weights=weights_by_path(training.network.model),

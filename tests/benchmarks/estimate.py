@@ -12,7 +12,7 @@ from launcher.estimate import Link, Measured, estimate
 from tests.benchmarks.all_reduce import gradient_sizes, seconds_of
 from tests.benchmarks.cpu_share import equal_shares, put_into
 from tests.benchmarks.row import Row
-from tests.local.harness import LocalRun
+from tests.helpers.processes import LocalRun
 
 COUNTS = (1, 2, 4)
 BATCH = 16

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.benchmarks.row import Row
-from tests.local.harness import LocalRun
+from tests.helpers.processes import LocalRun
 
 FIRST, LAST = 600, 2600
 """Steps; the first hundreds fill the allocators' arenas."""

@@ -20,7 +20,7 @@ from launcher.operations import following as operations
 from launcher.operations.logs import LogRequest, logs
 from maskfleet.errors import NotFound
 from tests.benchmarks.row import Row
-from tests.local.harness import SETTINGS
+from tests.helpers.processes import SETTINGS
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.benchmarks.row import Row
-from tests.local.harness import LocalRun, until
+from tests.helpers.processes import LocalRun, until
 
 
 def rows() -> Iterable[Row]:

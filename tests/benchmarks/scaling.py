@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.benchmarks.all_reduce import gradient_sizes, seconds_of
 from tests.benchmarks.row import Row
-from tests.local.harness import LocalRun
+from tests.helpers.processes import LocalRun
 
 GLOBAL_BATCH, SMALL_BATCH = 64, 16
 """The tutorial's; and one whose steps are so short that the all-reduce weighs more."""

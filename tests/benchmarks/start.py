@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks.row import Row
-from tests.local.harness import LocalRun
+from tests.helpers.processes import LocalRun
 
 TURNS = 3
 

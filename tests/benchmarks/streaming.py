@@ -23,16 +23,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from launcher.streaming.stores.opening import open_store
-from launcher.streaming.upload.priority import give_way
+from launcher.streaming.upload.priority import lower_priority
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.files import FileDigest
 from maskfleet.tfrecords import frame
 from tests.benchmarks.null_gcs import PIECE, serve_null_gcs, serve_null_tcp
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import environment, own_process
-from tests.fake_gcs import FakeGcs
-from tests.local.harness import LocalRun
-from tests.sample_run import EVENTS, SampleRun
+from tests.fakes.gcs import FakeGcs
+from tests.helpers.processes import LocalRun
+from tests.helpers.sample_run import EVENTS, SampleRun
 
 FLUSHES, FLUSH_BYTES, FLUSH_SECONDS = 1000, 50_000, 0.02
 CHECKPOINTS, CHECKPOINT_BYTES = 20, 30_000_000
@@ -140,7 +140,7 @@ def training_rows() -> Iterator[Row]:
 def serve_gcs(ready: Connection) -> None:
     """The bucket, which is not on the machine that trains: it must not take processor time from it."""
     os.setsid()
-    give_way()
+    lower_priority()
     with FakeGcs() as fake:
         ready.send(fake.url)
         threading.Event().wait()

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.benchmarks.row import Row
-from tests.local.harness import LocalRun
-from tests.shared import shared
+from tests.helpers.processes import LocalRun
+from tests.helpers.shared import shared
 
 MIOU = 0.656
 """The tutorial's best within 30 epochs."""

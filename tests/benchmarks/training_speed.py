@@ -18,7 +18,7 @@ from tests.benchmarks import plain_keras
 from tests.benchmarks.roofline import matrix_products, product_operations, side, step_operations
 from tests.benchmarks.row import Row
 from tests.benchmarks.turns import Way, in_own_process, medians
-from tests.training_steps import losses, set_up
+from tests.helpers.training_steps import losses, set_up
 from trainer.data.cache import load_dataset
 from trainer.supervision.supervisor import PROCESS_DEFAULTS
 

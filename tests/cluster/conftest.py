@@ -16,7 +16,7 @@ from launcher import JobStatus, TrainingJob
 from launcher.cluster.kubernetes_api import Cluster
 from launcher.operations import following as operations
 from maskfleet.errors import MaskfleetError, NotFound
-from tests.fake_gcs import FakeGcs
+from tests.fakes.gcs import FakeGcs
 
 CHECKOUT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("MASKFLEET_SHARED", CHECKOUT.parent / "shared"))

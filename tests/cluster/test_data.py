@@ -12,7 +12,7 @@ from launcher.operations.logs import LogRequest, logs
 from launcher.streaming.stores.opening import open_store
 from maskfleet.files import FileDigest
 from tests.cluster.conftest import Scripted, until
-from tests.fake_gcs import FakeGcs
+from tests.fakes.gcs import FakeGcs
 
 LIST_DATA = """
 import pathlib

@@ -19,9 +19,9 @@ from launcher.streaming.stores.opening import open_store
 from maskfleet.config import TrainConfig
 from maskfleet.run_directory import RunDirectory
 from tests.cluster.conftest import Scripted
-from tests.fake_gcs import FakeGcs, Fault
-from tests.local.harness import LocalRun, inspect
-from tests.sample_run import assert_manifests_verify, copied_files
+from tests.fakes.gcs import FakeGcs, Fault
+from tests.helpers.processes import LocalRun, inspect
+from tests.helpers.sample_run import assert_manifests_verify, copied_files
 
 DESTINATION = "gs://bucket/run"
 MANIFESTS = "checkpoints/manifests/step-"

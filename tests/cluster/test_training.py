@@ -21,8 +21,8 @@ from launcher.operations.logs import LogRequest, logs
 from launcher.operations.tensorboard import in_cluster
 from maskfleet.run_directory import RunDirectory
 from tests.cluster.conftest import Kit, until
-from tests.local.harness import SETTINGS, LocalRun, inspect
-from tests.shared import shared
+from tests.helpers.processes import SETTINGS, LocalRun, inspect
+from tests.helpers.shared import shared
 
 SIZE = ["--cpu", "900m", "--memory", "2500Mi", "--grace", "40"]
 DISTURBED_SECONDS = 90

@@ -20,8 +20,8 @@ from launcher.operations import following as operations
 from launcher.operations.logs import LogRequest, logs
 from maskfleet.errors import BadInput, MaskfleetError, NotFound, TimedOut
 from tests.cluster.conftest import Scripted, until
-from tests.unit.test_manifests import CASES
-from tests.unit.test_manifests import job as golden_job
+from tests.unit.launcher.job.test_manifests import CASES
+from tests.unit.launcher.job.test_manifests import job as golden_job
 
 FOREVER = "time.sleep(3600)"
 

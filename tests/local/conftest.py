@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from maskfleet.run_directory import RunDirectory
-from tests.local.harness import LocalRun, inspect
+from tests.helpers.processes import LocalRun, inspect
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from tests.local.harness import LocalRun, inspect, leftovers
+from tests.helpers.processes import LocalRun, inspect, leftovers
 
 SETTINGS = ("--epochs=15", "--max-restarts=1000000")
 LONGEST_PAUSE = 12.0
@@ -26,7 +26,7 @@ def soak(folder: Path, kills: int, seed: int) -> list[str]:
     done = 0
     with LocalRun.start(folder / "soaked", *SETTINGS) as run:
         run.wait_for_step(1)
-        while done < kills and not run.is_over:
+        while done < kills and not run.is_finished:
             time.sleep(chance.uniform(0, LONGEST_PAUSE))
             victims = [process for process in run.descendants() if process.is_running()]
             if victims:

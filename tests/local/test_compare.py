@@ -7,7 +7,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from tests.local.harness import trainer
+from tests.helpers.processes import trainer
 
 GRID = ("compare", "--models=fcn32s", "--upsampling=transposed,bilinear", "--images=3")
 SETTINGS = ("--image-size=32", "--encoder-weights=none", "--unfreeze-from=none", "--epochs=1", "--batch-per-replica=16")

@@ -14,7 +14,7 @@ import pytest
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.errors import FAILED
 from maskfleet.records import read_metrics
-from tests.local.harness import LocalRun, inspect, leftovers, losses, until
+from tests.helpers.processes import LocalRun, inspect, leftovers, losses, until
 from trainer.checkpoints.reading import best_checkpoint
 
 

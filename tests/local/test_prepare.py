@@ -15,10 +15,10 @@ from launcher.streaming.stores import gcs, patience
 from launcher.streaming.stores.opening import open_store
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import STOPPED
-from tests.fake_gcs import FakeGcs, Fault
-from tests.fake_s3 import FakeS3, Stored
-from tests.sample_run import SampleRun
-from tests.streamer_process import DESTINATION, variables
+from tests.fakes.gcs import FakeGcs, Fault
+from tests.fakes.s3 import FakeS3, Stored
+from tests.helpers.sample_run import SampleRun
+from tests.helpers.streamer_process import DESTINATION, variables
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from launcher.local.local_run import new_run
 from maskfleet.files import write_json
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import Layer
-from tests.browser import look
-from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer, until
-from tests.unit.data_folders import write_pets
+from tests.helpers.browser import look
+from tests.helpers.data_folders import write_pets
+from tests.helpers.processes import SETTINGS, LocalRun, inspect, launcher, leftovers, losses, trainer, until
 
 
 @pytest.fixture(scope="module")

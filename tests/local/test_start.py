@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from launcher.local.local_run import free_port_pairs
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
-from tests.local.harness import PATIENCE, SETTINGS, LocalRun, inspect
-from tests.unit.data_folders import write_pairs
+from tests.helpers.data_folders import write_pairs
+from tests.helpers.processes import PATIENCE, SETTINGS, LocalRun, inspect
 
 
 def worker(
     number: int, peers: tuple[str, ...], path: Path, *prefix: str, settings: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
     """``trainer train`` as one worker, started by hand as a pod is."""
-    environment = {**os.environ, "TF_CONFIG": Cluster(number, peers).tf_config()}
+    environment = {**os.environ, "TF_CONFIG": Peers(number, peers).tf_config()}
     command = [*prefix, sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(path), *SETTINGS, *settings]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -18,8 +18,8 @@ import pytest
 from launcher.streaming.stream_metrics import StreamMetrics
 from launcher.streaming.upload.priority import NICENESS
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, NOT_FOUND
-from tests.fake_gcs import FakeGcs, Fault
-from tests.sample_run import EVENTS, SampleRun, assert_whole, copied_files
+from tests.fakes.gcs import FakeGcs, Fault
+from tests.helpers.sample_run import EVENTS, SampleRun, assert_whole, copied_files
 
 LAUNCHER = [sys.executable, "-c", "from launcher.cli import main; main()"]
 

@@ -27,10 +27,10 @@ from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE
 from maskfleet.run_directory import RunDirectory
 from maskfleet.tfrecords import scan_tfrecords
-from tests.fake_gcs import FakeGcs, Fault, Request
-from tests.fake_s3 import FakeS3
-from tests.sample_run import EVENTS, SampleRun, assert_manifests_verify, assert_whole, copied_files
-from tests.streamer_process import CONFLICT, DESTINATION, start, stream_once, stream_until_told, variables
+from tests.fakes.gcs import FakeGcs, Fault, Request
+from tests.fakes.s3 import FakeS3
+from tests.helpers.sample_run import EVENTS, SampleRun, assert_manifests_verify, assert_whole, copied_files
+from tests.helpers.streamer_process import CONFLICT, DESTINATION, start, stream_once, stream_until_told, variables
 
 
 @pytest.fixture(autouse=True)

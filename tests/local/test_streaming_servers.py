@@ -19,8 +19,8 @@ from launcher.streaming.stores.opening import open_store
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE
 from maskfleet.run_directory import RunDirectory
-from tests.local.harness import until
-from tests.sample_run import SampleRun
+from tests.helpers.processes import until
+from tests.helpers.sample_run import SampleRun
 
 
 def free_port() -> int:

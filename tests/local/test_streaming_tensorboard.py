@@ -21,10 +21,10 @@ import pytest
 
 from maskfleet.errors import BAD_INPUT, FAILED
 from maskfleet.run_directory import RunDirectory
-from tests.fake_gcs import FakeGcs
-from tests.fake_s3 import FakeS3
-from tests.streamer_process import DESTINATION, start, stream_until_told, variables
-from tests.tls_front import Tunnel, certificate
+from tests.fakes.gcs import FakeGcs
+from tests.fakes.s3 import FakeS3
+from tests.helpers.streamer_process import DESTINATION, start, stream_until_told, variables
+from tests.helpers.tls_front import Tunnel, certificate
 
 SOON = 10.0
 """Seconds from a scalar's writing until TensorBoard has to show it."""

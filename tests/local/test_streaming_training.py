@@ -12,9 +12,9 @@ from launcher.streaming.download.restore import restore
 from launcher.streaming.stores.opening import open_store
 from maskfleet.errors import BAD_INPUT
 from maskfleet.run_directory import RunDirectory
-from tests.fake_gcs import FakeGcs
-from tests.local.harness import SETTINGS, LocalRun, inspect, launcher, until
-from tests.sample_run import assert_manifests_verify, copied_files
+from tests.fakes.gcs import FakeGcs
+from tests.helpers.processes import SETTINGS, LocalRun, inspect, launcher, until
+from tests.helpers.sample_run import assert_manifests_verify, copied_files
 
 DESTINATION = "gs://bucket/run"
 

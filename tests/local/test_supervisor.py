@@ -12,7 +12,7 @@ import pytest
 
 from launcher.local.local_run import free_port_pairs
 from maskfleet.errors import DONE, FAILED
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 
 SUPERVISE = """
@@ -42,7 +42,7 @@ def supervise(path: Path, *programs: str) -> list[tuple[int, str]]:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, str(path), program],
-            env={**os.environ, "TF_CONFIG": Cluster(worker, peers).tf_config()},
+            env={**os.environ, "TF_CONFIG": Peers(worker, peers).tf_config()},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.run_directory import RunDirectory
-from tests.local.harness import LocalRun, losses
+from tests.helpers.processes import LocalRun, losses
 
 # With frozen batch normalisation a replica's share of the batch can't matter. Without Adam's division by a tiny root,
 # what the order of additions changes stays as small as it is.

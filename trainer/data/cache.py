@@ -30,7 +30,7 @@ from trainer.data.source import Source, Split
 
 _FORMAT = 2
 """To be raised when the cache's content changes for the same files."""
-_TELL_EVERY = 10.0
+_REPORT_SECONDS = 10.0
 """Seconds between two lines about a long build."""
 
 
@@ -73,7 +73,7 @@ def load_dataset(
     data_dir: Path | None,
     image_size: int,
     cache_dir: Path | None = None,
-    tell: Callable[[str], object] = lambda line: None,
+    report_line: Callable[[str], object] = lambda line: None,
 ) -> Dataset:
     """Opens the data that the settings name, from the cache if its files are unchanged.
 
@@ -99,7 +99,7 @@ def load_dataset(
                 if not folder.is_dir():
                     if alone:
                         _remove(root.glob(f".{folder.name}.*/"))  # of a process that was killed
-                    _build(data, source, image_size, folder, tell)
+                    _build(data, source, image_size, folder, report_line)
         return _load(source, folder)
     except OSError as error:
         raise BadData(
@@ -108,9 +108,11 @@ def load_dataset(
         ) from None
 
 
-def _build(data: str, source: Source, image_size: int, folder: Path, tell: Callable[[str], object]) -> None:
-    told = time.monotonic()
-    tell(f"reading {len(source.train)} training and {len(source.test)} test images of {data} into {folder}, this once")
+def _build(data: str, source: Source, image_size: int, folder: Path, report_line: Callable[[str], object]) -> None:
+    reported = time.monotonic()
+    report_line(
+        f"reading {len(source.train)} training and {len(source.test)} test images of {data} into {folder}, this once"
+    )
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         digest = hashlib.sha256("\n".join(source.classes).encode())
@@ -123,9 +125,9 @@ def _build(data: str, source: Source, image_size: int, folder: Path, tell: Calla
                 _write_header(images, (len(split), image_size, image_size, 3))
                 _write_header(masks, (len(split), image_size, image_size))
                 for i, (image, mask, found) in enumerate(_resized(split, image_size)):
-                    if time.monotonic() - told > _TELL_EVERY:
-                        told = time.monotonic()
-                        tell(f"read {i} of {len(split)} {name} images")
+                    if time.monotonic() - reported > _REPORT_SECONDS:
+                        reported = time.monotonic()
+                        report_line(f"read {i} of {len(split)} {name} images")
                     digest.update(split.names[i].encode())
                     for array, file in ((image, images), (mask, masks)):
                         digest.update(array.tobytes())

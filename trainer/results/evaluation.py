@@ -19,7 +19,7 @@ from trainer.objective.boundary import boundary_f1
 from trainer.objective.metrics import Scores, confusion_matrix
 from trainer.results.legend import Legend
 
-Predictor = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+Masker = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Images uint8 [b, S, S, 3] -> class indices uint8 [b, S, S]."""
 
 
@@ -56,7 +56,7 @@ class Evaluation:
         }
 
 
-def predictor(model: keras.Model) -> Predictor:
+def masker(model: keras.Model) -> Masker:
     """The network as a function from images to masks of its input's size."""
 
     # Batches of any size: the last one, which is smaller, shall not be traced again.
@@ -67,7 +67,7 @@ def predictor(model: keras.Model) -> Predictor:
     return lambda images: run(tf.constant(images)).numpy()
 
 
-def evaluate(predict: Predictor, split: Arrays, legend: Legend, batch_size: int = 16) -> Evaluation:
+def evaluate(predict: Masker, split: Arrays, legend: Legend, batch_size: int = 16) -> Evaluation:
     """Scores over all of ``split``, at the network's input size, as training's validation has them."""
     classes = len(legend.classes)
     matrix = np.zeros((classes, classes), np.int64)

@@ -118,10 +118,10 @@ def _check(run: RunDirectory) -> None:
 
 def _look_at(trained: Trained, split: Arrays) -> tuple[dict[str, float], list[Example], list[Example]]:
     """Boundary F1 by class, and the best and worst examples by their own mIoU, of :data:`EVALUATED` at most."""
-    from trainer.results.evaluation import evaluate, predictor
+    from trainer.results.evaluation import evaluate, masker
 
     split = split.spread(EVALUATED)
-    predict = predictor(trained.model)
+    predict = masker(trained.model)
     evaluation = evaluate(predict, split, trained.legend)
     mious = evaluation.image_miou
     order = [int(i) for i in np.argsort(mious) if not np.isnan(mious[i])]

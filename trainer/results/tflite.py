@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.cgroup import cpu_limit
 from trainer.data.cache import Arrays
-from trainer.results.evaluation import Predictor, evaluate, predictor
+from trainer.results.evaluation import Masker, evaluate, masker
 from trainer.results.legend import Legend
 
 Kind = Literal["float32", "float16", "int8"]
@@ -50,7 +50,7 @@ def convert(model: keras.Model, kind: Kind, calibration: NDArray[np.uint8]) -> b
         return bytes(converter.convert())
 
 
-def tflite_predictor(content: bytes) -> Predictor:
+def tflite_masker(content: bytes) -> Masker:
     """A TFLite model as a function from images to masks, one image at a time."""
     with _quiet():
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=cpu_limit())
@@ -79,8 +79,8 @@ def parity(model: keras.Model, files: dict[str, bytes], split: Arrays, legend: L
     rows: list[dict[str, float | str]] = []
     reference: list[NDArray[np.uint8]] = []
     for name, size, predict in [
-        ("keras", parameters, predictor(model)),
-        *((name, len(content), tflite_predictor(content)) for name, content in files.items()),
+        ("keras", parameters, masker(model)),
+        *((name, len(content), tflite_masker(content)) for name, content in files.items()),
     ]:
         masks: list[NDArray[np.uint8]] = []
         evaluation = evaluate(_recorded(predict, masks), split, legend, batch_size=1)
@@ -109,7 +109,7 @@ def parity_table(rows: list[dict[str, float | str]]) -> str:
     return "\n".join(lines)
 
 
-def _recorded(predict: Predictor, masks: list[NDArray[np.uint8]]) -> Predictor:
+def _recorded(predict: Masker, masks: list[NDArray[np.uint8]]) -> Masker:
     def predict_and_keep(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         found = predict(images)
         masks.append(found)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import PeerLost
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from trainer.supervision.rendezvous import Coordinator, Message, parse, serialize
 
@@ -23,9 +23,9 @@ LIFE_SECONDS = 1.0
 class ChiefServer:
     """Connects the :class:`~trainer.Coordinator` with the workers' supervisors."""
 
-    def __init__(self, config: TrainConfig, cluster: Cluster, run: RunDirectory):
-        self._coordinator = Coordinator(cluster.workers, config.max_restarts)
-        self._cluster = cluster
+    def __init__(self, config: TrainConfig, peers: Peers, run: RunDirectory):
+        self._coordinator = Coordinator(peers.workers, config.max_restarts)
+        self._peers = peers
         self._timeout = config.start_timeout
         self._run = run
         self._writers: dict[int, asyncio.StreamWriter] = {}
@@ -40,8 +40,8 @@ class ChiefServer:
         Raises:
             PeerLost: another process has the port.
         """
-        _, port = self._cluster.rendezvous_address(0)
-        alone = self._cluster.workers == 1
+        _, port = self._peers.rendezvous_address(0)
+        alone = self._peers.workers == 1
         try:
             server = await asyncio.start_server(
                 self._serve_worker, "127.0.0.1" if alone else None, 0 if alone else port
@@ -66,7 +66,7 @@ class ChiefServer:
                 self._writers[worker] = writer
                 if message["is"] == "ready":
                     self._broadcast(self._coordinator.worker_ready(worker))
-                elif message["is"] == "getting on":
+                elif message["is"] == "alive":
                     self._pass_on_life()
                 elif message["is"] == "ended":
                     self._broadcast(
@@ -98,7 +98,7 @@ class ChiefServer:
                 gathering_since = time.monotonic()
                 continue
             missing = ", ".join(
-                f"worker {worker} ({self._cluster.peers[worker]})" for worker in self._coordinator.missing()
+                f"worker {worker} ({self._peers.addresses[worker]})" for worker in self._coordinator.missing()
             )
             waited = time.monotonic() - gathering_since
             if waited > self._timeout:
@@ -114,7 +114,7 @@ class ChiefServer:
         attempt = self._coordinator.attempt
         with contextlib.suppress(OSError):  # a full disk is the training process's to report
             if message["do"] == "start" and attempt == 1:
-                self._run.append_event("start", f"training starts on {self._cluster.workers} worker(s)")
+                self._run.append_event("start", f"training starts on {self._peers.workers} worker(s)")
             elif message["do"] == "stop":
                 self._run.append_event("restart", f"attempt {attempt} ended: {message['reason']}")
             elif message["do"] == "finish":

@@ -23,7 +23,7 @@ from maskfleet.child_processes import die_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.environment import HEARTBEAT_VARIABLE
 from maskfleet.errors import DONE, FAILED, STOPPED, BadSettings, PeerLost
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from trainer import cgroup
 from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
@@ -36,7 +36,7 @@ STOP_GRACE_SECONDS = 25.0
 """For a training process to save and leave after SIGTERM; less than Kubernetes's default of 30 s."""
 FAREWELL_SECONDS = 30.0
 """For a chief that is gone to come back, when all training is done here."""
-TELL_SECONDS = 10.0
+ALIVE_SECONDS = 10.0
 """Between two messages that training gets on here."""
 MAX_WORDS = 4000
 """Bytes of a process's last line that the other workers are told; a message is one line of at most 64 KiB."""
@@ -62,14 +62,14 @@ class Supervisor:
     Args:
         command: the training process's command line.
         config: for its time-outs and ``max_restarts``.
-        cluster: this worker's place.
+        peers: this worker's place.
         run: where the worker's log and the run's events go.
     """
 
-    def __init__(self, command: Sequence[str], config: TrainConfig, cluster: Cluster, run: RunDirectory):
+    def __init__(self, command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory):
         self._command = command
         self._config = config
-        self._cluster = cluster
+        self._peers = peers
         self._run = run
         self._process: asyncio.subprocess.Process | None = None
         self._ended: asyncio.Task[None] | None = None
@@ -78,9 +78,9 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._log: BinaryIO | None = None
-        self._chief = cluster.rendezvous_address(0)
+        self._chief = peers.rendezvous_address(0)
         self._memory: cgroup.Memory | None = None
-        self._got_on = 0.0
+        self._alive_at = 0.0
 
     async def run(self) -> int:
         """Supervises until the run is over, and returns the exit code.
@@ -94,8 +94,8 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stopping.set)
             async with contextlib.AsyncExitStack() as stack:
-                if self._cluster.is_chief:
-                    server = ChiefServer(self._config, self._cluster, self._run)
+                if self._peers.is_chief:
+                    server = ChiefServer(self._config, self._peers, self._run)
                     self._chief = await stack.enter_async_context(server.serving())
                 try:
                     return await self._until_over()
@@ -144,16 +144,16 @@ class Supervisor:
             if message["do"] == "start":
                 await self._start_process(message["attempt"])
             elif message["do"] == "wait":
-                self._say(f"waiting for {message['for']}")
+                self._report_line(f"waiting for {message['for']}")
             elif message["do"] == "go on":
-                self._got_on = time.monotonic()
+                self._alive_at = time.monotonic()
             elif message["do"] == "stop":
                 await self._end_process(END_GRACE_SECONDS)
                 self._send({"is": "ready"})
             elif message["do"] == "finish":
                 await self._end_process(END_GRACE_SECONDS)
                 if message["reason"] and message["reason"] != self._last_words:
-                    self._say(f"error: {message['reason']}")
+                    self._report_line(f"error: {message['reason']}")
                 return int(message["code"])
 
     async def _reach_peers(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -176,18 +176,18 @@ class Supervisor:
                 except OSError as error:
                     missing = f"worker 0 (the chief) at {':'.join(map(str, self._chief))}: {error.strerror or error}"
             if time.monotonic() - started > limit:
-                raise PeerLost(f"worker {self._cluster.worker} waited {limit:.0f} s in vain for {missing}")
+                raise PeerLost(f"worker {self._peers.worker} waited {limit:.0f} s in vain for {missing}")
             if time.monotonic() > notice:
-                self._say(f"waiting for {missing}")
+                self._report_line(f"waiting for {missing}")
                 notice += NOTICE_SECONDS
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _unresolved_peer(self) -> str | None:
-        if self._cluster.workers == 1:
+        if self._peers.workers == 1:
             return None
         loop = asyncio.get_running_loop()
-        for worker in range(self._cluster.workers):
-            host, port = self._cluster.rendezvous_address(worker)
+        for worker in range(self._peers.workers):
+            host, port = self._peers.rendezvous_address(worker)
             try:
                 await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except OSError as error:
@@ -225,15 +225,15 @@ class Supervisor:
         killed_for = self._out_of_memory()
         if code == -signal.SIGKILL and killed_for is not None:
             code, words = FAILED, killed_for
-            self._say(f"error: {words}")
+            self._report_line(f"error: {words}")
         elif watchdog.done():
             words = watchdog.result()
         elif code < 0:
             words = f"the training process was killed by {signal.Signals(-code).name}"
-            self._say(f"worker {self._cluster.worker}: {words}")
+            self._report_line(f"worker {self._peers.worker}: {words}")
         watchdog.cancel()
         self._last_code = code
-        self._last_words = f"worker {self._cluster.worker}: {words.removeprefix('error: ')}"
+        self._last_words = f"worker {self._peers.worker}: {words.removeprefix('error: ')}"
         self._send({"is": "ended", "attempt": attempt, "code": code, "reason": self._last_words})
 
     def _out_of_memory(self) -> str | None:
@@ -252,23 +252,23 @@ class Supervisor:
         It is not stuck as long as any worker's gets on: it may be waiting for that one.
         """
         os.set_blocking(heartbeat, False)
-        self._got_on, told = time.monotonic(), -math.inf
+        self._alive_at, sent = time.monotonic(), -math.inf
         limit, what = self._config.start_timeout, "did not start"
         try:
-            while time.monotonic() - self._got_on < limit:
+            while time.monotonic() - self._alive_at < limit:
                 await asyncio.sleep(1)
                 with contextlib.suppress(BlockingIOError):
                     if os.read(heartbeat, 1 << 16):
-                        self._got_on = time.monotonic()
+                        self._alive_at = time.monotonic()
                         limit, what = self._config.stall_timeout, "made no step"
-                        if self._got_on - told > min(TELL_SECONDS, limit / 4):
-                            self._send({"is": "getting on"})
-                            told = self._got_on
+                        if self._alive_at - sent > min(ALIVE_SECONDS, limit / 4):
+                            self._send({"is": "alive"})
+                            sent = self._alive_at
         finally:
             os.close(heartbeat)
         process.kill()
         reason = f"the training process {what} within {limit} s and was killed"
-        self._say(f"worker {self._cluster.worker}: {reason}")
+        self._report_line(f"worker {self._peers.worker}: {reason}")
         return reason
 
     async def _end_process(self, grace: float) -> None:
@@ -292,9 +292,9 @@ class Supervisor:
 
     def _send(self, message: Message) -> None:
         if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(serialize({"worker": self._cluster.worker, **message}))
+            self._writer.write(serialize({"worker": self._peers.worker, **message}))
 
-    def _say(self, text: str) -> None:
+    def _report_line(self, text: str) -> None:
         self._pass_on(f"{text}\n".encode())
 
     def _pass_on(self, line: bytes) -> None:
@@ -308,7 +308,7 @@ class Supervisor:
 
     def _open_log(self) -> BinaryIO:
         """The worker's log; the lock on it is what says that the run is in use."""
-        path = self._run.worker_log(self._cluster.worker)
+        path = self._run.worker_log(self._peers.worker)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             log = path.open("ab", buffering=0)
@@ -332,7 +332,7 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def supervise(command: Sequence[str], config: TrainConfig, cluster: Cluster, run: RunDirectory) -> int:
+def supervise(command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory) -> int:
     """Runs ``command`` as this worker's training process until the run is over; returns the exit code."""
-    supervisor = Supervisor(command, config, cluster, run)
+    supervisor = Supervisor(command, config, peers, run)
     return asyncio.run(supervisor.run())

@@ -13,21 +13,21 @@ from typing import Any
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, Stopped, TrainingFailed
 from maskfleet.files import write_atomically
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from trainer.training.collectives import _of_chief, _wait_for_all
-from trainer.training.heartbeat import _getting_on
+from trainer.training.heartbeat import beating
 from trainer.training.plan import Plan
 
 
 def _train(
     run: RunDirectory,
     config: TrainConfig,
-    cluster: Cluster,
+    peers: Peers,
     strategy: Any,
     dataset: Any,
     fitting: int | None,
-    get_on: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> None:
     """Builds what trains, restores it on the chief and hands it to all, trains, and leaves the results behind."""
     import tensorflow as tf
@@ -47,11 +47,11 @@ def _train(
     from trainer.training.state import StopFlag, Training, TrainingState
     from trainer.training.summaries import Summaries
 
-    _check_data(cluster, strategy, dataset)
-    config = _with_found_batch(config, cluster, strategy, fitting)
-    plan = _plan(config, cluster, strategy.num_replicas_in_sync, len(dataset.train.names))
+    _check_data(peers, strategy, dataset)
+    config = _with_found_batch(config, peers, strategy, fitting)
+    plan = _plan(config, peers, strategy.num_replicas_in_sync, len(dataset.train.names))
     # What may be refused comes before anything is written.
-    if cluster.is_chief:
+    if peers.is_chief:
         check_goes_on(run, config, dataset)
     loss = build_loss(config, len(dataset.classes), dataset.train.masks)
     with strategy.scope():
@@ -68,42 +68,42 @@ def _train(
 
     # TensorFlow's own handler swallows SIGTERM; ours has to come after the strategy that installs it.
     stop = StopFlag()
-    signal.signal(signal.SIGTERM, lambda *_: stop.tell())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor passes it on
 
     everything = tf.train.Checkpoint(
         weights=weights_by_path(network.model), optimizer=optimizer_by_path(optimizer), state=state
     )
     checkpoints = summaries = profiler = manifest = None
-    if cluster.is_chief:
+    if peers.is_chief:
         checkpoints = CheckpointStore(run, everything, config.keep)
         checkpoints.delete_incomplete()
         manifest = checkpoints.restore()
     variables = [variable.value for variable in (*network.model.variables, *optimizer.variables)]
-    broadcast_from_chief(strategy, [*variables, *state.variables], is_chief=cluster.is_chief)
-    if cluster.is_chief:
+    broadcast_from_chief(strategy, [*variables, *state.variables], is_chief=peers.is_chief)
+    if peers.is_chief:
         predict = functools.partial(_predict, network.model, optimizer)
         summaries = Summaries(run, plan, dataset, predict, int(state.step.numpy()), int(state.validated.numpy()))
         trainable = sum(math.prod(variable.shape) for variable in network.model.trainable_variables)
-        facts = record_start(run, config, cluster, plan, dataset, strategy.num_replicas_in_sync, trainable)
+        facts = record_start(run, config, peers, plan, dataset, strategy.num_replicas_in_sync, trainable)
         if manifest is None:
             summaries.settings({**config.model_dump(mode="json"), **facts})
         else:
-            _say(f"goes on from step {manifest.step} of {plan.steps}")
+            report_line(f"goes on from step {manifest.step} of {plan.steps}")
         if config.profiled is not None:
             profiler = Profiler(run.tensorboard / "train", *config.profiled)
 
     started = time.monotonic()
-    features = cached_features(config, network, dataset, plan.local_batch(cluster.worker), _say, get_on)
+    features = cached_features(config, network, dataset, plan.local_batch(peers.worker), report_line, heartbeat)
     training_seconds = (manifest.training_seconds if manifest else 0.0) + time.monotonic() - started
     training = Training(
-        config, cluster, strategy, dataset, features, network, optimizer, loss, plan, state, stop, get_on,
+        config, peers, strategy, dataset, features, network, optimizer, loss, plan, state, stop, heartbeat,
         checkpoints, summaries, profiler,
     )  # fmt: skip
     try:
         scores = train(training, training_seconds)
         if summaries is not None and config.export:
-            with _getting_on(get_on):
+            with beating(heartbeat):
                 _leave_results(run, training)
     except (Stopped, TrainingFailed) as ending:
         if summaries is not None:
@@ -117,34 +117,34 @@ def _train(
         summaries.end("done")
         print(_table(scores), flush=True)
     _wait_for_all(strategy)
-    if cluster.workers > 1:
+    if peers.workers > 1:
         digest = state_digest(values_by_name(everything))
         print(
-            f"worker {cluster.worker} ends with step {int(state.step.numpy())} and the state sha256 {digest}",
+            f"worker {peers.worker} ends with step {int(state.step.numpy())} and the state sha256 {digest}",
             flush=True,
         )
 
 
-def _say(line: str) -> None:
+def report_line(line: str) -> None:
     print(line, flush=True)
 
 
-def _check_data(cluster: Cluster, strategy: Any, dataset: Any) -> None:
+def _check_data(peers: Peers, strategy: Any, dataset: Any) -> None:
     """Every worker takes its examples from its own disk: they must be the same everywhere.
 
     Raises:
         BadData: they are not.
     """
     own = dataset.fingerprint[:15]
-    found = f"{_of_chief(int(own, 16), cluster, strategy):015x}"
+    found = f"{_of_chief(int(own, 16), peers, strategy):015x}"
     if found != own:
         raise BadData(
-            f"worker {cluster.worker}: --data: expected the data of worker 0, with the fingerprint {found}, "
+            f"worker {peers.worker}: --data: expected the data of worker 0, with the fingerprint {found}, "
             f"found {own}; give all workers the same copy"
         )
 
 
-def _with_found_batch(config: TrainConfig, cluster: Cluster, strategy: Any, fitting: int | None) -> TrainConfig:
+def _with_found_batch(config: TrainConfig, peers: Peers, strategy: Any, fitting: int | None) -> TrainConfig:
     """With a number in the place of an automatic batch per replica, the same on all workers.
 
     As a setting it is kept in config.json, so that the learning rate stays what it was when the run goes on.
@@ -157,15 +157,15 @@ def _with_found_batch(config: TrainConfig, cluster: Cluster, strategy: Any, fitt
     if fitting is None:
         found = max(1, config.effective_global_batch(1) // strategy.num_replicas_in_sync)
     else:
-        found = _of_chief(fitting, cluster, strategy)
+        found = _of_chief(fitting, peers, strategy)
     return config.model_copy(update={"batch_per_replica": found})
 
 
-def _plan(config: TrainConfig, cluster: Cluster, replicas: int, examples: int) -> Plan:
+def _plan(config: TrainConfig, peers: Peers, replicas: int, examples: int) -> Plan:
     from trainer.data.pipeline import worker_slices
 
     global_batch = config.effective_global_batch(replicas)
-    return Plan(examples, global_batch, config.epochs, tuple(worker_slices(global_batch, cluster.workers)))
+    return Plan(examples, global_batch, config.epochs, tuple(worker_slices(global_batch, peers.workers)))
 
 
 def _leave_results(run: RunDirectory, training: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from trainer.training.state import Training
 
 
@@ -59,7 +59,7 @@ def make_sum_over_workers(training: Training) -> Callable[[np.ndarray], np.ndarr
 
     To be made once, since each has to be traced.
     """
-    if training.cluster.workers == 1:
+    if training.peers.workers == 1:
         return lambda vector: vector
 
     @tf.function(autograph=False)
@@ -73,15 +73,15 @@ def make_sum_over_workers(training: Training) -> Callable[[np.ndarray], np.ndarr
     return lambda vector: training.strategy.experimental_local_results(add(tf.constant(vector)))[0].numpy()
 
 
-def _of_chief(value: int, cluster: Cluster, strategy: Any) -> int:
+def _of_chief(value: int, peers: Peers, strategy: Any) -> int:
     """The chief's ``value``, on every worker."""
-    if cluster.workers == 1:
+    if peers.workers == 1:
         return value
     import tensorflow as tf
 
     with strategy.scope():
         variable = tf.Variable(value, dtype=tf.int64, trainable=False)
-    broadcast_from_chief(strategy, [variable], is_chief=cluster.is_chief)
+    broadcast_from_chief(strategy, [variable], is_chief=peers.is_chief)
     return int(variable.numpy())
 
 

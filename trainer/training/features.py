@@ -110,8 +110,8 @@ def cached_features(
     network: Network,
     dataset: Dataset,
     batch: int,
-    tell: Callable[[str], object],
-    get_on: Callable[[], None],
+    report_line: Callable[[str], object],
+    heartbeat: Callable[[], None],
 ) -> Features | None:
     """The features of ``dataset``, from the cache if they are there, or None where keeping them is no use.
 
@@ -121,7 +121,7 @@ def cached_features(
     Args:
         batch: images that are computed at once.
         tell: gets a line when they have to be computed or don't fit.
-        get_on: called after each batch that was computed.
+        heartbeat: called after each batch that was computed.
     """
     flip = Augmentation(flip=config.flip)
     if not config.cache_features or not network.is_frozen or Augmentation.of(config) != flip:
@@ -137,16 +137,18 @@ def cached_features(
         with locked(root / ".features.lock") as alone:
             if not (folder / _USED).is_file():
                 if problem := _no_room(features.size, root):
-                    tell(f"the encoder's features are not cached: {problem}")
+                    report_line(f"the encoder's features are not cached: {problem}")
                     return None
                 if alone:
                     _make_room(root)
-                tell(f"computing the frozen encoder's features of all images, this once ({features.size / 1e9:.1f} GB)")
+                report_line(
+                    f"computing the frozen encoder's features of all images, this once ({features.size / 1e9:.1f} GB)"
+                )
                 temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
                 try:
                     (temporary / _USED).touch()
                     filled = Features.within(temporary, network.encoder, **counts)
-                    _compute(network.fused_encoder, dataset, batch, filled, get_on)
+                    _compute(network.fused_encoder, dataset, batch, filled, heartbeat)
                     temporary.chmod(0o755)
                     shutil.rmtree(folder, ignore_errors=True)  # what a cleaner of temporary files has left of it
                     temporary.rename(folder)
@@ -154,7 +156,7 @@ def cached_features(
                     shutil.rmtree(temporary, ignore_errors=True)
             _use(folder)
     except OSError as error:
-        tell(f"the encoder's features are not cached: {error.filename or folder}: {error.strerror}")
+        report_line(f"the encoder's features are not cached: {error.filename or folder}: {error.strerror}")
         return None
     return features
 
@@ -181,7 +183,7 @@ def _make_room(root: Path) -> None:
 
 
 def _compute(
-    encoder: keras.Model, dataset: Dataset, batch: int, features: Features, get_on: Callable[[], None]
+    encoder: keras.Model, dataset: Dataset, batch: int, features: Features, heartbeat: Callable[[], None]
 ) -> None:
     """Makes and fills the files."""
     run = tf.function(lambda images: encoder(images, training=False), autograph=False)
@@ -193,7 +195,7 @@ def _compute(
             images = split.images[start : start + batch]
             for array, values in zip(arrays, run(tf.constant(images[:, :, ::-1] if mirrored else images)), strict=True):
                 array[start : start + batch] = values.numpy()
-            get_on()
+            heartbeat()
 
     train = [file.create() for file in features.train]
     for side in range(features.train[0].shape[1]):

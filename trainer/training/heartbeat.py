@@ -13,29 +13,29 @@ HEARTBEAT_SECONDS = 1.0
 """Between two heartbeats from a thread."""
 
 
-def _heartbeat() -> Callable[[], None]:
+def open_heartbeat() -> Callable[[], None]:
     """Tells the supervisor, if there is one, that training gets on."""
     pipe = os.environ.get(HEARTBEAT_VARIABLE)
     if pipe is None:
         return lambda: None
     descriptor = int(pipe)
 
-    def get_on() -> None:
+    def heartbeat() -> None:
         os.write(descriptor, b".")
 
-    return get_on
+    return heartbeat
 
 
 @contextlib.contextmanager
-def _getting_on(get_on: Callable[[], None]) -> Iterator[None]:
+def beating(heartbeat: Callable[[], None]) -> Iterator[None]:
     """Has a thread say so for as long as something is done that is long and has no steps to be told."""
     over = threading.Event()
 
-    def tell() -> None:
+    def beat() -> None:
         while not over.wait(HEARTBEAT_SECONDS):
-            get_on()
+            heartbeat()
 
-    thread = threading.Thread(target=tell, daemon=True)
+    thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
         yield

@@ -82,7 +82,7 @@ def train(training: Training, training_seconds: float) -> Scores:
         losses, rates, stopping = losses.numpy(), rates.numpy(), bool(stop)
         seconds = time.monotonic() - started
         training_seconds += seconds
-        training.get_on()
+        training.heartbeat()
         if not np.isfinite(losses).all():
             wrong = int(np.argmin(np.isfinite(losses)))
             raise TrainingFailed(_not_finite(training, step + wrong, losses[wrong]))
@@ -90,7 +90,7 @@ def train(training: Training, training_seconds: float) -> Scores:
         if training.summaries is not None:
             training.summaries.steps(step, losses, rates, seconds)
         if stopping:  # which another worker may have been told
-            training.stop.tell()
+            training.stop.set()
 
 
 def validate(
@@ -109,9 +109,9 @@ def validate(
     batches = iter(
         evaluation_batches(
             training.dataset.test,
-            batch=training.plan.local_batch(training.cluster.worker),
-            worker=training.cluster.worker,
-            workers=training.cluster.workers,
+            batch=training.plan.local_batch(training.peers.worker),
+            worker=training.peers.worker,
+            workers=training.peers.workers,
             features=training.features.of_test if training.features else None,
         )
     )
@@ -120,7 +120,7 @@ def validate(
         with averaged_weights(training.network.model, training.optimizer):
             for inputs, masks in batches:
                 totals += evaluate(inputs, masks).numpy()
-                training.get_on()
+                training.heartbeat()
                 if not saved and training.stop.seconds > SECONDS_TO_VALIDATE:
                     break
             else:
@@ -144,7 +144,7 @@ def _batches(training: Training, first_step: int) -> Iterator:
         training_batches(
             training.dataset.train,
             global_batch=plan.global_batch,
-            worker_slice=plan.slices[training.cluster.worker],
+            worker_slice=plan.slices[training.peers.worker],
             seed=training.config.seed,
             first_step=first_step,
             last_step=plan.steps,
@@ -182,7 +182,7 @@ def _save(training: Training, step: int, training_seconds: float, validation: Va
     training.checkpoints.save(step, training.plan.epoch(step), training_seconds, miou, score)
     if training.summaries is not None:
         training.summaries.checkpoint(step)
-    training.get_on()
+    training.heartbeat()
 
 
 def _not_finite(training: Training, step: int, loss: float) -> str:

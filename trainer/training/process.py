@@ -11,12 +11,12 @@ from pathlib import Path
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
-from trainer.training.assembly import _say, _train
+from trainer.training.assembly import _train, report_line
 from trainer.training.batch_size import choose_batch
-from trainer.training.heartbeat import _getting_on, _heartbeat
+from trainer.training.heartbeat import beating, open_heartbeat
 from trainer.training.strategy import check_gpus, configure_threads, make_strategy, threads_of
 
 
@@ -29,49 +29,49 @@ def main(arguments: list[str]) -> int:
     run = RunDirectory(Path(arguments[0]))
     try:
         config = TrainConfig.resolve([read_settings_file(run.config)])
-        train_run(run, config, Cluster.from_environment())
+        train_run(run, config, Peers.from_environment())
     except MaskfleetError as error:
         print(f"error: {error}" if not isinstance(error, Stopped) else str(error), flush=True)
         return error.exit_code
     return DONE
 
 
-def train_run(run: RunDirectory, config: TrainConfig, cluster: Cluster) -> None:
+def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     """Trains ``run`` to its end, going on from its newest checkpoint.
 
     Raises:
         MaskfleetError: see :func:`trainer.training.loop.train`; PeerLost when another worker is gone.
     """
     # Slow imports come after the settings are known to be good.
-    configure_threads(threads_of(config, cluster))
+    configure_threads(threads_of(config, peers))
     check_gpus()
     from trainer.data.cache import load_dataset
 
-    get_on = _heartbeat()
+    heartbeat = open_heartbeat()
     fitting = None
-    with _getting_on(get_on):  # to download and read a large data set takes longer than a start may
-        dataset = load_dataset(config.data, config.data_dir, config.image_size, tell=_say)
+    with beating(heartbeat):  # to download and read a large data set takes longer than a start may
+        dataset = load_dataset(config.data, config.data_dir, config.image_size, report_line=report_line)
         if config.batch_per_replica == "auto" and config.global_batch is None:
-            fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // cluster.workers)
-    strategy = make_strategy(cluster)
+            fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)
+    strategy = make_strategy(peers)
 
     import tensorflow as tf
 
     try:
-        _train(run, config, cluster, strategy, dataset, fitting, get_on)
+        _train(run, config, peers, strategy, dataset, fitting, heartbeat)
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        raise PeerLost(_lost_peer(cluster, error)) from None
+        raise PeerLost(_lost_peer(peers, error)) from None
     except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
-        if cluster.workers == 1:
+        if peers.workers == 1:
             raise
-        raise PeerLost(_lost_peer(cluster, error)) from None
+        raise PeerLost(_lost_peer(peers, error)) from None
     except (OSError, tf.errors.ResourceExhaustedError) as error:
         raise TrainingFailed(_no_room(run, error)) from None
 
 
-def _lost_peer(cluster: Cluster, error: Exception) -> str:
+def _lost_peer(peers: Peers, error: Exception) -> str:
     words = " ".join(str(getattr(error, "message", error)).split())
-    return f"worker {cluster.worker} lost a peer ({type(error).__name__}: {words[:200]})"
+    return f"worker {peers.worker} lost a peer ({type(error).__name__}: {words[:200]})"
 
 
 def _no_room(run: RunDirectory, error: Exception) -> str:

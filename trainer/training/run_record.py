@@ -13,7 +13,7 @@ from typing import Any
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.files import write_json
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint
 from trainer.data.cache import Dataset
@@ -46,7 +46,7 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
 def record_start(
     run: RunDirectory,
     config: TrainConfig,
-    cluster: Cluster,
+    peers: Peers,
     plan: Plan,
     dataset: Dataset,
     replicas: int,
@@ -59,18 +59,18 @@ def record_start(
     """
     before = json.loads(run.config.read_text())
     facts = {
-        "workers": cluster.workers,
+        "workers": peers.workers,
         "replicas": replicas,
         "global_batch": plan.global_batch,
         "scaled_learning_rate": config.scaled_learning_rate(plan.global_batch),
         "steps": plan.steps,
         "trainable_parameters": trainable_parameters,
-        "threads": threads_of(config, cluster),
+        "threads": threads_of(config, peers),
         **Legend.of(dataset).to_json(),
         "training_examples": plan.examples,
         "test_examples": len(dataset.test.names),
     }
-    print(_scaling(config, cluster, plan, dataset, replicas), flush=True)
+    print(_scaling(config, peers, plan, dataset, replicas), flush=True)
     old = before.get("resolved", facts)
     changes = [f"{key} {old.get(key)} -> {value}" for key, value in facts.items() if old.get(key) != value]
     if changes:
@@ -91,12 +91,12 @@ def record_start(
     return facts
 
 
-def _scaling(config: TrainConfig, cluster: Cluster, plan: Plan, dataset: Dataset, replicas: int) -> str:
-    shares = [plan.local_batch(worker) for worker in range(cluster.workers)]
-    split = "" if cluster.workers == 1 else f" ({' + '.join(map(str, shares[:8]))}{' + …' if shares[8:] else ''})"
+def _scaling(config: TrainConfig, peers: Peers, plan: Plan, dataset: Dataset, replicas: int) -> str:
+    shares = [plan.local_batch(worker) for worker in range(peers.workers)]
+    split = "" if peers.workers == 1 else f" ({' + '.join(map(str, shares[:8]))}{' + …' if shares[8:] else ''})"
     return (
         f"{dataset.name}: {plan.examples} training and {len(dataset.test.names)} test examples; "
-        f"{cluster.workers} worker(s), {replicas} replica(s); global batch {plan.global_batch}{split}; learning rate "
+        f"{peers.workers} worker(s), {replicas} replica(s); global batch {plan.global_batch}{split}; learning rate "
         f"{config.scaled_learning_rate(plan.global_batch):g} ({config.learning_rate_scaling} scaling of "
         f"{config.learning_rate:g}); {plan.steps} steps"
     )

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import Dataset
 from trainer.models.network import Network
@@ -56,20 +56,20 @@ class TrainingState(tf.Module):
 class StopFlag:
     """Set by the signal handler; travels with the next step's vector to all workers."""
 
-    _told: float | None = None
+    _set_at: float | None = None
 
-    def tell(self) -> None:
+    def set(self) -> None:
         """The first time counts."""
-        self._told = self._told or time.monotonic()
+        self._set_at = self._set_at or time.monotonic()
 
     @property
     def wanted(self) -> bool:
-        return self._told is not None
+        return self._set_at is not None
 
     @property
     def seconds(self) -> float:
         """Since it was told; 0 before."""
-        return 0.0 if self._told is None else time.monotonic() - self._told
+        return 0.0 if self._set_at is None else time.monotonic() - self._set_at
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Training:
 
     Attributes:
         features: of a frozen encoder, in the place of the images they are of; None: they are computed.
-        get_on: called whenever something was achieved, for the supervisor's watchdog.
+        heartbeat: called whenever something was achieved, for the supervisor's watchdog.
         checkpoints, summaries, profiler: None on all workers but the chief; no profiler unless it is asked for.
     """
 
     config: TrainConfig
-    cluster: Cluster
+    peers: Peers
     strategy: tf.distribute.Strategy
     dataset: Dataset
     features: Features | None
@@ -93,7 +93,7 @@ class Training:
     plan: Plan
     state: TrainingState
     stop: StopFlag
-    get_on: Callable[[], None]
+    heartbeat: Callable[[], None]
     checkpoints: CheckpointStore | None
     summaries: Summaries | None
     profiler: Profiler | None = None
@@ -101,4 +101,4 @@ class Training:
     @property
     def local_replicas(self) -> int:
         """Devices of this worker that train, the same number on every worker."""
-        return int(self.strategy.num_replicas_in_sync) // self.cluster.workers
+        return int(self.strategy.num_replicas_in_sync) // self.peers.workers

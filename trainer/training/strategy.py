@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
-from maskfleet.peers import Cluster
+from maskfleet.peers import Peers
 from trainer.cgroup import cpu_limit
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_gpus(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def make_strategy(cluster: Cluster) -> tf.distribute.Strategy:
+def make_strategy(peers: Peers) -> tf.distribute.Strategy:
     """MultiWorkerMirroredStrategy for several workers, MirroredStrategy for several GPUs, else one device.
 
     Blocks until all peers have come, without running Python code: the supervisor holds the time-out.
@@ -49,17 +49,17 @@ def make_strategy(cluster: Cluster) -> tf.distribute.Strategy:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    if cluster.workers > 1:
+    if peers.workers > 1:
         from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
         from tensorflow.python.eager import context
 
-        os.environ["TF_CONFIG"] = cluster.tf_config()
+        os.environ["TF_CONFIG"] = peers.tf_config()
         # Set before the strategy would, since it has no argument for the heartbeat.
         context.context().configure_coordination_service(
             service_type="standalone",
             service_leader="/job:worker/replica:0/task:0",
             heartbeat_timeout_in_ms=HEARTBEAT_TIMEOUT_SECONDS * 1000,
-            coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.workers)],
+            coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=peers.workers)],
         )
         collectives = tf.distribute.experimental.CollectiveCommunication
         options = tf.distribute.experimental.CommunicationOptions(
@@ -82,6 +82,6 @@ def configure_threads(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def threads_of(config: TrainConfig, cluster: Cluster) -> int:
+def threads_of(config: TrainConfig, peers: Peers) -> int:
     """CPU threads of one worker: what was asked for, or its share of the CPUs that it may use."""
-    return config.threads or max(1, cpu_limit() // cluster.local_workers)
+    return config.threads or max(1, cpu_limit() // peers.local_workers)

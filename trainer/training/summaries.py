@@ -157,7 +157,7 @@ class Summaries:
         self._write_progress()
         self._picture(epoch, step)
         eta = self._progress["eta_seconds"]
-        _say(
+        report_line(
             f"epoch {epoch}/{self._plan.epochs}  step {step}/{self._plan.steps}  loss {trained.loss:.4f}  "
             f"validation loss {held_out.loss:.4f}  mIoU {scores.miou:.4f}  {speed:.1f} images/s  "
             f"ETA {'-' if eta is None else duration(eta)}"
@@ -232,5 +232,5 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _say(text: str) -> None:
+def report_line(text: str) -> None:
     print(text, flush=True)

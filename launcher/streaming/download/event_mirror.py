@@ -74,12 +74,12 @@ def mirrored(store: Store) -> Iterator[Path]:
 
 def _follow(mirror: EventMirror, stop: threading.Event) -> None:
     """Calls update() for ever; an outage is told of once."""
-    told = False
+    reported = False
     while not stop.wait(SECONDS):
         try:
             mirror.update()
-            told = False
+            reported = False
         except (StoreUnavailable, StoreRefused, OSError) as error:
-            if not told:
+            if not reported:
                 log.warning("%s; trying again", error)
-            told = True
+            reported = True

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.streaming.layout import _MANIFEST, _PLACES
+from launcher.streaming.layout import MANIFEST_NAME, PLACES
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
 from maskfleet.errors import NotFound
 
@@ -34,7 +34,7 @@ def list_runs(store: Store) -> list[StoredRun]:
     runs: dict[str, StoredRun] = defaultdict(lambda: StoredRun(""))
     progress: dict[str, StoredObject] = {}
     for found in store.list():
-        match = _PLACES.fullmatch(found.name)
+        match = PLACES.fullmatch(found.name)
         if match is None or found.name.startswith(INTERNAL):
             continue
         name = match["run"] or ""
@@ -43,7 +43,7 @@ def list_runs(store: Store) -> list[StoredRun]:
         run.size += found.size
         run.files += 1
         run.updated = max(run.updated, found.updated)
-        manifest = _MANIFEST.fullmatch(found.name)
+        manifest = MANIFEST_NAME.fullmatch(found.name)
         if manifest:
             run.steps.append(int(manifest[1]))
         if found.name == f"{name}/progress.json".lstrip("/"):

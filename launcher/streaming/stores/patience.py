@@ -14,7 +14,9 @@ LONGEST_PAUSE = 30.0
 T = TypeVar("T")
 
 
-def insist(action: Callable[[], T], wait: Callable[[float], bool], failed: Callable[[StoreUnavailable], None]) -> T:
+def retry_until_reachable(
+    action: Callable[[], T], wait: Callable[[float], bool], failed: Callable[[StoreUnavailable], None]
+) -> T:
     """What ``action`` gives once the store can be reached.
 
     Args:

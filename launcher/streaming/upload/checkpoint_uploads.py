@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
-from launcher.streaming.layout import _manifests, _relative, _step
+from launcher.streaming.layout import checkpoint_step, manifests_by_step, object_name
 from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject
-from launcher.streaming.upload.guarded_object import Conflict, RemoteObject
+from launcher.streaming.upload.guarded_object import Conflict, GuardedObject
 from maskfleet.checkpoint_manifest import CheckpointManifest, kept_steps
 from maskfleet.files import FileDigest
 from maskfleet.run_directory import RunDirectory
@@ -39,8 +39,8 @@ class CheckpointUploads:
     def start(self) -> None:
         """Learns which checkpoints the store has. Raises StoreUnavailable; call again then."""
         if self._remote is None:
-            objects = list(self._store.list(_relative(self._run, self._run.checkpoints) + "/"))
-            remote = _manifests(objects)
+            objects = list(self._store.list(object_name(self._run, self._run.checkpoints) + "/"))
+            remote = manifests_by_step(objects)
             for step, found in remote.items():
                 try:
                     self._manifests[step] = CheckpointManifest.parse(b"".join(self._store.read(found)))
@@ -48,7 +48,7 @@ class CheckpointUploads:
                     log.warning("the checkpoint of step %d in %s is passed over: %s", step, self._store.url, error)
             self._remote = {step: found for step, found in remote.items() if step in self._manifests}
             self._inherited = set(remote)
-            self._begun = {begun for each in objects if (begun := _step(each.name)) is not None}
+            self._begun = {begun for each in objects if (begun := checkpoint_step(each.name)) is not None}
             self._delete_orphans(objects)
 
     def pending(self) -> list[int]:
@@ -116,7 +116,7 @@ class CheckpointUploads:
             self._begun.add(step)
             with suppress(Changed):  # an acknowledgement got lost, or there is another streamer: see below
                 return self._create(manifest, content, files)
-        name = _relative(self._run, self._run.checkpoint_manifest(step))
+        name = object_name(self._run, self._run.checkpoint_manifest(step))
         digest = FileDigest.read(io.BytesIO(content))
         there = self._store.find(name)
         if there is not None and there.matches(digest):
@@ -133,9 +133,9 @@ class CheckpointUploads:
             self._remote.pop(step, None)
         sent = 0
         for file_name in sorted(files):  # data sorts before index
-            remote = RemoteObject(self._store, f"{_relative(self._run, self._run.checkpoints)}/{file_name}")
+            remote = GuardedObject(self._store, f"{object_name(self._run, self._run.checkpoints)}/{file_name}")
             sent += remote.put(files[file_name], manifest.files[file_name])
-        remote = RemoteObject(self._store, name)
+        remote = GuardedObject(self._store, name)
         sent += remote.put(io.BytesIO(content), digest)
         assert remote.current is not None
         self._remember(manifest, remote.current)
@@ -148,12 +148,12 @@ class CheckpointUploads:
         Raises:
             Changed: the store has some of it after all.
         """
-        folder = _relative(self._run, self._run.checkpoints)
+        folder = object_name(self._run, self._run.checkpoints)
         sent = 0
         for name in sorted(files):  # data sorts before index
             self._store.put(f"{folder}/{name}", files[name], manifest.files[name], None)
             sent += manifest.files[name].size
-        manifest_name = _relative(self._run, self._run.checkpoint_manifest(manifest.step))
+        manifest_name = object_name(self._run, self._run.checkpoint_manifest(manifest.step))
         digest = FileDigest.read(io.BytesIO(content))
         self._remember(manifest, self._store.put(manifest_name, io.BytesIO(content), digest, None))
         sent += digest.size
@@ -178,17 +178,17 @@ class CheckpointUploads:
         local = set(self._run.checkpoint_steps())
         newest = max(self._remote, default=-1)
         for each in objects:
-            step = _step(each.name)
+            step = checkpoint_step(each.name)
             if step is not None and step < newest and step not in self._inherited and step not in local:
                 self._store.delete(each)
 
     def _is_whole(self, manifest: CheckpointManifest) -> bool:
-        folder = _relative(self._run, self._run.checkpoints)
+        folder = object_name(self._run, self._run.checkpoints)
         found = ((self._store.find(f"{folder}/{name}"), digest) for name, digest in manifest.files.items())
         return all(each is not None and each.matches(digest) for each, digest in found)
 
     def _delete_files(self, names: Iterable[str]) -> None:
         for name in names:
-            found = self._store.find(f"{_relative(self._run, self._run.checkpoints)}/{name}")
+            found = self._store.find(f"{object_name(self._run, self._run.checkpoints)}/{name}")
             if found is not None:
                 self._store.delete(found)

@@ -13,7 +13,7 @@ from pathlib import Path
 import google_crc32c
 
 from launcher.streaming.stores.store import PIECE, Store
-from launcher.streaming.upload.guarded_object import Conflict, RemoteObject
+from launcher.streaming.upload.guarded_object import Conflict, GuardedObject
 from maskfleet.files import FileDigest
 from maskfleet.tfrecords import Scan, Scanner, scan_lines
 
@@ -51,7 +51,7 @@ class GrowingFile:
         self._interval = interval
         self._history = history
         self._store = store
-        self._remote = RemoteObject(store, name)
+        self._remote = GuardedObject(store, name)
         self._looked = False
         self._inode: int | None = None
         self._size = 0

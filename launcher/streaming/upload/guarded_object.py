@@ -19,7 +19,7 @@ class Conflict(MaskfleetError):
     """Somebody else writes to the destination: this streamer has to stop."""
 
 
-class RemoteObject:
+class GuardedObject:
     """One object that only this streamer is to write."""
 
     def __init__(self, store: Store, name: str):

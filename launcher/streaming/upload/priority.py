@@ -9,7 +9,7 @@ from pathlib import Path
 NICENESS = 10
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Makes this process, and the threads that it starts from now on, wait for those that train.
 
     Niceness alone does nothing for a process in a session of its own where the kernel groups by sessions

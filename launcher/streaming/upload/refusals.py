@@ -21,7 +21,7 @@ class _Refusal:
     not_before: float
 
 
-def lasts(error: Exception) -> bool:
+def is_permanent(error: Exception) -> bool:
     """Whether somebody has to mend something first, by all that is known."""
     return isinstance(error, StoreRefused | OSError)
 

@@ -23,7 +23,7 @@ from launcher.streaming.stream_metrics import StreamMetrics, metrics_file
 from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
 from launcher.streaming.upload.growing_file import GrowingFile
 from launcher.streaming.upload.guarded_object import Conflict
-from launcher.streaming.upload.refusals import Refusals, lasts
+from launcher.streaming.upload.refusals import Refusals, is_permanent
 from launcher.streaming.upload.whole_files import ExportFolder, WholeFile, finished_files, is_finished
 from maskfleet.errors import DONE, FAILED, MaskfleetError
 from maskfleet.files import write_json
@@ -92,7 +92,7 @@ class Streamer:
         self._changed = threading.Condition()
         self._running = 0
         self._fatal: BaseException | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         store.on_retry = self._count_retry
 
     def stop(self) -> None:
@@ -138,7 +138,7 @@ class Streamer:
 
     def _check(self) -> None:
         """The probe at the start; tried again until the store can be reached or :meth:`stop` was called."""
-        for warning in patience.insist(self._store.check, self._final.wait, self._count_error):
+        for warning in patience.retry_until_reachable(self._store.check, self._final.wait, self._count_error):
             log.warning(warning)
 
     def _supervise(self) -> bool:
@@ -190,8 +190,8 @@ class Streamer:
         done = True
         for name, copied in list(self._files.items()):
             self._count_sent(self._refusals.attempt(name, partial(copied.step, time.time(), final=final)))
-            if copied.problem is not None and copied.problem not in self._told:
-                self._told.add(copied.problem)
+            if copied.problem is not None and copied.problem not in self._reported:
+                self._reported.add(copied.problem)
                 log.error("%s", copied.problem)
             done = self._is_done(name, copied.is_caught_up()) and done
         return done
@@ -240,7 +240,7 @@ class Streamer:
     def _is_done(self, what: str, caught_up: bool) -> bool:
         """Whether nothing more is to be tried for ``what``."""
         error = self._refusals.error(what)
-        return caught_up if error is None else self._once and lasts(error)
+        return caught_up if error is None else self._once and is_permanent(error)
 
     def _follow(self, path: Path, name: str) -> _Copied:
         if "tfevents" in path.name:
@@ -282,14 +282,14 @@ class Streamer:
         except OSError as error:
             log.warning("the streamer's metrics can't be written: %s", error)
 
-    def _count_error(self, error: MaskfleetError | OSError, told: bool = False) -> None:
+    def _count_error(self, error: MaskfleetError | OSError, reported: bool = False) -> None:
         self.metrics.errors += 1
         self.metrics.last_error = str(error)
-        if not told:
+        if not reported:
             log.warning("%s; trying again", error)
 
-    def _count_refusal(self, error: MaskfleetError | OSError, told: bool) -> None:
-        self._count_error(error, told or (self._once and lasts(error)))  # which is told at the end
+    def _count_refusal(self, error: MaskfleetError | OSError, reported: bool) -> None:
+        self._count_error(error, reported or (self._once and is_permanent(error)))  # which is told at the end
 
     def _count_sent(self, size: int) -> None:
         with self._changed:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launcher.streaming.stores.store import Store
-from launcher.streaming.upload.guarded_object import RemoteObject
+from launcher.streaming.upload.guarded_object import GuardedObject
 from maskfleet.files import FileDigest
 from maskfleet.run_directory import RunDirectory
 
@@ -53,7 +53,7 @@ class WholeFile:
         self._path = path
         self._interval = interval
         self._settle = settle
-        self._remote = RemoteObject(store, name)
+        self._remote = GuardedObject(store, name)
         self._looked = False
         self._sent: _Signature | None = None
         self._not_before = 0.0
@@ -156,6 +156,6 @@ class ExportFolder:
         sent = 0
         for name, digest in digests.items():
             with (self._run.path / name).open("rb") as file:
-                sent += RemoteObject(self._store, name).put(file, digest)
+                sent += GuardedObject(self._store, name).put(file, digest)
         manifest = io.BytesIO(content)
-        return sent + RemoteObject(self._store, EXPORT_MANIFEST).put(manifest, FileDigest.read(manifest))
+        return sent + GuardedObject(self._store, EXPORT_MANIFEST).put(manifest, FileDigest.read(manifest))

@@ -1,6 +1,0 @@
-"""What the fakes of services have in common: an HTTP server with a request log and faults on order."""
-
-from tests.fake_http.faults import Fault, Faults
-from tests.fake_http.server import Answer, HttpFake, Request
-
-__all__ = ["Answer", "Fault", "Faults", "HttpFake", "Request"]

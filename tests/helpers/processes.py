@@ -1,0 +1,163 @@
+"""Real runs of several processes on this machine, and the means to disturb them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import psutil
+
+from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.inspection import inspect_checkpoint
+
+T = TypeVar("T")
+
+SETTINGS = (
+    "--encoder-weights=none",
+    "--unfreeze-from=none",
+    "--image-size=32",
+    "--epochs=1",
+    "--global-batch=6",
+    "--threads=1",
+    "--checkpoint-steps=5",
+    "--no-export",
+)
+"""A run of 40 steps on the synthetic data, small enough for many of them."""
+PATIENCE = 600.0
+"""For anything to happen, seconds; far more than it takes, on a machine that is busy."""
+
+
+def launcher(*arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Runs a launcher command to its end; standard error is part of the output."""
+    command = [sys.executable, "-m", "launcher.cli", *arguments]
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False
+    )
+
+
+def trainer(*arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Runs a trainer command to its end; standard error is apart."""
+    command = [sys.executable, "-m", "trainer.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def inspect(run: RunDirectory) -> dict[str, Any]:
+    """Facts about the run's newest checkpoint, as ``trainer inspect`` prints them."""
+    return inspect_checkpoint(run.path)
+
+
+class LocalRun:
+    """``launcher run`` in the background."""
+
+    def __init__(self, path: Path, *arguments: str):
+        self.directory = RunDirectory(path)
+        self.output = path.with_suffix(".out")
+        with self.output.open("ab") as output:
+            self.process = psutil.Popen(
+                [sys.executable, "-m", "launcher.cli", "run", *arguments], stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @classmethod
+    def start(cls, path: Path, *settings: str, workers: int = 2) -> Self:
+        return cls(path, f"--run-dir={path}", f"--workers={workers}", "--", *SETTINGS, *settings)
+
+    @classmethod
+    def resume(cls, path: Path, *settings: str, workers: int = 2) -> Self:
+        return cls(path, f"--resume={path}", f"--workers={workers}", "--", *settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends what is left of the run; a test that has gone well finds nothing."""
+        for process in [*self.descendants(), self.process]:
+            if process.is_running():
+                process.kill()
+        self.process.wait()
+
+    def descendants(self) -> list[psutil.Process]:
+        try:
+            return list(self.process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
+
+    def supervisor(self, worker: int) -> psutil.Process:
+        """The supervisor of ``worker``, waiting for it."""
+        return until(lambda: self._find("trainer.cli", worker), f"a supervisor of worker {worker}")
+
+    def training_process(self, worker: int) -> psutil.Process:
+        """The training process of ``worker``, waiting for it."""
+        return until(lambda: self._find("trainer.training.process", worker), f"a training process of worker {worker}")
+
+    def _find(self, module: str, worker: int) -> psutil.Process | None:
+        for process in self.descendants():
+            try:
+                config = json.loads(process.environ().get("TF_CONFIG", '{"task": {"index": 0}}'))
+                if module in process.cmdline() and config["task"]["index"] == worker:
+                    return process
+            except psutil.Error:
+                continue
+        return None
+
+    def wait_for_step(self, step: int) -> None:
+        """Until the run has done ``step`` steps."""
+        until(lambda: self.step() >= step or self.is_finished, f"step {step}")
+        assert self.step() >= step, self.output.read_text()
+
+    @property
+    def is_finished(self) -> bool:
+        """psutil's is_running() is true of a process that has ended until somebody has waited for it."""
+        return self.process.poll() is not None
+
+    def step(self) -> int:
+        try:
+            return int(json.loads(self.directory.progress.read_text())["step"])
+        except (OSError, ValueError):
+            return -1
+
+    def wait(self) -> int:
+        """The launcher's exit code."""
+        return int(self.process.wait(PATIENCE))
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the launcher's exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.wait()
+
+
+def until(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+    """The first true value of ``condition``."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {patience:.0f} s in vain for {what}"
+        time.sleep(0.02)
+    return value
+
+
+def leftovers(run: RunDirectory) -> list[str]:
+    """Processes that still work on the run, and temporary files in its directory."""
+    processes = [
+        " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid != os.getpid() and any(str(run.path) in word for word in process.info["cmdline"] or [])
+    ]
+    files = [str(path) for path in run.path.rglob("*") if ".tmp" in path.name or ".writing" in path.name]
+    return processes + files
+
+
+def losses(run: RunDirectory) -> dict[int, float]:
+    """The loss of every training step, as TensorBoard shows it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(run.tensorboard / "train"), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    from tensorboard.util.tensor_util import make_ndarray
+
+    return {event.step: float(make_ndarray(event.tensor_proto)) for event in accumulator.Tensors("loss")}

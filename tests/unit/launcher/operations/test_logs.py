@@ -1,0 +1,220 @@
+"""How a resumed log is told apart from what was received before, which pods are followed, and until when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.job.training_job import TrainingJob
+from launcher.operations import ending
+from launcher.operations.logs import LogLine, LogRequest, Seen, follow_logs, logs, read_log
+from launcher.operations.submission import submit
+from maskfleet.errors import BadSettings, NotFound
+from tests.fakes.cluster import FakeCluster, worker_pod
+
+
+def stamp(milliseconds: int) -> str:
+    return f"2026-11-23T10:{milliseconds // 60000:02}:{milliseconds % 60000 // 1000:02}.{milliseconds % 1000:03}000000Z"
+
+
+@settings(deadline=None)
+@given(
+    # Standard output and error are nearly in order: a line is at most a margin older than the one before.
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 900), st.sampled_from("ab")), max_size=60),
+    st.lists(st.integers(0, 20), max_size=6),
+)
+def test_a_log_that_breaks_off_anywhere_goes_on_without_loss_or_repetition(
+    steps: list[tuple[int, int, str]], pieces: list[int]
+) -> None:
+    log, clock = [], 10_000
+    for step, back, text in steps:
+        clock += step
+        log.append(LogLine(stamp(clock - back), 0, text))
+    received: list[LogLine] = []
+    seen = Seen()
+    place = 0
+    for piece in [*pieces, len(log)]:
+        place += piece
+        since = seen.since()
+        again = [line for line in log if line.time[:19] >= since[:19]]  # what the API gives: a filter, line by line
+        repeated = seen.repeated()
+        for line in again:
+            if len(received) >= place:
+                break  # the connection is lost
+            key = (line.time, line.text)
+            if repeated[key]:
+                repeated[key] -= 1
+                continue
+            seen.add(line)
+            received.append(line)
+    assert received == log
+
+
+def test_a_long_log_is_not_kept() -> None:
+    seen = Seen()
+    for number in range(50_000):
+        seen.add(LogLine(stamp(number), 0, "x"))
+    assert sum(seen.repeated().values()) < 2100
+
+
+class NodesAbroad(FakeCluster):
+    """Each pod's node stamps in a zone of its own; every connection but the last breaks after ``piece`` lines."""
+
+    piece = 2
+
+    def log(self, pod: str, container: str, **query: str) -> Iterator[bytes]:
+        since = datetime.fromisoformat(query.get("sinceTime", "2000-01-01T00:00:00Z"))
+        lines = [line for line in self.logs[pod] if datetime.fromisoformat(line.split()[0]) >= since]
+        whole = "follow" not in query
+        yield from (f"{line}\n".encode() for line in (lines if whole else lines[: self.piece]))
+        if not whole and len(lines) > self.piece:
+            raise ConnectionError
+
+
+def abroad(zones: dict[int, str]) -> Any:
+    """A job whose worker 0 has printed at :00, :02, …, worker 1 at :01, :03, …"""
+    cluster: Any = submitted(cluster=NodesAbroad(), workers=len(zones))
+    for worker, zone in zones.items():
+        away = timezone(timedelta(hours=int(zone[:3]), minutes=int(zone[0] + zone[4:])))
+        start = datetime(2026, 11, 23, 10, 0, worker, tzinfo=UTC).astimezone(away)
+        stamps = [f"{start + timedelta(seconds=2 * step):%Y-%m-%dT%H:%M:%S}.123456789{zone}" for step in range(6)]
+        add_pod(cluster, worker, "abcde", *(f"{at} {2 * step + worker}" for step, at in enumerate(stamps)))
+    complete(cluster)
+    return cluster
+
+
+@pytest.mark.parametrize("zone", ["+02:00", "-03:30"])
+def test_a_log_of_a_node_in_another_time_zone_goes_on_without_loss_or_repetition(zone: str) -> None:
+    assert texts(abroad({0: zone})) == ["0", "2", "4", "6", "8", "10"]
+
+
+def test_the_last_look_at_a_log_is_not_repeated_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("launcher.operations.logs.time", SimpleNamespace(sleep=pauses.append))
+    cluster = abroad({0: "+00:00"})
+    whole, broken = cluster.log, 20
+
+    def log(pod: str, container: str, **query: str) -> Iterator[bytes]:
+        nonlocal broken
+        if "follow" not in query and (broken := broken - 1) > 0:
+            raise ConnectionError
+        yield from whole(pod, container, **query)
+
+    cluster.log = log
+    assert [line.text for line in read_log(cluster, "pets-0-abcde", 0, LogRequest(), follow=True)][-1] == "10"
+    assert len(pauses) >= 19
+
+
+def test_lines_of_nodes_in_different_time_zones_are_in_the_order_of_time() -> None:
+    lines = list(logs("pets", abroad({0: "+02:00", 1: "-03:30"}), LogRequest()))
+    assert [line.text for line in lines] == [str(number) for number in range(12)]
+    assert lines[1].time == "2026-11-23T10:00:01.123456789Z"
+
+
+DONE = {"terminated": {"exitCode": 0}}
+
+
+def submitted(cluster: FakeCluster | None = None, **settings: Any) -> Any:
+    cluster = cluster or FakeCluster()
+    submit(TrainingJob(name="pets", **settings), cluster)
+    return cluster
+
+
+def add_pod(cluster: FakeCluster, worker: int, suffix: str, *lines: str) -> None:
+    pod = worker_pod(worker, suffix=suffix, phase="Succeeded", **DONE)
+    cluster.logs[pod["metadata"]["name"]] = list(lines)
+    cluster.objects["Pod", pod["metadata"]["name"]] = pod
+
+
+def complete(cluster: FakeCluster) -> None:
+    cluster.objects["Job", "pets"]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
+def later(*steps: Any) -> None:
+    """Does each step a little after the one before."""
+
+    def go() -> None:
+        for step in steps:
+            time.sleep(0.6)
+            step()
+
+    threading.Thread(target=go, daemon=True).start()
+
+
+def texts(cluster: Any, request: LogRequest = LogRequest(), **how: Any) -> list[str]:  # noqa: B008
+    return [line.text for line in follow_logs("pets", cluster, request, **how)]
+
+
+def test_the_logs_of_a_job_in_a_queue_are_waited_for() -> None:
+    cluster = submitted(queue="team")
+    assert cluster.objects["Job", "pets"]["spec"]["suspend"] is True
+    later(lambda: add_pod(cluster, 0, "abcde", "admitted"), lambda: complete(cluster))
+    assert texts(cluster) == ["admitted"]
+
+
+@pytest.mark.parametrize("remembered", [[], [{"metadata": {"name": "pets"}, "status": {"conditions": [
+    {"type": "Complete", "status": "True"}]}}]], ids=["nothing", "a deleted job"])  # fmt: skip
+def test_what_the_server_remembers_from_before_the_submit_is_no_end(remembered: list[Any]) -> None:
+    cluster = submitted()
+    cluster.remembered["Job"] = remembered
+    later(lambda: add_pod(cluster, 0, "abcde", "came later"), lambda: complete(cluster))
+    assert texts(cluster) == ["came later"]
+
+
+def test_following_ends_with_a_cancelled_job() -> None:
+    cluster = submitted()
+    later(lambda: ending.cancel("pets", cluster))
+    assert texts(cluster) == []
+
+
+def test_tail_is_about_what_was_printed_before() -> None:
+    cluster = submitted()
+    add_pod(cluster, 0, "first", "1", "2", "3")
+    later(lambda: add_pod(cluster, 0, "later", "4", "5", "6"), lambda: complete(cluster))
+    assert texts(cluster, LogRequest(tail=1)) == ["3", "4", "5", "6"]
+
+
+ALONE = "following worker 0 alone of 33: name others with --worker, or leave out --follow"
+
+
+@pytest.mark.parametrize(("workers", "said"), [(32, []), (33, [ALONE])])
+def test_that_not_all_of_many_workers_are_followed_is_said(workers: int, said: list[str]) -> None:
+    cluster = submitted(workers=workers)
+    complete(cluster)
+    notes: list[str] = []
+    assert texts(cluster, report_line=notes.append) == []
+    assert notes == said
+
+
+@pytest.mark.parametrize(
+    ("output", "where"),
+    [
+        (None, "without --output nothing else keeps its logs"),
+        ("pvc:claim/runs", "what every attempt printed is in pvc:claim/runs/pets/logs"),
+        ("host:/srv", "what every attempt printed is in host:/srv/pets/logs of the nodes that its workers ran on"),
+    ],
+)
+def test_where_the_logs_of_lost_pods_are(output: str | None, where: str) -> None:
+    with pytest.raises(NotFound) as error:
+        list(logs("pets", submitted(output=output), LogRequest()))
+    assert str(error.value) == f"job pets: no pod of the worker asked for is there; {where}"
+
+
+def test_an_earlier_attempt_is_in_the_bucket_with_all_others() -> None:
+    with pytest.raises(NotFound, match="is in the bucket: 'launcher logs gs://bucket/pets'"):
+        list(logs("pets", submitted(output="gs://bucket"), LogRequest(), previous=True))
+
+
+def test_a_worker_that_the_job_does_not_have_is_refused() -> None:
+    cluster = submitted(workers=2)
+    for call in (logs, follow_logs):
+        with pytest.raises(BadSettings, match="--worker 2: expected 0 to 1, the workers of job pets"):
+            list(call("pets", cluster, LogRequest(frozenset({2}))))

@@ -1,0 +1,70 @@
+"""A worker's place, from the environment."""
+
+import json
+
+import pytest
+
+from maskfleet.errors import BadSettings
+from maskfleet.peers import Peers
+from trainer.training.strategy import check_gpus
+
+
+def tf_config(workers=("a:1", "b:2"), index=0, task="worker", group="worker"):
+    return {"TF_CONFIG": json.dumps({"cluster": {group: list(workers)}, "task": {"type": task, "index": index}})}
+
+
+def test_without_variables_there_is_one_worker():
+    peers = Peers.from_environment({})
+    assert (peers.workers, peers.is_chief) == (1, True)
+
+
+def test_tf_config_gives_the_place():
+    peers = Peers.from_environment(tf_config(index=1))
+    assert (peers.worker, peers.addresses, peers.is_chief) == (1, ("a:1", "b:2"), False)
+    assert Peers.from_environment({"TF_CONFIG": peers.tf_config()}) == peers
+
+
+def test_an_indexed_pod_computes_its_peers():
+    environment = {"MASKFLEET_PEERS": "p-{}.p:2222", "MASKFLEET_WORKERS": "3", "MASKFLEET_WORKER": "2"}
+    peers = Peers.from_environment(environment)
+    assert peers == Peers(2, ("p-0.p:2222", "p-1.p:2222", "p-2.p:2222"))
+    assert peers.rendezvous_address(1) == ("p-1.p", 2223)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"TF_CONFIG": "{"}, "TF_CONFIG: expected"),
+        ({"TF_CONFIG": "[]"}, "TF_CONFIG: expected"),
+        (tf_config(task="ps"), "expected workers only .*, found task 'ps'"),
+        (tf_config(group="chief"), "TF_CONFIG: expected"),
+        (tf_config(index=2), "worker index 2: expected 0 to 1 for 2 workers"),
+        (tf_config(workers=["nonsense"]), "peer 'nonsense': expected host:port"),
+        ({"MASKFLEET_PEERS": "p-{}:1"}, "MASKFLEET_WORKERS and MASKFLEET_WORKER must be whole numbers"),
+        (
+            {"MASKFLEET_PEERS": "p-{}:1", "MASKFLEET_WORKERS": "2", "MASKFLEET_WORKER": "2"},
+            "worker index 2: expected 0 to 1",
+        ),
+    ],
+)
+def test_a_malformed_environment_gets_one_line(environment, message):
+    with pytest.raises(BadSettings, match=message) as caught:
+        Peers.from_environment(environment)
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_of_one_host_share_it():
+    assert Peers(0, ("127.0.0.1:1", "127.0.0.1:3", "other:1")).local_workers == 2
+
+
+@pytest.mark.parametrize(("wanted", "seen"), [("1", 0), ("2", 1)])
+def test_fewer_gpus_than_the_pod_has_are_refused(wanted, seen, monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * seen)
+    with pytest.raises(BadSettings, match=f"--gpus-per-worker {wanted}: TensorFlow sees {seen} of them; expected"):
+        check_gpus({"MASKFLEET_GPUS": wanted})
+
+
+@pytest.mark.parametrize(("environment", "seen"), [({}, 0), ({}, 1), ({"MASKFLEET_GPUS": "2"}, 2)])
+def test_as_many_gpus_as_the_pod_has_are_enough(environment, seen, monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * seen)
+    check_gpus(environment)

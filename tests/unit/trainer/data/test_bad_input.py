@@ -1,0 +1,446 @@
+"""Each mistake in the data ends in one line that says where, what was expected, what was found, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskfleet.errors import BadData, BadSettings
+from tests.helpers.data_folders import (
+    SIZE,
+    labels,
+    picture,
+    save,
+    with_palette,
+    write_list,
+    write_pairs,
+    write_pets,
+    write_voc,
+)
+from trainer.data.cache import load_dataset
+
+COLOURS = ("background 0 0 0", "object 255 255 255")
+
+
+class Case(NamedTuple):
+    id: str
+    kind: str
+    """Of the good data set that the mistake is then made in."""
+    spoil: Callable[[Path], object]
+    message: str
+    """The whole message, with {} for the data set's folder."""
+
+
+def cut(file: Path, share: float) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+
+
+def remove_tree(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+def red(*, at: tuple[int, int]) -> Image.Image:
+    """A black RGB mask with one red pixel."""
+    pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    pixels[at] = (255, 0, 0)
+    return Image.fromarray(pixels)
+
+
+CASES = [
+    # The raw layout of Oxford-IIIT Pet
+    Case(
+        "list is missing",
+        "pets",
+        lambda f: (f / "annotations/test.txt").unlink(),
+        "{}/annotations/test.txt: expected text with a name on each line: No such file or directory",
+    ),
+    Case(
+        "list is empty",
+        "pets",
+        lambda f: (f / "annotations/test.txt").write_text("# nothing yet\n\n"),
+        "{}/annotations/test.txt: expected a name on each line, found none",
+    ),
+    Case(
+        "list is no text",
+        "pets",
+        lambda f: (f / "annotations/test.txt").write_bytes(b"\xff\xd8\xff"),
+        "{}/annotations/test.txt: expected text in UTF-8, found byte 0xff",
+    ),
+    Case(
+        "name twice",
+        "pets",
+        lambda f: write_list(f / "annotations/test.txt", ["cat_3 1 1 1", "cat_4 1 1 1", "cat_3 1 1 1"]),
+        "{}/annotations/test.txt: names cat_3 2 times; remove the repetition",
+    ),
+    Case(
+        "training example is tested",
+        "pets",
+        lambda f: write_list(f / "annotations/test.txt", ["cat_3", "cat_1", "cat_2"]),
+        "cat_1: is named in trainval.txt and in test.txt, as 2 in all; test with images that were not trained on",
+    ),
+    Case(
+        "images are missing",
+        "pets",
+        lambda f: [(f / f"images/cat_{i}.jpg").unlink() for i in (0, 2)],
+        "{}/images/cat_0.jpg: this image (and 1 more) is named in trainval.txt but is not there",
+    ),
+    Case(
+        "trimap is missing",
+        "pets",
+        lambda f: (f / "annotations/trimaps/cat_4.png").unlink(),
+        "{}/annotations/trimaps/cat_4.png: this trimap is named in test.txt but is not there",
+    ),
+    Case(
+        "trimap with other labels",
+        "pets",
+        lambda f: save(labels(2, 3, 4, 1), f / "annotations/trimaps/cat_1.png"),
+        "{}/annotations/trimaps/cat_1.png: label 4 at row 0, column 20: "
+        "a trimap holds 1 (pet), 2 (background) and 3 (border)",
+    ),
+    Case(
+        "trimap of another size",
+        "pets",
+        lambda f: save(labels(1, 2, 3)[:20], f / "annotations/trimaps/cat_1.png"),
+        "{0}/annotations/trimaps/cat_1.png: expected the size of its image {0}/images/cat_1.jpg, 40 x 30 pixels, "
+        "found 40 x 20; save the mask at the image's size",
+    ),
+    Case(
+        "trimap of a turned image",
+        "pets",
+        lambda f: save(labels(1, 2, 3).T, f / "annotations/trimaps/cat_1.png"),
+        "{0}/annotations/trimaps/cat_1.png: expected the size of its image {0}/images/cat_1.jpg, 40 x 30 pixels, "
+        "found 30 x 40: rotate the image's pixels as its EXIF tag says, or remove the tag and draw the mask again",
+    ),
+    Case(
+        "image is something else",
+        "pets",
+        lambda f: (f / "images/cat_1.jpg").write_text("<html>404 Not Found</html>"),
+        "{}/images/cat_1.jpg: expected an image, found something else or a damaged file; replace or remove it",
+    ),
+    Case(
+        "image is empty",
+        "pets",
+        lambda f: (f / "images/cat_1.jpg").write_bytes(b""),
+        "{}/images/cat_1.jpg: expected an image, found an empty file; replace or remove it",
+    ),
+    Case(
+        "image is truncated",
+        "pets",
+        lambda f: cut(f / "images/cat_1.jpg", 0.9),
+        "{}/images/cat_1.jpg: can't be read as an image, replace or remove it: image file is truncated *",
+    ),
+    Case(
+        "trimap is truncated",
+        "pets",
+        lambda f: cut(f / "annotations/trimaps/cat_1.png", 0.6),
+        "{}/annotations/trimaps/cat_1.png: can't be read as an image, replace or remove it: *",
+    ),
+    Case(
+        "first of several bad files",
+        "pets",
+        lambda f: [(f / f"images/cat_{i}.jpg").write_text("no image") for i in (4, 1, 2)],
+        "{}/images/cat_1.jpg: expected an image, found something else or a damaged file; replace or remove it",
+    ),
+    # A folder of pairs
+    Case(
+        "no masks folder",
+        "pairs",
+        lambda f: remove_tree(f / "masks"),
+        "{}: expected the folders images and masks (or images and annotations), found images",
+    ),
+    Case(
+        "no images",
+        "pairs",
+        lambda f: [file.rename(file.with_suffix(".txt")) for file in (f / "images").iterdir()],
+        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), found none",
+    ),
+    Case(
+        "image without mask",
+        "pairs",
+        lambda f: (f / "masks/p3.png").unlink(),
+        "{0}/images/p3.jpg: this image has no mask {0}/masks/p3.png; add it or remove the image",
+    ),
+    Case(
+        "mask without image",
+        "pairs",
+        lambda f: (f / "images/p3.jpg").unlink(),
+        "{0}/masks/p3.png: this mask has no image {0}/images/p3.*; add it or remove the mask",
+    ),
+    Case(
+        "two images of one name",
+        "pairs",
+        lambda f: save(picture(), f / "images/p3.png"),
+        "{}/images/p3.png: has the same name as p3.jpg; rename one of them",
+    ),
+    Case(
+        "mask as JPEG",
+        "pairs",
+        lambda f: save(labels(0, 1), f / "masks/p3.jpg"),
+        "{}/masks/p3.jpg: expected a mask as PNG, since JPG changes labels; save it again from its origin",
+    ),
+    Case(
+        "one pair",
+        "pairs",
+        lambda f: [(f / part).unlink() for i in range(1, 5) for part in (f"images/p{i}.jpg", f"masks/p{i}.png")],
+        "{}: expected at least 2 pairs, one for training and one for testing, found 1",
+    ),
+    Case(
+        "labels with a gap",
+        "pairs",
+        lambda f: save(labels(0, 1, 5), f / "masks/p3.png"),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 1, 2, 5; "
+        "name the classes in classes.txt, one a line",
+    ),
+    Case(
+        "labels 0 and 255",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0, 255)),
+        "{}/masks: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, "
+        "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')",
+    ),
+    Case(
+        "labels 0 and 255 with classes",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0, 255), classes=["ground", "object"]),
+        "folder:{}: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, "
+        "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')",
+    ),
+    Case(
+        "label outside the classes",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", ["ground", "object"]),
+        "{}/masks/p1.png: label 2 at row 0, column 28 is outside the 2 classes: "
+        "expected 0 to 1, or 255 for ignored pixels",
+    ),
+    Case(
+        "coloured mask without colours",
+        "pairs",
+        lambda f: save(red(at=(3, 4)), f / "masks/p3.png"),
+        "{}/masks/p3.png: expected labels in one channel, found an RGB image; "
+        "name the colours in classes.txt ('background 0 0 0' on a line), or save labels",
+    ),
+    Case(
+        "colour outside the table",
+        "pairs",
+        lambda f: write_pairs(f, mask=red(at=(3, 4)), classes=COLOURS),
+        "{}/masks/p1.png: 0.1% of the pixels have a colour that is not in the colour table, "
+        "the first (255, 0, 0) at row 3, column 4; add it, or save the mask without smooth edges",
+    ),
+    Case(
+        "palette outside the table",
+        "pairs",
+        lambda f: write_pairs(f, mask=with_palette(labels(0, 1)), classes=COLOURS),
+        "{}/masks/p1.png: 50.0% of the pixels have a colour that is not in the colour table, the first (128, 0, 0) of "
+        "value 1 at row 0, column 20; add it, or name the classes without colours if the masks' values are labels",
+    ),
+    Case(
+        "labels where colours are grey",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0, 1), classes=COLOURS),
+        "{}/masks/p1.png: 50.0% of the pixels have a colour that is not in the colour table, the first (1, 1, 1) of "
+        "value 1 at row 0, column 20; add it, or name the classes without colours if the masks' values are labels",
+    ),
+    Case(
+        "label of 16 bits",
+        "pairs",
+        lambda f: (
+            write_list(f / "classes.txt", ["ground", "object", "edge"]),
+            save(Image.fromarray(labels(0, 1).astype(np.uint16) * 256), f / "masks/p1.png"),
+        ),
+        "{}/masks/p1.png: label 256 at row 0, column 20 is outside the 3 classes: "
+        "expected 0 to 2, or 255 for ignored pixels",
+    ),
+    Case(
+        "label below 0",
+        "pairs",
+        lambda f: (
+            write_list(f / "classes.txt", ["ground", "object", "edge"]),
+            (f / "masks/p1.png").unlink(),
+            save(Image.fromarray(labels(1, 0).astype(np.int32) - 1), f / "masks/p1.tif"),
+        ),
+        "{}/masks/p1.tif: label -1 at row 0, column 20 is outside the 3 classes: "
+        "expected 0 to 2, or 255 for ignored pixels",
+    ),
+    Case(
+        "no classes in the file",
+        "pairs",
+        lambda f: (f / "classes.txt").write_text("# to be done\n"),
+        "{}/classes.txt: expected 2 to 255 classes, one a line, found 0",
+    ),
+    Case(
+        "classes are no UTF-8",
+        "pairs",
+        lambda f: (f / "classes.txt").write_bytes("Straße\nHaus\n".encode("latin-1")),
+        "{}/classes.txt: expected text in UTF-8, found byte 0xdf",
+    ),
+    Case(
+        "one class",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", ["object"]),
+        "{}/classes.txt: expected 2 to 255 classes, one a line, found 1",
+    ),
+    Case(
+        "class twice",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", ["ground", "object", "ground"]),
+        "{}/classes.txt: names the class ground twice",
+    ),
+    Case(
+        "class without colour",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", [*COLOURS, "edge"]),
+        "{}/classes.txt: expected a colour such as 'edge 128 0 0', as other lines have one, found 'edge'",
+    ),
+    Case(
+        "colour out of range",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", [*COLOURS, "edge 0 0 256"]),
+        "{}/classes.txt: expected red, green and blue from 0 to 255, found 'edge 0 0 256'",
+    ),
+    Case(
+        "colour twice",
+        "pairs",
+        lambda f: write_list(f / "labelmap.txt", ["# label:color_rgb:parts:actions", "a:1,2,3::", "b:1,2,3::"]),
+        "{}/labelmap.txt: a and b have the same colour (1, 2, 3)",
+    ),
+    Case(
+        "list names an unknown image",
+        "pairs",
+        lambda f: (write_list(f / "train.txt", ["p0", "p7.jpg"]), write_list(f / "test.txt", ["p1"])),
+        "{0}/train.txt: names p7, but there is no such file in {0}/images",
+    ),
+    Case(
+        "pair in both lists",
+        "pairs",
+        lambda f: (write_list(f / "train.txt", ["p0", "p1", "p2"]), write_list(f / "test.txt", ["p3", "p1.jpg"])),
+        "p1: is named in train.txt and in test.txt, as 1 in all; test with images that were not trained on",
+    ),
+    Case(
+        "one list of two",
+        "pairs",
+        lambda f: write_list(f / "train.txt", ["p0", "p1"]),
+        "{}/test.txt: expected text with a name on each line: No such file or directory",
+    ),
+    # PASCAL VOC
+    Case(
+        "folder is no VOC",
+        "voc",
+        lambda f: (f / "SegmentationClass").rename(f / "SegmentationObject"),
+        "{}: expected JPEGImages, SegmentationClass and ImageSets/Segmentation, "
+        "found ImageSets, JPEGImages, SegmentationObject",
+    ),
+    Case(
+        "VOC list is missing",
+        "voc",
+        lambda f: (f / "ImageSets/Segmentation/val.txt").unlink(),
+        "{}/ImageSets/Segmentation/val.txt: expected text with a name on each line: No such file or directory",
+    ),
+    Case(
+        "VOC list is empty",
+        "voc",
+        lambda f: (f / "ImageSets/Segmentation/train.txt").write_bytes(b""),
+        "{}/ImageSets/Segmentation/train.txt: expected a name on each line, found none",
+    ),
+    Case(
+        "VOC lists overlap",
+        "voc",
+        lambda f: write_list(f / "ImageSets/Segmentation/val.txt", ["2007_000001"]),
+        "2007_000001: is named in train.txt and in val.txt, as 1 in all; test with images that were not trained on",
+    ),
+    Case(
+        "VOC image is missing",
+        "voc",
+        lambda f: (f / "JPEGImages/2007_000001.jpg").unlink(),
+        "{}/JPEGImages/2007_000001.jpg: this image is named in train.txt but is not there",
+    ),
+    Case(
+        "VOC mask is missing",
+        "voc",
+        lambda f: (f / "SegmentationClass/2007_000004.png").unlink(),
+        "{}/SegmentationClass/2007_000004.png: this mask is named in val.txt but is not there",
+    ),
+    Case(
+        "VOC label outside the classes",
+        "voc",
+        lambda f: save(with_palette(labels(0, 15, 21)), f / "SegmentationClass/2007_000001.png"),
+        "{}/SegmentationClass/2007_000001.png: 30.0% of the pixels have a colour that is not in the colour table, the "
+        "first (128, 64, 128) of value 21 at row 0, column 28; add it, or name the classes without colours if the "
+        "masks' values are labels",
+    ),
+    Case(
+        "VOC grey label outside the classes",
+        "voc",
+        lambda f: save(labels(0, 15, 21), f / "SegmentationClass/2007_000001.png"),
+        "{}/SegmentationClass/2007_000001.png: label 21 at row 0, column 28 is outside the 21 classes: "
+        "expected 0 to 20, or 255 for ignored pixels",
+    ),
+    Case(
+        "VOC colour that is none",
+        "voc",
+        lambda f: save(red(at=(3, 4)), f / "SegmentationClass/2007_000001.png"),
+        "{}/SegmentationClass/2007_000001.png: 0.1% of the pixels have a colour that is not in the colour table, "
+        "the first (255, 0, 0) at row 3, column 4; add it, or save the mask without smooth edges",
+    ),
+    Case(
+        "VOC mask of another size",
+        "voc",
+        lambda f: save(with_palette(labels(0, 15)[:, :30]), f / "SegmentationClass/2007_000001.png"),
+        "{0}/SegmentationClass/2007_000001.png: expected the size of its image {0}/JPEGImages/2007_000001.jpg, "
+        "40 x 30 pixels, found 30 x 30; save the mask at the image's size",
+    ),
+]
+WRITERS = {"pets": write_pets, "pairs": write_pairs, "voc": write_voc}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_bad_data_is_told_in_one_line(case: Case, tmp_path: Path) -> None:
+    folder = WRITERS[case.kind](tmp_path / "set")
+    data = f"{'voc' if case.kind == 'voc' else 'folder'}:{folder}"
+    good = load_dataset(data, None, 32, tmp_path / "good")  # so that the mistake alone can be the cause
+    assert len(good.train) + len(good.test) == 5
+    case.spoil(folder)
+    with pytest.raises(BadData) as raised:
+        load_dataset(data, None, 32, tmp_path / "cache")
+    assert_message(str(raised.value), case.message.format(folder.resolve()))
+    assert not any(not entry.name.endswith(".lock") for entry in (tmp_path / "cache").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (
+            "cifar10",
+            BadSettings,
+            "--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found 'cifar10'",
+        ),
+        (
+            "folder:",
+            BadSettings,
+            "--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found 'folder:'",
+        ),
+        ("folder:/no/such", BadData, "--data folder:/no/such: expected a folder, found nothing at /no/such"),
+        (f"voc:{__file__}", BadData, f"--data voc:{__file__}: expected a folder, found a file at {__file__}"),
+    ],
+)
+def test_bad_setting_data_is_told_in_one_line(data: str, error: type, message: str, tmp_path: Path) -> None:
+    with pytest.raises(error) as raised:
+        load_dataset(data, None, 32, tmp_path)
+    assert_message(str(raised.value), message)
+
+
+def assert_message(found: str, expected: str) -> None:
+    """A star at the end stands for words of the image library."""
+    assert "\n" not in found
+    if expected.endswith("*"):
+        assert found.startswith(expected[:-1])
+        assert len(found) > len(expected)
+    else:
+        assert found == expected

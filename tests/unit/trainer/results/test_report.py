@@ -1,0 +1,187 @@
+"""The report's page, as a real browser renders it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from maskfleet.errors import NotFound
+from maskfleet.files import write_json
+from maskfleet.run_directory import RunDirectory
+from tests.helpers.browser import look
+from tests.helpers.data_folders import write_list, write_pairs
+from trainer.data.cache import load_dataset
+from trainer.data.source import palette
+from trainer.results.legend import Legend
+from trainer.results.report import write_report
+from trainer.results.report_page import _ticks, page
+from trainer.results.run_facts import Example, RunFacts
+from trainer.results.trained import Trained
+
+LEGEND = Legend(
+    ("object", "back<ground", "border"), np.array([[232, 119, 34], [38, 70, 83], [9, 9, 9]], np.uint8), None
+)
+
+
+def facts(name: str, **changes: Any) -> RunFacts:
+    def line(epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "loss": 1 / epoch,
+            "validation_loss": 1.2 / epoch,
+            "miou": 0.5 + 0.1 * epoch,
+            "training_miou": 0.55 + 0.1 * epoch,
+            "pixel_accuracy": 0.8,
+            "images_per_second": 60.0,
+            "training_seconds": 12.5 * epoch,
+            "iou": {"object": 0.7123, "back<ground": 0.9, "border": None},
+            "dice": {"object": 0.8, "back<ground": 0.95, "border": None},
+            "confusion": [[70, 20, 10], [5, 90, 5], [0, 0, 0]],
+        }
+
+    settings = {"model": "unet", "encoder": "mobilenet_v2", "image_size": 128, "epochs": 3, "seed": 0, "loss": "dice"}
+    everything: dict[str, Any] = {
+        "name": name,
+        "settings": settings,
+        "resolved": {"resolved": {"workers": 2}, "git_commit": "abc123", "versions": {"keras": "3.15"}},
+        "legend": LEGEND,
+        "metrics": [line(epoch) for epoch in (1, 2, 3)],
+        "restarts": 1,
+        "parameters": 6_504_227,
+        "boundary_f1": {"object": 0.4321, "back<ground": 0.5, "border": float("nan")},
+        "best": [example("Abyssinian_1", 0.91)],
+        "worst": [example("Bengal_<7>", 0.12)],
+        "note": "",
+    }
+    return RunFacts(**{**everything, **changes})
+
+
+def example(name: str, miou: float) -> Example:
+    from trainer.results.report import _uri
+
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    return Example(name, miou, _uri(pixels, "JPEG"), _uri(pixels // 200 * 200, "PNG"), _uri(pixels * 0, "PNG"))
+
+
+def test_a_browser_shows_every_part_of_one_run(tmp_path: Path) -> None:
+    seen = look(page([facts("pets")]), tmp_path)
+    for part in ("Result", "Curves", "Classes", "Confusion", "Predictions", "Settings", "Origin"):
+        assert f"\n{part}\n" in "\n" + seen["text"]
+    for value in ("6,504,227", "0.8000", "0.7123", "0.4321", "back<ground", "Bengal_<7>: 0.120", "1 restart", "abc123"):
+        assert value in seen["text"], value
+    assert seen["images"] == [107, 107, 107, 107, 107, 107]  # all decoded, none larger than a thumbnail
+    assert len(seen["lines"]) == 4
+    assert all(width > 100 and height > 10 for width, height in seen["lines"])
+    assert seen["outside"] <= 0
+    assert seen["requests"] == 0
+
+
+def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> None:
+    one = facts("one")
+    other = facts("other", settings={**one.settings, "seed": 1}, best=[], worst=[], note="No predictions: gone.")
+    content = page([one, other])
+    seen = look(content, tmp_path)
+    differs = seen["text"].partition("What differs")[2].partition("What is the same")[0]
+    assert "seed" in differs
+    assert "loss" not in differs
+    assert "No predictions: gone." in seen["text"]
+    assert len(seen["lines"]) == 8
+    assert seen["outside"] <= 0
+
+
+def test_twenty_runs_of_large_images_stay_under_five_megabytes() -> None:
+    four = [example(f"image {number}", 0.5) for number in range(4)]
+    assert len(page([replace(facts(f"run {n}"), best=four, worst=four) for n in range(20)])) < 5e6
+
+
+def test_losses_that_are_not_finite_leave_a_gap() -> None:
+    metrics = [{**line, "validation_loss": float("nan")} for line in facts("run").metrics]
+    assert "nan" not in page([facts("run", metrics=metrics)]).partition("<svg")[2].partition("</svg>")[0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.8), (0, 1), (1.3e-5, 4.4e-5), (3, 3), (0, 0), (-2, 1234)])
+def test_ticks_are_few_and_enclose_the_values(low: float, high: float) -> None:
+    ticks = _ticks(low, high)
+    assert 2 <= len(ticks) <= 9
+    assert ticks[0] <= low <= high <= ticks[-1]
+    assert len(set(ticks)) == len(ticks)
+
+
+SMALL = Legend(("ground", "object", "edge"), palette(3), None)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A run whose data lies beside it and has not changed."""
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    data = f"folder:{write_pairs(tmp_path / 'data', classes=SMALL.classes)}"
+    write_json(
+        run.config,
+        {
+            "settings": {**facts("run").settings, "data": data, "data_dir": None},
+            "resolved": SMALL.to_json(),
+            "data_fingerprint": load_dataset(data, None, 32).fingerprint,
+        },
+    )
+    lines = (
+        {**line, **{key: dict.fromkeys(SMALL.classes, 0.5) for key in ("iou", "dice")}} for line in facts("run").metrics
+    )
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def reported(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, *, best: bool = False) -> str:
+    """The page about the run, with a network that needs no checkpoint."""
+    network = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(3, 1)])
+    asked: list[bool] = []
+
+    def load(place: Path, *, best: bool) -> Trained:
+        assert place == run.path
+        asked.append(best)
+        return Trained(network, SMALL, None)
+
+    monkeypatch.setattr("trainer.results.trained.load_trained", load)
+    write_report([run], run.report, best=best)
+    assert asked == [best]
+    return run.report.read_text()
+
+
+def test_the_run_s_data_needs_no_note(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = reported(run, monkeypatch)
+    assert "<h3>run: best" in content
+    assert "<h3>run</h3>" not in content.partition('<section id="predictions">')[2]
+
+
+def test_data_that_has_changed_is_told_above_its_predictions(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads(run.config.read_text())
+    write_json(run.config, {**config, "data_fingerprint": "another"})
+    content = reported(run, monkeypatch)
+    told, _, after = content.partition("The data has changed since the run began")
+    assert "<h3>run: best" not in told
+    assert "<h3>run: best" in after
+
+
+def test_data_of_other_classes_is_not_predicted(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_list(run.path.parent / "data" / "classes.txt", [*SMALL.classes, "sky"])
+    content = reported(run, monkeypatch)
+    assert f"No predictions: --data: expected the 3 classes of {run.path} (ground, object, edge), found 4 in" in content
+    assert "<h3>run: best" not in content
+
+
+def test_the_best_checkpoint_is_named(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = reported(run, monkeypatch, best=True)
+    assert "Predictions and boundary F1 are those of the best checkpoint." in content
+
+
+def test_a_folder_that_is_no_run_is_one_line_and_leaves_no_page(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="expected a run, found no"):
+        write_report([RunDirectory(tmp_path)], tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
