@@ -40,3 +40,8 @@ _PR_SET_PDEATHSIG = 1
 def _drain_with_parent() -> None:
     """Runs in the child: SIGTERM reaches it when the launcher dies, however that happens."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def report_line(line: str) -> None:
+    """Prints a line so that whoever reads this process's output has it at once."""
+    print(line, flush=True)

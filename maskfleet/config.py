@@ -298,7 +298,8 @@ class TrainConfig(Settings):
         of replicas, and stays what it was when a run goes on with another number of workers.
         """
         growth = global_batch / self.replica_batch
-        return self.learning_rate * {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
+        factor: float = {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
+        return self.learning_rate * factor
 
 
 def _first_and_last(window: str) -> tuple[int, int]:

@@ -79,11 +79,12 @@ class Augmentation:
             return self._change(image, mask, flip, draws)
 
         flips = self.flipped(seed=seed, positions=positions, examples=examples)
-        return tf.map_fn(
+        pairs: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
             change,
             (images, masks, positions, flips),
             fn_output_signature=(tf.TensorSpec(images.shape[1:], tf.uint8), tf.TensorSpec(masks.shape[1:], tf.uint8)),
         )
+        return pairs
 
     def flipped(self, *, seed: int, positions: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
         """Which of the examples are mirrored left to right, bool (b,); see :meth:`__call__` for the arguments."""
@@ -150,7 +151,10 @@ class Augmentation:
 
 
 def _mirror(image: tf.Tensor, mask: tf.Tensor, axis: int, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.cond(wanted, lambda: (tf.reverse(image, [axis]), tf.reverse(mask, [axis])), lambda: (image, mask))
+    pair: tuple[tf.Tensor, tf.Tensor] = tf.cond(
+        wanted, lambda: (tf.reverse(image, [axis]), tf.reverse(mask, [axis])), lambda: (image, mask)
+    )
+    return pair
 
 
 def _warp(image: tf.Tensor, transform: tf.Tensor, interpolation: str) -> tf.Tensor:

@@ -106,7 +106,8 @@ def evaluation_batches(
 def example_indices(step: int, *, global_batch: int, count: int, seed: int) -> list[int]:
     """Which of ``count`` examples the global batch of ``step`` holds, over all workers."""
     positions = tf.range(step * global_batch, (step + 1) * global_batch, dtype=tf.int64)
-    return _shuffled(positions, count, seed).numpy().tolist()
+    indices: list[int] = _shuffled(positions, count, seed).numpy().tolist()
+    return indices
 
 
 def _shuffled(positions: tf.Tensor, count: int, seed: int) -> tf.Tensor:

@@ -58,7 +58,8 @@ def bilinear_kernel(factor: int, classes: int) -> npt.NDArray[np.float32]:
     """Kernel [2 factor, 2 factor, classes, classes] whose transposed convolution interpolates bilinearly."""
     offsets = np.abs(np.arange(2 * factor) - (factor - 0.5)) / factor
     line = np.maximum(0, 1 - offsets)
-    return np.einsum("i,j,kl->ijkl", line, line, np.eye(classes)).astype(np.float32)
+    kernel: npt.NDArray[np.float32] = np.einsum("i,j,kl->ijkl", line, line, np.eye(classes)).astype(np.float32)
+    return kernel
 
 
 def _normalization(config: TrainConfig, name: str) -> layers.Layer:

@@ -87,7 +87,9 @@ def class_frequencies(masks: NDArray[np.uint8], classes: int) -> NDArray[np.floa
     counts = np.array([np.bincount(mask.ravel(), minlength=256)[:classes] for mask in masks], np.float64)
     shown = counts > 0
     pixels_where_shown = (counts.sum(axis=1, keepdims=True) * shown).sum(axis=0)
-    return np.divide(counts.sum(axis=0), pixels_where_shown, where=pixels_where_shown > 0, out=np.zeros(classes))
+    frequencies = np.zeros(classes)
+    np.divide(counts.sum(axis=0), pixels_where_shown, where=pixels_where_shown > 0, out=frequencies)
+    return frequencies
 
 
 def _class_weights(config: TrainConfig, classes: int, masks: NDArray[np.uint8]) -> NDArray[np.float32] | None:

@@ -53,11 +53,11 @@ class Scores:
 
     @cached_property
     def _truth(self) -> npt.NDArray[np.float64]:
-        return self.matrix.sum(axis=1).astype(np.float64)
+        return np.asarray(self.matrix.sum(axis=1), np.float64)
 
     @cached_property
     def _predicted(self) -> npt.NDArray[np.float64]:
-        return self.matrix.sum(axis=0).astype(np.float64)
+        return np.asarray(self.matrix.sum(axis=0), np.float64)
 
     @property
     def iou(self) -> dict[str, float]:

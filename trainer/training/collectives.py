@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -73,24 +72,22 @@ def make_sum_over_workers(training: Training) -> Callable[[np.ndarray], np.ndarr
     return lambda vector: training.strategy.experimental_local_results(add(tf.constant(vector)))[0].numpy()
 
 
-def _of_chief(value: int, peers: Peers, strategy: Any) -> int:
+def value_of_chief(value: int, peers: Peers, strategy: tf.distribute.Strategy) -> int:
     """The chief's ``value``, on every worker."""
     if peers.workers == 1:
         return value
-    import tensorflow as tf
-
     with strategy.scope():
         variable = tf.Variable(value, dtype=tf.int64, trainable=False)
     broadcast_from_chief(strategy, [variable], is_chief=peers.is_chief)
     return int(variable.numpy())
 
 
-def _wait_for_all(strategy: Any) -> None:
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """No worker leaves before the chief has written everything: until then a lost worker must be replaced."""
-    if strategy.num_replicas_in_sync > 1:
-        import tensorflow as tf
+    if strategy.num_replicas_in_sync == 1:
+        return
 
-        def in_replica() -> tf.Tensor:
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
+    def in_replica() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
 
-        tf.function(lambda: strategy.run(in_replica), autograph=False)()
+    tf.function(lambda: strategy.run(in_replica), autograph=False)()

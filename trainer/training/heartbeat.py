@@ -14,7 +14,7 @@ HEARTBEAT_SECONDS = 1.0
 
 
 def open_heartbeat() -> Callable[[], None]:
-    """Tells the supervisor, if there is one, that training gets on."""
+    """A function that writes a byte to the supervisor's watchdog, if there is one: training is alive."""
     pipe = os.environ.get(HEARTBEAT_VARIABLE)
     if pipe is None:
         return lambda: None
@@ -28,7 +28,7 @@ def open_heartbeat() -> Callable[[], None]:
 
 @contextlib.contextmanager
 def beating(heartbeat: Callable[[], None]) -> Iterator[None]:
-    """Has a thread say so for as long as something is done that is long and has no steps to be told."""
+    """Has a thread beat while something is done that is long and has no steps."""
     over = threading.Event()
 
     def beat() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from maskfleet.child_processes import report_line
 from maskfleet.config import TrainConfig
 from maskfleet.errors import Stopped, TrainingFailed
 from trainer.checkpoints.averaging import averaged_weights
@@ -19,7 +20,7 @@ from trainer.data.cache import Dataset
 from trainer.data.pipeline import evaluation_batches, example_indices, training_batches
 from trainer.objective.metrics import Scores
 from trainer.training.collectives import make_sum_over_workers
-from trainer.training.state import Inputs, Training
+from trainer.training.state import Batch, Inputs, Training
 from trainer.training.steps import make_evaluation_function, make_step_function
 from trainer.training.summaries import Validation
 
@@ -65,10 +66,7 @@ def train(training: Training, training_seconds: float) -> Scores:
             save(validation)
         if ended:
             if step < plan.steps and training.summaries is not None:
-                print(
-                    f"stops after epoch {plan.epoch(step)}: no better {config.best_by} for {config.patience}",
-                    flush=True,
-                )
+                report_line(f"stops after epoch {plan.epoch(step)}: no better {config.best_by} for {config.patience}")
             return (validation or validate(training, evaluate, add_up)).scores
         if stopping:
             raise Stopped(f"stopped at step {step} of {plan.steps}; the state is saved")
@@ -89,7 +87,7 @@ def train(training: Training, training_seconds: float) -> Scores:
         step += count
         if training.summaries is not None:
             training.summaries.steps(step, losses, rates, seconds)
-        if stopping:  # which another worker may have been told
+        if stopping:  # by another worker's flag, it may be
             training.stop.set()
 
 
@@ -138,7 +136,7 @@ def _scores(dataset: Dataset, matrix: np.ndarray) -> Scores:
     return Scores(matrix, dataset.classes, background)
 
 
-def _batches(training: Training, first_step: int) -> Iterator:
+def _batches(training: Training, first_step: int) -> Iterator[Batch]:
     plan = training.plan
     return iter(
         training_batches(

@@ -42,7 +42,7 @@ class Plan:
 
     def local_batch(self, worker: int) -> int:
         """Examples of one worker per step."""
-        return self.slices[worker].stop - self.slices[worker].start
+        return int(self.slices[worker].stop - self.slices[worker].start)
 
     def epoch(self, step: int) -> int:
         """Epochs that have ended after ``step`` steps."""

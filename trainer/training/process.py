@@ -9,12 +9,12 @@ import gc
 import sys
 from pathlib import Path
 
+from maskfleet.child_processes import report_line
 from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
-from trainer.training.assembly import _train, report_line
 from trainer.training.batch_size import choose_batch
 from trainer.training.heartbeat import beating, open_heartbeat
 from trainer.training.strategy import check_gpus, configure_threads, make_strategy, threads_of
@@ -57,8 +57,10 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
 
     import tensorflow as tf
 
+    from trainer.training.assembly import Worker, train_and_leave_results
+
     try:
-        _train(run, config, peers, strategy, dataset, fitting, heartbeat)
+        train_and_leave_results(Worker(run, config, peers, strategy, dataset, fitting, heartbeat))
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise PeerLost(_lost_peer(peers, error)) from None
     except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:

@@ -1,4 +1,4 @@
-"""What the loop works on."""
+"""What the loop works on: what changes during training, and what does not."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from trainer.training.plan import Plan
 from trainer.training.profiling import Profiler
 from trainer.training.summaries import Summaries
 
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
+Loss: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""(masks, logits) -> the loss of each example, [b]."""
 Inputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
 """Images uint8 [b, S, S, 3], or the encoder's features [b, h, w, c] where they are cached."""
+Batch: TypeAlias = tuple[Inputs, tf.Tensor, tf.Tensor]
+"""Inputs, masks uint8 [b, S, S], and the indices of the examples [b]."""
 
 
 class TrainingState(tf.Module):
@@ -68,7 +69,7 @@ class StopFlag:
 
     @property
     def seconds(self) -> float:
-        """Since it was told; 0 before."""
+        """Since it was set; 0 before."""
         return 0.0 if self._set_at is None else time.monotonic() - self._set_at
 
 

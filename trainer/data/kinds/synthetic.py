@@ -78,7 +78,7 @@ def _outline(random: np.random.Generator) -> Field:
     else:  # polygon with equal sides
         sector = 2 * math.pi / int(random.integers(3, 8))
         limit = math.cos(sector / 2) / np.cos(angle % sector - sector / 2) * 1.2
-    return reach - radius * limit
+    return np.asarray(reach - radius * limit, np.float64)
 
 
 def _ground(random: np.random.Generator) -> Field:
