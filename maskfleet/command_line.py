@@ -1,12 +1,17 @@
-"""How both command lines end: every mistake in one line, with the exit code that belongs to it."""
+"""How both command lines end: every mistake in one line, with the exit code that belongs to it.
+
+MASKFLEET_DEBUG=1 puts the traceback, with all causes, before the line.
+"""
 
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import click
 
+from maskfleet.environment import is_debugging
 from maskfleet.errors import BAD_INPUT, INTERRUPTED, MaskfleetError
 
 
@@ -18,6 +23,8 @@ class Group(click.Group):
         try:
             sys.exit(super().main(*args, **extra) or 0)
         except MaskfleetError as error:
+            if is_debugging():
+                traceback.print_exc()
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:

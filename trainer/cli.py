@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 from maskfleet.command_line import Group
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE
+from maskfleet.quiet import quiet_stderr
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import flag_layer
 
@@ -76,7 +76,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 @BEST
 def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
     """Score a trained network on a whole test split."""
-    _quiet_tensorflow()
+    quiet_stderr()
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
     from trainer.results.trained import load_trained
@@ -111,7 +111,7 @@ def predict(
     batch_size: int,
 ) -> None:
     """Write the mask of each of IMAGES (files, folders, patterns) at its own size, and an overlay."""
-    _quiet_tensorflow()
+    quiet_stderr()
     from rich.progress import track
 
     from trainer.results.predict import Predictor, find_images, network_of, predict_files
@@ -153,7 +153,7 @@ def export(
 
     TFLite files are compared with the network on test images; OUT/parity.json keeps what was found.
     """
-    _quiet_tensorflow()
+    quiet_stderr()
     from trainer.results.exporting import export_formats
     from trainer.results.trained import load_trained
 
@@ -183,7 +183,7 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
     report = verify(config)
     click.echo(json.dumps(report.as_json()) if output == "json" else report.text())
     if pictures is not None and report.first_bad is None:
-        _quiet_tensorflow()
+        quiet_stderr()
         from trainer.data.samples import write_samples
 
         write_samples(config, pictures)
@@ -215,7 +215,7 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     None is exported; 'trainer export' does that with the one of your choice.
     Begun again with the same settings it goes on with what is not done.
     """
-    _quiet_tensorflow()
+    quiet_stderr()
     from trainer.results.compare import grid, train_all, write_comparison
 
     configs = grid(TrainConfig.from_sources([], flag_layer(flags)), models.split(","), upsampling.split(","))
@@ -231,7 +231,7 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
 @BEST
 def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
     """Write one self-contained page about runs: curves, classes, predictions, and what differs between them."""
-    _quiet_tensorflow()
+    quiet_stderr()
     from trainer.results.report import write_report
 
     write_report([RunDirectory(run) for run in runs], out, best=best)
@@ -243,7 +243,7 @@ def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
 @OUTPUT
 def inspect(place: Path, output: str) -> None:
     """Show a checkpoint's step, epoch and parameters, and a SHA-256 over all its variables."""
-    _quiet_tensorflow()
+    quiet_stderr()
     from trainer.checkpoints.inspection import inspect_checkpoint
 
     facts = inspect_checkpoint(place)
@@ -267,11 +267,6 @@ def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | N
     if warning := check_classes(trained.legend, dataset, str(place)):
         click.echo(f"warning: {warning}", err=True)
     return dataset
-
-
-def _quiet_tensorflow() -> None:
-    """Its start-up notes are no concern of somebody who asked for a result."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 if __name__ == "__main__":

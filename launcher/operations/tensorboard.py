@@ -18,6 +18,7 @@ from launcher.job.manifests import tensorboard_pod, with_owner
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
+from maskfleet.quiet import is_startup_line
 
 POD_SECONDS = 300.0
 """For TensorBoard's pod to come up; pulling its image may take a while."""
@@ -79,7 +80,8 @@ def _run(command: list[str], report_line: Callable[[str], None]) -> None:
     last: deque[str] = deque(maxlen=_LAST_LINES)
     try:
         for line in process.stderr:
-            last.append(line)
+            if not is_startup_line(line.encode()):
+                last.append(line)
             if address := _ADDRESS.match(line):
                 report_line(address[1])
         code = process.wait()

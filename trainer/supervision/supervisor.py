@@ -19,6 +19,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, BinaryIO, TypeVar
 
+from maskfleet import quiet
 from maskfleet.child_processes import die_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.environment import HEARTBEAT_VARIABLE
@@ -42,7 +43,7 @@ MAX_WORDS = 4000
 """Bytes of a process's last line that the other workers are told; a message is one line of at most 64 KiB."""
 
 PROCESS_DEFAULTS = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
+    quiet.LEVEL_VARIABLE: quiet.ERRORS_ONLY,
     # glibc returns large blocks to the kernel as soon as they are freed. A step of 64 images got 700 MB of them anew,
     # each page zeroed: a sixth of its time.
     "MALLOC_MMAP_MAX_": "0",
@@ -219,6 +220,8 @@ class Supervisor:
         watchdog = asyncio.create_task(self._watch_progress(process, heartbeat))
         words = ""
         async for line in lines(process.stdout):
+            if quiet.is_startup_line(line):
+                continue
             self._pass_on(line)
             words = line[:MAX_WORDS].decode(errors="replace").strip() or words
         code = await process.wait()

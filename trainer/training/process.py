@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from pathlib import Path
 
 from maskfleet.child_processes import report_line
 from maskfleet.config import TrainConfig
+from maskfleet.environment import is_debugging
 from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
@@ -31,6 +33,8 @@ def main(arguments: list[str]) -> int:
         config = TrainConfig.resolve([read_settings_file(run.config)])
         train_run(run, config, Peers.from_environment())
     except MaskfleetError as error:
+        if is_debugging():
+            traceback.print_exc()
         print(f"error: {error}" if not isinstance(error, Stopped) else str(error), flush=True)
         return error.exit_code
     return DONE
