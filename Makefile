@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit local cluster long benchmarks image clean browser
+.PHONY: train test lint unit local cluster long benchmarks image constraints clean browser
 
 train: $(VENV)/.trainer
 	$(BIN)/launcher run
@@ -38,15 +38,21 @@ benchmarks: $(VENV)/.test
 image: $(VENV)/.trainer
 	$(BIN)/launcher build
 
+# The newest versions that setup.cfg allows, of all that every extra brings: for any platform and Python from 3.11 on.
+constraints: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --strip-extras --no-annotate \
+	  --custom-compile-command 'make constraints' --output-file constraints.txt setup.cfg
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV); }
 
-$(VENV)/.trainer: setup.cfg | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[trainer]'
+$(VENV)/.trainer: setup.cfg constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trainer]'
 	touch $@
 
-$(VENV)/.test: setup.cfg | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[trainer,test]'
+$(VENV)/.test: setup.cfg constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trainer,test]'
 	touch $@ $(VENV)/.trainer
 
 # The report is looked at in a real browser, where one is or can be installed.

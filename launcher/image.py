@@ -15,7 +15,7 @@ _WEIGHTS = Path("build") / "encoder-weights"
 
 
 def default_tag(target: str) -> str:
-    """``maskfleet/trainer:0.1.0`` for cpu, with ``-gpu`` for gpu, ``maskfleet/launcher:0.1.0`` for launcher."""
+    """``maskfleet/trainer:VERSION`` for cpu, with ``-gpu`` for gpu, ``maskfleet/launcher:VERSION`` for launcher."""
     return {"cpu": IMAGE, "gpu": GPU_IMAGE, "launcher": IMAGE.replace("/trainer:", "/launcher:")}[target]
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -20,7 +21,7 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 
-IMAGE = "maskfleet/trainer:0.1.0"
+IMAGE = f"maskfleet/trainer:{version('maskfleet')}"
 GPU_IMAGE = f"{IMAGE}-gpu"
 DATA_PATH = "/data"
 OUTPUT_PATH = "/output"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def job(case: str) -> TrainingJob:
 
 
 def without_defaults(text: str, training: list[str]) -> str:
-    """Rendered objects whose trainer settings are reduced to ``data`` and those that were given."""
+    """Rendered objects without the version, and of the trainer's settings only ``data`` and those that were given."""
     given = {"data", *TrainConfig.parse_flags(training).values}
 
     def changed(settings: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +60,8 @@ def without_defaults(text: str, training: list[str]) -> str:
         if document["kind"] == "ConfigMap":
             document["data"]["config.json"] = changed(json.loads(document["data"]["config.json"])["settings"])
     comments = [line for line in text.splitlines() if line.startswith("#")]
-    return "\n".join([yaml.safe_dump_all(documents, sort_keys=False), *comments, ""])
+    reduced = "\n".join([yaml.safe_dump_all(documents, sort_keys=False), *comments, ""])
+    return reduced.replace(f"maskfleet/trainer:{version('maskfleet')}", "maskfleet/trainer:VERSION")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -88,8 +90,10 @@ def test_every_object_follows_the_schema(case: str) -> None:
 def test_the_base_by_hand_is_what_the_launcher_sends() -> None:
     training = TrainConfig(data="synthetic", encoder_weights="none", epochs=2)
     sent = {m["kind"]: m for m in manifests(TrainingJob(name="maskfleet", training=training))}
-    files = yaml.safe_load((base_folder() / "kustomization.yaml").read_text())["resources"]
-    by_hand = {m["kind"]: m for m in (yaml.safe_load((base_folder() / file).read_text()) for file in files)}
+    kustomization = yaml.safe_load((base_folder() / "kustomization.yaml").read_text())
+    files = [(base_folder() / file).read_text() for file in kustomization["resources"]]
+    by_hand = {m["kind"]: m for m in map(yaml.safe_load, files)}
+    set_tags(by_hand["Job"], kustomization["images"])
     assert sent.keys() == by_hand.keys()
     settings = json.loads(by_hand["ConfigMap"]["data"].pop("config.json"))["settings"]
     assert json.loads(sent["ConfigMap"]["data"].pop("config.json"))["settings"].items() >= settings.items()
@@ -129,6 +133,7 @@ def test_the_gke_overlay_streams_and_restores_as_the_launcher_does() -> None:
     )  # fmt: skip
     sent = manifests(asked)[0]
     by_hand = yaml.safe_load((base_folder() / "job.yaml").read_text())
+    set_tags(by_hand, yaml.safe_load((base_folder() / "kustomization.yaml").read_text())["images"])
     overlay = yaml.safe_load((base_folder().parent / "overlays" / "gke" / "kustomization.yaml").read_text())
     (patch,) = [each["patch"] for each in overlay["patches"] if each["target"]["kind"] == "Job"]
     for step in yaml.safe_load(patch.replace("BUCKET", "bucket")):
@@ -138,15 +143,29 @@ def test_the_gke_overlay_streams_and_restores_as_the_launcher_does() -> None:
     assert sent == by_hand
 
 
-def lay_over(target: Any, step: dict[str, Any]) -> None:
-    """One ``add`` or ``replace`` of a JSON patch (RFC 6902)."""
+def set_tags(job: dict[str, Any], images: list[dict[str, str]]) -> None:
+    """What kustomize's ``images`` does."""
+    tags = {image["name"]: image["newTag"] for image in images}
+    pod = job["spec"]["template"]["spec"]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        container["image"] += f":{tags[container['image']]}"
+
+
+def lay_over(document: Any, step: dict[str, Any]) -> None:
+    """One ``add``, ``replace`` or ``copy`` of a JSON patch (RFC 6902)."""
+
+    def at(path: list[str]) -> Any:
+        found = document
+        for part in path:
+            found = found[int(part)] if isinstance(found, list) else found[part]
+        return found
+
     *path, last = step["path"].strip("/").split("/")
-    for part in path:
-        target = target[int(part)] if isinstance(target, list) else target[part]
+    target, value = at(path), at(step["from"].strip("/").split("/")) if step["op"] == "copy" else step["value"]
     if isinstance(target, list):
-        target.insert(len(target) if last == "-" else int(last), step["value"])
+        target.insert(len(target) if last == "-" else int(last), value)
     else:
-        target[last] = step["value"]
+        target[last] = value
 
 
 def test_the_gpu_overlay_tells_the_trainer_of_its_gpus_as_the_launcher_does() -> None:
