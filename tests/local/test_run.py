@@ -64,6 +64,27 @@ def test_its_numbers_agree(done: RunDirectory):
     assert inspect(done)["parameters"] == 2_719_187
 
 
+FIRST_LINE = "synthetic: 240 training and 60 test examples"
+
+
+def test_its_log_has_no_line_of_tensorflow_s_start(done: RunDirectory):
+    lines = [line for line in done.worker_log(0).read_text().splitlines() if not line.startswith("reading ")]
+    assert lines[0].startswith(FIRST_LINE)
+    assert not [line for line in lines if "absl::" in line or "oneDNN" in line or ".cc:" in line]
+
+
+def test_who_looks_for_a_fault_sees_those_lines_and_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASKFLEET_DEBUG", "1")
+    path = tmp_path / "run"
+    result = launcher("run", f"--run-dir={path}", "--", *SETTINGS, "--global-batch=999")
+    log = result.stdout
+    assert result.returncode == 2
+    assert "absl::InitializeLog" in log
+    assert "Traceback" in log
+    assert "maskfleet.errors.BadSettings: the global batch of 999 is larger than the data's 240" in log
+    assert "\nerror: the global batch of 999 is larger than the data's 240" in log
+
+
 def test_inspect_prints_what_the_checkpoint_holds(done: RunDirectory):
     result = trainer("inspect", str(done.path), "-o", "json")
     assert result.returncode == 0, result.stderr
