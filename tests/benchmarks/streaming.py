@@ -156,9 +156,9 @@ def serving(serve: Callable[[Connection], None]) -> Iterator[str]:
 STREAM = """
 import sys, time
 from pathlib import Path
-from launcher.streaming.service import Streamer
+from launcher.streaming.upload.streamer import Streamer
 from launcher.streaming.stores import open_store
-from trainer.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory
 
 streamer = Streamer(RunDirectory(Path(sys.argv[1])), open_store("gs://bucket/run"))
 began, used = time.monotonic(), time.process_time()

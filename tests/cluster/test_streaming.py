@@ -29,7 +29,9 @@ MANIFESTS = "checkpoints/manifests/step-"
 PRETENDED_TRAINING = """
 import random, signal
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-from trainer.run_directory import CheckpointManifest, FileDigest, RunDirectory, write_atomically
+from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.files import FileDigest, write_atomically
+from maskfleet.run_directory import RunDirectory
 directory = RunDirectory(run)
 directory.logs.mkdir(exist_ok=True)
 log = directory.worker_log(worker).open("a", buffering=1)
@@ -82,7 +84,7 @@ def test_a_replaced_pod_goes_on_from_the_bucket(cluster: Cluster, scripted: Scri
 
 
 ENDS_IN_AN_OUTAGE = """
-from trainer.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory
 directory = RunDirectory(run)
 directory.logs.mkdir(exist_ok=True)
 log = directory.worker_log(worker).open("a", buffering=1)

@@ -18,14 +18,14 @@ from maskfleet.run_directory import RunDirectory
 SUPERVISE = """
 import sys
 from pathlib import Path
-from trainer.cluster import Cluster
-from trainer.config import TrainConfig
-from trainer.run_directory import RunDirectory
-from trainer.supervisor import supervise
+from maskfleet.peers import Peers
+from maskfleet.config import TrainConfig
+from maskfleet.run_directory import RunDirectory
+from trainer.supervision.supervisor import supervise
 
 config = TrainConfig(start_timeout=4, stall_timeout=4, max_restarts=0)
 command = [sys.executable, "-c", sys.argv[2]]
-sys.exit(supervise(command, config, Cluster.from_environment(), RunDirectory(Path(sys.argv[1]))))
+sys.exit(supervise(command, config, Peers.from_environment(), RunDirectory(Path(sys.argv[1]))))
 """
 BUSY = """
 import os, time

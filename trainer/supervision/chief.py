@@ -21,7 +21,7 @@ LIFE_SECONDS = 1.0
 
 
 class ChiefServer:
-    """Connects the :class:`~trainer.Coordinator` with the workers' supervisors."""
+    """Connects the :class:`~trainer.supervision.rendezvous.Coordinator` with the workers' supervisors."""
 
     def __init__(self, config: TrainConfig, peers: Peers, run: RunDirectory):
         self._coordinator = Coordinator(peers.workers, config.max_restarts)

@@ -5,7 +5,7 @@ import sys
 
 THREAD_THAT_FAILS = """
 import sys, threading
-from launcher.kubernetes_api import _quieten_port_forwards
+from launcher.cluster.kubernetes_api import _quieten_port_forwards
 
 def fail():
     raise ConnectionResetError("reset by peer")

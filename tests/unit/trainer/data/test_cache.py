@@ -22,7 +22,7 @@ LOAD = """
 import sys
 from pathlib import Path
 from trainer.data.cache import load_dataset
-from trainer.exit_codes import MaskfleetError
+from maskfleet.errors import MaskfleetError
 try:
     print(load_dataset(sys.argv[1], None, 64, Path(sys.argv[2])).fingerprint)
 except MaskfleetError as error:
