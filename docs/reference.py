@@ -69,9 +69,8 @@ def commands_page() -> str:
     parts = [
         "# Commands",
         MADE,
-        "`-h` or `--help` after any of them shows the same in the terminal. What the exit codes mean: "
-        "0 done, 1 the training failed, 2 wrong usage, settings or data, 3 not found, 124 time-out, 130 interrupted; "
-        "`trainer train` also has 75 (another worker was lost) and 143 (told to stop, state saved).",
+        "`-h` or `--help` after any of them shows the same in the terminal. What a command's exit code means stands in "
+        "[Errors and exit codes](errors.md).",
     ]
     for name, group in (("launcher", launcher), ("trainer", trainer)):
         assert isinstance(group, click.Group)
