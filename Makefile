@@ -16,7 +16,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/reference.py --check
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 unit: $(VENV)/.test browser
 	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 4 --dist worksteal
@@ -39,7 +39,7 @@ benchmarks: $(VENV)/.test
 # Writes the reference from the code, and all pages as a site into build/site.
 docs: $(VENV)/.test
 	$(BIN)/python docs/reference.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Needs docker, podman or buildah.
 image: $(VENV)/.trainer
