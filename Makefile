@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit local cluster long benchmarks image constraints clean browser
+.PHONY: train test lint unit local cluster long benchmarks docs image constraints clean browser
 
 train: $(VENV)/.trainer
 	$(BIN)/launcher run
@@ -15,6 +15,8 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 unit: $(VENV)/.test browser
 	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 4 --dist worksteal
@@ -34,6 +36,11 @@ long: $(VENV)/.test
 benchmarks: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks
 
+# Writes the reference from the code, and all pages as a site into build/site.
+docs: $(VENV)/.test
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Needs docker, podman or buildah.
 image: $(VENV)/.trainer
 	$(BIN)/launcher build
@@ -52,7 +59,7 @@ $(VENV)/.trainer: setup.cfg constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: setup.cfg constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trainer,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trainer,test,docs]'
 	touch $@ $(VENV)/.trainer
 
 # The report is looked at in a real browser, where one is or can be installed.
