@@ -22,9 +22,9 @@ from launcher import TrainingJob
 from launcher.cli import COMMANDS
 from launcher.cli import main as launcher
 from launcher.job.quantities import Duration
-from trainer.cli import main as trainer
 from maskfleet.config import PRESETS, SYNTHETIC, TrainConfig
 from maskfleet.settings import Settings
+from trainer.cli import main as trainer
 
 FOLDER = Path(__file__).parent
 MADE = "<!-- Made by docs/reference.py from the code: change the code, then run 'make docs'. -->"
