@@ -6,48 +6,65 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import PeerLost
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
-from trainer.supervision.rendezvous import Coordinator, Message, parse, serialize
+from trainer.supervision.handshake import Stranger, admit
+from trainer.supervision.rendezvous import Coordinator, Ended, Message, names_of, parse, serialize
 
 NOTICE_SECONDS = 10
 """Between two lines that say who is missing."""
 LIFE_SECONDS = 1.0
-"""Between two messages to all that one of them gets on."""
+"""Between two messages to all that one of them is alive."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SPARE_CONNECTIONS = 64
+"""Beside one for each worker, that have not proven themselves yet."""
 
 
 class ChiefServer:
-    """Connects the :class:`~trainer.supervision.rendezvous.Coordinator` with the workers' supervisors."""
+    """Connects the :class:`~trainer.supervision.rendezvous.Coordinator` with the workers' supervisors.
 
-    def __init__(self, config: TrainConfig, peers: Peers, run: RunDirectory):
+    Args:
+        token: the run's, which who connects must know.
+        report_line: prints a line for the user.
+    """
+
+    def __init__(
+        self, config: TrainConfig, peers: Peers, run: RunDirectory, token: bytes, report_line: Callable[[str], None]
+    ):
         self._coordinator = Coordinator(peers.workers, config.max_restarts)
         self._peers = peers
         self._timeout = config.start_timeout
         self._run = run
+        self._token = token
+        self._report_line = report_line
         self._writers: dict[int, asyncio.StreamWriter] = {}
-        self._life_time = -math.inf
+        self._unproven: dict[asyncio.StreamWriter, None] = {}
+        self._life_time = self._refusal_time = -math.inf
+        self._refusals = 0
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[tuple[str, int]]:
         """Listens on the rendezvous port, and gives the address at which the chief itself connects.
 
-        Without peers any free port of the loopback interface does.
+        Without peers any free port of the loopback interface does; where all workers are on this machine, none but the
+        loopback interface is listened on.
 
         Raises:
             PeerLost: another process has the port.
         """
-        _, port = self._peers.rendezvous_address(0)
+        host, port = self._peers.rendezvous_address(0)
         alone = self._peers.workers == 1
+        loopback = alone or host in LOOPBACK
         try:
             server = await asyncio.start_server(
-                self._serve_worker, "127.0.0.1" if alone else None, 0 if alone else port
+                self._serve_worker, "127.0.0.1" if loopback else None, 0 if alone else port
             )
         except OSError as error:
-            raise PeerLost(f"worker 0 can't listen on port {port}: {error.strerror or error}") from None
+            raise PeerLost(f"worker 0 can't listen on port {port}: {error.strerror or error}") from error
         notices = asyncio.create_task(self._notice_missing())
         try:
             yield "127.0.0.1", server.sockets[0].getsockname()[1]
@@ -61,19 +78,20 @@ class ChiefServer:
     async def _serve_worker(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         worker = None
         try:
+            worker = await self._admit(reader, writer)
+            self._writers[worker] = writer
             while (message := parse(await reader.readline())) is not None:
-                worker = int(message["worker"])
-                self._writers[worker] = writer
                 if message["is"] == "ready":
                     self._broadcast(self._coordinator.worker_ready(worker))
                 elif message["is"] == "alive":
                     self._pass_on_life()
                 elif message["is"] == "ended":
+                    end = Ended.of(message)
                     self._broadcast(
-                        self._coordinator.process_ended(
-                            worker, message["attempt"], message["code"], message["reason"], time.monotonic()
-                        )
+                        self._coordinator.process_ended(worker, end.attempt, end.code, end.reason, time.monotonic())
                     )
+        except Stranger as error:
+            self._report_refusal(writer, error)
         except (OSError, KeyError, ValueError):
             pass  # a lost or nonsensical peer is a peer that left
         except asyncio.CancelledError:
@@ -84,8 +102,33 @@ class ChiefServer:
                 self._broadcast(self._coordinator.worker_left(worker, time.monotonic()))
             writer.close()
 
+    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+        """The worker at the other end; raises Stranger.
+
+        Connections that have not proven themselves are bounded: the oldest gives way, as who knows the token needs
+        milliseconds.
+        """
+        if len(self._unproven) >= self._peers.workers + SPARE_CONNECTIONS:
+            oldest = next(iter(self._unproven))
+            del self._unproven[oldest]
+            oldest.transport.abort()
+        self._unproven[writer] = None
+        try:
+            return await admit(reader, writer, self._token, self._peers.workers)
+        finally:
+            self._unproven.pop(writer, None)
+
+    def _report_refusal(self, writer: asyncio.StreamWriter, error: Stranger) -> None:
+        """Of many one now and then: who knocks shall not fill the log."""
+        self._refusals += 1
+        if time.monotonic() - self._refusal_time > NOTICE_SECONDS:
+            address = (writer.get_extra_info("peername") or ("somewhere",))[0]
+            count = "" if self._refusals == 1 else f" ({self._refusals} since the last such line)"
+            self._report_line(f"refused a connection from {address} to the rendezvous port: {error}{count}")
+            self._refusal_time, self._refusals = time.monotonic(), 0
+
     def _pass_on_life(self) -> None:
-        """One that gets on does so for all: the others may be waiting for it, and have nothing to show themselves."""
+        """One that is alive counts for all: the others may be waiting for it, and have nothing to show themselves."""
         if time.monotonic() - self._life_time > LIFE_SECONDS:
             self._life_time = time.monotonic()
             self._broadcast({"do": "go on"})
@@ -97,9 +140,7 @@ class ChiefServer:
             if self._coordinator.phase != "gathering":
                 gathering_since = time.monotonic()
                 continue
-            missing = ", ".join(
-                f"worker {worker} ({self._peers.addresses[worker]})" for worker in self._coordinator.missing()
-            )
+            missing = names_of(self._coordinator.missing(), self._peers.addresses)
             waited = time.monotonic() - gathering_since
             if waited > self._timeout:
                 self._broadcast(self._coordinator.gathering_timed_out(f"waited {waited:.0f} s in vain for {missing}"))

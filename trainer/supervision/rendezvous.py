@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, PEER_LOST, STOPPED
 
 RESTART_WINDOW_SECONDS = 3600
+MAX_REASON = 4000
+"""Characters of a reason; a message is one line of at most 64 KiB."""
+NAMED_WORKERS = 5
+"""Of those that are missing; the others are counted."""
 
 Message = dict[str, Any]
 
@@ -49,10 +54,36 @@ def parse(line: bytes) -> Message | None:
     """
     if not line.endswith(b"\n"):
         return None
-    message = json.loads(line)
+    try:
+        message = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(message, dict):
         raise ValueError(f"expected a JSON object, found {message!r}")
     return message
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Worker to chief: its training process of this attempt has ended with ``code``, negative for a signal."""
+
+    attempt: int
+    code: int
+    reason: str
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """Raises ValueError if it is no such message."""
+        attempt, code, reason = message.get("attempt"), message.get("code"), message.get("reason")
+        if type(attempt) is not int or type(code) is not int or not -64 <= code <= 255 or not isinstance(reason, str):
+            raise ValueError(f"expected an attempt, an exit code and a reason, found {message!r:.200}")
+        return cls(attempt, code, reason[:MAX_REASON])
+
+
+def names_of(workers: Sequence[int], addresses: Sequence[str]) -> str:
+    """Who is missing, in a line that does not grow with the number of workers."""
+    named = ", ".join(f"worker {worker} ({addresses[worker]:.200})" for worker in workers[:NAMED_WORKERS])
+    return named + (f" and {len(workers) - NAMED_WORKERS} more" if len(workers) > NAMED_WORKERS else "")
 
 
 @dataclass
@@ -95,7 +126,7 @@ class Coordinator:
         return None
 
     def process_ended(self, worker: int, attempt: int, code: int, reason: str, now: float) -> Message | None:
-        """The training process of ``worker`` has ended with ``code``, negative for a signal."""
+        """The training process of ``worker`` has ended: see :class:`Ended`."""
         if self.phase != "running" or attempt != self.attempt:
             return None  # it was told to stop
         if code == DONE:

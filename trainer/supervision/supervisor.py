@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import math
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -28,7 +29,8 @@ from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from trainer import cgroup
 from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
-from trainer.supervision.rendezvous import Message, parse, serialize
+from trainer.supervision.handshake import Stranger, introduce, read_token
+from trainer.supervision.rendezvous import MAX_REASON, Message, parse, serialize
 
 RETRY_SECONDS = 0.2
 END_GRACE_SECONDS = 1.0
@@ -39,8 +41,6 @@ FAREWELL_SECONDS = 30.0
 """For a chief that is gone to come back, when all training is done here."""
 ALIVE_SECONDS = 10.0
 """Between two messages that training gets on here."""
-MAX_WORDS = 4000
-"""Bytes of a process's last line that the other workers are told; a message is one line of at most 64 KiB."""
 
 PROCESS_DEFAULTS = {
     quiet.LEVEL_VARIABLE: quiet.ERRORS_ONLY,
@@ -82,21 +82,24 @@ class Supervisor:
         self._chief = peers.rendezvous_address(0)
         self._memory: cgroup.Memory | None = None
         self._alive_at = 0.0
+        self._token = b""
 
     async def run(self) -> int:
         """Supervises until the run is over, and returns the exit code.
 
         Raises:
-            BadSettings: another process works on this run.
+            BadSettings: another process works on this run, or the run's token can't be read.
             PeerLost: the other workers did not come in time.
         """
+        # Alone, the chief's supervisor talks to itself: any token that nobody else has will do.
+        self._token = read_token() or (secrets.token_bytes() if self._peers.workers == 1 else b"")
         with self._open_log() as self._log:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stopping.set)
             async with contextlib.AsyncExitStack() as stack:
                 if self._peers.is_chief:
-                    server = ChiefServer(self._config, self._peers, self._run)
+                    server = ChiefServer(self._config, self._peers, self._run, self._token, self._report_line)
                     self._chief = await stack.enter_async_context(server.serving())
                 try:
                     return await self._until_over()
@@ -173,15 +176,30 @@ class Supervisor:
             missing = await self._unresolved_peer()
             if missing is None:
                 try:
-                    return await asyncio.open_connection(*self._chief)
-                except OSError as error:
-                    missing = f"worker 0 (the chief) at {':'.join(map(str, self._chief))}: {error.strerror or error}"
+                    return await self._connect_to_chief()
+                except (OSError, Stranger) as error:
+                    why = (isinstance(error, OSError) and error.strerror) or error
+                    missing = f"worker 0 (the chief) at {':'.join(map(str, self._chief))}: {why}"
             if time.monotonic() - started > limit:
                 raise PeerLost(f"worker {self._peers.worker} waited {limit:.0f} s in vain for {missing}")
             if time.monotonic() > notice:
                 self._report_line(f"waiting for {missing}")
                 notice += NOTICE_SECONDS
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _connect_to_chief(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection over which both sides have proven that they know the run's token.
+
+        Raises:
+            OSError, Stranger: there is none to be had now.
+        """
+        reader, writer = await asyncio.open_connection(*self._chief)
+        try:
+            await introduce(reader, writer, self._token, self._peers.worker)
+        except BaseException:
+            writer.close()
+            raise
+        return reader, writer
 
     async def _unresolved_peer(self) -> str | None:
         if self._peers.workers == 1:
@@ -223,7 +241,7 @@ class Supervisor:
             if quiet.is_startup_line(line):
                 continue
             self._pass_on(line)
-            words = line[:MAX_WORDS].decode(errors="replace").strip() or words
+            words = line[:MAX_REASON].decode(errors="replace").strip() or words
         code = await process.wait()
         killed_for = self._out_of_memory()
         if code == -signal.SIGKILL and killed_for is not None:
@@ -295,7 +313,7 @@ class Supervisor:
 
     def _send(self, message: Message) -> None:
         if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(serialize({"worker": self._peers.worker, **message}))
+            self._writer.write(serialize(message))
 
     def _report_line(self, text: str) -> None:
         self._pass_on(f"{text}\n".encode())
@@ -331,7 +349,7 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
     """A line, or nothing once the connection is lost."""
     try:
         return await reader.readline()
-    except OSError:
+    except (OSError, ValueError):  # of a line that is too long
         return b""
 
 

@@ -21,7 +21,7 @@ from launcher.status.capacity import (
     worker_limits,
     worker_requests,
 )
-from launcher.streaming.stores import store as stores
+from launcher.streaming.stores import opening
 from maskfleet.errors import NotFound
 from tests.fakes.cluster import FakeCluster, Object
 
@@ -170,7 +170,7 @@ def test_what_a_bucket_s_check_remarks_is_shown(monkeypatch: pytest.MonkeyPatch)
         def check(self) -> list[str]:
             return ["gs://bucket: keeps what is replaced for 7 days"]
 
-    monkeypatch.setattr(stores, "open_store", lambda url: Remarking())
+    monkeypatch.setattr(opening, "open_store", lambda url: Remarking())
     found = checks(Server(), output="gs://bucket/runs")["--output gs://bucket/runs"]
     assert found.result == "ok"
     assert found.detail.endswith("credentials; gs://bucket: keeps what is replaced for 7 days")
