@@ -6,13 +6,12 @@ A step is computation, which a replica does alone, and one ring all-reduce of th
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from maskfleet.errors import BadInput, NotFound
+from maskfleet.errors import BadInput
+from maskfleet.records import MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 
 
@@ -53,33 +52,25 @@ class Measured:
 
     @classmethod
     def of(cls, run: RunDirectory) -> Measured:
-        """Reads config.json and metrics.jsonl.
+        """From what the run has recorded.
 
         Raises:
             NotFound: there is no run.
             BadInput: it has not trained for an epoch yet, or it was begun by a version that did not count parameters.
         """
-        try:
-            content: dict[str, Any] = json.loads(run.config.read_text())
-            text = run.metrics.read_text()
-            lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # one may be being written
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if not run.config.exists():
-                raise NotFound(f"{run.path}: there is no run: expected {run.config}") from None
-            raise _unmeasured(run) from error
-        if not lines:
-            raise _unmeasured(run)
-        facts, rates = content.get("resolved", {}), [line["images_per_second"] for line in lines]
-        if "trainable_parameters" not in facts:
+        record, lines = RunRecord.read(run), MetricsLine.read_all(run)
+        if not lines or record.resolved is None:
+            raise BadInput(f"{run.metrics}: expected at least one epoch, found none; let the run train for two or more")
+        if not record.resolved.trainable_parameters:
             raise BadInput(f"{run.config}: expected resolved.trainable_parameters; begin the run anew, it is too old")
-        batch = facts["global_batch"]
+        batch, rates = record.resolved.global_batch, [line.images_per_second for line in lines]
         return cls(
             step_seconds=batch / statistics.median(rates[1:] or rates),
             global_batch=batch,
-            workers=facts["workers"],
-            gradient_bytes=4 * facts["trainable_parameters"],
-            examples=facts["training_examples"],
-            epochs=content["settings"]["epochs"],
+            workers=record.resolved.workers,
+            gradient_bytes=4 * record.resolved.trainable_parameters,
+            examples=record.resolved.training_examples,
+            epochs=int(record.settings["epochs"]),
         )
 
 
@@ -123,7 +114,3 @@ def estimate(measured: Measured, workers: Sequence[int], link: Link, global_batc
         seconds = step * -(-measured.examples * measured.epochs // total)
         found.append(Estimate(count, total, step, total / step, alone / step, seconds))
     return found
-
-
-def _unmeasured(run: RunDirectory) -> BadInput:
-    return BadInput(f"{run.metrics}: expected at least one epoch, found none; let the run train for two or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -78,3 +79,36 @@ def wait_for_disk(path: Path) -> None:
 def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:
     """:func:`write_atomically` for a JSON object."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode(), durable=durable)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file of lines, whole or not at all; what a kill has left of one before goes first.
+
+    Raises:
+        OSError: the disk is full or the file is not writable; it is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        whole = _end_of_last_line(file, size)
+        if whole < size:
+            file.truncate(whole)
+        content = line.encode() + b"\n"
+        try:
+            if file.write(content) != len(content):  # what is left of the disk takes a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except BaseException:
+            file.truncate(whole)
+            raise
+
+
+def _end_of_last_line(file: BinaryIO, size: int) -> int:
+    """The position behind the last newline of a file of ``size`` bytes."""
+    end = size
+    while end > 0:
+        start = max(0, end - (1 << 16))
+        file.seek(start)
+        if (found := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,26 +1,273 @@
-"""The files of a run that others read back: each has one reader and one writer, here."""
+"""The files of a run that others read back: each has its type, its one reader and its one writer, here.
+
+What is read may have been cut by a kill, written by an older version, or put there by somebody else. So a reader gives
+what is a record by its type, and nothing for what is not; keys that it does not know are passed over.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from typing import Any
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
+import pydantic
+
+from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.files import append_line, write_atomically, write_json
 from maskfleet.run_directory import RunDirectory
 
+T = TypeVar("T")
 
-def read_metrics(run: RunDirectory) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without one that a kill has cut short."""
-    if not run.metrics.exists():
+
+@dataclass(frozen=True)
+class Progress:
+    """progress.json: where a run is. ``state`` is running, done, stopped or failed; ``time`` is Unix seconds.
+
+    ``images_per_second``, ``loss`` and ``eta_seconds`` are None before they are known, ``miou`` before the first
+    validation.
+    """
+
+    state: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float | None = None
+    loss: float | None = None
+    miou: float | None = None
+    eta_seconds: float | None = None
+    time: float = 0.0
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Self | None:
+        """None before the first step."""
+        try:
+            return cls.parse(run.progress.read_bytes())
+        except OSError:
+            return None
+
+    @classmethod
+    def parse(cls, content: bytes | Mapping[str, Any]) -> Self | None:
+        """From the file's bytes, or from an object that holds its keys among others."""
+        return _parse(cls, content)
+
+    def write(self, run: RunDirectory) -> None:
+        write_json(run.progress, asdict(self), durable=False)
+
+
+@dataclass(frozen=True)
+class MetricsLine:
+    """A line of metrics.jsonl: one validation.
+
+    Attributes:
+        training_seconds: spent in training steps up to ``step``, in all processes of the run.
+        images_per_second: of the epoch's training steps.
+        loss, training_miou: of the epoch's training examples, as they were when trained on.
+        iou, dice: by class; None for a class that does not occur.
+        confusion: counts of pixels [C][C], rows truth.
+    """
+
+    epoch: int
+    step: int
+    training_seconds: float
+    images_per_second: float
+    loss: float
+    validation_loss: float
+    training_miou: float = math.nan
+    miou: float = math.nan
+    miou_without_background: float = math.nan
+    frequency_weighted_iou: float = math.nan
+    pixel_accuracy: float = math.nan
+    mean_class_accuracy: float = math.nan
+    mean_dice: float = math.nan
+    iou: Mapping[str, float | None] = field(default_factory=dict)
+    dice: Mapping[str, float | None] = field(default_factory=dict)
+    confusion: Sequence[Sequence[int]] = ()
+
+    @classmethod
+    def read_all(cls, run: RunDirectory) -> list[Self]:
+        """All validations of a run, the oldest first; none before the first."""
+        return _read_lines(cls, run.metrics)
+
+    def append(self, run: RunDirectory) -> None:
+        append_line(run.metrics, json.dumps(asdict(self)))
+
+    @classmethod
+    def replace_all(cls, run: RunDirectory, lines: Sequence[Self]) -> None:
+        """For a run that goes on from an earlier step."""
+        write_atomically(run.metrics, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
+
+
+CURVES = (("loss", "loss", "validation_loss"), ("mIoU", "training_miou", "miou"))
+"""What is drawn over a run's epochs: title, and the fields of :class:`MetricsLine` of training and validation."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of events.jsonl. ``kind`` is start, restart, checkpoint or end; ``time`` is Unix seconds."""
+
+    time: float
+    kind: str
+    message: str
+
+    @classmethod
+    def append(cls, run: RunDirectory, kind: str, message: str) -> None:
+        append_line(run.events, json.dumps(asdict(cls(time.time(), kind, message))))
+
+    @classmethod
+    def read_all(cls, run: RunDirectory, end: int | None = None) -> list[Self]:
+        """All events of a run, the oldest first, or those of its first ``end`` bytes."""
+        return _read_lines(cls, run.events, end)
+
+    @classmethod
+    def read_from(cls, run: RunDirectory, position: int) -> tuple[list[Self], int]:
+        """The events of the whole lines behind a byte's position, and where they end."""
+        try:
+            with run.events.open("rb") as file:
+                file.seek(position)
+                content = file.read()
+        except FileNotFoundError:
+            return [], position
+        whole = content[: content.rfind(b"\n") + 1]
+        return _parse_lines(cls, whole), position + len(whole)
+
+
+@dataclass(frozen=True)
+class ReporterMark:
+    """.reporter.json: up to which byte of events.jsonl the events are on the Job."""
+
+    read: int
+
+    @classmethod
+    def load(cls, run: RunDirectory) -> Self | None:
+        try:
+            return _parse(cls, (run.path / ".reporter.json").read_bytes())
+        except OSError:
+            return None
+
+    def write(self, run: RunDirectory) -> None:
+        write_json(run.path / ".reporter.json", asdict(self), durable=False)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What came of a run's settings on its data and workers, as it was last started.
+
+    ``colours`` are [C][3]; ``background`` is a class's name. ``trainable_parameters`` is 0 if a version began the run
+    that did not count them.
+    """
+
+    workers: int = 1
+    replicas: int = 1
+    global_batch: int = 0
+    scaled_learning_rate: float = 0.0
+    steps: int = 0
+    trainable_parameters: int = 0
+    threads: int = 0
+    classes: Sequence[str] = ()
+    colours: Sequence[Sequence[int]] = ()
+    background: str | None = None
+    training_examples: int = 0
+    test_examples: int = 0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """config.json: a run's settings, and from its first start on what explains and repeats it."""
+
+    settings: Mapping[str, Any]
+    resolved: Resolved | None = None
+    data_fingerprint: str | None = None
+    best_by: str | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    git_commit: str | None = None
+    started: float | None = None
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Self:
+        """The record of ``run``.
+
+        Raises:
+            NotFound: there is no run.
+            BadInput: the file can't be read, or is no record of a run.
+        """
+        try:
+            content = run.config.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"{run.path}: there is no run: expected {run.config}") from error
+        except OSError as error:
+            raise BadInput(f"{run.config}: can't be read: {error.strerror or error}") from error
+        try:
+            record: Self = _adapter(cls).validate_json(content)
+            return record
+        except pydantic.ValidationError as error:
+            problem = error.errors()[0]
+            place = ".".join(map(str, problem["loc"])) or "its content"
+            raise BadInput(f"{run.config}: expected the settings of a run: {place}: {problem['msg']}") from error
+
+    def write(self, run: RunDirectory) -> None:
+        content = asdict(self)
+        write_json(run.config, content if self.resolved is not None else {"settings": content["settings"]})
+
+
+def write_settings(run: RunDirectory, settings: Mapping[str, Any]) -> Callable[[], None]:
+    """Puts ``settings`` into config.json and leaves what else stands there.
+
+    Returns:
+        What puts the earlier file back, for settings that training refuses: else they would be in the way of every
+        later start. It does nothing once a checkpoint was made with them.
+
+    Raises:
+        BadSettings: the folder can't be written.
+        BadInput: what is there is no record of a run.
+    """
+    steps = run.checkpoint_steps()
+    old = run.config.read_bytes() if run.config.exists() else None
+    before = RunRecord(settings={}) if old is None else RunRecord.read(run)
+    changes = old is None or before.settings != settings
+    try:
+        if changes:
+            RunRecord(**{**vars(before), "settings": settings}).write(run)
+    except OSError as error:
+        raise BadSettings(f"--run-dir {run.path}: can't be written: {error.strerror}") from error
+
+    def put_back() -> None:
+        if changes and old is not None and run.checkpoint_steps() == steps:
+            write_atomically(run.config, old)
+
+    return put_back
+
+
+_adapters: dict[Any, pydantic.TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    """Made once for a type, and only for one that is read: each takes a millisecond."""
+    if kind not in _adapters:
+        _adapters[kind] = pydantic.TypeAdapter(kind)
+    return _adapters[kind]
+
+
+def _parse(kind: type[T], content: bytes | Mapping[str, Any]) -> T | None:
+    adapter: pydantic.TypeAdapter[T] = _adapter(kind)
+    try:
+        return adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
+    except pydantic.ValidationError:
+        return None
+
+
+def _read_lines(kind: type[T], path: Path, end: int | None = None) -> list[T]:
+    try:
+        return _parse_lines(kind, path.read_bytes()[:end])
+    except OSError:
         return []
-    lines = run.metrics.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def progress_of(run: RunDirectory) -> dict:
-    """The content of progress.json; empty before the first step."""
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        content = json.loads(run.progress.read_text())
-        if isinstance(content, dict):
-            return content
-    return {}
+def _parse_lines(kind: type[T], content: bytes) -> list[T]:
+    """Of whole lines; one that a kill has cut, or that is no record, is passed over."""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return [record for record in (_parse(kind, line) for line in lines) if record is not None]

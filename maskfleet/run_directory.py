@@ -1,21 +1,14 @@
 """Where each file of a run lies.
 
-The trainer writes these files, the streamer copies them, the launcher reads them; all of them ask
-this module for the names. Imports no TensorFlow.
+The trainer writes these files, the streamer copies them, the launcher reads them; all of them ask this module for the
+names. What stands in them is :mod:`maskfleet.records`'.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from maskfleet.errors import BadSettings
-from maskfleet.files import write_atomically, write_json
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.json")
 
@@ -51,7 +44,7 @@ class RunDirectory:
 
     @property
     def events(self) -> Path:
-        """One JSON object a line: ``time`` (Unix seconds), ``kind`` (start, restart, checkpoint, end), ``message``."""
+        """One JSON object a line for each start, restart, checkpoint and end."""
         return self.path / "events.jsonl"
 
     @property
@@ -70,37 +63,6 @@ class RunDirectory:
     @property
     def export(self) -> Path:
         return self.path / "export"
-
-    def write_settings(self, settings: Mapping[str, Any]) -> Callable[[], None]:
-        """Puts ``settings`` into :attr:`config` and leaves what else stands there.
-
-        Returns:
-            What puts the earlier file back, for settings that training refuses: else they would be in the way of
-            every later start. It does nothing once a checkpoint was made with them.
-
-        Raises:
-            BadSettings: the folder can't be written.
-        """
-        steps = self.checkpoint_steps()
-        try:
-            old = self.config.read_bytes() if self.config.exists() else None
-            before = {} if old is None else json.loads(old)
-            if changes := before.get("settings") != settings:
-                write_json(self.config, {**before, "settings": settings})
-        except OSError as error:
-            raise BadSettings(f"--run-dir {self.path}: can't be written: {error.strerror}") from None
-
-        def put_back() -> None:
-            if changes and old is not None and self.checkpoint_steps() == steps:
-                write_atomically(self.config, old)
-
-        return put_back
-
-    def append_event(self, kind: str, message: str) -> None:
-        """Adds a line to :attr:`events`."""
-        line = json.dumps({"time": time.time(), "kind": kind, "message": message}) + "\n"
-        with self.events.open("a") as file:
-            file.write(line)
 
     @property
     def report(self) -> Path:

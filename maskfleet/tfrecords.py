@@ -34,7 +34,7 @@ Scanner = Callable[[bytes], Scan]
 
 def masked_crc32c(data: bytes) -> int:
     """The checksum that stands in a TFRecord (``core/lib/hash/crc32c.h``)."""
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -13,6 +13,7 @@ from maskfleet.command_line import Group
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.quiet import quiet_stderr
+from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import flag_layer
 
@@ -52,7 +53,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
     settings = TrainConfig.from_sources(files, flag_layer(flags))
     peers = Peers.from_environment()
-    put_back = run.write_settings(settings.model_dump(mode="json"))
+    put_back = write_settings(run, settings.model_dump(mode="json"))
     code = BAD_INPUT
     try:
         code = supervise([sys.executable, "-m", "trainer.training.process", str(run.path)], settings, peers, run)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from maskfleet.records import CURVES, MetricsLine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,16 +81,14 @@ def legend_strip(width: int, classes: Sequence[str], colours: NDArray[np.uint8])
     return strip
 
 
-def curves_picture(metrics: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG of loss and mIoU of training and validation over the epochs, from the lines of metrics.jsonl."""
+def curves_picture(metrics: Sequence[MetricsLine]) -> bytes:
+    """PNG of loss and mIoU of training and validation over the epochs."""
     figure = _figure(10, 4)
-    epochs = [line["epoch"] for line in metrics]
-    for number, (key, title) in enumerate((("loss", "loss"), ("miou", "mIoU"))):
-        axes = figure.add_subplot(1, 2, number + 1)
-        training = key if key == "loss" else f"training_{key}"
-        validation = f"validation_{key}" if key == "loss" else key
-        axes.plot(epochs, [line[training] for line in metrics], label="training", marker=".")
-        axes.plot(epochs, [line[validation] for line in metrics], label="validation", marker=".")
+    epochs = [line.epoch for line in metrics]
+    for number, (title, training, validation) in enumerate(CURVES):
+        axes = figure.add_subplot(1, len(CURVES), number + 1)
+        axes.plot(epochs, [getattr(line, training) for line in metrics], label="training", marker=".")
+        axes.plot(epochs, [getattr(line, validation) for line in metrics], label="validation", marker=".")
         axes.set_xlabel("epoch")
         axes.set_title(title)
         axes.grid(alpha=0.3)
@@ -101,7 +101,7 @@ def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> byte
     count = len(classes)
     figure = _figure(min(2 + 0.7 * count, _LARGEST), min(2 + 0.6 * count, _LARGEST))
     axes = figure.add_subplot()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = confusion_shares(matrix)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     points = min(10.0, 1000 / count)
     axes.set_xticks(range(count), classes, rotation=45, ha="right", fontsize=points)
@@ -112,6 +112,11 @@ def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> byte
         share = shares[row, column]
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "black")
     return _png(figure)
+
+
+def confusion_shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of a confusion matrix [C, C], rows truth: the shares of each true class; 0 for one that does not occur."""
+    return np.asarray(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), np.float64)
 
 
 def png(image: Image.Image) -> bytes:

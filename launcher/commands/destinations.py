@@ -12,6 +12,7 @@ from typing import Literal
 
 import click
 
+from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 
 _RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
@@ -120,13 +121,16 @@ def ls(destination: str, output: Literal["text", "json"]) -> None:
         return
     for run in runs:
         steps = f"{len(run.steps)} checkpoints, newest of step {run.steps[-1]}" if run.steps else "no checkpoint"
-        progress = ", ".join(
-            f"{key} {run.progress[key]}" for key in ("epoch", "step", "loss", "miou") if key in run.progress
-        )
+        progress = "" if run.progress is None else _progress_line(run.progress)
         click.echo(
             f"{run.name or '.'}: {run.size / 1e6:.1f} MB in {run.files} files, {steps}"
             + (f"; {progress}" if progress else "")
         )
+
+
+def _progress_line(progress: Progress) -> str:
+    known = (("epoch", progress.epoch), ("step", progress.step), ("loss", progress.loss), ("mIoU", progress.miou))
+    return ", ".join(f"{name} {value}" for name, value in known if value is not None)
 
 
 @click.command()

@@ -14,7 +14,7 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_duration
 
 
-class _Counts(click.ParamType):
+class _Counts(click.ParamType[tuple[int, ...]]):
     name = "N,N,…"
 
     def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from launcher.commands.destinations import keep_checkpoints_option
 from launcher.local.local_run import LocalRun, discard_refused, new_run, resumed_run
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT
+from maskfleet.records import write_settings
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -47,7 +48,7 @@ def run(
         if run_dir is not None or config is not None:
             raise click.UsageError("--resume names the run and its settings; leave out --run-dir and --config")
         directory, resolved = resumed_run(resume, flags)
-        undo = directory.write_settings(resolved.model_dump(mode="json"))
+        undo = write_settings(directory, resolved.model_dump(mode="json"))
     else:
         directory, resolved = new_run(run_dir, config, flags)
         undo = partial(discard_refused, directory)

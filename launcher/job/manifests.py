@@ -111,7 +111,8 @@ def base_folder() -> Path:
 
 @functools.cache
 def _base(kind: str) -> Manifest:
-    return yaml.load((base_folder() / f"{kind}.yaml").read_text(), Loader=_LOADER)
+    manifest: Manifest = yaml.load((base_folder() / f"{kind}.yaml").read_text(), Loader=_LOADER)
+    return manifest
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import rich.console
-from rich.progress import BarColumn, Progress, TextColumn
+import rich.progress
 from rich.text import Text
+
+from maskfleet.records import Progress
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
@@ -28,8 +30,9 @@ class Console:
     def __init__(self, workers: int):
         self._workers = workers
         self._console = rich.console.Console(highlight=False, soft_wrap=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"), console=self._console,
+        text, bar = rich.progress.TextColumn, rich.progress.BarColumn
+        self._bar = rich.progress.Progress(
+            text("{task.description}"), bar(), text("{task.fields[facts]}"), console=self._console,
             transient=True, disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("starting", total=None, facts="")
@@ -54,22 +57,22 @@ class Console:
         else:
             self._print(Text(f"worker-{worker} | ", style=COLOURS[worker % len(COLOURS)]) + line)
 
-    def progress(self, progress: Mapping[str, Any]) -> None:
-        """Shows the content of progress.json."""
-        if not progress:
+    def progress(self, progress: Progress | None) -> None:
+        """Shows where the run is, once it is known."""
+        if progress is None:
             return
         facts = [
-            f"step {progress['step']}/{progress['steps']}",
-            _fact(progress["images_per_second"], "{:.1f} images/s"),
-            _fact(progress["loss"], "loss {:.3f}"),
-            _fact(progress["miou"], "mIoU {:.3f}"),
-            _fact(progress["eta_seconds"], "ETA {:.0f} s"),
+            f"step {progress.step}/{progress.steps}",
+            _fact(progress.images_per_second, "{:.1f} images/s"),
+            _fact(progress.loss, "loss {:.3f}"),
+            _fact(progress.miou, "mIoU {:.3f}"),
+            _fact(progress.eta_seconds, "ETA {:.0f} s"),
         ]
         self._bar.update(
             self._task,
-            description=f"epoch {progress['epoch']}/{progress['epochs']}",
-            completed=progress["step"],
-            total=progress["steps"],
+            description=f"epoch {progress.epoch}/{progress.epochs}",
+            completed=progress.step,
+            total=progress.steps,
             facts="  ".join(filter(None, facts)),
         )
 

@@ -25,7 +25,7 @@ from maskfleet.child_processes import die_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
 from maskfleet.peers import Peers
-from maskfleet.records import progress_of
+from maskfleet.records import Progress, write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import Layer
 
@@ -43,7 +43,8 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
     config = TrainConfig.from_sources([config_file] if config_file else [], flags)
     run = RunDirectory(path or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
     if run.config.exists():
-        state = "is complete" if progress_of(run).get("state") == "done" else "has begun"
+        progress = Progress.read(run)
+        state = "is complete" if progress is not None and progress.state == "done" else "has begun"
         raise BadSettings(
             f"--run-dir {run.path}: holds a run that {state}; go on with it by 'launcher run --resume {run.path}', "
             "or choose another directory"
@@ -51,7 +52,7 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
     # A streamer may be waiting for the run already. Nothing else: a run that is refused is removed with its directory.
     if run.path.is_dir() and set(run.path.iterdir()) - {metrics_file(run)}:
         raise BadSettings(f"--run-dir {run.path}: expected an empty or new directory, found other files in it")
-    run.write_settings(config.model_dump(mode="json"))
+    write_settings(run, config.model_dump(mode="json"))
     return run, config
 
 
@@ -66,10 +67,10 @@ def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
     if not run.config.exists():
         raise NotFound(f"--resume {path}: there is no run: expected {run.config}")
     config = TrainConfig.from_sources([run.config], flags)
-    progress = progress_of(run)
-    if progress.get("state") == "done" and config.epochs <= progress["epochs"]:
+    progress = Progress.read(run)
+    if progress is not None and progress.state == "done" and config.epochs <= progress.epochs:
         raise BadSettings(
-            f"--resume {path}: the run is complete ({progress['epochs']} epochs); train on with '-- --epochs N'"
+            f"--resume {path}: the run is complete ({progress.epochs} epochs); train on with '-- --epochs N'"
         )
     return run, config
 
@@ -80,7 +81,8 @@ def discard_refused(run: RunDirectory) -> None:
     It stays if anything was trained (the data may be gone at a restart, long after the beginning), or if another
     process works on it.
     """
-    if run.checkpoint_steps() or progress_of(run).get("step", 0) > 0:
+    progress = Progress.read(run)
+    if run.checkpoint_steps() or (progress is not None and progress.step > 0):
         return
     with contextlib.suppress(OSError), run.worker_log(0).open("rb") as log:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while a supervisor holds it
@@ -201,8 +203,8 @@ class LocalRun:
             await asyncio.sleep(PROGRESS_SECONDS)
 
     def _look_at_progress(self) -> None:
-        progress = progress_of(self._run)
-        if progress and self._begun is not None:
+        progress = Progress.read(self._run)
+        if progress is not None and self._begun is not None:
             self._begun()
             self._begun = None
         self._console.progress(progress)

@@ -12,13 +12,12 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.job.labels import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.errors import MaskfleetError
-from maskfleet.files import write_json
+from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_duration, one_line
 
@@ -45,14 +44,14 @@ class JobReporter:
         self._cluster, self._job, self._run = cluster, job, run
         self._uid: str | None = None
         self._read = 0
-        self._waiting: list[Mapping[str, Any]] = []
-        self._event: Mapping[str, Any] = {}
+        self._waiting: list[Event] = []
+        self._event: Event | None = None
         self._reported: Mapping[str, Any] = {}
         self._next = 0.0
-        if _mark(run).exists():  # an earlier attempt of this container, or an earlier pod
-            self._read = int(json.loads(_mark(run).read_text())["read"])
-            if earlier := run.events.read_bytes()[: self._read].splitlines():
-                self._event = json.loads(earlier[-1])
+        if mark := ReporterMark.load(run):  # an earlier attempt of this container, or an earlier pod
+            self._read = mark.read
+            if earlier := Event.read_all(run, end=self._read):
+                self._event = earlier[-1]
 
     def step(self, *, last: bool = False) -> None:
         """Sends what is new; ``last`` sends the progress even if the last update is recent.
@@ -60,36 +59,25 @@ class JobReporter:
         Raises:
             MaskfleetError: the API server refuses or does not answer; the next step tries again.
         """
-        self._waiting += self._new_events()
+        events, self._read = Event.read_from(self._run, self._read)
+        self._waiting += events
         while self._waiting:
             self._send_event(self._waiting[0])
             self._event = self._waiting.pop(0)
             if not self._waiting:
-                write_json(_mark(self._run), {"read": self._read}, durable=False)
+                ReporterMark(self._read).write(self._run)
         if last or time.monotonic() >= self._next:
             self._next = time.monotonic() + PROGRESS_SECONDS
             self._send_progress()
 
-    def _new_events(self) -> list[Mapping[str, Any]]:
-        """The whole lines that events.jsonl has got since the last call."""
-        try:
-            with self._run.events.open("rb") as file:
-                file.seek(self._read)
-                content = file.read()
-        except FileNotFoundError:
-            return []
-        whole = content[: content.rfind(b"\n") + 1]
-        self._read += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def _send_event(self, event: Mapping[str, Any]) -> None:
+    def _send_event(self, event: Event) -> None:
         if self._uid is None:
             self._uid = self._cluster.get("Job", self._job)["metadata"]["uid"]
         self._cluster.create(kubernetes_event(event, self._cluster.namespace, self._job, self._uid))
 
     def _send_progress(self) -> None:
-        progress = self._progress()
-        details = {**progress, **_state(self._event, progress)}
+        progress = Progress.read(self._run)
+        details = {**(asdict(progress) if progress else {}), **_state(self._event, progress)}
         details.pop("time", None)
         if streamed := StreamMetrics.load(self._run):
             details["streamer"] = {**asdict(streamed), "line": _streamers_line(streamed)}
@@ -100,16 +88,9 @@ class JobReporter:
         metadata: Object = {"annotations": annotations}
         if progress:
             annotations[PROGRESS_ANNOTATION] = progress_sentence(progress)
-            metadata["labels"] = {EPOCH_LABEL: f"{progress['epoch']}-of-{progress['epochs']}"}
+            metadata["labels"] = {EPOCH_LABEL: f"{progress.epoch}-of-{progress.epochs}"}
         self._cluster.patch("Job", self._job, {"metadata": metadata})
         self._reported = details
-
-    def _progress(self) -> Mapping[str, Any]:
-        try:
-            content = json.loads(self._run.progress.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
-        return content if isinstance(content, dict) else {}
 
 
 def _streamers_line(streamed: StreamMetrics) -> str:
@@ -119,29 +100,27 @@ def _streamers_line(streamed: StreamMetrics) -> str:
 
 def take_events_as_reported(run: RunDirectory) -> None:
     """Has no reporter send again what ``run`` holds, which has just been brought back from an earlier pod."""
-    if run.events.exists() and not _mark(run).exists():
-        write_json(_mark(run), {"read": run.events.stat().st_size}, durable=False)
+    if run.events.exists() and ReporterMark.load(run) is None:
+        ReporterMark(run.events.stat().st_size).write(run)
 
 
-def _mark(run: RunDirectory) -> Path:
-    """Where is noted up to which byte the events are on the Job."""
-    return run.path / ".reporter.json"
-
-
-def progress_sentence(progress: Mapping[str, Any]) -> str:
+def progress_sentence(progress: Progress) -> str:
     """``epoch 3 of 20, step 57 of 380, 41.2 images/s, loss 0.512, mIoU 0.613, 12m left``, as far as it is known."""
-    parts = [f"epoch {progress['epoch']} of {progress['epochs']}", f"step {progress['step']} of {progress['steps']}"]
-    for key, form in (("images_per_second", "{:.1f} images/s"), ("loss", "loss {:.3f}"), ("miou", "mIoU {:.3f}")):
-        if progress.get(key) is not None:
-            parts.append(form.format(progress[key]))
-    if progress.get("eta_seconds"):
-        parts.append(f"{format_duration(progress['eta_seconds'])} left")
+    known = (
+        (progress.images_per_second, "{:.1f} images/s"),
+        (progress.loss, "loss {:.3f}"),
+        (progress.miou, "mIoU {:.3f}"),
+    )
+    parts = [f"epoch {progress.epoch} of {progress.epochs}", f"step {progress.step} of {progress.steps}"]
+    parts += [form.format(value) for value, form in known if value is not None]
+    if progress.eta_seconds:
+        parts.append(f"{format_duration(progress.eta_seconds)} left")
     return ", ".join(parts)
 
 
-def kubernetes_event(event: Mapping[str, Any], namespace: str, job: str, uid: str) -> Object:
-    """A line of events.jsonl as an Event on the Job."""
-    at = datetime.fromtimestamp(event["time"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def kubernetes_event(event: Event, namespace: str, job: str, uid: str) -> Object:
+    """An event of the run as one on its Job."""
+    at = datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -149,9 +128,9 @@ def kubernetes_event(event: Mapping[str, Any], namespace: str, job: str, uid: st
         "involvedObject": {
             "apiVersion": "batch/v1", "kind": "Job", "name": job, "namespace": namespace, "uid": uid,
         },
-        "type": "Warning" if event["kind"] == "restart" else "Normal",
-        "reason": _REASONS.get(event["kind"], "Training"),
-        "message": event["message"][:1000],
+        "type": "Warning" if event.kind == "restart" else "Normal",
+        "reason": _REASONS.get(event.kind, "Training"),
+        "message": event.message[:1000],
         "source": {"component": "maskfleet"},
         "reportingComponent": "maskfleet",
         "reportingInstance": f"{job}-0",
@@ -177,10 +156,10 @@ def report(reporter: JobReporter, stop: threading.Event) -> None:
             return
 
 
-def _state(event: Mapping[str, Any], progress: Mapping[str, Any]) -> dict[str, Any]:
+def _state(event: Event | None, progress: Progress | None) -> dict[str, Any]:
     """Whether the training processes are starting, restarting or training, by what was written last."""
-    kind = {"start": "starting", "restart": "restarting"}.get(event.get("kind", ""))
-    trains = progress.get("loss") is not None and progress.get("time", 0) > event.get("time", 0)
-    if kind and not trains:
-        return {"state": kind, "message": event["message"]}
+    state = {"start": "starting", "restart": "restarting"}.get(event.kind) if event else None
+    trains = event and progress and progress.loss is not None and progress.time > event.time
+    if event and state and not trains:
+        return {"state": state, "message": event.message}
     return {"state": "training"} if progress else {}

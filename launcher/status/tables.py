@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from launcher.status.job_status import JobStatus, WorkerStatus
+from maskfleet.records import Progress
 from maskfleet.text import format_duration
 
 MOST_ROWS = 32
@@ -81,5 +82,5 @@ def age(status: JobStatus, now: datetime | None = None) -> str:
 
 
 def _epoch(status: JobStatus) -> str:
-    details = status.details
-    return f"{details['epoch']}/{details['epochs']}" if "epoch" in details and "epochs" in details else "-"
+    progress = Progress.parse(status.details)
+    return "-" if progress is None else f"{progress.epoch}/{progress.epochs}"

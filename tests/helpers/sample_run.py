@@ -10,6 +10,7 @@ from pathlib import Path
 from launcher.streaming.upload.whole_files import EXPORT_MANIFEST
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.files import FileDigest, write_atomically, write_json
+from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 from maskfleet.tfrecords import frame
 from tests.fakes.gcs import FakeGcs
@@ -46,7 +47,7 @@ class SampleRun:
     def validate(self, step: int) -> None:
         self.append("metrics.jsonl", json.dumps({"step": step, "loss": self.random.random()}).encode() + b"\n")
         self.append("events.jsonl", json.dumps({"kind": "checkpoint", "message": str(step)}).encode() + b"\n")
-        write_json(self.run.progress, {"epoch": 1, "step": step, "loss": self.random.random()})
+        Progress("running", epoch=1, epochs=3, step=step, steps=100, loss=self.random.random()).write(self.run)
 
     def checkpoint(self, step: int, size: int = 3000, miou: float | None = None) -> CheckpointManifest:
         prefix = self.run.checkpoint_prefix(step)

@@ -13,7 +13,7 @@ import pytest
 
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.errors import FAILED
-from maskfleet.records import read_metrics
+from maskfleet.records import MetricsLine
 from tests.helpers.processes import LocalRun, inspect, leftovers, losses, until
 from trainer.checkpoints.reading import best_checkpoint
 
@@ -159,7 +159,7 @@ def test_a_stop_at_the_end_of_an_epoch_keeps_its_score(tmp_path: Path):
     assert all(manifest.score is not None for manifest in manifests)
     with LocalRun.resume(path, workers=1) as run:
         assert run.wait() == 0, run.output.read_text()
-    assert [line["epoch"] for line in read_metrics(run.directory)] == [1, 2, 3]
+    assert [line.epoch for line in MetricsLine.read_all(run.directory)] == [1, 2, 3]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, undisturbed_state: str):

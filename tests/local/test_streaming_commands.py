@@ -18,6 +18,7 @@ import pytest
 from launcher.streaming.stream_metrics import StreamMetrics
 from launcher.streaming.upload.priority import NICENESS
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, NOT_FOUND
+from maskfleet.records import write_settings
 from tests.fakes.gcs import FakeGcs, Fault
 from tests.helpers.sample_run import EVENTS, SampleRun, assert_whole, copied_files
 
@@ -156,7 +157,7 @@ def test_every_worker_adds_its_own_log_to_one_destination(tmp_path: Path, fake: 
     chief.everything()
     second.log_lines(worker=1)
     assert launcher("stream", chief.run.path, "gs://bucket/run", "--once").returncode == DONE
-    second.run.write_settings({"epochs": 2})
+    write_settings(second.run, {"epochs": 2})
     assert launcher("stream", second.run.path, "gs://bucket/run", "--worker", 1, "--once").returncode == DONE
     assert copied_files(fake) == {**second.files(), **chief.files()}
     second.log_lines(worker=1)  # the pod is replaced: its log goes on where the old one ended

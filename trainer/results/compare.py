@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, BadSettings, TrainingFailed
 from maskfleet.files import write_atomically
+from maskfleet.records import MetricsLine, Progress, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import load_dataset
 from trainer.pictures import colour_mask, legend_strip, png
@@ -83,7 +83,7 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
                 log = (run.path / "training.log").open("a")
             with log:
                 if not run.config.exists():
-                    run.write_settings(config.model_dump(mode="json"))
+                    write_settings(run, config.model_dump(mode="json"))
                 command = [sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(run.path)]
                 code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
             if code != DONE:
@@ -97,15 +97,15 @@ def read_row(run: RunDirectory, config: TrainConfig) -> Row:
     """The row of a run that is complete."""
     from trainer.checkpoints.inspection import inspect_checkpoint
 
-    last = json.loads(run.metrics.read_text().splitlines()[-1])
+    last = MetricsLine.read_all(run)[-1]
     return Row(
         config.model,
         config.upsampling,
         inspect_checkpoint(run.path)["parameters"],
-        last["images_per_second"],
-        last["pixel_accuracy"],
-        last["miou"],
-        {name: float("nan") if value is None else value for name, value in last["iou"].items()},
+        last.images_per_second,
+        last.pixel_accuracy,
+        last.miou,
+        {name: float("nan") if value is None else value for name, value in last.iou.items()},
     )
 
 
@@ -203,7 +203,7 @@ def _is_done(run: RunDirectory, config: TrainConfig) -> bool:
     """Raises BadSettings if the run has been trained with other settings."""
     if not run.config.exists():
         return False
-    found = json.loads(run.config.read_text())["settings"]
+    found = RunRecord.read(run).settings
     wanted = config.model_dump(mode="json")
     for key, open_value in (("global_batch", None), ("batch_per_replica", "auto")):
         if wanted[key] == open_value:  # a run that was started has it resolved
@@ -213,7 +213,8 @@ def _is_done(run: RunDirectory, config: TrainConfig) -> bool:
             raise BadSettings(
                 f"--out {run.path}: holds a run with {key} {found[key]}, expected {value}; choose another folder"
             )
-    return run.progress.exists() and json.loads(run.progress.read_text())["state"] == "done"
+    progress = Progress.read(run)
+    return progress is not None and progress.state == "done"
 
 
 def _cells(rows: Sequence[Row]) -> list[list[str]]:

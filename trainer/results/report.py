@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings, NotFound
 from maskfleet.files import write_atomically
-from maskfleet.records import read_metrics
+from maskfleet.records import Event, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import read_settings_file
 from trainer.data.cache import Arrays, Dataset, load_dataset
 from trainer.pictures import colour_mask
 from trainer.results.legend import Legend
@@ -65,8 +66,6 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
         NotFound: there is no such run, or nothing was validated in it yet.
     """
     _check(run)
-    content = json.loads(run.config.read_text())
-    settings = content.pop("settings")
     boundary_f1: dict[str, float] = {}
     best: list[Example] = []
     worst: list[Example] = []
@@ -74,10 +73,9 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
         boundary_f1, best, worst = _look_at(trained, dataset.test)
     return RunFacts(
         name,
-        settings,
-        content,
+        RunRecord.read(run),
         trained.legend,
-        read_metrics(run),
+        MetricsLine.read_all(run),
         _restarts(run),
         trained.model.count_params(),
         boundary_f1,
@@ -91,17 +89,15 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
     """The data that the run was trained on, if it is at hand, and what is to be said about it."""
     from trainer.results.evaluation import check_classes
 
-    content = json.loads(run.config.read_text())
-    settings = content["settings"]
+    record = RunRecord.read(run)
+    config = TrainConfig.resolve([read_settings_file(run.config)])
     try:
-        dataset = load_dataset(
-            settings["data"], Path(settings["data_dir"]) if settings["data_dir"] else None, trained.size
-        )
+        dataset = load_dataset(config.data, config.data_dir, trained.size)
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:
         return None, f"No predictions: {error}."
-    known = content.get("data_fingerprint", dataset.fingerprint)
-    if known != dataset.fingerprint:
+    known = record.data_fingerprint
+    if known is not None and known != dataset.fingerprint:
         return dataset, (
             f"The data has changed since the run began (fingerprint {known[:12]}, now {dataset.fingerprint[:12]}): "
             "the scores above are not of these images, and it may have been trained on some of them."
@@ -112,7 +108,7 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
 def _check(run: RunDirectory) -> None:
     if not run.config.is_file():
         raise NotFound(f"{run.path}: expected a run, found no {run.config}")
-    if not read_metrics(run):
+    if not MetricsLine.read_all(run):
         raise NotFound(f"{run.path}: expected a run with a validation, found none yet in {run.metrics}")
 
 
@@ -153,9 +149,7 @@ def _uri(pixels: NDArray[np.uint8], kind: str) -> str:
 
 
 def _restarts(run: RunDirectory) -> int:
-    if not run.events.exists():
-        return 0
-    return sum(1 for line in run.events.read_text().splitlines() if '"kind": "restart"' in line)
+    return sum(event.kind == "restart" for event in Event.read_all(run))
 
 
 def _names(runs: Sequence[RunDirectory]) -> list[str]:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskfleet.records import CURVES, Resolved
+from trainer.pictures import confusion_shares
 from trainer.results.run_facts import EVALUATED
 
 if TYPE_CHECKING:
+    from maskfleet.records import RunRecord
     from trainer.results.run_facts import Example, RunFacts
 
 _COLOURS = ("#2563a8", "#c2501c", "#2d8659", "#8a4fa3", "#b8860b", "#5f6b76")
@@ -65,20 +68,20 @@ def _results(runs: Sequence[RunFacts]) -> str:
     header = ["run", "network", "parameters", "epochs", "mIoU", "best mIoU", "pixel accuracy", "images/s", "training"]
     lines = []
     for number, run in enumerate(runs):
-        last = run.metrics[-1]
-        best = max(run.metrics, key=lambda line: -math.inf if math.isnan(line["miou"]) else line["miou"])
+        settings, last = run.record.settings, run.metrics[-1]
+        best = max(run.metrics, key=lambda line: -math.inf if math.isnan(line.miou) else line.miou)
         restarts = f", {run.restarts} restart(s)" if run.restarts else ""
         lines.append(
             [
                 _dot(number) + escape(run.name),
-                escape(f"{run.settings['model']}, {run.settings['encoder']}, {run.settings['image_size']} px"),
+                escape(f"{settings['model']}, {settings['encoder']}, {settings['image_size']} px"),
                 f"{run.parameters:,}",
-                f"{last['epoch']} of {run.settings['epochs']}",
-                f"<b>{last['miou']:.4f}</b>",
-                f"{best['miou']:.4f} (epoch {best['epoch']})",
-                f"{last['pixel_accuracy']:.4f}",
-                f"{np.median([line['images_per_second'] for line in run.metrics]):.1f}",
-                f"{last['training_seconds']:.0f} s{restarts}",
+                f"{last.epoch} of {settings['epochs']}",
+                f"<b>{last.miou:.4f}</b>",
+                f"{best.miou:.4f} (epoch {best.epoch})",
+                f"{last.pixel_accuracy:.4f}",
+                f"{np.median([line.images_per_second for line in run.metrics]):.1f}",
+                f"{last.training_seconds:.0f} s{restarts}",
             ]
         )
     return _table(header, lines, first_number=2)
@@ -86,12 +89,12 @@ def _results(runs: Sequence[RunFacts]) -> str:
 
 def _curves(runs: Sequence[RunFacts]) -> str:
     charts = []
-    for title, training, validation in (("loss", "loss", "validation_loss"), ("mIoU", "training_miou", "miou")):
+    for title, training, validation in CURVES:
         lines = []
         for number, run in enumerate(runs):
-            epochs = [float(line["epoch"]) for line in run.metrics]
+            epochs = [float(line.epoch) for line in run.metrics]
             for key, dashed in ((training, True), (validation, False)):
-                lines.append((_colour(number), dashed, epochs, [float(line[key]) for line in run.metrics]))
+                lines.append((_colour(number), dashed, epochs, [float(getattr(line, key)) for line in run.metrics]))
         charts.append(f"<figure><h3>{title}</h3>{_chart(lines)}</figure>")
     key = " ".join(f"<span>{_dot(number)}{escape(run.name)}</span>" for number, run in enumerate(runs))
     return f'<div class="side">{"".join(charts)}</div><p class="note">Dashed: training. Solid: validation. {key}</p>'
@@ -108,15 +111,14 @@ def _classes(runs: Sequence[RunFacts]) -> str:
         line = [escape(name)]
         for run in runs:
             last = run.metrics[-1]
-            line += [_score(last["iou"].get(name)), _score(last["dice"].get(name))]
+            line += [_score(last.iou.get(name)), _score(last.dice.get(name))]
             line += [_score(run.boundary_f1.get(name))] if run.boundary_f1 else []
         lines.append(line)
     return _table(header, lines, first_number=1)
 
 
 def _confusion(run: RunFacts) -> str:
-    matrix = np.array(run.metrics[-1]["confusion"], float)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = confusion_shares(np.array(run.metrics[-1].confusion, np.int64))
     names = [escape(name) for name in run.legend.classes]
     rows = [f"<tr><th></th>{''.join(f'<th class=n>{name}</th>' for name in names)}</tr>"]
     for name, line in zip(names, shares, strict=True):
@@ -157,12 +159,14 @@ def _examples(examples: Sequence[Example]) -> str:
 
 
 def _settings(runs: Sequence[RunFacts]) -> str:
-    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    differ = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
+    keys = list(dict.fromkeys(key for run in runs for key in run.record.settings))
+    differ = [key for key in keys if len({repr(run.record.settings.get(key)) for run in runs}) > 1]
     header = ["setting", *(_dot(number) + escape(run.name) for number, run in enumerate(runs))]
 
     def table(chosen: Sequence[str]) -> str:
-        return _table(header, [[escape(key), *(_value(run.settings.get(key)) for run in runs)] for key in chosen])
+        return _table(
+            header, [[escape(key), *(_value(run.record.settings.get(key)) for run in runs)] for key in chosen]
+        )
 
     if len(runs) == 1:
         return table(keys)
@@ -172,18 +176,19 @@ def _settings(runs: Sequence[RunFacts]) -> str:
 
 
 def _origin(runs: Sequence[RunFacts]) -> str:
-    parts: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "workers": lambda facts: facts.get("resolved", {}).get("workers"),
-        "global batch": lambda facts: facts.get("resolved", {}).get("global_batch"),
-        "scaled learning rate": lambda facts: facts.get("resolved", {}).get("scaled_learning_rate"),
-        "training images": lambda facts: facts.get("resolved", {}).get("training_examples"),
-        "test images": lambda facts: facts.get("resolved", {}).get("test_examples"),
-        "data fingerprint": lambda facts: facts.get("data_fingerprint"),
-        "git commit": lambda facts: facts.get("git_commit"),
-        "versions": lambda facts: ", ".join(f"{name} {v}" for name, v in facts.get("versions", {}).items()),
+    parts: dict[str, Callable[[RunRecord, Resolved], Any]] = {
+        "workers": lambda record, resolved: resolved.workers,
+        "global batch": lambda record, resolved: resolved.global_batch,
+        "scaled learning rate": lambda record, resolved: resolved.scaled_learning_rate,
+        "training images": lambda record, resolved: resolved.training_examples,
+        "test images": lambda record, resolved: resolved.test_examples,
+        "data fingerprint": lambda record, resolved: record.data_fingerprint,
+        "git commit": lambda record, resolved: record.git_commit,
+        "versions": lambda record, resolved: ", ".join(f"{name} {v}" for name, v in record.versions.items()),
     }
     header = ["", *(_dot(number) + escape(run.name) for number, run in enumerate(runs))]
-    return _table(header, [[name, *(_value(find(run.resolved)) for run in runs)] for name, find in parts.items()])
+    records = [(run.record, run.record.resolved or Resolved()) for run in runs]
+    return _table(header, [[name, *(_value(find(*each)) for each in records)] for name, find in parts.items()])
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]], first_number: int = 10**6) -> str:

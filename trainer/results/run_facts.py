@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from maskfleet.records import MetricsLine, RunRecord
 from trainer.results.legend import Legend
 
 
@@ -24,17 +24,15 @@ class RunFacts:
     """All that the page says about one run.
 
     Attributes:
-        metrics: the lines of metrics.jsonl, at least one.
-        resolved: config.json without the settings: scaling, versions, commit, fingerprint.
+        metrics: one at least.
         boundary_f1: by class, empty if the data is not at hand.
         note: what there is to say about the predictions, as why there are none.
     """
 
     name: str
-    settings: dict[str, Any]
-    resolved: dict[str, Any]
+    record: RunRecord
     legend: Legend
-    metrics: list[dict[str, Any]]
+    metrics: list[MetricsLine]
     restarts: int
     parameters: int
     boundary_f1: dict[str, float]

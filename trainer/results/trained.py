@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import keras
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.records import RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
 from trainer.checkpoints.averaging import load_averages
@@ -84,13 +84,18 @@ def _from_run(run: RunDirectory, step: int | None, precision: str | None) -> Tra
     layer = read_settings_file(run.config)
     # The weights come from the checkpoint: those that the encoder began with may be gone.
     config = TrainConfig.resolve([layer])
-    legend = Legend.from_json(json.loads(run.config.read_text()).get("resolved", {}), run.config)
+    legend = _legend(run)
     changes = {"encoder_weights": "none", "precision": precision or config.precision}
     network = build_network(config.model_copy(update=changes), len(legend.classes))
     manifest = load_weights(run, network.model, step)
     if config.ema_decay > 0:
         load_averages(run.checkpoint_prefix(manifest.step), network.model)
     return Trained(network.model, legend, config)
+
+
+def _legend(run: RunDirectory) -> Legend:
+    resolved = RunRecord.read(run).resolved
+    return Legend.from_json({} if resolved is None else vars(resolved), run.config)
 
 
 def _from_file(file: Path, precision: str | None) -> Trained:

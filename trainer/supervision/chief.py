@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from maskfleet.config import TrainConfig
 from maskfleet.errors import PeerLost
 from maskfleet.peers import Peers
+from maskfleet.records import Event
 from maskfleet.run_directory import RunDirectory
 from trainer.supervision.handshake import Stranger, admit
 from trainer.supervision.rendezvous import Coordinator, Ended, Message, names_of, parse, serialize
@@ -155,8 +156,8 @@ class ChiefServer:
         attempt = self._coordinator.attempt
         with contextlib.suppress(OSError):  # a full disk is the training process's to report
             if message["do"] == "start" and attempt == 1:
-                self._run.append_event("start", f"training starts on {self._peers.workers} worker(s)")
+                Event.append(self._run, "start", f"training starts on {self._peers.workers} worker(s)")
             elif message["do"] == "stop":
-                self._run.append_event("restart", f"attempt {attempt} ended: {message['reason']}")
+                Event.append(self._run, "restart", f"attempt {attempt} ended: {message['reason']}")
             elif message["do"] == "finish":
-                self._run.append_event("end", message["reason"] or "training is complete")
+                Event.append(self._run, "end", message["reason"] or "training is complete")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from maskfleet.child_processes import report_line
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
-from maskfleet.files import write_json
 from maskfleet.peers import Peers
+from maskfleet.records import Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint
 from trainer.data.cache import Dataset
@@ -28,15 +29,15 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
     Raises:
         BadSettings: the data is not what the run began with, or its checkpoints have scores of another kind.
     """
-    before = json.loads(run.config.read_text())
-    known = before.get("data_fingerprint", dataset.fingerprint)
-    if known != dataset.fingerprint:
+    before = RunRecord.read(run)
+    known = before.data_fingerprint
+    if known not in (None, dataset.fingerprint):
         raise BadSettings(
             f"{run.config}: the data has changed since the run began: expected fingerprint {known}, found "
             f"{dataset.fingerprint}; restore the data or start a new run"
         )
-    best_by = before.get("best_by", config.best_by)
-    if best_by != config.best_by and best_checkpoint(run) is not None:
+    best_by = before.best_by
+    if best_by not in (None, config.best_by) and best_checkpoint(run) is not None:
         raise BadSettings(
             f"--best-by {config.best_by}: the run's checkpoints have scores by {best_by}, which can't be compared "
             "with others; leave it out or start a new run"
@@ -57,37 +58,34 @@ def record_start(
     The global batch becomes a setting, so that the run goes on, or is repeated, with the same batches on any
     number of workers.
     """
-    before = json.loads(run.config.read_text())
-    facts = {
-        "workers": peers.workers,
-        "replicas": replicas,
-        "global_batch": plan.global_batch,
-        "scaled_learning_rate": config.scaled_learning_rate(plan.global_batch),
-        "steps": plan.steps,
-        "trainable_parameters": trainable_parameters,
-        "threads": threads_of(config, peers),
+    before = RunRecord.read(run)
+    resolved = Resolved(
+        workers=peers.workers,
+        replicas=replicas,
+        global_batch=plan.global_batch,
+        scaled_learning_rate=config.scaled_learning_rate(plan.global_batch),
+        steps=plan.steps,
+        trainable_parameters=trainable_parameters,
+        threads=threads_of(config, peers),
         **Legend.of(dataset).to_json(),
-        "training_examples": plan.examples,
-        "test_examples": len(dataset.test.names),
-    }
-    print(_scaling(config, peers, plan, dataset, replicas), flush=True)
-    old = before.get("resolved", facts)
-    changes = [f"{key} {old.get(key)} -> {value}" for key, value in facts.items() if old.get(key) != value]
+        training_examples=plan.examples,
+        test_examples=len(dataset.test.names),
+    )
+    report_line(_scaling(config, peers, plan, dataset, replicas))
+    facts, old = asdict(resolved), asdict(before.resolved or resolved)
+    changes = [f"{key} {old[key]} -> {value}" for key, value in facts.items() if old[key] != value]
     if changes:
-        print(f"changed since the run was last started: {', '.join(changes)}", flush=True)
-    content = {
-        "settings": {**config.model_dump(mode="json"), "global_batch": plan.global_batch},
-        "resolved": facts,
-        "data_fingerprint": dataset.fingerprint,
-        "best_by": config.best_by,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("maskfleet", "tensorflow", "keras", "numpy")},
-        },
-        "git_commit": _git_commit(),
-        "started": before.get("started", time.time()),
-    }
-    write_json(run.config, content)
+        report_line(f"changed since the run was last started: {', '.join(changes)}")
+    versions = {name: _version(name) for name in ("maskfleet", "tensorflow", "keras", "numpy")}
+    RunRecord(
+        settings={**config.model_dump(mode="json"), "global_batch": plan.global_batch},
+        resolved=resolved,
+        data_fingerprint=dataset.fingerprint,
+        best_by=config.best_by,
+        versions={"python": platform.python_version(), **versions},
+        git_commit=_git_commit(),
+        started=before.started or time.time(),
+    ).write(run)
     return facts
 
 

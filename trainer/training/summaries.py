@@ -6,23 +6,23 @@ step on older events are void. Only the chief has summaries.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from maskfleet.files import write_atomically, write_json
-from maskfleet.records import read_metrics
+from maskfleet.child_processes import report_line
+from maskfleet.files import write_atomically
+from maskfleet.records import Event, MetricsLine, Progress
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import Dataset
 from trainer.event_values import image_value
@@ -77,23 +77,20 @@ class Summaries:
         # At the first start too: TensorBoard takes a START for a restart only if it has seen one before.
         void_from = first_step + 1 if first_step else 0
         for writer in self._writers.values():
-            start = SessionLog(status=SessionLog.START)
-            writer.add_event(Event(wall_time=time.time(), step=void_from, session_log=start))
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            writer.add_event(event_pb2.Event(wall_time=time.time(), step=void_from, session_log=start))
         self._stride = -(-plan.steps // MAX_STEP_POINTS)
         self._seconds_per_step: float | None = None
         self._seconds_since_epoch = 0.0
         self._steps_since_epoch = 0
-        self._progress: dict[str, Any] = {
-            "state": "running",
-            "epoch": plan.epoch(first_step),
-            "epochs": plan.epochs,
-            "step": first_step,
-            "steps": plan.steps,
-            "images_per_second": None,
-            "loss": None,
-            "miou": self._metrics[-1]["miou"] if self._metrics else None,
-            "eta_seconds": None,
-        }
+        self._progress = Progress(
+            "running",
+            epoch=plan.epoch(first_step),
+            epochs=plan.epochs,
+            step=first_step,
+            steps=plan.steps,
+            miou=self._metrics[-1].miou if self._metrics else None,
+        )
         self._progress_time = 0.0
         self._write_progress()
 
@@ -106,15 +103,17 @@ class Summaries:
         """After each call: its steps up to ``last``, and the time that they took together."""
         count = len(losses)
         # The first call of a process also builds the graph: it says nothing about the speed.
-        if self._progress["loss"] is not None:
+        if self._progress.loss is not None:
             old = 0.9**count if self._seconds_per_step is not None else 0.0
             self._seconds_per_step = old * (self._seconds_per_step or 0.0) + (1 - old) * seconds / count
             self._seconds_since_epoch += seconds
             self._steps_since_epoch += count
-        self._progress.update(step=last, epoch=self._plan.epoch(last), loss=float(losses[-1]))
+        self._update(step=last, epoch=self._plan.epoch(last), loss=float(losses[-1]))
         if self._seconds_per_step is not None:
-            self._progress["images_per_second"] = self._plan.global_batch / self._seconds_per_step
-            self._progress["eta_seconds"] = (self._plan.steps - last) * self._seconds_per_step
+            self._update(
+                images_per_second=self._plan.global_batch / self._seconds_per_step,
+                eta_seconds=(self._plan.steps - last) * self._seconds_per_step,
+            )
         for step, loss, rate in zip(range(last - count + 1, last + 1), losses, learning_rates, strict=True):
             if step % self._stride == 0 or step == self._plan.steps:
                 self._add("train", step, scalar_pb("loss", loss), scalar_pb("learning_rate", rate))
@@ -131,32 +130,32 @@ class Summaries:
         if self._steps_since_epoch:
             speed = self._plan.global_batch * self._steps_since_epoch / self._seconds_since_epoch
         else:
-            speed = self._progress["images_per_second"] or 0.0
+            speed = self._progress.images_per_second or 0.0
         self._steps_since_epoch, self._seconds_since_epoch = 0, 0.0
         scores = held_out.scores
-        line = {
-            "epoch": epoch,
-            "step": step,
-            "training_seconds": round(training_seconds, 3),
-            "images_per_second": round(speed, 2),
-            "loss": trained.loss,
-            "validation_loss": held_out.loss,
-            "training_miou": trained.scores.miou,
+        line = MetricsLine(
+            epoch,
+            step,
+            round(training_seconds, 3),
+            round(speed, 2),
+            trained.loss,
+            held_out.loss,
+            trained.scores.miou,
             **scores.means,
-            "iou": {name: _or_none(value) for name, value in scores.iou.items()},
-            "dice": {name: _or_none(value) for name, value in scores.dice.items()},
-            "confusion": scores.matrix.tolist(),
-        }
+            iou={name: _or_none(value) for name, value in scores.iou.items()},
+            dice={name: _or_none(value) for name, value in scores.dice.items()},
+            confusion=scores.matrix.tolist(),
+        )
         self._metrics.append(line)
-        _append_line(self._run, line)
+        line.append(self._run)
         self._add("train", step, scalar_pb("images_per_second", speed))
         for name, result in (("train", trained), ("validation", held_out)):
             self._add(name, step, *_score_values(result.scores))
         self._add("validation", step, scalar_pb("loss", held_out.loss))
-        self._progress["miou"] = scores.miou
+        self._update(miou=scores.miou)
         self._write_progress()
         self._picture(epoch, step)
-        eta = self._progress["eta_seconds"]
+        eta = self._progress.eta_seconds
         report_line(
             f"epoch {epoch}/{self._plan.epochs}  step {step}/{self._plan.steps}  loss {trained.loss:.4f}  "
             f"validation loss {held_out.loss:.4f}  mIoU {scores.miou:.4f}  {speed:.1f} images/s  "
@@ -165,20 +164,20 @@ class Summaries:
 
     def checkpoint(self, step: int) -> None:
         """After each checkpoint."""
-        self._run.append_event("checkpoint", f"checkpoint of step {step} is complete")
+        Event.append(self._run, "checkpoint", f"checkpoint of step {step} is complete")
 
     def end(self, state: str) -> None:
         """Draws the closing pictures and ends the files; ``state`` is done, stopped or failed."""
         if self._metrics:
             curves = curves_picture(self._metrics)
             write_atomically(self._run.pictures / "curves.png", curves)
-            matrix = confusion_picture(np.array(self._metrics[-1]["confusion"]), self._dataset.classes)
+            matrix = confusion_picture(np.array(self._metrics[-1].confusion), self._dataset.classes)
             write_atomically(self._run.pictures / "confusion.png", matrix)
-            step = self._metrics[-1]["step"]
+            step = self._metrics[-1].step
             self._add("validation", step, image_value("confusion", matrix))
         for writer in self._writers.values():
             writer.close()
-        self._progress["state"] = state
+        self._update(state=state)
         self._write_progress()
 
     def _picture(self, epoch: int, step: int) -> None:
@@ -190,11 +189,14 @@ class Summaries:
 
     def _add(self, writer: str, step: int, *summaries: Summary) -> None:
         for summary in summaries:
-            self._writers[writer].add_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._writers[writer].add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _update(self, **known: Any) -> None:
+        self._progress = replace(self._progress, **known)
 
     def _write_progress(self) -> None:
         self._progress_time = time.monotonic()
-        write_json(self._run.progress, {**self._progress, "time": time.time()}, durable=False)
+        replace(self._progress, time=time.time()).write(self._run)
 
 
 def duration(seconds: float) -> str:
@@ -204,22 +206,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _take_back(run: RunDirectory, validated: int) -> list[dict[str, Any]]:
+def _take_back(run: RunDirectory, validated: int) -> list[MetricsLine]:
     """Drops the lines about validations that this process will do again; returns the others."""
-    everything = read_metrics(run)
-    kept = [line for line in everything if line["step"] <= validated]
+    kept = [line for line in MetricsLine.read_all(run) if line.step <= validated]
     if run.metrics.exists():
-        write_atomically(run.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        MetricsLine.replace_all(run, kept)
     for path in run.pictures.glob("predictions-epoch-*.png"):
         epoch = path.stem.rpartition("-")[2]
-        if not kept or int(epoch) > kept[-1]["epoch"]:
+        if not kept or int(epoch) > kept[-1].epoch:
             path.unlink()
     return kept
-
-
-def _append_line(run: RunDirectory, line: Mapping[str, Any]) -> None:
-    with run.metrics.open("a") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def _score_values(scores: Scores) -> Sequence[Summary]:
@@ -230,7 +226,3 @@ def _score_values(scores: Scores) -> Sequence[Summary]:
 def _or_none(value: float) -> float | None:
     """JSON has no nan, the score of a class that does not occur."""
     return None if math.isnan(value) else value
-
-
-def report_line(text: str) -> None:
-    print(text, flush=True)

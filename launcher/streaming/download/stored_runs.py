@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from launcher.streaming.layout import MANIFEST_NAME, PLACES
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
 from maskfleet.errors import NotFound
+from maskfleet.records import Progress
 
 
 @dataclass
@@ -22,7 +20,7 @@ class StoredRun:
     files: int = 0
     steps: list[int] = field(default_factory=list)
     updated: float = 0.0
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
 
 
 def list_runs(store: Store) -> list[StoredRun]:
@@ -52,8 +50,7 @@ def list_runs(store: Store) -> list[StoredRun]:
         raise NotFound(f"{store.url}: there is no run; 'launcher stream RUN {store.url}' copies one there")
     for name, found in progress.items():
         content = newest(store, found, lambda version: b"".join(store.read(version)))
-        with suppress(TypeError, ValueError):  # it is gone, or somebody else's file of that name
-            runs[name].progress = dict(json.loads(content or b""))
+        runs[name].progress = Progress.parse(content or b"")  # None if it is gone, or somebody else's file of that name
     for run in runs.values():
         run.steps.sort()
     return sorted(runs.values(), key=lambda run: run.name)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.files import FileDigest, stays_inside, write_atomically, write_json
+from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 
 DIGESTS = st.builds(FileDigest, st.integers(0, 2**40), st.text("abcdef=", max_size=8))
@@ -79,15 +80,15 @@ def test_steps_are_listed_newest_first_and_other_files_are_passed_over(tmp_path)
 
 def test_settings_that_are_refused_are_put_back_unless_something_was_trained_with_them(tmp_path):
     run = RunDirectory(tmp_path)
-    run.write_settings({"epochs": 1})()
+    write_settings(run, {"epochs": 1})()
     assert json.loads(run.config.read_text()) == {"settings": {"epochs": 1}}, "there was nothing before"
-    put_back = run.write_settings({"epochs": 2})
+    put_back = write_settings(run, {"epochs": 2})
     write_json(run.config, {"settings": {"epochs": 2}, "versions": {}})
-    run.write_settings({"epochs": 2})()
+    write_settings(run, {"epochs": 2})()
     assert json.loads(run.config.read_text())["versions"] == {}, "nothing was changed"
     put_back()
     assert json.loads(run.config.read_text()) == {"settings": {"epochs": 1}}
-    put_back = run.write_settings({"epochs": 3})
+    put_back = write_settings(run, {"epochs": 3})
     write_atomically(run.checkpoint_manifest(9), b"")
     put_back()
     assert json.loads(run.config.read_text()) == {"settings": {"epochs": 3}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,10 @@ from launcher.job.labels import PROGRESS_JSON_ANNOTATION
 from launcher.pod.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
 from launcher.streaming.stream_metrics import StreamMetrics, metrics_file
 from maskfleet.files import write_json
+from maskfleet.records import Event, Progress
 from maskfleet.run_directory import RunDirectory
 
-PROGRESS = {
-    "epoch": 3, "epochs": 20, "step": 57, "steps": 380, "images_per_second": 41.23, "loss": 0.5123, "miou": 0.613,
-    "eta_seconds": 725.0,
-}  # fmt: skip
+PROGRESS = Progress("running", 3, 20, 57, 380, images_per_second=41.23, loss=0.5123, miou=0.613, eta_seconds=725.0)
 
 
 @pytest.mark.parametrize(
@@ -29,14 +27,14 @@ PROGRESS = {
         ({"miou": None, "eta_seconds": None, "loss": None, "images_per_second": None}, "epoch 3 of 20, step 57 of 380"),
     ],
 )
-def test_progress_is_a_sentence_of_what_is_known(known: dict[str, None], sentence: str) -> None:
-    assert progress_sentence({**PROGRESS, **known}) == sentence
+def test_progress_is_a_sentence_of_what_is_known(known: dict[str, Any], sentence: str) -> None:
+    assert progress_sentence(replace(PROGRESS, **known)) == sentence
 
 
 def test_a_restart_is_a_warning_on_the_job_with_its_time_and_reason() -> None:
-    line = {"time": 1795428000.5, "kind": "restart", "message": "attempt 1 ended: worker 1 left"}
+    line = Event(1795428000.5, "restart", "attempt 1 ended: worker 1 left")
     event = kubernetes_event(line, "team", "pets", "0-1")
-    assert (event["type"], event["reason"], event["message"]) == ("Warning", "TrainingRestarted", line["message"])
+    assert (event["type"], event["reason"], event["message"]) == ("Warning", "TrainingRestarted", line.message)
     assert event["involvedObject"]["uid"] == "0-1"
     assert event["firstTimestamp"] == "2026-11-23T10:00:00Z"
 
@@ -62,9 +60,9 @@ class Recorder:
 
 def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_path: Path) -> None:
     run, recorder = RunDirectory(tmp_path), Recorder()
-    run.append_event("start", "training starts")
+    Event.append(run, "start", "training starts")
     JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
-    run.append_event("end", "training is complete")
+    Event.append(run, "end", "training is complete")
     JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
     assert recorder.events == ["training starts", "training is complete"]
 
@@ -79,8 +77,8 @@ def test_what_hindered_the_streamer_last_is_in_its_line(tmp_path: Path) -> None:
 
 def test_what_was_brought_back_from_an_earlier_pod_is_not_sent_again(tmp_path: Path) -> None:
     run, recorder = RunDirectory(tmp_path), Recorder()
-    run.append_event("start", "training starts")
+    Event.append(run, "start", "training starts")
     take_events_as_reported(run)
-    run.append_event("restart", "attempt 1 ended")
+    Event.append(run, "restart", "attempt 1 ended")
     JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
     assert recorder.events == ["attempt 1 ended"]

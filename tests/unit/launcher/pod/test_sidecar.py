@@ -17,6 +17,7 @@ from launcher.job.labels import PROGRESS_JSON_ANNOTATION
 from launcher.pod import sidecar
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.files import FileDigest, write_atomically
+from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 
 
@@ -94,7 +95,7 @@ def test_of_any_worker_but_the_chief_the_log_is_all_that_is_copied(
 ) -> None:
     monkeypatch.setenv("MASKFLEET_WORKER", "1")
     run, destination = RunDirectory(tmp_path / "run"), tmp_path / "destination"
-    run.write_settings({"epochs": 1})
+    write_settings(run, {"epochs": 1})
     assert accompany(run, destination, 1, worker=1) == 0
     copied = [path for path in destination.rglob("*") if path.is_file() and ".maskfleet" not in path.parts]
     assert [path.name for path in copied] == ["worker-1.log"]

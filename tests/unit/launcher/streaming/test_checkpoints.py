@@ -289,12 +289,13 @@ def test_runs_are_listed_with_their_steps_and_progress(sample: SampleRun, tmp_pa
     one, two = list_runs(root)
     assert (one.name, two.name) == ("one", "team/two")
     assert one.steps == two.steps == [10, 20]
-    assert one.progress["step"] == 20
+    assert one.progress is not None
+    assert one.progress.step == 20
     assert one.size == sum(map(len, sample.files().values())) + (root.path / "one/export/manifest.json").stat().st_size
     assert list_runs(FolderStore(root.path / "one"))[0].name == ""
 
 
-@pytest.mark.parametrize("content", [b"no JSON", b"\xff", b"[1]", b"null", b""])
+@pytest.mark.parametrize("content", [b"no JSON", b"\xff", b"[1]", b"null", b"", b'{"epoch": 1}'])
 def test_runs_are_listed_whatever_a_file_called_progress_holds(
     sample: SampleRun, store: RecordingStore, content: bytes
 ) -> None:
@@ -302,7 +303,7 @@ def test_runs_are_listed_whatever_a_file_called_progress_holds(
     sample.run.progress.write_bytes(content)
     Streamer(sample.run, store).run(once=True)
     (run,) = list_runs(store)
-    assert run.progress == {}
+    assert run.progress is None
 
 
 def test_progress_that_is_replaced_while_runs_are_listed_is_the_newest(
@@ -314,7 +315,9 @@ def test_progress_that_is_replaced_while_runs_are_listed_is_the_newest(
     sample.validate(2)
     Streamer(sample.run, store).run(once=True)
     monkeypatch.setattr(store, "list", lambda: iter(listed))
-    assert list_runs(store)[0].progress["step"] == 2
+    progress = list_runs(store)[0].progress
+    assert progress is not None
+    assert progress.step == 2
 
 
 def test_pull_fetches_everything_once(sample: SampleRun, store: RecordingStore, tmp_path: Path) -> None:

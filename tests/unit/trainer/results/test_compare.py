@@ -10,6 +10,7 @@ from PIL import Image
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
+from maskfleet.records import Progress, write_settings
 from trainer.results.compare import (
     Row,
     _is_done,
@@ -83,7 +84,7 @@ def test_a_folder_with_a_run_of_other_settings_is_one_line(tmp_path: Path) -> No
     config = TrainConfig(epochs=3)
     run = run_of(tmp_path, config)
     run.path.mkdir()
-    run.write_settings(TrainConfig(epochs=5).model_dump(mode="json"))
+    write_settings(run, TrainConfig(epochs=5).model_dump(mode="json"))
     with pytest.raises(BadSettings, match=r"--out .*unet-bilinear: holds a run with epochs 5, expected 3"):
         list(train_all([config], tmp_path))
 
@@ -106,6 +107,6 @@ def test_tables_that_can_not_be_written_are_one_line(tmp_path: Path, monkeypatch
 def test_a_batch_that_training_has_resolved_is_no_other_setting(tmp_path: Path) -> None:
     config = TrainConfig(batch_per_replica="auto")
     run = run_of(tmp_path, config)
-    run.write_settings({**config.model_dump(mode="json"), "batch_per_replica": 9, "global_batch": 18})
-    run.progress.write_text('{"state": "done"}')
+    write_settings(run, {**config.model_dump(mode="json"), "batch_per_replica": 9, "global_batch": 18})
+    Progress("done", epoch=7, epochs=7, step=40, steps=40).write(run)
     assert _is_done(run, config)

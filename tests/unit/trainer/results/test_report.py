@@ -11,6 +11,7 @@ import pytest
 
 from maskfleet.errors import NotFound
 from maskfleet.files import write_json
+from maskfleet.records import MetricsLine, Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.browser import look
 from tests.helpers.data_folders import write_list, write_pairs
@@ -28,26 +29,26 @@ LEGEND = Legend(
 
 
 def facts(name: str, **changes: Any) -> RunFacts:
-    def line(epoch: int) -> dict[str, Any]:
-        return {
-            "epoch": epoch,
-            "loss": 1 / epoch,
-            "validation_loss": 1.2 / epoch,
-            "miou": 0.5 + 0.1 * epoch,
-            "training_miou": 0.55 + 0.1 * epoch,
-            "pixel_accuracy": 0.8,
-            "images_per_second": 60.0,
-            "training_seconds": 12.5 * epoch,
-            "iou": {"object": 0.7123, "back<ground": 0.9, "border": None},
-            "dice": {"object": 0.8, "back<ground": 0.95, "border": None},
-            "confusion": [[70, 20, 10], [5, 90, 5], [0, 0, 0]],
-        }
+    def line(epoch: int) -> MetricsLine:
+        return MetricsLine(
+            epoch,
+            80 * epoch,
+            training_seconds=12.5 * epoch,
+            images_per_second=60.0,
+            loss=1 / epoch,
+            validation_loss=1.2 / epoch,
+            training_miou=0.55 + 0.1 * epoch,
+            miou=0.5 + 0.1 * epoch,
+            pixel_accuracy=0.8,
+            iou={"object": 0.7123, "back<ground": 0.9, "border": None},
+            dice={"object": 0.8, "back<ground": 0.95, "border": None},
+            confusion=[[70, 20, 10], [5, 90, 5], [0, 0, 0]],
+        )
 
     settings = {"model": "unet", "encoder": "mobilenet_v2", "image_size": 128, "epochs": 3, "seed": 0, "loss": "dice"}
     everything: dict[str, Any] = {
         "name": name,
-        "settings": settings,
-        "resolved": {"resolved": {"workers": 2}, "git_commit": "abc123", "versions": {"keras": "3.15"}},
+        "record": RunRecord(settings, Resolved(workers=2), versions={"keras": "3.15"}, git_commit="abc123"),
         "legend": LEGEND,
         "metrics": [line(epoch) for epoch in (1, 2, 3)],
         "restarts": 1,
@@ -82,7 +83,8 @@ def test_a_browser_shows_every_part_of_one_run(tmp_path: Path) -> None:
 
 def test_several_runs_stand_side_by_side_with_what_differs(tmp_path: Path) -> None:
     one = facts("one")
-    other = facts("other", settings={**one.settings, "seed": 1}, best=[], worst=[], note="No predictions: gone.")
+    record = replace(one.record, settings={**one.record.settings, "seed": 1})
+    other = facts("other", record=record, best=[], worst=[], note="No predictions: gone.")
     content = page([one, other])
     seen = look(content, tmp_path)
     differs = seen["text"].partition("What differs")[2].partition("What is the same")[0]
@@ -99,7 +101,7 @@ def test_twenty_runs_of_large_images_stay_under_five_megabytes() -> None:
 
 
 def test_losses_that_are_not_finite_leave_a_gap() -> None:
-    metrics = [{**line, "validation_loss": float("nan")} for line in facts("run").metrics]
+    metrics = [replace(line, validation_loss=float("nan")) for line in facts("run").metrics]
     assert "nan" not in page([facts("run", metrics=metrics)]).partition("<svg")[2].partition("</svg>")[0]
 
 
@@ -124,15 +126,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     write_json(
         run.config,
         {
-            "settings": {**facts("run").settings, "data": data, "data_dir": None},
+            "settings": {**facts("run").record.settings, "data": data, "data_dir": None},
             "resolved": SMALL.to_json(),
             "data_fingerprint": load_dataset(data, None, 32).fingerprint,
         },
     )
-    lines = (
-        {**line, **{key: dict.fromkeys(SMALL.classes, 0.5) for key in ("iou", "dice")}} for line in facts("run").metrics
-    )
-    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    half = dict.fromkeys(SMALL.classes, 0.5)
+    for line in facts("run").metrics:
+        replace(line, iou=half, dice=half).append(run)
     return run
 
 

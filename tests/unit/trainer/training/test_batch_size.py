@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from maskfleet.config import DEFAULT_BATCH, TrainConfig
 from maskfleet.peers import Peers
+from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
-from trainer.training.assembly import _with_found_batch
+from trainer.training.assembly import Worker, _with_found_batch
 from trainer.training.batch_size import choose_batch, largest_that_fits
 
 
@@ -52,7 +53,9 @@ def test_all_gpus_of_a_worker_share_its_examples(
     ({"batch_per_replica": 16, "global_batch": 64}, None, 16, 4),
 ])  # fmt: skip
 def test_the_learning_rate_is_that_of_the_batch_that_was_found(settings, fitting, batch, growth):
-    config = _with_found_batch(TrainConfig(**settings), Peers(), tf.distribute.get_strategy(), fitting)
+    strategy = tf.distribute.get_strategy()
+    worker = Worker(RunDirectory(Path("run")), TrainConfig(**settings), Peers(), strategy, None, fitting, lambda: None)
+    config = _with_found_batch(worker)
     assert config.batch_per_replica == batch
     rate = config.scaled_learning_rate(config.effective_global_batch(1))
     assert rate == pytest.approx(growth * config.learning_rate)
@@ -61,6 +64,6 @@ def test_the_learning_rate_is_that_of_the_batch_that_was_found(settings, fitting
 @pytest.mark.parametrize(("batch", "code"), [(2, 0), (0, 1)])
 def test_a_size_is_tried_in_a_process_of_its_own(tmp_path: Path, batch: int, code: int):
     run = RunDirectory(tmp_path)
-    run.write_settings(TrainConfig(image_size=32).model_dump(mode="json"))
+    write_settings(run, TrainConfig(image_size=32).model_dump(mode="json"))
     command = [sys.executable, "-m", "trainer.training.batch_size", str(run.path), str(batch), "3"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == code

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import FAILED
+from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.training_steps import losses, set_up
 from trainer.data.cache import load_dataset
-from trainer.training import loop
+from trainer.training import assembly, loop
 from trainer.training import process as process
 from trainer.training.collectives import make_sum_over_workers
 from trainer.training.steps import make_evaluation_function
@@ -62,8 +63,8 @@ def test_no_room_is_told_in_one_line(
         raise error
 
     run = RunDirectory(tmp_path)
-    run.write_settings(TrainConfig(image_size=32, encoder_weights="none").model_dump(mode="json"))
-    monkeypatch.setattr(process, "_train", fail)
+    write_settings(run, TrainConfig(image_size=32, encoder_weights="none").model_dump(mode="json"))
+    monkeypatch.setattr(assembly, "train_and_leave_results", fail)
     monkeypatch.setattr(process, "configure_threads", lambda threads: None)  # TensorFlow runs here already
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     assert process.main([str(tmp_path)]) == FAILED

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.summary.writer import event_file_writer
 from tensorboard.util.tensor_util import make_ndarray
 
-from maskfleet.records import read_metrics
+from maskfleet.records import MetricsLine
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import palette
@@ -79,7 +79,7 @@ def test_a_validation_that_the_state_does_not_know_of_is_taken_back(tmp_path: Pa
     told.epoch(1, 5, 1.0, result, result)
     told.end("stopped")
     summaries(run, first_step=5, validated=validated).end("stopped")
-    assert len(read_metrics(run)) == kept
+    assert len(MetricsLine.read_all(run)) == kept
 
 
 @pytest.mark.parametrize("classes", [2, 255])

@@ -1,0 +1,131 @@
+"""A run's files: what is written is read, and what is no record is passed over."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskfleet.errors import BadInput, NotFound
+from maskfleet.files import append_line
+from maskfleet.records import Event, MetricsLine, Progress, ReporterMark, Resolved, RunRecord
+from maskfleet.run_directory import RunDirectory
+
+PROGRESS = Progress("running", epoch=1, epochs=3, step=40, steps=120, loss=0.5, miou=math.inf, time=1.5)
+LINE = MetricsLine(1, 40, 3.2, 41.5, 0.5, 0.6, 0.7, *[0.75] * 6, iou={"a": 0.5, "b": None}, confusion=[[1, 2], [3, 4]])
+NO_RECORDS = [
+    b"",
+    b"null",
+    b"[1]",
+    b"{}",
+    b"\xff",
+    b'{"epoch": 1',
+    b'{"epoch": "x"}',
+    b"[" * 100_000,
+    b'{"step": 1e999}',
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path)
+
+
+def test_each_record_is_read_as_it_was_written(run: RunDirectory) -> None:
+    PROGRESS.write(run)
+    assert Progress.read(run) == PROGRESS
+    LINE.append(run)
+    LINE.append(run)
+    assert MetricsLine.read_all(run) == [LINE, LINE]
+    Event.append(run, "start", "training starts")
+    assert [(event.kind, event.message) for event in Event.read_all(run)] == [("start", "training starts")]
+    record = RunRecord({"epochs": 3}, Resolved(workers=2, classes=["a"], colours=[[1, 2, 3]]), "f", "miou", {"k": "1"})
+    record.write(run)
+    assert RunRecord.read(run) == record
+    ReporterMark(17).write(run)
+    assert ReporterMark.load(run) == ReporterMark(17)
+
+
+def test_a_run_that_has_not_begun_has_settings_alone(run: RunDirectory) -> None:
+    RunRecord({"epochs": 3}).write(run)
+    assert json.loads(run.config.read_text()) == {"settings": {"epochs": 3}}
+
+
+@pytest.mark.parametrize("content", NO_RECORDS)
+def test_what_is_no_record_is_none(run: RunDirectory, content: bytes) -> None:
+    for path in (run.progress, run.metrics, run.events, run.path / ".reporter.json"):
+        path.write_bytes(content)
+    assert Progress.read(run) is None
+    assert MetricsLine.read_all(run) == []
+    assert Event.read_all(run) == []
+    assert ReporterMark.load(run) is None
+
+
+@pytest.mark.parametrize("content", NO_RECORDS)
+def test_a_config_that_is_no_run_s_is_one_line(run: RunDirectory, content: bytes) -> None:
+    run.config.write_bytes(content)
+    with pytest.raises(BadInput, match=r"config\.json: expected the settings of a run: ") as error:
+        RunRecord.read(run)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_config_is_no_run(run: RunDirectory) -> None:
+    with pytest.raises(NotFound, match="there is no run: expected"):
+        RunRecord.read(run)
+
+
+def test_keys_that_are_not_known_and_keys_that_are_missing_are_no_hindrance(run: RunDirectory) -> None:
+    old: dict[str, Any] = {"epoch": 1, "step": 2, "training_seconds": 3, "images_per_second": 4, "loss": 5}
+    run.metrics.write_text(json.dumps({**old, "validation_loss": 6, "of_tomorrow": 7}) + "\n")
+    (line,) = MetricsLine.read_all(run)
+    assert (line.validation_loss, dict(line.dice)) == (6.0, {})
+
+
+def test_a_bad_line_between_good_ones_is_passed_over(run: RunDirectory) -> None:
+    LINE.append(run)
+    with run.metrics.open("ab") as file:
+        file.write(b'{"epoch": 2, "st\n')
+    LINE.append(run)
+    assert len(MetricsLine.read_all(run)) == 2
+
+
+@given(cut=st.integers(0, 60), tail=st.binary(max_size=50).filter(lambda tail: b"\n" not in tail))
+def test_a_line_follows_whole_lines_wherever_a_write_was_cut(
+    cut: int, tail: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "file"
+    whole = b"first\n" * (cut % 3)
+    path.write_bytes(whole + tail)
+    append_line(path, "last")
+    assert path.read_bytes() == whole + b"last\n"
+
+
+@pytest.mark.parametrize("room", range(12))
+def test_a_line_for_which_there_is_no_room_is_undone(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RLIMIT_FSIZE stands in for a full disk: a write takes what fits, and the next one fails."""
+    import resource
+    import signal
+
+    path = tmp_path / "file"
+    path.write_bytes(b"first\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6 + room, limits[1]))
+    try:
+        if room < len("second\n"):
+            with pytest.raises(OSError, match=f"{errno.ENOSPC}|{errno.EFBIG}"):
+                append_line(path, "second")
+        else:
+            append_line(path, "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == (b"first\n" if room < 7 else b"first\nsecond\n")
