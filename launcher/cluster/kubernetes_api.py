@@ -10,7 +10,6 @@ import copy
 import functools
 import json
 import os
-import random
 import re
 import socket
 import ssl
@@ -23,6 +22,7 @@ from urllib.parse import urlencode
 
 import yaml
 
+from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Cluster:
         Goes on over hiccups of the API server; after one everything is told again, from RESTART to SYNCED. One that
         comes soon after another is waited for longer, since every time all objects are listed.
         """
-        pause = _FIRST_PAUSE
+        waits = pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             yield "RESTART", {}
             listed = self._list(self._path(kind), labels, fields, False)
@@ -185,8 +185,9 @@ class Cluster:
             except ApiError as error:
                 if error.status != 410:  # the same as an ERROR
                     raise
-            pause = _FIRST_PAUSE if time.monotonic() - began > _HEALTHY_SECONDS else min(2 * pause, _LONGEST_PAUSE)
-            time.sleep(pause * random.uniform(0.5, 1))
+            if time.monotonic() - began > _HEALTHY_SECONDS:
+                waits = pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+            time.sleep(next(waits))
 
     def log(self, pod: str, container: str, **query: str) -> Iterator[bytes]:
         """Lines of a container's log with their line ends; ``query`` is Kubernetes' (follow, sinceTime, …).
@@ -261,9 +262,8 @@ class Cluster:
             headers["Authorization"] = token
         if body is not None:
             headers["Content-Type"] = content_type
-        deadline = time.monotonic() + self.patience
-        pause = 0.1
         failure: MaskfleetError | None = None
+        waits = pauses(0.1, 2.0, timeout=self.patience)
         while True:
             try:
                 response = self._pool.request(
@@ -287,10 +287,10 @@ class Cluster:
                 failure = _refusal(response, path)
                 if response.status not in (429, 500, 502, 503, 504):
                     raise failure
-            if time.monotonic() + pause > deadline:
+            pause = next(waits, None)
+            if pause is None:
                 raise failure
             time.sleep(pause)
-            pause = min(2 * pause, 2.0)
 
     def _lines(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
         """Lines of a streamed answer, with their ends.

@@ -15,6 +15,7 @@ from launcher.job.training_job import TrainingJob
 from launcher.operations.submission import Submission, submit
 from launcher.operations.submitted import asked_job, get_job, has_ended, is_cancelled
 from launcher.operations.surroundings import workload_of, workloads_of
+from maskfleet.backoff import pauses
 from maskfleet.errors import INTERRUPTED, BadInput, MaskfleetError, NotFound, TimedOut
 from maskfleet.settings import Layer
 
@@ -124,20 +125,19 @@ def delete(name: str, cluster: Cluster | None = None, *, timeout: float | None =
 
 
 def _until_gone(name: str, cluster: Cluster, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    pause = 0.1
+    kinds = ("Job", "Pod", "ConfigMap", "Service")
+    waits = pauses(0.1, 1.0, timeout=timeout)
     while True:
-        kinds = ("Job", "Pod", "ConfigMap", "Service")
         left = next((kind for kind in kinds if cluster.list(kind, labels=instance(name), metadata_only=True)), None)
         if left is None:
             return
-        if time.monotonic() > deadline:
+        pause = next(waits, None)
+        if pause is None:
             raise TimedOut(
                 f"job {name} is being deleted, but its {left} is still there after {timeout:g} s; "
                 f"'launcher status {name}' shows its pods"
             )
         time.sleep(pause)
-        pause = min(2 * pause, 1.0)
 
 
 def _check_not_ended(job: Object) -> None:

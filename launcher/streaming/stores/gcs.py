@@ -18,7 +18,7 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from launcher.streaming.stores.gcs_upload import ResumableUpload
+from launcher.streaming.stores.gcs_upload import LONGEST_PAUSE, ResumableUpload
 from launcher.streaming.stores.store import (
     INTERNAL,
     PIECE,
@@ -41,7 +41,7 @@ RETRY_TIMEOUT = 30.0
 """Seconds for which one call is tried again before the streamer's own loop takes over."""
 
 RETRY_INITIAL = 0.5
-"""Seconds of the first pause; each further one is twice as long, up to 8."""
+"""Seconds of the first pause, at most; each further one is up to twice as long."""
 
 
 class GcsStore:
@@ -67,7 +67,7 @@ class GcsStore:
         retry = Retry(
             predicate=DEFAULT_RETRY._predicate,
             initial=RETRY_INITIAL,
-            maximum=8.0,
+            maximum=LONGEST_PAUSE,
             timeout=RETRY_TIMEOUT,
             on_error=lambda error: self.on_retry(error),
         )

@@ -16,8 +16,15 @@ import requests
 from google.api_core import exceptions as api
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from maskfleet.backoff import pauses
+
 BLOCK = 1 << 20
 """Bytes that are read and sent at a time. The time-out of a request holds for each of them anew."""
+
+LONGEST_PAUSE = 8.0
+"""Seconds between two attempts, at most."""
+
+_refusal: Callable[[requests.Response], api.GoogleAPICallError] = api.from_http_response
 
 
 class _Rest:
@@ -50,7 +57,7 @@ class ResumableUpload:
         size: bytes of ``file``; at least 1.
         timeout: seconds for a block to be sent, and for the answer to come.
         patience: seconds after which a row of errors without any progress is given up.
-        pause: seconds before the first new attempt; each further one is twice as long, up to 8.
+        pause: seconds before the first new attempt, at most; each further one is up to twice as long, up to 8.
         on_retry: called with each error after which the upload goes on.
     """
 
@@ -82,8 +89,7 @@ class ResumableUpload:
             google.api_core.exceptions.GoogleAPICallError, requests.RequestException: the upload was refused, or could
                 not go on.
         """
-        failing_since: float | None = None
-        pause = self._pause
+        waits: Iterator[float] | None = None  # of the row of errors that goes on now
         asking = False
         while True:
             before = self._kept
@@ -93,23 +99,22 @@ class ResumableUpload:
                     return done
                 asking = False
             except Exception as error:
-                now = time.monotonic()
-                failing_since = failing_since or now
-                if not DEFAULT_RETRY._predicate(error) or now - failing_since > self._patience:
+                waits = waits or pauses(self._pause, LONGEST_PAUSE, timeout=self._patience)
+                pause = next(waits, None)
+                if pause is None or not DEFAULT_RETRY._predicate(error):
                     raise
                 self._on_retry(error)
                 time.sleep(pause)
-                pause = min(pause * 2, 8.0)
                 asking = True
             if self._kept > before:
-                failing_since, pause = None, self._pause
+                waits = None
 
     def _send_rest(self, session: requests.Session) -> dict[str, Any] | None:
         before = self._kept
         rest = _Rest(self._file, before, self._size)
         done = self._put(session, f"bytes {before}-{self._size - 1}/{self._size}", rest)
         if done is None and self._kept <= before:
-            raise api.ServiceUnavailable("the service has kept nothing of what was sent")
+            raise requests.ConnectionError("the service has kept nothing of what was sent")
         return done
 
     def _ask(self, session: requests.Session) -> dict[str, Any] | None:
@@ -123,7 +128,7 @@ class ResumableUpload:
             found: dict[str, Any] = answer.json()
             return found
         if answer.status_code != 308:
-            raise api.from_http_response(answer)
+            raise _refusal(answer)
         kept = re.fullmatch(r"bytes=0-(\d+)", answer.headers.get("Range", ""))
         self._kept = int(kept[1]) + 1 if kept else 0
         return None

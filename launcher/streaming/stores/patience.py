@@ -1,4 +1,4 @@
-"""Waiting for a store that can't be reached: an outage of any length is waited out, and told of while it lasts."""
+"""Waiting for a store that can't be reached: an outage of any length is waited out, and reported while it lasts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from launcher.streaming.stores.store import StoreUnavailable
+from maskfleet.backoff import pauses
 
 SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-"""Seconds between two attempts while the store can't be reached: the first, and from which on they stay as long."""
+"""Seconds between two attempts while the store can't be reached: the first pause and the longest, at most."""
 
 T = TypeVar("T")
 
@@ -21,22 +22,16 @@ def retry_until_reachable(
 
     Args:
         wait: lets so many seconds pass; true if the waiting is to end.
-        failed: is told of each attempt that failed.
+        failed: is called with the error of each attempt that failed.
 
     Raises:
         StoreUnavailable: ``wait`` said so.
     """
-    pause = SHORTEST_PAUSE
+    waits = pauses(SHORTEST_PAUSE, LONGEST_PAUSE)
     while True:
         try:
             return action()
         except StoreUnavailable as error:
             failed(error)
-            if wait(pause):
+            if wait(next(waits)):
                 raise
-            pause = longer(pause)
-
-
-def longer(pause: float) -> float:
-    """The pause after that one."""
-    return min(pause * 2, LONGEST_PAUSE)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from launcher.streaming.stores import patience
 from launcher.streaming.stores.store import Changed, ContentDiffers, StoreRefused
+from maskfleet.backoff import pauses
 from maskfleet.errors import MaskfleetError
 
 LONGEST_PAUSE = 8.0
@@ -17,7 +18,7 @@ LONGEST_PAUSE = 8.0
 @dataclass(frozen=True)
 class _Refusal:
     error: MaskfleetError | OSError
-    pause: float
+    waits: Iterator[float]
     not_before: float
 
 
@@ -49,8 +50,8 @@ class Refusals:
         try:
             sent = action() or 0
         except (StoreRefused, Changed, ContentDiffers, OSError) as error:
-            pause = patience.SHORTEST_PAUSE if before is None else min(patience.longer(before.pause), LONGEST_PAUSE)
-            self._refusals[what] = _Refusal(error, pause, time.time() + pause)
+            waits = pauses(patience.SHORTEST_PAUSE, LONGEST_PAUSE) if before is None else before.waits
+            self._refusals[what] = _Refusal(error, waits, time.time() + next(waits))
             self._count(error, before is not None and str(before.error) == str(error))
             return 0
         self._refusals.pop(what, None)

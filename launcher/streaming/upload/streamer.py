@@ -25,6 +25,7 @@ from launcher.streaming.upload.growing_file import GrowingFile
 from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.refusals import Refusals, is_permanent
 from launcher.streaming.upload.whole_files import ExportFolder, WholeFile, finished_files, is_finished
+from maskfleet.backoff import pauses
 from maskfleet.errors import DONE, FAILED, MaskfleetError
 from maskfleet.files import write_json
 from maskfleet.run_directory import RunDirectory
@@ -163,19 +164,19 @@ class Streamer:
 
     def _lane(self, step: Callable[[bool], bool]) -> None:
         """Calls ``step`` for ever; once it is final, until it says that all is done."""
-        pause = patience.SHORTEST_PAUSE
+        waits = _pauses()
         try:
             while self._fatal is None:
                 final = self._final.is_set()
                 try:
                     if step(final) and final:
                         return
-                    pause = patience.SHORTEST_PAUSE
+                    waits = _pauses()
                     self._final.wait(self._interval) if not final else time.sleep(0.1)
                 except (StoreUnavailable, StoreRefused, Changed, ContentDiffers, OSError) as error:
                     self._count_error(error)
+                    pause = next(waits)
                     time.sleep(pause) if final else self._final.wait(pause)
-                    pause = patience.longer(pause)
         except BaseException as error:  # a thread must not end without the other and the caller knowing
             self._fatal = error
         finally:
@@ -297,6 +298,10 @@ class Streamer:
 
     def _count_retry(self, error: Exception) -> None:
         self.metrics.retries += 1
+
+
+def _pauses() -> Iterator[float]:
+    return pauses(patience.SHORTEST_PAUSE, patience.LONGEST_PAUSE)
 
 
 def _checkpoint(step: int) -> str:

@@ -89,7 +89,7 @@ def test_a_watch_that_fails_again_and_again_is_begun_anew_less_and_less_often(
     server.stream = stream()
     until_restarts(cluster, 12)
     assert len(pauses) == 11
-    assert 0.1 <= pauses[0] <= 0.2
+    assert 0.05 <= pauses[0] <= 0.1
     assert all(5 <= pause <= 10 for pause in pauses[-4:])
 
 
