@@ -68,11 +68,18 @@ class CheckpointManifest:
         return None
 
 
-def kept_steps(manifests: Mapping[int, CheckpointManifest], keep: int) -> set[int]:
-    """The newest ``keep`` steps and the one with the best score; of runs that noted none, the best mean IoU."""
-    kept = set(sorted(manifests)[-keep:])
+def best_step(manifests: Mapping[int, CheckpointManifest]) -> int | None:
+    """The step with the highest score, the newest of equals; None if none was validated.
+
+    Runs of an older version noted mean IoU alone. A score that is no number, as of a network that has diverged, counts
+    as none.
+    """
     scores = {step: each.miou if each.score is None else each.score for step, each in manifests.items()}
-    judged = {step: score for step, score in scores.items() if score is not None and not math.isnan(score)}
-    if judged:
-        kept.add(max(judged, key=lambda step: (judged[step], step)))
-    return kept
+    judged = [(score, step) for step, score in scores.items() if score is not None and not math.isnan(score)]
+    return max(judged)[1] if judged else None
+
+
+def kept_steps(manifests: Mapping[int, CheckpointManifest], keep: int) -> set[int]:
+    """Which checkpoints stay, on disk and in a destination: the newest ``keep``, and the best."""
+    best = best_step(manifests)
+    return {*sorted(manifests)[-keep:], *(() if best is None else (best,))}

@@ -1,12 +1,15 @@
-"""What another process prints, line by line. Imports no TensorFlow."""
+"""How a parent and a child process go together: lines, logs, and what the end of one means for the other."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+
+from maskfleet.sentences import LOG_FORMAT
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
@@ -27,19 +30,22 @@ async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
         yield line
 
 
-def die_with_parent() -> None:
-    """Has the kernel end this process when its parent dies, so that no ending leaves an orphan (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """For ``preexec_fn``: has the kernel send the child this signal when its parent dies, however that happens.
+
+    None off Linux, which has no such thing. The library is loaded before the fork: what runs between fork and exec in a
+    process with threads must take no lock, and a call of prctl takes none.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl, pr_set_pdeathsig = ctypes.CDLL(None).prctl, 1
+    return lambda: prctl(pr_set_pdeathsig, int(number))
 
 
-_PR_SET_PDEATHSIG = 1
-
-
-def _drain_with_parent() -> None:
-    """Runs in the child: SIGTERM reaches it when the launcher dies, however that happens."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def set_up_logging() -> None:
+    """The log of a process without a terminal of its own: the launcher's lines, and of libraries what is amiss."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=LOG_FORMAT)
+    logging.getLogger("launcher").setLevel(logging.INFO)
 
 
 def report_line(line: str) -> None:

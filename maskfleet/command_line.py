@@ -13,6 +13,7 @@ import click
 
 from maskfleet.environment import is_debugging
 from maskfleet.errors import BAD_INPUT, INTERRUPTED, MaskfleetError
+from maskfleet.sentences import ERROR
 
 
 class Group(click.Group):
@@ -25,13 +26,13 @@ class Group(click.Group):
         except MaskfleetError as error:
             if is_debugging():
                 traceback.print_exc()
-            click.echo(f"error: {error}", err=True)
+            click.echo(ERROR + str(error), err=True)
             sys.exit(error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(BAD_INPUT)
         except click.ClickException as error:
-            click.echo(f"error: {error.format_message()}", err=True)
+            click.echo(ERROR + error.format_message(), err=True)
             sys.exit(BAD_INPUT)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)

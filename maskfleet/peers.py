@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from maskfleet.environment import PEERS_VARIABLE, WORKER_VARIABLE, WORKERS_VARIABLE
 from maskfleet.errors import BadSettings
 
 
@@ -58,15 +59,15 @@ class Peers:
         """
         if environment.get("TF_CONFIG"):
             return cls._from_tf_config(environment["TF_CONFIG"])
-        if "MASKFLEET_PEERS" not in environment:
+        if PEERS_VARIABLE not in environment:
             return cls()
-        pattern = environment["MASKFLEET_PEERS"]
+        pattern = environment[PEERS_VARIABLE]
         try:
-            workers = int(environment["MASKFLEET_WORKERS"])
-            worker = int(environment["MASKFLEET_WORKER"])
+            workers = int(environment[WORKERS_VARIABLE])
+            worker = int(environment[WORKER_VARIABLE])
         except (KeyError, ValueError) as error:
             raise BadSettings(
-                f"MASKFLEET_PEERS is set, so MASKFLEET_WORKERS and MASKFLEET_WORKER must be whole numbers: {error}"
+                f"{PEERS_VARIABLE} is set, so {WORKERS_VARIABLE} and {WORKER_VARIABLE} must be whole numbers: {error}"
             ) from None
         return cls._checked(worker, tuple(pattern.replace("{}", str(index)) for index in range(workers)))
 

@@ -1,4 +1,4 @@
-"""One process of this machine at a time. Imports no TensorFlow."""
+"""The folder that all runs of this machine share, and one process at a time in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from maskfleet.environment import CACHE_VARIABLE
 
 
 @contextlib.contextmanager
@@ -29,4 +31,4 @@ def locked(file: Path) -> Iterator[bool]:
 
 def cache_root() -> Path:
     """The folder that all runs of this machine share: ``$MASKFLEET_CACHE`` or ``~/.cache/maskfleet``."""
-    return Path(os.environ.get("MASKFLEET_CACHE", "~/.cache/maskfleet")).expanduser()
+    return Path(os.environ.get(CACHE_VARIABLE, "~/.cache/maskfleet")).expanduser()

@@ -24,6 +24,7 @@ import yaml
 
 from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
+from maskfleet.text import one_line
 
 if TYPE_CHECKING:
     import urllib3
@@ -138,7 +139,8 @@ class Cluster:
         ``everywhere`` asks for those of all namespaces.
         """
         path = "{}/{}".format(*RESOURCES[kind]) if everywhere else self._path(kind)
-        return self._list(path, labels, fields, metadata_only)["items"]
+        items: list[Object] = self._list(path, labels, fields, metadata_only)["items"]
+        return items
 
     def create(
         self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
@@ -148,7 +150,7 @@ class Cluster:
         response = self._send("POST", self._path(manifest["kind"]), query, manifest)
         if warnings is not None:
             warnings.extend(response.headers.getlist("Warning"))
-        return json.loads(response.data)
+        return self._object(response)
 
     def patch(self, kind: str, name: str, change: Object) -> Object:
         """Lays ``change`` over the object (JSON merge patch) and returns the whole."""
@@ -240,8 +242,23 @@ class Cluster:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Object:
-        response = self._send(method, path, query or {}, body, content_type, accept)
-        return json.loads(response.data)
+        return self._object(self._send(method, path, query or {}, body, content_type, accept))
+
+    def _object(self, response: urllib3.BaseHTTPResponse) -> Object:
+        """The answer, which every API server gives as an object of a kind.
+
+        Raises:
+            Unreachable: something else answered, such as the login page of a proxy.
+        """
+        try:
+            answer = json.loads(response.data)
+        except (ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict) and "kind" in answer:
+            return answer
+        html = "html" in response.headers.get("Content-Type", "")
+        found = "HTML: a login page or a proxy?" if html else one_line(response.data[:80].decode(errors="replace"))
+        raise Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found or 'nothing'}")
 
     def _send(
         self,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import signal
-import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from maskfleet.child_processes import set_up_logging
 from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 
@@ -68,8 +67,7 @@ def stream(
     from launcher.streaming.upload.streamer import Streamer
 
     lower_priority()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("launcher").setLevel(logging.INFO)
+    set_up_logging()
     run.mkdir(parents=True, exist_ok=True)
     streamer = Streamer(
         RunDirectory(run.absolute()),

@@ -17,6 +17,7 @@ from launcher.job.labels import COMPONENT_LABELS, INDEX_ANNOTATION, JOB_ANNOTATI
 from launcher.job.places import BUCKETS, Source, parse_mount
 from launcher.job.pod_settings import parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.training_job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
+from maskfleet.environment import GPUS_VARIABLE, PEERS_VARIABLE, WORKERS_VARIABLE
 from maskfleet.errors import MaskfleetError
 
 Manifest = dict[str, Any]
@@ -211,7 +212,7 @@ def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
         if job.scratch:  # the kubelet holds all of the pod to it, its volumes included
             amounts["ephemeral-storage"] = job.scratch
     if job.gpus_per_worker:
-        trainer["env"] = [*trainer["env"], {"name": "MASKFLEET_GPUS", "value": str(job.gpus_per_worker)}]
+        trainer["env"] = [*trainer["env"], {"name": GPUS_VARIABLE, "value": str(job.gpus_per_worker)}]
 
 
 def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
@@ -268,7 +269,7 @@ def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
 
 
 def _set_environment(container: Manifest, job: TrainingJob) -> None:
-    own = {"MASKFLEET_WORKERS": str(job.workers), "MASKFLEET_PEERS": f"{job.name}-{{}}.{job.name}:2222"}
+    own = {WORKERS_VARIABLE: str(job.workers), PEERS_VARIABLE: f"{job.name}-{{}}.{job.name}:2222"}
     variables = [
         {**entry, "value": own[entry["name"]]} if entry["name"] in own else entry for entry in container["env"]
     ]

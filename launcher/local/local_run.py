@@ -21,7 +21,7 @@ from pathlib import Path
 
 from launcher.local.console import Console
 from launcher.streaming.stream_metrics import metrics_file
-from maskfleet.child_processes import die_with_parent, lines
+from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
 from maskfleet.peers import Peers
@@ -166,7 +166,7 @@ class LocalRun:
             stderr=asyncio.subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # a terminal's Ctrl-C is the launcher's to pass on
-            preexec_fn=die_with_parent,
+            preexec_fn=end_with_parent(signal.SIGKILL),
         )  # fmt: skip
         self._processes[worker] = process
         if self._stopping:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from launcher.streaming.stream_metrics import StreamMetrics
-from maskfleet.child_processes import _drain_with_parent
+from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import DONE, MaskfleetError
 from maskfleet.run_directory import RunDirectory
 
@@ -68,7 +69,7 @@ class StreamerProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the training first
-                preexec_fn=_drain_with_parent,
+                preexec_fn=end_with_parent(signal.SIGTERM),
             )
 
     def __exit__(

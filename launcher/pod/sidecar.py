@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 import threading
 
 from launcher.cluster.kubernetes_api import Cluster
@@ -13,6 +11,8 @@ from launcher.pod.job_reporter import JobReporter, report, take_events_as_report
 from launcher.streaming.download.restore import restore
 from launcher.streaming.stores.opening import open_store
 from launcher.streaming.upload.streamer import Streamer
+from maskfleet.child_processes import set_up_logging
+from maskfleet.environment import JOB_VARIABLE, NAMESPACE_VARIABLE, WORKER_VARIABLE
 from maskfleet.errors import DONE
 from maskfleet.run_directory import RunDirectory
 
@@ -23,8 +23,7 @@ def accompany(run: RunDirectory, destination: str | None, *, grace: float, keep_
     ``grace`` is how many seconds the streamer may take to send what is left. The Job is told of it to the last, so
     that an ended job does not show for ever how far the streamer was when the training ended.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("launcher").setLevel(logging.INFO)
+    set_up_logging()
     run.path.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     streamer = None
@@ -41,8 +40,8 @@ def accompany(run: RunDirectory, destination: str | None, *, grace: float, keep_
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     reporting = None
-    if _worker() == 0 and (job := os.environ.get("MASKFLEET_JOB")):
-        reporter = JobReporter(Cluster.connect(os.environ.get("MASKFLEET_NAMESPACE")), job, run)
+    if _worker() == 0 and (job := os.environ.get(JOB_VARIABLE)):
+        reporter = JobReporter(Cluster.connect(os.environ.get(NAMESPACE_VARIABLE)), job, run)
         reporting = threading.Thread(target=report, args=(reporter, stop))
         reporting.start()
     try:
@@ -73,4 +72,4 @@ def restore_run(run: RunDirectory, destination: str) -> str:
 
 
 def _worker() -> int:
-    return int(os.environ.get("MASKFLEET_WORKER", "0"))
+    return int(os.environ.get(WORKER_VARIABLE, "0"))

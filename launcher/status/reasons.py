@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from launcher.status.pods import Object, event_time, memory_limit, requests, statuses, terminated
 from maskfleet.errors import BAD_INPUT, PEER_LOST, STOPPED
+from maskfleet.sentences import logged, told_out_of_memory, what_was_not_copied, without_error
 from maskfleet.text import one_line
 
 _PULL_FAILURES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -21,10 +22,6 @@ _DISRUPTIONS = {
 }
 _OUT_OF_MEMORY = "OOMKilled"
 _KILLED = 128 + 9
-_LOG_PREFIX = r"^\d{4}-\d\d-\d\d [\d:,]+ launcher[\w.]*: "
-_NOT_COPIED = "not copied: "
-# What the trainer's supervisor says when the kernel has killed the training process and not the whole container.
-_SAID_OUT_OF_MEMORY = re.compile(r"(?:worker \d+: )?out of memory: .*?\b(\d+) MiB of .*")
 _KINDS = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}
 
 
@@ -159,13 +156,12 @@ def still_streams(pod: Object) -> bool:
 
 def _why_not_streamed(ended: Object) -> str:
     """The first thing that a streamer says it has not copied, or else its last words."""
-    lines = [re.sub(_LOG_PREFIX, "", line) for line in (ended.get("message") or "").strip().splitlines()]
-    left = [line.removeprefix(_NOT_COPIED) for line in lines if line.startswith(_NOT_COPIED)]
-    if left:
+    lines = (ended.get("message") or "").strip().splitlines()
+    if left := what_was_not_copied(lines):
         return one_line(left[0]) + (f" and {len(left) - 1} more" if len(left) > 1 else "")
     if ended.get("reason") == _OUT_OF_MEMORY:
         return "out of memory: the streamer was killed at its limit"
-    words = one_line(lines[-1]).removeprefix("error: ") if lines else ""
+    words = without_error(one_line(logged(lines[-1]))) if lines else ""
     if ended["exitCode"] == _KILLED:
         return "the streamer was killed at the end of its grace" + (f"; its last words: {words}" if words else "")
     return words or f"exit code {ended['exitCode']}"
@@ -174,13 +170,13 @@ def _why_not_streamed(ended: Object) -> str:
 def _words(container: str, code: int, reason: str, lines: Sequence[str]) -> str:
     last = one_line(lines[-1]) if lines else ""
     if code in (BAD_INPUT, PEER_LOST) and last:
-        return last.removeprefix("error: ")
+        return without_error(last)
     if code == STOPPED:
         return "told to stop (its pod was deleted, or its node shut down)"
     if 128 < code < 160:  # whatever it said before, of an earlier attempt perhaps
         return f"{container} was killed by signal {code - 128}"
-    if message := next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None):
-        return one_line(message[0])
+    if told := next(filter(None, map(told_out_of_memory, reversed(lines))), None):
+        return one_line(told[0])
     if cause := traceback_cause(lines):
         return cause
     if reason == "StartError":
@@ -209,5 +205,5 @@ def first_cause(endings: Iterable[Ending]) -> Ending | None:
 
 def _peak(lines: Sequence[str]) -> str:
     """How far the memory's use went, where the supervisor lived to say so."""
-    message = next(filter(None, map(_SAID_OUT_OF_MEMORY.search, reversed(lines))), None)
-    return f", of which it used {message[1]} MiB at its peak" if message else ""
+    told = next(filter(None, map(told_out_of_memory, reversed(lines))), None)
+    return f", of which it used {told[1]} MiB at its peak" if told else ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.checkpoint_manifest import CheckpointManifest, best_step
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.run_directory import RunDirectory
 
@@ -61,18 +60,20 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
     return manifest
 
 
-def best_checkpoint(run: RunDirectory) -> CheckpointManifest | None:
-    """The checkpoint with the highest score, the newest of equals; None if none was validated.
-
-    A score that is no number, as of a network that has diverged, counts as none.
-    """
-    validated = []
+def manifests_of(run: RunDirectory) -> dict[int, CheckpointManifest]:
+    """The manifests of the run's checkpoints by step, but for those that are none."""
+    manifests = {}
     for step in run.checkpoint_steps():
         with contextlib.suppress(OSError, ValueError):
-            manifest = CheckpointManifest.parse(run.checkpoint_manifest(step).read_bytes())
-            if manifest.score is not None and not math.isnan(manifest.score):
-                validated.append((manifest.score, step, manifest))
-    return max(validated, key=lambda entry: entry[:2])[2] if validated else None
+            manifests[step] = CheckpointManifest.parse(run.checkpoint_manifest(step).read_bytes())
+    return manifests
+
+
+def best_checkpoint(run: RunDirectory) -> CheckpointManifest | None:
+    """The checkpoint with the highest score, the newest of equals; None if none was validated."""
+    manifests = manifests_of(run)
+    step = best_step(manifests)
+    return None if step is None else manifests[step]
 
 
 def values_by_name(state: tf.train.Checkpoint) -> dict[str, np.ndarray]:

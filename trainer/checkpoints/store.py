@@ -11,11 +11,11 @@ import shutil
 
 import tensorflow as tf
 
-from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.checkpoint_manifest import CheckpointManifest, kept_steps
 from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import FileDigest, wait_for_disk, write_atomically
 from maskfleet.run_directory import RunDirectory
-from trainer.checkpoints.reading import best_checkpoint
+from trainer.checkpoints.reading import manifests_of
 
 
 class CheckpointStore:
@@ -101,10 +101,8 @@ class CheckpointStore:
         shutil.rmtree(self._run.checkpoints / ".writing", ignore_errors=True)
 
     def _delete_old(self) -> None:
-        best = best_checkpoint(self._run)
-        for step in self._run.checkpoint_steps()[self._keep :]:
-            if best is not None and step == best.step:
-                continue
+        manifests = manifests_of(self._run)
+        for step in manifests.keys() - kept_steps(manifests, self._keep):
             self._run.checkpoint_manifest(step).unlink(missing_ok=True)
             for path in self._run.checkpoints.glob(f"{self._run.checkpoint_prefix(step).name}.*"):
                 path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import keras
 from keras import KerasTensor, layers
 
 from maskfleet.config import TrainConfig
+from maskfleet.environment import ENCODER_WEIGHTS_VARIABLE
 from maskfleet.errors import BadSettings
 from trainer.cache_folder import cache_root, locked
 
@@ -91,7 +92,6 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
 }
 
 
-BAKED_WEIGHTS = "MASKFLEET_ENCODER_WEIGHTS"
 """Names the file of ImageNet weights that a container image may have been built with; a pod then downloads none."""
 
 
@@ -176,7 +176,7 @@ def _load_weights(classifier: keras.Model, source: str, encoder: str) -> None:
 
 def _with_baked_weights(architecture: _Architecture, x: KerasTensor, encoder: str) -> keras.Model | None:
     """With the weights in the container's image; None if there are none, or of another encoder."""
-    baked = os.environ.get(BAKED_WEIGHTS)
+    baked = os.environ.get(ENCODER_WEIGHTS_VARIABLE)
     if not baked or not Path(baked).is_file():
         return None
     classifier = architecture.build(include_top=False, weights=None, input_tensor=x)

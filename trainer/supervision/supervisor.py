@@ -21,12 +21,13 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, BinaryIO, TypeVar
 
 from maskfleet import quiet
-from maskfleet.child_processes import die_with_parent, lines
+from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.environment import HEARTBEAT_VARIABLE
 from maskfleet.errors import DONE, FAILED, STOPPED, BadSettings, PeerLost
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
+from maskfleet.sentences import ERROR, out_of_memory, without_error
 from trainer import cgroup
 from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
 from trainer.supervision.handshake import Stranger, introduce, read_token
@@ -157,7 +158,7 @@ class Supervisor:
             elif message["do"] == "finish":
                 await self._end_process(END_GRACE_SECONDS)
                 if message["reason"] and message["reason"] != self._last_words:
-                    self._report_line(f"error: {message['reason']}")
+                    self._report_line(ERROR + message["reason"])
                 return int(message["code"])
 
     async def _reach_peers(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -226,7 +227,7 @@ class Supervisor:
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment,
                 pass_fds=[heartbeat_write],
-                preexec_fn=die_with_parent,
+                preexec_fn=end_with_parent(signal.SIGKILL),
             )
         finally:
             os.close(heartbeat_write)
@@ -246,7 +247,7 @@ class Supervisor:
         killed_for = self._out_of_memory()
         if code == -signal.SIGKILL and killed_for is not None:
             code, words = FAILED, killed_for
-            self._report_line(f"error: {words}")
+            self._report_line(ERROR + words)
         elif watchdog.done():
             words = watchdog.result()
         elif code < 0:
@@ -254,7 +255,7 @@ class Supervisor:
             self._report_line(f"worker {self._peers.worker}: {words}")
         watchdog.cancel()
         self._last_code = code
-        self._last_words = f"worker {self._peers.worker}: {words.removeprefix('error: ')}"
+        self._last_words = f"worker {self._peers.worker}: {without_error(words)}"
         self._send({"is": "ended", "attempt": attempt, "code": code, "reason": self._last_words})
 
     def _out_of_memory(self) -> str | None:
@@ -262,10 +263,7 @@ class Supervisor:
         now = cgroup.memory()
         if now is None or self._memory is None or now.kills == self._memory.kills:
             return None
-        return (
-            f"out of memory: the training process was killed at {now.peak >> 20} MiB of the container's "
-            f"{now.limit >> 20} MiB; raise --memory, or lower --batch-per-replica or --image-size"
-        )
+        return out_of_memory(now.peak, now.limit)
 
     async def _watch_progress(self, process: asyncio.subprocess.Process, heartbeat: int) -> str:
         """Kills a process that is alive but stuck, and returns why.

@@ -16,6 +16,7 @@ from maskfleet.environment import is_debugging
 from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
+from maskfleet.sentences import ERROR
 from maskfleet.settings import read_settings_file
 from trainer.training.batch_size import choose_batch
 from trainer.training.heartbeat import beating, open_heartbeat
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
     except MaskfleetError as error:
         if is_debugging():
             traceback.print_exc()
-        print(f"error: {error}" if not isinstance(error, Stopped) else str(error), flush=True)
+        print(ERROR + str(error) if not isinstance(error, Stopped) else str(error), flush=True)
         return error.exit_code
     return DONE
 

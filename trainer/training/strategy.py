@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from maskfleet.config import TrainConfig
+from maskfleet.environment import GPUS_VARIABLE
 from maskfleet.errors import BadSettings
 from maskfleet.peers import Peers
 from trainer.cgroup import cpu_limit
@@ -30,7 +31,7 @@ def check_gpus(environment: Mapping[str, str] = os.environ) -> None:
     """
     import tensorflow as tf
 
-    wanted = int(environment.get("MASKFLEET_GPUS", 0))
+    wanted = int(environment.get(GPUS_VARIABLE, 0))
     seen = len(tf.config.list_physical_devices("GPU")) if wanted else 0
     if seen < wanted:
         raise BadSettings(

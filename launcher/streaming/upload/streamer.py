@@ -29,6 +29,7 @@ from maskfleet.backoff import pauses
 from maskfleet.errors import DONE, FAILED, MaskfleetError
 from maskfleet.files import write_json
 from maskfleet.run_directory import RunDirectory
+from maskfleet.sentences import not_copied
 from maskfleet.tfrecords import scan_lines, scan_tfrecords
 
 log = logging.getLogger("launcher.stream")
@@ -130,7 +131,7 @@ class Streamer:
             raise RuntimeError("the streamer failed") from self._fatal
         left = self._left(drained)
         for line in left:
-            log.error("not copied: %s", line)
+            log.error("%s", not_copied(line))
         for name, each in self._files.items():
             if each.pending and each.problem is None and drained:
                 log.warning("the last %d bytes of %s are no whole record and were not copied", each.pending, name)

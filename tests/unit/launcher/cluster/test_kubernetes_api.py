@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from launcher.cluster.kubernetes_api import ApiError, Cluster
+from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
 from maskfleet.errors import NotFound
 from tests.fakes.http import Answer, Fault, HttpFake, Request
 
@@ -34,12 +34,12 @@ class ApiServer(HttpFake):
         name = request.path.rpartition("/")[2]
         if name == "jobs":
             items = [{"metadata": {"name": name}} for name in self.jobs]
-            return Answer.of({"metadata": {"resourceVersion": "1"}, "items": items})
+            return Answer.of({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": items})
         if name not in self.jobs:
-            return Answer.of({"reason": "NotFound", "message": f"jobs {name} not found"}, 404)
+            return Answer.of({"kind": "Status", "reason": "NotFound", "message": f"jobs {name} not found"}, 404)
         if request.method == "DELETE":
             self.jobs.remove(name)
-        return Answer.of({"metadata": {"name": name}})
+        return Answer.of({"kind": "Job", "metadata": {"name": name}})
 
 
 @pytest.fixture
@@ -117,3 +117,25 @@ def test_a_delete_whose_answer_was_lost_has_worked(server: ApiServer, cluster: C
     assert [request.status for request in server.requests] == [None, 404]
     with pytest.raises(NotFound):
         cluster.delete("Job", "pets")
+
+
+@pytest.mark.parametrize(("answer", "found"), [
+    (Answer(200, [b"<html>log in</html>"], 19, {"Content-Type": "text/html"}), "found HTML: a login page or a proxy?"),
+    (Answer(200, [b"{}"], 2), "found {}"),
+    (Answer(200, [b"null"], 4), "found null"),
+    (Answer(200, [b"[1]"], 3), "found [1]"),
+    (Answer(200, [b""], 0), "found nothing"),
+    (Answer(200, [b"\xff\xfe"], 2), "found \ufffd\ufffd"),
+])  # fmt: skip
+def test_an_answer_that_is_not_the_api_s_is_one_line(
+    answer: Answer, found: str, server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "perform", lambda request, whole: answer)
+    for ask in (
+        lambda: cluster.get("Job", "pets"),
+        lambda: cluster.list("Job"),
+        lambda: next(iter(cluster.watch("Job"))),
+    ):
+        with pytest.raises(Unreachable, match="does not answer as Kubernetes' API server does; ") as error:
+            ask()
+        assert str(error.value).endswith(found)

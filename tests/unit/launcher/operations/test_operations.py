@@ -257,7 +257,8 @@ def test_delete_waits_for_as_long_as_the_pods_may_take(
         if now > end:
             cluster.objects.pop(("Pod", "p"), None)
 
-    monkeypatch.setattr("launcher.operations.ending.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    for module in ("launcher.operations.ending", "maskfleet.backoff"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     cluster: Any = submitted(output=output)
     cluster.objects["Pod", "p"] = worker_pod(0)
     end = grace + 5.0

@@ -67,7 +67,7 @@ def test_the_image_s_weights_are_used_for_the_encoder_that_they_are_of(
     architecture = encoders._ARCHITECTURES["mobilenet_v2"]
     file = tmp_path / "encoder.weights.h5"
     architecture.build(include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(file)
-    monkeypatch.setenv(encoders.BAKED_WEIGHTS, str(file))
+    monkeypatch.setenv(encoders.ENCODER_WEIGHTS_VARIABLE, str(file))
     asked: list[str] = []
 
     def download(architecture: Any, x: Any) -> Any:
