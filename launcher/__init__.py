@@ -2,8 +2,13 @@
 
 The Python API, which the command line uses too::
 
+    from launcher import TrainingJob, submit, status, wait
+
     submit(TrainingJob(name="pets", workers=4, data="oxford_iiit_pet", output="gs://bucket/runs"))
     wait("pets")
+
+Each verb takes the :class:`Cluster` to talk to; without one it takes that of the current kubeconfig. What goes wrong is
+a :class:`MaskfleetError`; :mod:`maskfleet.errors` draws all of them.
 """
 
 from __future__ import annotations
@@ -12,30 +17,66 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Cluster
+    from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
+    from launcher.diagnosis.job_status import JobStatus, WorkerStatus
     from launcher.job.training_job import TrainingJob
-    from launcher.operations.ending import cancel, delete, resume
-    from launcher.operations.following import status, wait
-    from launcher.operations.submission import submit
-    from launcher.status.job_status import JobStatus
-
-__all__ = ["Cluster", "JobStatus", "TrainingJob", "cancel", "delete", "resume", "status", "submit", "wait"]
+    from launcher.operations.ending import NotStartedAgain, cancel, delete, resume
+    from launcher.operations.following import follow, list_jobs, status, wait
+    from launcher.operations.logs import LogLine, LogRequest, logs
+    from launcher.operations.preflight import Check, preflight
+    from launcher.operations.submission import Submission, submit
+    from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
+    from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError, NotFound, TimedOut
 
 _HOMES = {
-    "Cluster": "cluster.kubernetes_api",
-    "JobStatus": "status.job_status",
-    "TrainingJob": "job.training_job",
-    "cancel": "operations.ending",
-    "delete": "operations.ending",
-    "resume": "operations.ending",
-    "status": "operations.following",
-    "submit": "operations.submission",
-    "wait": "operations.following",
+    "launcher.cluster.kubernetes_api": ("ApiError", "Cluster", "Unreachable"),
+    "launcher.diagnosis.job_status": ("JobStatus", "WorkerStatus"),
+    "launcher.job.training_job": ("TrainingJob",),
+    "launcher.operations.ending": ("NotStartedAgain", "cancel", "delete", "resume"),
+    "launcher.operations.following": ("follow", "list_jobs", "status", "wait"),
+    "launcher.operations.logs": ("LogLine", "LogRequest", "logs"),
+    "launcher.operations.preflight": ("Check", "preflight"),
+    "launcher.operations.submission": ("Submission", "submit"),
+    "launcher.streaming.stores.store": ("StoreRefused", "StoreUnavailable"),
+    "maskfleet.errors": ("BadData", "BadInput", "BadSettings", "MaskfleetError", "NotFound", "TimedOut"),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ApiError",
+    "BadData",
+    "BadInput",
+    "BadSettings",
+    "Check",
+    "Cluster",
+    "JobStatus",
+    "LogLine",
+    "LogRequest",
+    "MaskfleetError",
+    "NotFound",
+    "NotStartedAgain",
+    "StoreRefused",
+    "StoreUnavailable",
+    "Submission",
+    "TimedOut",
+    "TrainingJob",
+    "Unreachable",
+    "WorkerStatus",
+    "cancel",
+    "delete",
+    "follow",
+    "list_jobs",
+    "logs",
+    "preflight",
+    "resume",
+    "status",
+    "submit",
+    "wait",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that ``launcher --help`` does not wait for what it does not need."""
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"launcher.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,7 +1,28 @@
 """What an exit code of the trainer or the launcher means, and the errors that lead to it.
 
-The Job's podFailurePolicy, the supervisor and the launcher all act on these numbers, so they are
-written down once, here. Imports no TensorFlow.
+The Job's podFailurePolicy, the supervisor and the launcher all act on these numbers, so they are written down once,
+here. All errors that are for the user are in one tree; each has its code::
+
+    MaskfleetError                    1    an ending in one line
+    ├── BadInput                      2    wrong settings, flags or files; never tried again
+    │   ├── BadSettings               2    a flag or a configuration file
+    │   │   ├── SecretInTheOpen       2    --env with what looks like a secret           (launcher.job.pod_settings)
+    │   │   └── StoreRefused          2    credentials, permissions, no such bucket      (launcher.streaming.stores)
+    │   └── BadData                   2    an image, a mask or a data directory
+    ├── NotFound                      3    no such job, run or checkpoint
+    ├── TrainingFailed                1    a loss that is not finite, a disk that is full
+    ├── PeerLost                     75    another worker is gone or did not come; all start again
+    ├── Stopped                     143    SIGTERM was honoured, the state is saved
+    ├── TimedOut                    124    what was waited for did not happen in time
+    ├── ApiError                      1    the API server refused a request              (launcher.cluster)
+    ├── Unreachable                   1    the API server did not answer                 (launcher.cluster)
+    ├── NotStartedAgain               *    a job was deleted and not submitted again; the cause's code
+    │                                                                                    (launcher.operations.ending)
+    ├── NotStreamed                   1    the streamer beside a run could not start     (launcher.local)
+    ├── StoreUnavailable              1    a store can't be reached now                  (launcher.streaming.stores)
+    ├── Changed                       1    an object is not the version that was expected (launcher.streaming.stores)
+    ├── ContentDiffers                1    a file or object is not what its digest says  (launcher.streaming.stores)
+    └── Conflict                      1    another streamer writes, or another run's     (launcher.streaming.upload)
 """
 
 import re
@@ -69,13 +90,13 @@ class Stopped(MaskfleetError):
     exit_code = STOPPED
 
 
-def reason(error: Exception) -> str:
-    """What the disk or TensorFlow says has gone wrong, in one line of at most 500 characters."""
-    words = re.sub(r"{{.*?}}", "", str(getattr(error, "strerror", None) or error))  # TensorFlow's name for the place
-    return " ".join(words.split())[:500]
-
-
 class TimedOut(MaskfleetError):
     """What was waited for did not happen in time."""
 
     exit_code = TIMED_OUT
+
+
+def reason(error: Exception) -> str:
+    """What the disk or TensorFlow says has gone wrong, in one line of at most 500 characters."""
+    words = re.sub(r"{{.*?}}", "", str(getattr(error, "strerror", None) or error))  # TensorFlow's name for the place
+    return " ".join(words.split())[:500]

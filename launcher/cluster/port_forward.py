@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from launcher.cluster.kubernetes_api import Cluster
+from launcher.cluster.namespace import Namespace
 from maskfleet.errors import BadSettings
 
 _PIECE = 1 << 16
@@ -26,7 +26,7 @@ def listen(port: int) -> socket.socket:
         raise BadSettings(f"--port {port}: {why}; choose another, or 0 for any that is free") from None
 
 
-def forward(pod: str, cluster: Cluster, port: int, report_line: Callable[[str], None]) -> None:
+def forward(pod: str, cluster: Namespace, port: int, report_line: Callable[[str], None]) -> None:
     """Passes connections to ``port`` of this machine on to the pod, until Ctrl-C."""
     with listen(port) as server:
         report_line(f"http://127.0.0.1:{server.getsockname()[1]}")
@@ -35,7 +35,7 @@ def forward(pod: str, cluster: Cluster, port: int, report_line: Callable[[str], 
             threading.Thread(target=_serve, args=(connection, pod, cluster), daemon=True).start()
 
 
-def _serve(connection: socket.socket, pod: str, cluster: Cluster) -> None:
+def _serve(connection: socket.socket, pod: str, cluster: Namespace) -> None:
     with connection, contextlib.suppress(OSError), contextlib.closing(cluster.connect_to_pod(pod, 6006)) as remote:
         threading.Thread(target=_copy, args=(connection, remote), daemon=True).start()
         _copy(remote, connection)

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Mapping
 from typing import Self
 
-from launcher.cluster.kubernetes_api import Cluster, Object
+from launcher.cluster.kubernetes_api import Object
+from launcher.cluster.namespace import Namespace
 
 
 class Watched:
     """The objects of a kind, kept current by a watch in a thread while the ``with`` block runs."""
 
-    def __init__(self, cluster: Cluster, kind: str, *, labels: str = "", fields: str = "") -> None:
+    def __init__(self, cluster: Namespace, kind: str, *, labels: str = "", fields: str = "") -> None:
         self._watch = cluster.watch(kind, labels=labels, fields=fields)
         self._objects: Mapping[str, Object] = {}
         self._error: BaseException | None = None

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from launcher.commands.options import output_option, print_as
+from launcher.diagnosis.tables import table
 from launcher.estimate import Link, Measured, estimate
-from launcher.status.tables import table
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_duration
 

@@ -1,4 +1,4 @@
-"""``launcher submit``, ``render`` and ``resume``."""
+"""``launcher submit``, ``render``, ``resume`` and ``preflight``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option
+from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option, print_as
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending
-from maskfleet.errors import DONE
+from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
 
 if TYPE_CHECKING:
@@ -116,3 +116,25 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
     click.echo(f"job {name} goes on in namespace {done.namespace}")
     for note in done.notes:
         click.echo(f"note: {note}", err=True)
+
+
+@job_settings
+@click.command()
+@output_option("json", "yaml")
+@on_cluster
+def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
+    """Check whether a job would start, without starting it; exit code 1 if not.
+
+    Takes the flags of submit.
+    """
+    from dataclasses import asdict
+
+    from launcher.diagnosis.tables import table
+    from launcher.operations.preflight import preflight
+
+    checks = preflight(asked_for(arguments), cluster)
+    if form:
+        print_as(form, [asdict(check) for check in checks])
+    else:
+        click.echo("\n".join(table(["CHECK", "RESULT", "DETAIL"], [(c.what, c.result, c.detail) for c in checks])))
+    return FAILED if any(check.result == "no" for check in checks) else DONE

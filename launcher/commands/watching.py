@@ -14,8 +14,8 @@ from maskfleet.errors import BadSettings
 
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import Cluster
+    from launcher.diagnosis.job_status import JobStatus
     from launcher.operations.logs import LogRequest
-    from launcher.status.job_status import JobStatus
 
 
 @click.command()
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 @on_cluster
 def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
     """Show where a job stands, and why."""
+    from launcher.diagnosis.tables import describe_status
     from launcher.operations import following as operations
-    from launcher.status.tables import describe_status
 
     if not watch:
         now = operations.status(name, cluster)
@@ -46,8 +46,8 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from launcher.diagnosis.tables import describe_status
     from launcher.operations import following as operations
-    from launcher.status.tables import describe_status
 
     console = Console(highlight=False, soft_wrap=True)
     before = ""
@@ -68,8 +68,8 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
 @on_cluster
 def list_(cluster: Cluster, form: str | None) -> None:
     """List the jobs of a namespace, the newest first."""
+    from launcher.diagnosis.tables import job_table
     from launcher.operations import following as operations
-    from launcher.status.tables import job_table
 
     jobs = operations.list_jobs(cluster)
     if form in ("json", "yaml"):

@@ -1,34 +1,69 @@
-"""Labels and annotations of a job's objects."""
+"""Labels and annotations of a job's objects: who sets each, and who reads it.
+
+The files in ``k8s/base`` carry those of app.kubernetes.io themselves; a test holds the two against each other.
+"""
 
 from __future__ import annotations
 
-CANCELLED_ANNOTATION = "maskfleet/cancelled"
+from collections.abc import Mapping
+from typing import Any
 
-
-PROGRESS_ANNOTATION = "maskfleet/progress"
-
-
-PROGRESS_JSON_ANNOTATION = "maskfleet/progress.json"
-
-
-EPOCH_LABEL = "maskfleet/epoch"
-
-
-JOB_ANNOTATION = "maskfleet/job"
-
+NAME_LABEL = "app.kubernetes.io/name"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+APPLICATION = "maskfleet"
+WORKER, TENSORBOARD = "worker", "tensorboard"
+MANAGER = "launcher"
+COMPONENT_LABELS = {NAME_LABEL: APPLICATION, COMPONENT_LABEL: WORKER}
+"""Of every worker's pod, with the instance beside them: what the Service and the NetworkPolicy select."""
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""On the Job, by ``--queue``; Kueue admits it."""
+EPOCH_LABEL = "maskfleet/epoch"
+"""On the Job, by the chief's sidecar: ``3-of-20``, for ``kubectl get jobs -L``."""
 
+JOB_ANNOTATION = "maskfleet/job"
+"""On the Job, by submit: the TrainingJob in JSON, which resume, logs and tensorboard read."""
+CANCELLED_ANNOTATION = "maskfleet/cancelled"
+"""On the Job, by cancel: when; resume takes it away."""
+PROGRESS_ANNOTATION = "maskfleet/progress"
+"""On the Job, by the chief's sidecar: a sentence for people."""
+PROGRESS_JSON_ANNOTATION = "maskfleet/progress.json"
+"""On the Job, by the chief's sidecar: the run's progress, state and streamer, which status reads."""
 
-COMPONENT_LABELS = {"app.kubernetes.io/name": "maskfleet", "app.kubernetes.io/component": "worker"}
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+"""On a pod, by the Job's controller: which worker it is."""
+FAILURES_ANNOTATIONS = (
+    "batch.kubernetes.io/job-index-failure-count",
+    "batch.kubernetes.io/job-index-ignored-failure-count",
+)
+"""On a pod, by the Job's controller: how many pods of this worker have failed before, counted and not."""
 
+SPOT_LABELS = {
+    "cloud.google.com/gke-spot": "true",
+    "eks.amazonaws.com/capacityType": "SPOT",
+    "kubernetes.azure.com/scalesetpriority": "spot",
+    "karpenter.sh/capacity-type": "spot",
+}
+"""On nodes that the cloud may take back: of GKE, EKS, AKS and Karpenter."""
 
-ALL_JOBS = "app.kubernetes.io/name=maskfleet"
+ALL_JOBS = f"{NAME_LABEL}={APPLICATION}"
+"""Selector of all objects of ours."""
+ALL_WORKERS = f"{ALL_JOBS},{COMPONENT_LABEL}={WORKER}"
+"""Selector of the pods of all jobs' workers."""
 
 
 def instance(name: str) -> str:
     """The label selector of the workers of a job."""
-    return f"{ALL_JOBS},app.kubernetes.io/instance={name},app.kubernetes.io/component=worker"
+    return f"{ALL_JOBS},{INSTANCE_LABEL}={name},{COMPONENT_LABEL}={WORKER}"
 
 
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+def labels_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    labels: Mapping[str, str] = manifest["metadata"].get("labels") or {}
+    return labels
+
+
+def annotations_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    annotations: Mapping[str, str] = manifest["metadata"].get("annotations") or {}
+    return annotations

@@ -13,9 +13,19 @@ from typing import Any
 
 import yaml
 
-from launcher.job.labels import COMPONENT_LABELS, INDEX_ANNOTATION, JOB_ANNOTATION, QUEUE_LABEL
-from launcher.job.places import BUCKETS, Source, parse_mount
-from launcher.job.pod_settings import parse_label, parse_secret_variable, parse_toleration, parse_variable
+from launcher.job.labels import (
+    COMPONENT_LABEL,
+    COMPONENT_LABELS,
+    INDEX_ANNOTATION,
+    INSTANCE_LABEL,
+    JOB_ANNOTATION,
+    MANAGED_BY_LABEL,
+    MANAGER,
+    QUEUE_LABEL,
+    SPOT_LABELS,
+    TENSORBOARD,
+)
+from launcher.job.places import BUCKETS, Place
 from launcher.job.training_job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
 from maskfleet.environment import GPUS_VARIABLE, PEERS_VARIABLE, WORKERS_VARIABLE
 from maskfleet.errors import MaskfleetError
@@ -25,12 +35,6 @@ Manifest = dict[str, Any]
 
 # The Job first: it owns the others. Then what its pods need, so that none waits.
 _ORDER = ("job", "serviceaccount", "role", "rolebinding", "configmap", "service", "networkpolicy")
-_SPOT = {
-    "cloud.google.com/gke-spot": "true",
-    "eks.amazonaws.com/capacityType": "SPOT",
-    "kubernetes.azure.com/scalesetpriority": "spot",
-    "karpenter.sh/capacity-type": "spot",
-}
 
 
 def manifests(job: TrainingJob) -> list[Manifest]:
@@ -42,7 +46,7 @@ def manifests(job: TrainingJob) -> list[Manifest]:
     objects = {kind: copy.deepcopy(_base(kind)) for kind in _ORDER}
     for manifest in objects.values():
         manifest["metadata"]["name"] = job.name
-        manifest["metadata"]["labels"]["app.kubernetes.io/instance"] = job.name
+        manifest["metadata"]["labels"][INSTANCE_LABEL] = job.name
     account = job.service_account or job.name
     objects["role"]["rules"][0]["resourceNames"] = [job.name]
     objects["rolebinding"]["roleRef"]["name"] = job.name
@@ -50,7 +54,7 @@ def manifests(job: TrainingJob) -> list[Manifest]:
     if job.service_account:
         del objects["serviceaccount"]
     objects["configmap"]["data"] = {"config.json": _config(job)}
-    selector = {**COMPONENT_LABELS, "app.kubernetes.io/instance": job.name}
+    selector = {**COMPONENT_LABELS, INSTANCE_LABEL: job.name}
     objects["service"]["spec"]["selector"] = selector
     policy = objects["networkpolicy"]["spec"]
     policy["podSelector"] = {"matchLabels": selector}
@@ -151,8 +155,8 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
     if job.ttl:
         spec["ttlSecondsAfterFinished"] = job.ttl
     # The pods' own labels are without the Job's queue: Kueue admits the Job, not each pod.
-    spec["template"]["metadata"]["labels"] = {**COMPONENT_LABELS, "app.kubernetes.io/instance": job.name,
-                                              "app.kubernetes.io/managed-by": "launcher"}  # fmt: skip
+    spec["template"]["metadata"]["labels"] = {**COMPONENT_LABELS, INSTANCE_LABEL: job.name,
+                                              MANAGED_BY_LABEL: MANAGER}  # fmt: skip
     pod = spec["template"]["spec"]
     _set_pod(pod, job, account)
     if pod["initContainers"][0]["name"] == "prepare":
@@ -170,13 +174,14 @@ def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
     if job.priority:
         pod["priorityClassName"] = job.priority
     if job.node_selector:
-        pod["nodeSelector"] = dict(map(parse_label, job.node_selector))
+        pod["nodeSelector"] = dict(job.node_labels)
     if tolerations := list(_tolerations(job)):
         pod["tolerations"] = tolerations
     if job.spot:
-        pod["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]} for key, value in _SPOT.items()
-        ]}}}  # fmt: skip
+        terms = [{"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}
+                 for key, value in SPOT_LABELS.items()]  # fmt: skip
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        pod["affinity"] = {"nodeAffinity": required}
     for volume in pod["volumes"]:
         if volume["name"] == "config":
             volume["configMap"]["name"] = job.name
@@ -196,9 +201,8 @@ def _tolerations(job: TrainingJob) -> Iterator[dict[str, str]]:
     if job.gpus_per_worker:
         yield {"key": "nvidia.com/gpu", "operator": "Exists"}
     if job.spot:
-        yield from ({"key": key, "operator": "Exists"} for key in _SPOT)
-    for item in job.toleration:
-        yield parse_toleration(item)
+        yield from ({"key": key, "operator": "Exists"} for key in SPOT_LABELS)
+    yield from job.tolerations
 
 
 def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
@@ -227,7 +231,7 @@ def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
 
 def _prepare(streamer: Manifest, job: TrainingJob) -> Manifest | None:
     """The init container that brings in data and, on the chief, the newest checkpoint; None without either."""
-    data = job.data_source
+    data = job.data_place
     args = ["launcher", "prepare", run_directory(job)]
     if data and data.kind in BUCKETS:
         args += ["--data", data.url, "--data-path", DATA_PATH]
@@ -243,13 +247,13 @@ def _prepare(streamer: Manifest, job: TrainingJob) -> Manifest | None:
 
 
 def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
-    def mount(name: str, source: Source, path: str, containers: Sequence[Manifest], *, read_only: bool) -> None:
-        pod["volumes"].append(source.volume(name, read_only=read_only))
+    def mount(name: str, place: Place, path: str, containers: Sequence[Manifest], *, read_only: bool) -> None:
+        pod["volumes"].append(place.volume(name, read_only=read_only))
         for container in containers:
-            container["volumeMounts"].append(source.mount(name, path, read_only=read_only))
+            container["volumeMounts"].append(place.mount(name, path, read_only=read_only))
 
     everyone = [*pod["initContainers"], *pod["containers"]]
-    data, output = job.data_source, job.output_source
+    data, output = job.data_place, job.output_place
     if data and data.kind in BUCKETS:
         pod["volumes"].append({"name": "data", "emptyDir": {"sizeLimit": job.scratch or SCRATCH}})
         pod["initContainers"][0]["volumeMounts"].append({"name": "data", "mountPath": DATA_PATH})
@@ -259,9 +263,8 @@ def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
     if output and output.kind not in BUCKETS:
         claim = replace(output, path="") if output.kind == "pvc" else output
         mount("output", claim, OUTPUT_PATH, pod["initContainers"], read_only=False)
-    for number, text in enumerate(job.mount):
-        asked = parse_mount(text)
-        mount(f"mount-{number}", asked.source, asked.path, everyone, read_only=asked.read_only)
+    for number, asked in enumerate(job.mounts):
+        mount(f"mount-{number}", asked.place, asked.path, everyone, read_only=asked.read_only)
     if job.gpus_per_worker:
         # NCCL's buffers between the GPUs of a worker need more than a container's 64 MiB.
         pod["volumes"].append({"name": "shm", "emptyDir": {"medium": "Memory"}})
@@ -273,9 +276,9 @@ def _set_environment(container: Manifest, job: TrainingJob) -> None:
     variables = [
         {**entry, "value": own[entry["name"]]} if entry["name"] in own else entry for entry in container["env"]
     ]
-    variables += [dict(zip(("name", "value"), parse_variable(item), strict=True)) for item in job.env]
+    variables += [{"name": name, "value": value} for name, value in job.variables]
     sources = []
-    for variable, secret, key in map(parse_secret_variable, job.env_from_secret):
+    for variable, secret, key in job.secret_variables:
         if variable is None:
             sources.append({"secretRef": {"name": secret}})
         else:
@@ -297,7 +300,7 @@ def tensorboard_pod(job: TrainingJob) -> Manifest:
     pod = template["spec"]
     (server,) = pod["containers"]
     command = ["tensorboard", "--logdir", f"{job.destination}/tensorboard"]
-    if job.output_source and job.output_source.kind in BUCKETS:
+    if job.output_place and job.output_place.kind in BUCKETS:
         command = ["launcher", "tensorboard", str(job.destination)]
     server.update({"name": "tensorboard", "args": [*command, "--port", "6006"]})
     server["resources"] = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}}
@@ -317,6 +320,6 @@ def tensorboard_pod(job: TrainingJob) -> Manifest:
         del pod[key]
     pod["restartPolicy"] = "OnFailure"
     pod["serviceAccountName"] = job.service_account or job.name
-    labels = {**template["metadata"]["labels"], "app.kubernetes.io/component": "tensorboard"}
+    labels = {**template["metadata"]["labels"], COMPONENT_LABEL: TENSORBOARD}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{job.name}-tensorboard", "labels": labels},
             "spec": pod}  # fmt: skip

@@ -24,7 +24,7 @@ _FORMS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class Place:
     """A place outside the pod. ``path`` lies below the claim or bucket ``name``; a host's path is absolute."""
 
     kind: Kind
@@ -61,15 +61,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Mount:
-    """``SOURCE=PATH[:rw]``: a volume at an absolute path of every container, read-only unless ``:rw``."""
+    """``PLACE=PATH[:rw]``: a volume at an absolute path of every container, read-only unless ``:rw``."""
 
-    source: Source
+    place: Place
     path: str
     read_only: bool
 
 
-def parse_source(text: str, kinds: tuple[Kind, ...]) -> Source:
-    """Reads a source of one of ``kinds``.
+def parse_place(text: str, kinds: tuple[Kind, ...]) -> Place:
+    """Reads a place of one of ``kinds``.
 
     Raises:
         ValueError: it is of no such form; the message says which are.
@@ -82,7 +82,7 @@ def parse_source(text: str, kinds: tuple[Kind, ...]) -> Source:
     if kind == "host":
         if not rest.startswith("/") or ".." in rest.split("/"):
             raise ValueError("expected an absolute path without '..' after host:")
-        return Source(kind, "", rest.rstrip("/") or "/")
+        return Place(kind, "", rest.rstrip("/") or "/")
     if kind in BUCKETS:
         if not rest.startswith("//"):
             raise ValueError(f"expected {_FORMS[kind]}")
@@ -93,16 +93,16 @@ def parse_source(text: str, kinds: tuple[Kind, ...]) -> Source:
         raise ValueError(f"expected {_FORMS[kind]}")
     if ".." in path.split("/") or (path and kind in ("secret", "configmap")):
         raise ValueError(f"expected {_FORMS[kind]}")
-    return Source(kind, name, path)
+    return Place(kind, name, path)
 
 
 def parse_mount(text: str) -> Mount:
-    """Reads ``SOURCE=PATH[:rw]``.
+    """Reads ``PLACE=PATH[:rw]``.
 
     Raises:
-        ValueError: the source or the path is of another form.
+        ValueError: the place or the path is of another form.
     """
-    source, _, path = text.partition("=")
+    place, _, path = text.partition("=")
     read_only = not path.endswith(":rw")
     path = path.removesuffix(":rw").removesuffix(":ro")
     if not path.startswith("/") or path == "/" or ":" in path:
@@ -110,4 +110,4 @@ def parse_mount(text: str) -> Mount:
             "expected SOURCE=/PATH or SOURCE=/PATH:rw, with pvc:CLAIM/PATH, host:/PATH, secret:NAME or "
             "configmap:NAME for SOURCE"
         )
-    return Mount(parse_source(source, ("pvc", "host", "secret", "configmap")), path.rstrip("/"), read_only)
+    return Mount(parse_place(place, ("pvc", "host", "secret", "configmap")), path.rstrip("/"), read_only)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -14,7 +15,7 @@ import click
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from launcher.job.places import BUCKETS, Source, parse_mount, parse_source
+from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
 from maskfleet.config import TrainConfig
@@ -173,16 +174,39 @@ class TrainingJob(Settings):
         """What ``--data`` of the job says to the trainer."""
         if self.data is None:
             return {}
-        return {"data": self.data if self.data_source is None else f"folder:{DATA_PATH}"}
+        return {"data": self.data if self.data_place is None else f"folder:{DATA_PATH}"}
 
-    @property
-    def data_source(self) -> Source | None:
+    @cached_property
+    def data_place(self) -> Place | None:
         """Where ``--data`` is mounted or fetched from; None for a data set that the trainer itself fetches."""
-        return _data_source(self.data) if self.data else None
+        return _data_place(self.data) if self.data else None
 
-    @property
-    def output_source(self) -> Source | None:
-        return parse_source(self.output, ("gs", "s3", "pvc", "host")) if self.output else None
+    @cached_property
+    def output_place(self) -> Place | None:
+        """Where ``--output`` is."""
+        return parse_place(self.output, ("gs", "s3", "pvc", "host")) if self.output else None
+
+    @cached_property
+    def mounts(self) -> tuple[Mount, ...]:
+        return tuple(map(parse_mount, self.mount))
+
+    @cached_property
+    def variables(self) -> tuple[tuple[str, str], ...]:
+        """Names and values of ``--env``."""
+        return tuple(map(parse_variable, self.env))
+
+    @cached_property
+    def secret_variables(self) -> tuple[tuple[str | None, str, str | None], ...]:
+        """Variable, Secret and key of ``--env-from-secret``; without a variable and key it is all of the Secret."""
+        return tuple(map(parse_secret_variable, self.env_from_secret))
+
+    @cached_property
+    def node_labels(self) -> tuple[tuple[str, str], ...]:
+        return tuple(map(parse_label, self.node_selector))
+
+    @cached_property
+    def tolerations(self) -> tuple[dict[str, str], ...]:
+        return tuple(map(parse_toleration, self.toleration))
 
     @property
     def grace_seconds(self) -> int:
@@ -190,21 +214,26 @@ class TrainingJob(Settings):
         return self.grace or (STREAMING_GRACE_SECONDS if self.output else GRACE_SECONDS)
 
     @property
+    def places(self) -> list[Place]:
+        """All that the job names outside its pods."""
+        named = [self.data_place, self.output_place, *(mount.place for mount in self.mounts)]
+        return [place for place in named if place is not None]
+
+    @property
     def uses_host_paths(self) -> bool:
         """Whether a folder of the node is mounted, which Pod Security may forbid."""
-        sources = [self.data_source, self.output_source, *(parse_mount(item).source for item in self.mount)]
-        return any(source is not None and source.kind == "host" for source in sources)
+        return any(place.kind == "host" for place in self.places)
 
     @property
     def destination(self) -> str | None:
         """Where this run's directory goes, as the streamer in the pod sees it: a URL or a folder."""
-        source = self.output_source
-        if source is None:
+        place = self.output_place
+        if place is None:
             return None
-        if source.kind in BUCKETS:
-            return f"{source.url}/{self.name}"
+        if place.kind in BUCKETS:
+            return f"{place.url}/{self.name}"
         # The streamer makes the folders itself: those that the kubelet makes for a subPath may be root's.
-        return "/".join(part for part in (OUTPUT_PATH, source.path if source.kind == "pvc" else "", self.name) if part)
+        return "/".join(part for part in (OUTPUT_PATH, place.path if place.kind == "pvc" else "", self.name) if part)
 
     def dump(self) -> dict[str, Any]:
         """What a job file holds: every key that is set; reads back as the same job."""
@@ -222,14 +251,14 @@ class TrainingJob(Settings):
     @classmethod
     def _check_data(cls, text: str | None) -> str | None:
         if text:
-            _data_source(text)
+            _data_place(text)
         return text
 
     @field_validator("output")
     @classmethod
     def _check_output(cls, text: str | None) -> str | None:
         if text:
-            parse_source(text, ("gs", "s3", "pvc", "host"))
+            parse_place(text, ("gs", "s3", "pvc", "host"))
         return text
 
     @field_validator("mount")
@@ -292,10 +321,10 @@ class TrainingJob(Settings):
         return self
 
 
-def _data_source(text: str) -> Source | None:
+def _data_place(text: str) -> Place | None:
     scheme = text.partition(":")[0]
     if scheme in ("pvc", "host", *BUCKETS):
-        return parse_source(text, ("pvc", "host", "gs", "s3"))
+        return parse_place(text, ("pvc", "host", "gs", "s3"))
     if scheme in ("folder", "voc"):
         raise ValueError("a folder of this machine is not in the pod: use pvc:CLAIM/PATH, gs://…, s3://… or host:/PATH")
     return None

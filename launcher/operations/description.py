@@ -8,18 +8,19 @@ from typing import Any
 
 import yaml
 
-from launcher.cluster.kubernetes_api import Cluster, Object
-from launcher.job.labels import JOB_ANNOTATION, instance
+from launcher.cluster.kubernetes_api import Object
+from launcher.cluster.namespace import Namespace
+from launcher.diagnosis.pods import event_time, worker_of_pod_name
+from launcher.diagnosis.tables import table, worker_table
+from launcher.job.labels import JOB_ANNOTATION, annotations_of, instance
 from launcher.operations.submitted import asked_job, get_job
 from launcher.operations.surroundings import NamespaceView
-from launcher.status.pods import event_time, worker_of_pod_name
-from launcher.status.tables import table, worker_table
 from maskfleet.text import one_line
 
 _MOST_EVENTS = 200
 
 
-def describe(name: str, cluster: Cluster) -> dict[str, Any]:
+def describe(name: str, cluster: Namespace) -> dict[str, Any]:
     """Settings, status and events of a job, the oldest event first; JSON-compatible.
 
     Raises:
@@ -29,7 +30,7 @@ def describe(name: str, cluster: Cluster) -> dict[str, Any]:
     pods = cluster.list("Pod", labels=instance(name))
     around = NamespaceView.of(cluster, [job], all_events=True)
     status = around.status(job, pods)
-    asked = asked_job(job).dump() if JOB_ANNOTATION in (job["metadata"].get("annotations") or {}) else {}
+    asked = asked_job(job).dump() if JOB_ANNOTATION in annotations_of(job) else {}
     return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], around.events)}
 
 
@@ -50,7 +51,7 @@ def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str
 
 def describe_lines(found: Mapping[str, Any]) -> list[str]:
     """The description as text for people."""
-    from launcher.status.job_status import WorkerStatus
+    from launcher.diagnosis.job_status import WorkerStatus
 
     status = found["status"]
     lines = [f"{status['name']}: {status['phase']}" + (f" – {status['reason']}" if status["reason"] else "")]

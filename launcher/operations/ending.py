@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
-from launcher.job.labels import CANCELLED_ANNOTATION, QUEUE_LABEL, instance
+from launcher.cluster.namespace import Namespace
+from launcher.job.labels import CANCELLED_ANNOTATION, QUEUE_LABEL, instance, labels_of
 from launcher.job.training_job import TrainingJob
 from launcher.operations.submission import Submission, submit
 from launcher.operations.submitted import asked_job, get_job, has_ended, is_cancelled
@@ -34,7 +35,7 @@ class NotStartedAgain(MaskfleetError):
         self.exit_code = cause.exit_code if isinstance(cause, MaskfleetError) else INTERRUPTED
 
 
-def cancel(name: str, cluster: Cluster | None = None) -> tuple[str, ...]:
+def cancel(name: str, cluster: Namespace | None = None) -> tuple[str, ...]:
     """Stops the workers, which save first, and keeps the job with its events, progress and output.
 
     Returns:
@@ -58,7 +59,7 @@ def cancel(name: str, cluster: Cluster | None = None) -> tuple[str, ...]:
     return ()
 
 
-def resume(name: str, cluster: Cluster | None = None, *, training: Sequence[str] = ()) -> Submission:
+def resume(name: str, cluster: Namespace | None = None, *, training: Sequence[str] = ()) -> Submission:
     """Goes on with a cancelled job, or starts an ended one again from its output, with changed ``training`` flags.
 
     An ended job is deleted and submitted anew. Should that be interrupted, a file keeps what has to be submitted.
@@ -79,7 +80,7 @@ def resume(name: str, cluster: Cluster | None = None, *, training: Sequence[str]
         if workload := workload_of(job, workloads_of(cluster, [job])):
             cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": True}})
         change: Object = {"metadata": {"annotations": {CANCELLED_ANNOTATION: None}}}
-        if QUEUE_LABEL not in job["metadata"].get("labels", {}):
+        if QUEUE_LABEL not in labels_of(job):
             change["spec"] = {"suspend": False}
         cluster.patch("Job", name, change)
         return Submission(name, cluster.namespace, False, ())
@@ -88,7 +89,7 @@ def resume(name: str, cluster: Cluster | None = None, *, training: Sequence[str]
     return _start_again(asked.with_training(type(asked.training).resolve(changed)), cluster)
 
 
-def _start_again(job: TrainingJob, cluster: Cluster) -> Submission:
+def _start_again(job: TrainingJob, cluster: Namespace) -> Submission:
     with tempfile.NamedTemporaryFile("w", prefix=f"maskfleet-{job.name}-", suffix=".yaml", delete=False) as kept:
         kept.write(job.to_yaml())
     file = Path(kept.name)
@@ -107,7 +108,7 @@ def _start_again(job: TrainingJob, cluster: Cluster) -> Submission:
     return done
 
 
-def delete(name: str, cluster: Cluster | None = None, *, timeout: float | None = None) -> None:
+def delete(name: str, cluster: Namespace | None = None, *, timeout: float | None = None) -> None:
     """Deletes the job with all its objects and returns when they are gone; its output stays.
 
     Without ``timeout`` it waits for a minute longer than the pods have to stream what is left; they need seconds.
@@ -124,7 +125,7 @@ def delete(name: str, cluster: Cluster | None = None, *, timeout: float | None =
     _until_gone(name, cluster, timeout)
 
 
-def _until_gone(name: str, cluster: Cluster, timeout: float) -> None:
+def _until_gone(name: str, cluster: Namespace, timeout: float) -> None:
     kinds = ("Job", "Pod", "ConfigMap", "Service")
     waits = pauses(0.1, 1.0, timeout=timeout)
     while True:

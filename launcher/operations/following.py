@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 
 from launcher.cluster.kubernetes_api import Cluster, Object
+from launcher.cluster.namespace import Namespace
 from launcher.cluster.watched import Watched
-from launcher.job.labels import ALL_JOBS, instance
+from launcher.diagnosis.job_status import JobStatus
+from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, instance, labels_of
 from launcher.operations.submitted import get_job, is_finished
 from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, workloads_of
-from launcher.status.job_status import JobStatus
 from maskfleet.errors import NotFound, TimedOut
 
 _BEHIND_SECONDS = 5.0  # for the watch of the pods to come to what that of their Job has told
 
 
-def status(name: str, cluster: Cluster | None = None) -> JobStatus:
+def status(name: str, cluster: Namespace | None = None) -> JobStatus:
     """Where the job stands, in one request for each kind of object whatever the number of workers.
 
     Raises:
@@ -31,21 +32,21 @@ def status(name: str, cluster: Cluster | None = None) -> JobStatus:
     return NamespaceView.of(cluster, [job]).status(job, pods)
 
 
-def list_jobs(cluster: Cluster | None = None) -> list[JobStatus]:
+def list_jobs(cluster: Namespace | None = None) -> list[JobStatus]:
     """All jobs of the namespace, the newest first."""
     cluster = cluster or Cluster.connect()
     jobs = cluster.list("Job", labels=ALL_JOBS)
     pods: dict[str, list[Object]] = {}
-    for pod in cluster.list("Pod", labels=f"{ALL_JOBS},app.kubernetes.io/component=worker"):
-        pods.setdefault(pod["metadata"]["labels"].get("app.kubernetes.io/instance", ""), []).append(pod)
+    for pod in cluster.list("Pod", labels=ALL_WORKERS):
+        pods.setdefault(labels_of(pod).get(INSTANCE_LABEL, ""), []).append(pod)
     around = NamespaceView.of(cluster, jobs)
-    jobs.sort(key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
+    jobs = sorted(jobs, key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
     return [around.status(job, pods.get(job["metadata"]["name"], [])) for job in jobs]
 
 
 def wait(
     name: str,
-    cluster: Cluster | None = None,
+    cluster: Namespace | None = None,
     *,
     timeout: float | None = None,
     on_change: Callable[[JobStatus], None] | None = None,
@@ -70,7 +71,7 @@ def wait(
     raise TimedOut(f"job {name} has not ended after {timeout:g} s; it is {now.phase}{why}")
 
 
-def follow(name: str, cluster: Cluster | None = None, *, seconds: float = 1.0) -> Iterator[JobStatus]:
+def follow(name: str, cluster: Namespace | None = None, *, seconds: float = 1.0) -> Iterator[JobStatus]:
     """The status now and then about every ``seconds``, from watches: nothing is listed again and again.
 
     Raises:
@@ -105,7 +106,7 @@ def follow(name: str, cluster: Cluster | None = None, *, seconds: float = 1.0) -
             time.sleep(seconds)
 
 
-def _asked_anew(name: str, cluster: Cluster) -> Object:
+def _asked_anew(name: str, cluster: Namespace) -> Object:
     try:
         return get_job(cluster, name)
     except NotFound:

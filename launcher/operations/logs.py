@@ -18,11 +18,12 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, Unreachable
+from launcher.cluster.namespace import Namespace
 from launcher.cluster.watched import Watched
+from launcher.diagnosis.pods import worker_of
 from launcher.job.labels import instance
 from launcher.job.places import BUCKETS
 from launcher.operations.submitted import asked_job, get_job, is_finished
-from launcher.status.pods import worker_of
 from maskfleet.errors import BadInput, BadSettings, NotFound
 
 CONTAINER = "trainer"
@@ -93,7 +94,7 @@ class Seen:
 
 
 def read_log(
-    cluster: Cluster, pod: str, worker: int, request: LogRequest, *, follow: bool = False
+    cluster: Namespace, pod: str, worker: int, request: LogRequest, *, follow: bool = False
 ) -> Iterator[LogLine]:
     """What the pod has printed, and with ``follow`` what it prints until it ends; nothing if it has no log.
 
@@ -137,8 +138,10 @@ def read_log(
         time.sleep(_RETRY_SECONDS)
 
 
-def logs(name: str, cluster: Cluster, request: LogRequest, *, previous: bool = False) -> Iterator[LogLine]:
-    """What the workers of a job have printed until now, in the order of time.
+def logs(
+    name: str, cluster: Namespace | None = None, request: LogRequest = LogRequest(), *, previous: bool = False
+) -> Iterator[LogLine]:
+    """What the workers of a job have printed until now, or what ``request`` asks for of it, in the order of time.
 
     ``previous`` asks for the attempt before each worker's newest one.
 
@@ -146,6 +149,7 @@ def logs(name: str, cluster: Cluster, request: LogRequest, *, previous: bool = F
         NotFound: there is no such job, or nothing of what was asked for is there; the message says where it may be.
         BadSettings: the job has no such worker.
     """
+    cluster = cluster or Cluster.connect()
     job = get_job(cluster, name)
     _check_workers(job, request)
     attempts: dict[int, list[Object]] = {}
@@ -175,12 +179,12 @@ def _kept_logs(job: Object) -> _Kept:
         asked = asked_job(job)
     except BadInput:  # made by hand, or by another version
         return _Kept(None, "if its streamer has a destination, its logs are there")
-    if asked.output is None or asked.output_source is None:
+    if asked.output is None or asked.output_place is None:
         return _Kept(None, "without --output nothing else keeps its logs")
-    if asked.output_source.kind in BUCKETS:
+    if asked.output_place.kind in BUCKETS:
         where = f"what every attempt printed is in the bucket: 'launcher logs {asked.destination}'"
         return _Kept(asked.destination, where)
-    on = " of the nodes that its workers ran on" if asked.output_source.kind == "host" else ""
+    on = " of the nodes that its workers ran on" if asked.output_place.kind == "host" else ""
     return _Kept(None, f"what every attempt printed is in {asked.output.rstrip('/')}/{asked.name}/logs{on}")
 
 
@@ -204,13 +208,13 @@ def stored_lines(destination: str, request: LogRequest) -> Iterator[LogLine]:
 
 
 def follow_logs(
-    name: str, cluster: Cluster, request: LogRequest, report_line: Callable[[str], None] = lambda text: None
+    name: str, cluster: Namespace, request: LogRequest, report_line: Callable[[str], None] = lambda text: None
 ) -> Iterator[LogLine]:
     """What the workers print as they print it, across restarts of pods, until the job has ended or was cancelled.
 
     Waits for pods that are not there yet, in a queue too; ``tail`` and ``since`` are about what was printed before
     the start, so of a later pod every line comes. Of more workers than :data:`MOST_FOLLOWED` only the chief is
-    followed, unless the request names some: ``say`` tells the user.
+    followed, unless the request names some: ``report_line`` gets a line for the user.
 
     Raises:
         NotFound: there is no such job.
@@ -254,7 +258,7 @@ def follow_logs(
                     return
 
 
-def _is_over(seen: Object | None, name: str, cluster: Cluster) -> bool:
+def _is_over(seen: Object | None, name: str, cluster: Namespace) -> bool:
     """Whether no pod of the job will print any more.
 
     A watch begins with what the API server remembers, which may be from before a submit or resume: an end is asked
@@ -291,7 +295,7 @@ def _has_log(pod: Object) -> bool:
     return any("running" in state or "terminated" in state for state in states)
 
 
-def _container_ended(cluster: Cluster, pod: str) -> bool:
+def _container_ended(cluster: Namespace, pod: str) -> bool:
     """Whether the trainer of the pod has ended; also if the pod is gone."""
     try:
         found = cluster.get("Pod", pod)

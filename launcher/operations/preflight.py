@@ -6,13 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, resource_of
-from launcher.job.manifests import manifests, worker_pod
-from launcher.job.places import BUCKETS, parse_mount
-from launcher.job.pod_settings import parse_secret_variable
-from launcher.job.training_job import TrainingJob
-from launcher.status import reasons
-from launcher.status.capacity import (
+from launcher.cluster.kubernetes_api import ApiError, Cluster, resource_of
+from launcher.cluster.namespace import Namespace
+from launcher.diagnosis.capacity import (
     node_refusal,
     places_on,
     quota_counts,
@@ -20,6 +16,10 @@ from launcher.status.capacity import (
     worker_limits,
     worker_requests,
 )
+from launcher.job.manifests import manifests
+from launcher.job.places import BUCKETS
+from launcher.job.training_job import TrainingJob
+from launcher.operations.admission import try_objects, try_pod
 from maskfleet.errors import MaskfleetError, NotFound
 from maskfleet.text import one_line
 
@@ -51,9 +51,10 @@ class Check:
     detail: str
 
 
-def preflight(job: TrainingJob, cluster: Cluster) -> list[Check]:
+def preflight(job: TrainingJob, cluster: Namespace | None = None) -> list[Check]:
     """Every check, whatever the others say; ``unknown`` where we may not look."""
-    groups: Sequence[Callable[[TrainingJob, Cluster], Iterable[Check]]] = (
+    cluster = cluster or Cluster.connect()
+    groups: Sequence[Callable[[TrainingJob, Namespace], Iterable[Check]]] = (
         _permissions, _admission, _objects, _quota, _nodes, _bucket,
     )  # fmt: skip
     return [check for group in groups for check in group(job, cluster)]
@@ -69,7 +70,7 @@ def needed(job: TrainingJob) -> list[tuple[str, str]]:
     return pairs
 
 
-def _permissions(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     denied = []
     for verb, kind in needed(job):
         group, resource, subresource = resource_of(kind)
@@ -88,65 +89,42 @@ def _permissions(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
     yield Check("permissions", "no" if denied else "ok", f"may not {', '.join(denied)}" if denied else "all")
 
 
-def _admission(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     """Has the server take all objects and a worker's pod without keeping them."""
-    first, *others = manifests(job)
-    exists = False
-    try:
-        cluster.create(first, dry_run=True)
+    first, *others = try_objects(job, cluster)
+    if first.answer == "admitted":
         yield Check("job is admitted", "ok", _TAKEN)
-    except (ApiError, NotFound) as error:
-        exists = isinstance(error, ApiError) and error.status == 409
-        name = f"a job named {job.name} exists: choose another --name or delete it"
-        yield Check("job is admitted", "no", name if exists else one_line(str(error)))
-    refusals: list[str] = []
-    untried: list[str] = []
-    for manifest in others:
-        kind = manifest["kind"]
-        try:
-            cluster.create(manifest, dry_run=True)
-        except NotFound as error:
-            # Only who may do anything may bind a Role that is not there yet, as none is in a dry run.
-            (untried if kind == "RoleBinding" else refusals).append(f"{kind}: {one_line(str(error))}")
-        except ApiError as error:
-            if error.status != 409:
-                refusals.append(f"{kind}: {one_line(str(error))}")
-            elif not exists:
-                refusals.append(f"{kind}: there is one named {job.name}: choose another --name or delete it")
+    else:
+        there = f"a job named {job.name} exists: choose another --name or delete it"
+        yield Check("job is admitted", "no", there if first.answer == "exists" else first.reason)
+    refusals = [f"{each.kind}: {each.reason}" for each in others if each.answer == "refused"]
+    if first.answer != "exists":
+        taken = f"there is one named {job.name}: choose another --name or delete it"
+        refusals += [f"{each.kind}: {taken}" for each in others if each.answer == "exists"]
+    untried = [f"{each.kind}: {each.reason}" for each in others if each.answer == "untried"]
     if refusals:
         yield Check("its objects are admitted", "no", "; ".join(refusals))
-    elif untried:
-        yield Check("its objects are admitted", "ok", f"{_TAKEN}; not tried: {', '.join(untried)}")
     else:
-        yield Check("its objects are admitted", "ok", _TAKEN)
-    yield _pod_admission(job, first, cluster)
+        rest = f"; not tried: {', '.join(untried)}" if untried else ""
+        yield Check("its objects are admitted", "ok", _TAKEN + rest)
+    pod = try_pod(job, cluster, job.service_account or "default")
+    if pod.answer == "untried":
+        yield Check("pods are admitted", "unknown", "no pod may be tried")
+    else:
+        yield Check("pods are admitted", "no" if pod.error else "ok", pod.reason or _TAKEN)
 
 
-def _pod_admission(job: TrainingJob, first: Object, cluster: Cluster) -> Check:
-    what = "pods are admitted"
-    try:
-        cluster.create(worker_pod(first, job.service_account or "default"), dry_run=True)
-    except NotFound as error:
-        return Check(what, "no", one_line(str(error)))
-    except ApiError as error:
-        if "cannot create resource" in str(error):  # nor need we: the Job's controller makes them
-            return Check(what, "unknown", "no pod may be tried")
-        return Check(what, "no", reasons.refused_creation(str(error)))
-    return Check(what, "ok", _TAKEN)
-
-
-def _objects(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+def _objects(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     """Secrets, ConfigMaps and claims that the job names."""
     wanted: dict[tuple[str, str], set[str]] = {}
     if job.image_pull_secret:
         wanted["Secret", job.image_pull_secret] = set()
-    for _, secret, key in map(parse_secret_variable, job.env_from_secret):
+    for _, secret, key in job.secret_variables:
         wanted.setdefault(("Secret", secret), set()).update({key} if key else set())
-    sources = [job.data_source, job.output_source, *(parse_mount(item).source for item in job.mount)]
     kinds = {"pvc": "PersistentVolumeClaim", "secret": "Secret", "configmap": "ConfigMap"}
-    for source in sources:
-        if source and source.kind in kinds:
-            wanted.setdefault((kinds[source.kind], source.name), set())
+    for place in job.places:
+        if place.kind in kinds:
+            wanted.setdefault((kinds[place.kind], place.name), set())
     for (kind, name), keys in wanted.items():
         try:
             found = cluster.get(kind, name)
@@ -161,7 +139,7 @@ def _objects(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
             )
 
 
-def _quota(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+def _quota(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     try:
         quotas = cluster.list("ResourceQuota")
     except ApiError:
@@ -180,7 +158,7 @@ def _quota(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
             yield Check(f"quota {name}", "ok", f"has room for {job.workers} worker(s)")
 
 
-def _nodes(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+def _nodes(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     try:
         nodes = cluster.list("Node")
         pods = cluster.list("Pod", everywhere=True)
@@ -199,22 +177,22 @@ def _nodes(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
     yield Check("room for all workers", "ok" if places >= job.workers else "no", room)
 
 
-def _bucket(job: TrainingJob, cluster: Cluster) -> Iterator[Check]:
+def _bucket(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     """Reaches the buckets with this machine's credentials: the pods' own may differ."""
     from launcher.streaming.stores.opening import open_store
 
-    for what, source in (("--data", job.data_source), ("--output", job.output_source)):
-        if source is None or source.kind not in BUCKETS:
+    for what, place in (("--data", job.data_place), ("--output", job.output_place)):
+        if place is None or place.kind not in BUCKETS:
             continue
         try:
-            store = open_store(source.url)
+            store = open_store(place.url)
             remarks: list[str] = []
             if what == "--output":
                 remarks = store.check()
             elif next(iter(store.list()), None) is None:
-                yield Check(f"{what} {source.url}", "no", "there is nothing")
+                yield Check(f"{what} {place.url}", "no", "there is nothing")
                 continue
             reached = "can be reached with this machine's credentials"
-            yield Check(f"{what} {source.url}", "ok", "; ".join([reached, *remarks]))
+            yield Check(f"{what} {place.url}", "ok", "; ".join([reached, *remarks]))
         except MaskfleetError as error:
-            yield Check(f"{what} {source.url}", "no", one_line(str(error)))
+            yield Check(f"{what} {place.url}", "no", one_line(str(error)))

@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
-from launcher.job.manifests import manifests, with_owner, worker_pod
+from launcher.cluster.namespace import Namespace
+from launcher.job.manifests import manifests, with_owner
 from launcher.job.training_job import TrainingJob
+from launcher.operations.admission import try_objects, try_pod
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
-from launcher.status import reasons
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 
 _GARBAGE_SECONDS = 60.0  # for the objects of a deleted job of the same name to go
@@ -26,7 +27,7 @@ class Submission:
     notes: tuple[str, ...]
 
 
-def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = False) -> Submission:
+def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool = False) -> Submission:
     """Creates the job's objects and releases it. The same job again finishes what was interrupted.
 
     With ``dry_run`` the server checks and changes nothing.
@@ -54,7 +55,7 @@ def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = 
         # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
         # one of the pods is tried: where folders of the node are allowed, this costs no request.
         if job.uses_host_paths and (not new or any("PodSecurity" in warning for warning in warnings)):
-            _check_pod_is_allowed(cluster, first, job.service_account or job.name)
+            _check_pod_is_allowed(job, cluster, job.service_account or job.name)
     except MaskfleetError:
         if new:
             cluster.delete("Job", job.name)
@@ -64,36 +65,31 @@ def submit(job: TrainingJob, cluster: Cluster | None = None, *, dry_run: bool = 
     return Submission(job.name, cluster.namespace, new, _notes(job))
 
 
-def _dry_run(job: TrainingJob, cluster: Cluster) -> Submission:
+def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
     """Goes through :func:`submit` with a server that keeps nothing."""
-    first, *others = manifests(job)
     new = True
-    try:
-        cluster.create(first, dry_run=True)
-    except ApiError as error:
-        if error.status != 409:
-            raise
-        _check_same(job, cluster.get("Job", job.name))
-        new = False
-    for manifest in others:
-        kind = manifest["kind"]
-        try:
-            cluster.create(manifest, dry_run=True)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            with contextlib.suppress(NotFound):
-                owners = cluster.get(kind, job.name)["metadata"].get("ownerReferences", [])
-                if not any(owner["name"] == job.name for owner in owners):
-                    raise _taken(job.name, kind) from None
-        except NotFound:
-            # Only who may do anything may bind a Role that is not there yet, as none is in a dry run.
-            if kind != "RoleBinding":
-                raise
+    for found in try_objects(job, cluster):
+        if found.answer == "refused" and found.error is not None:
+            raise found.error
+        if found.answer == "exists" and found.kind == "Job":
+            _check_same(job, cluster.get("Job", job.name))
+            new = False
+        elif found.answer == "exists":
+            _check_owned(job.name, found.kind, cluster)
     if job.uses_host_paths:
         # The job's own account may not be there yet.
-        _check_pod_is_allowed(cluster, first, job.service_account or "default")
+        _check_pod_is_allowed(job, cluster, job.service_account or "default")
     return Submission(job.name, cluster.namespace, new, _notes(job))
+
+
+def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
+    """Raises BadInput if the object of this name is not the job's."""
+    try:
+        owners = cluster.get(kind, name)["metadata"].get("ownerReferences", [])
+    except NotFound:  # gone since
+        return
+    if not any(owner["name"] == name for owner in owners):
+        raise _taken(name, kind)
 
 
 def _notes(job: TrainingJob) -> tuple[str, ...]:
@@ -102,8 +98,8 @@ def _notes(job: TrainingJob) -> tuple[str, ...]:
             "without --output the run lives in its chief's pod: it survives a crash of any process, but a lost chief "
             "pod starts it over, and nothing remains when the job is deleted",
         )
-    source = job.output_source
-    if source and source.kind == "host" and job.workers > 1:
+    place = job.output_place
+    if place and place.kind == "host" and job.workers > 1:
         return ("--output host: is a folder of whichever node the chief runs on; a chief on another node starts over",)
     return ()
 
@@ -131,7 +127,7 @@ def _check_same(asked: TrainingJob, made: Object) -> None:
         raise BadInput(f"--name {name}: this job is cancelled: 'launcher resume {name}' goes on with it")
 
 
-def _create_owned(cluster: Cluster, manifest: Object) -> None:
+def _create_owned(cluster: Namespace, manifest: Object) -> None:
     """Creates an object of the job, or finds that it is there already."""
     uid = manifest["metadata"]["ownerReferences"][0]["uid"]
     kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -157,15 +153,13 @@ def _taken(name: str, kind: str) -> BadInput:
     return BadInput(f"--name {name}: there is a {kind} of this name which is not the job's: choose another")
 
 
-def _check_pod_is_allowed(cluster: Cluster, job: Object, account: str) -> None:
-    """Has the server admit a worker's pod without making it."""
-    name = job["metadata"]["name"]
-    try:
-        cluster.create(worker_pod(job, account), dry_run=True)
-    except ApiError as error:
-        if error.status == 403 and "PodSecurity" in str(error):
-            raise BadInput(
-                f"--name {name}: {reasons.refused_creation(str(error))}; bring the files in by pvc:CLAIM/PATH or a "
-                "bucket instead of host:"
-            ) from None
-        # A quota that is used up now may have room later; the Job waits for it.
+def _check_pod_is_allowed(job: TrainingJob, cluster: Namespace, account: str) -> None:
+    """Raises BadInput if Pod Security would refuse the job's pods.
+
+    A quota that is used up now may have room later; the Job waits for it.
+    """
+    found = try_pod(job, cluster, account)
+    if found.is_of_pod_security:
+        raise BadInput(
+            f"--name {job.name}: {found.reason}; bring the files in by pvc:CLAIM/PATH or a bucket instead of host:"
+        )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from launcher.cluster.kubernetes_api import Cluster, Object
-from launcher.job.labels import CANCELLED_ANNOTATION, JOB_ANNOTATION
+from launcher.cluster.kubernetes_api import Object
+from launcher.cluster.namespace import Namespace
+from launcher.job.labels import APPLICATION, CANCELLED_ANNOTATION, JOB_ANNOTATION, NAME_LABEL, annotations_of, labels_of
 from launcher.job.training_job import TrainingJob
 from maskfleet.errors import BadInput, NotFound
 
 
-def get_job(cluster: Cluster, name: str) -> Object:
+def get_job(cluster: Namespace, name: str) -> Object:
     """The Kubernetes Job.
 
     Raises:
@@ -20,7 +21,7 @@ def get_job(cluster: Cluster, name: str) -> Object:
         job = cluster.get("Job", name)
     except NotFound:
         raise NotFound(f"there is no job {name} in namespace {cluster.namespace}; 'launcher list' shows them") from None
-    if job["metadata"].get("labels", {}).get("app.kubernetes.io/name") != "maskfleet":
+    if labels_of(job).get(NAME_LABEL) != APPLICATION:
         raise NotFound(f"job {name} in namespace {cluster.namespace} is not a training job")
     return job
 
@@ -31,7 +32,7 @@ def asked_job(job: Object) -> TrainingJob:
     Raises:
         BadInput: it was made by hand, or by a launcher whose settings this one does not know.
     """
-    text = (job["metadata"].get("annotations") or {}).get(JOB_ANNOTATION)
+    text = annotations_of(job).get(JOB_ANNOTATION)
     name = job["metadata"]["name"]
     if text is None:
         raise BadInput(f"job {name} was not made by the launcher: its annotation {JOB_ANNOTATION} is missing")
@@ -45,7 +46,7 @@ def asked_job(job: Object) -> TrainingJob:
 
 def is_cancelled(job: Object) -> bool:
     """Whether 'launcher cancel' has stopped it; a Job may be suspended for other reasons, such as a queue."""
-    return CANCELLED_ANNOTATION in (job["metadata"].get("annotations") or {})
+    return CANCELLED_ANNOTATION in annotations_of(job)
 
 
 def has_ended(job: Object) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, Unreachable
-from launcher.job.labels import QUEUE_LABEL
-from launcher.status.job_status import DULL_EVENTS, JobStatus, job_status
+from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
+from launcher.cluster.namespace import Namespace
+from launcher.diagnosis.job_status import DULL_EVENTS, JobStatus, job_status
+from launcher.job.labels import QUEUE_LABEL, labels_of
 from maskfleet.errors import NotFound
 
 INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
@@ -26,7 +27,7 @@ class NamespaceView:
     workloads: Sequence[Object]
 
     @classmethod
-    def of(cls, cluster: Cluster, jobs: Sequence[Object], *, all_events: bool = False) -> Self:
+    def of(cls, cluster: Namespace, jobs: Sequence[Object], *, all_events: bool = False) -> Self:
         """``all_events`` is for those who show them: a status needs only the interesting ones."""
         events = cluster.list("Event", fields="" if all_events else INTERESTING_EVENTS)
         return cls(events, node_names(cluster), workloads_of(cluster, jobs))
@@ -35,19 +36,19 @@ class NamespaceView:
         return job_status(job, pods, self.events, self.nodes, workload_of(job, self.workloads))
 
 
-def node_names(cluster: Cluster) -> frozenset[str] | None:
+def node_names(cluster: Namespace) -> frozenset[str] | None:
     try:
         return frozenset(node["metadata"]["name"] for node in cluster.list("Node", metadata_only=True))
     except (ApiError, Unreachable):  # not everybody may look at nodes
         return None
 
 
-def workloads_of(cluster: Cluster, jobs: Sequence[Object]) -> list[Object]:
+def workloads_of(cluster: Namespace, jobs: Sequence[Object]) -> list[Object]:
     """Kueue's objects, if any of the jobs has a queue."""
-    if not any(QUEUE_LABEL in job["metadata"].get("labels", {}) for job in jobs):
+    if not any(QUEUE_LABEL in labels_of(job) for job in jobs):
         return []
     try:
-        return cluster.list("Workload")
+        return list(cluster.list("Workload"))
     except (ApiError, NotFound, Unreachable):  # Kueue is not installed, or its objects may not be read
         return []
 

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
+from launcher.cluster.kubernetes_api import ApiError, Object
+from launcher.cluster.namespace import Namespace
 from launcher.cluster.port_forward import LOCALHOST, listen
 from launcher.job.manifests import tensorboard_pod, with_owner
 from launcher.job.places import BUCKETS
@@ -93,7 +94,7 @@ def _run(command: list[str], report_line: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def in_cluster(job: TrainingJob, made: Object, cluster: Cluster) -> Iterator[str]:
+def in_cluster(job: TrainingJob, made: Object, cluster: Namespace) -> Iterator[str]:
     """Runs TensorBoard's pod while the block runs; gives its name once it answers.
 
     Raises:
@@ -114,8 +115,8 @@ def in_cluster(job: TrainingJob, made: Object, cluster: Cluster) -> Iterator[str
             cluster.delete("Pod", name)
 
 
-def _wait_for_pod(name: str, cluster: Cluster) -> None:
-    from launcher.status import reasons
+def _wait_for_pod(name: str, cluster: Namespace) -> None:
+    from launcher.diagnosis import reasons
 
     deadline = time.monotonic() + POD_SECONDS
     while True:
@@ -139,9 +140,9 @@ def is_local(job: TrainingJob) -> bool:
     Raises:
         BadInput: they are nowhere but in the chief's pod.
     """
-    if job.output_source is None or job.destination is None:
+    if job.output_place is None or job.destination is None:
         raise BadInput(f"job {job.name} has no --output: its event files are in its chief's pod alone")
-    if job.output_source.kind in BUCKETS:
+    if job.output_place.kind in BUCKETS:
         return True
     assert job.destination.startswith(OUTPUT_PATH)
     return False

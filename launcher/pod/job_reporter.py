@@ -14,6 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from launcher.cluster.namespace import Namespace
 from launcher.job.labels import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.errors import MaskfleetError
@@ -22,7 +23,7 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_duration, one_line
 
 if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Cluster, Object
+    from launcher.cluster.kubernetes_api import Object
 
 PROGRESS_SECONDS = 5.0
 """Between two updates of the Job: often enough to watch, rare enough for an API server with many jobs."""
@@ -40,7 +41,7 @@ class JobReporter:
         run: the run directory. The trainer may have written events to it before the reporter came up.
     """
 
-    def __init__(self, cluster: Cluster, job: str, run: RunDirectory):
+    def __init__(self, cluster: Namespace, job: str, run: RunDirectory):
         self._cluster, self._job, self._run = cluster, job, run
         self._uid: str | None = None
         self._read = 0

@@ -9,11 +9,11 @@ from itertools import pairwise
 import pytest
 
 from launcher.cluster.kubernetes_api import Cluster
+from launcher.diagnosis.job_status import JobStatus
+from launcher.diagnosis.tables import describe_status
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations
-from launcher.status.job_status import JobStatus
-from launcher.status.tables import describe_status
 from tests.cluster.conftest import Kit, until
 from tests.cluster.test_verbs import Counting
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, MutableSequence
-from typing import Any
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from launcher.cluster.kubernetes_api import ApiError
 from maskfleet.errors import NotFound
@@ -34,7 +35,7 @@ class FakeCluster:
         for each in objects:
             self.objects[each["kind"], each["metadata"]["name"]] = each
 
-    def patient(self, seconds: float) -> FakeCluster:
+    def patient(self, seconds: float) -> Self:
         return self
 
     def get(self, kind: str, name: str) -> Object:
@@ -43,7 +44,9 @@ class FakeCluster:
             raise NotFound(f"{kind} {name} not found")
         return copy.deepcopy(self.objects[kind, name])
 
-    def list(self, kind: str, *, labels: str = "", fields: str = "", **how: bool) -> list[Object]:
+    def list(
+        self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False, everywhere: bool = False
+    ) -> Sequence[Object]:
         self._note(f"list {kind}")
         return self._select(kind, labels, fields)
 
@@ -78,9 +81,8 @@ class FakeCluster:
 
     def watch(self, kind: str, *, labels: str = "", fields: str = "") -> Iterator[tuple[str, Object]]:
         told: dict[str, Object] = {}
-        listed = self.remembered.get(kind)
-        if listed is None:
-            listed = self._select(kind, labels, fields)
+        known = kind in self.remembered
+        listed: Sequence[Object] = self.remembered[kind] if known else self._select(kind, labels, fields)
         while True:
             now = {each["metadata"]["name"]: each for each in listed}
             for name, each in now.items():
@@ -101,7 +103,10 @@ class FakeCluster:
         for line in lines[len(lines) - tail :]:
             yield f"{CREATED.removesuffix('Z')}.000000000Z {line}\n".encode()
 
-    def _select(self, kind: str, labels: str, fields: str) -> list[Object]:
+    def connect_to_pod(self, pod: str, port: int) -> socket.socket:
+        raise ConnectionError(f"{pod}: nothing runs here")
+
+    def _select(self, kind: str, labels: str, fields: str) -> Sequence[Object]:
         found = [copy.deepcopy(each) for (of, _), each in list(self.objects.items()) if of == kind]
         for wanted in filter(None, labels.split(",")):
             key, _, value = wanted.partition("=")
@@ -144,3 +149,9 @@ def worker_pod(
         "spec": {"nodeName": "node-1", "containers": [{"name": "trainer"}]},
         "status": {"phase": phase, "containerStatuses": [trainer]},
     }
+
+
+if TYPE_CHECKING:
+    from launcher.cluster.namespace import Namespace
+
+    _: Namespace = FakeCluster()

@@ -78,7 +78,7 @@ class Object:
 
     def resource(self) -> dict[str, Any]:
         """The ``storage#object`` resource."""
-        resource = {
+        resource: dict[str, Any] = {
             "kind": "storage#object",
             "id": f"{self.bucket}/{self.name}/{self.generation}",
             "name": self.name,

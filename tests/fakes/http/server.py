@@ -67,7 +67,7 @@ class HttpFake(ABC):
         self.before: Callable[[Request], None] = lambda request: None
         self.after: Callable[[Request], None] = lambda request: None
         self._lock = threading.Lock()
-        self._server = _Server((host, port), _handler(self))
+        self._server = _Server((host, port), self)
         self.port: int = self._server.server_port
         self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
         if tls is not None:
@@ -102,84 +102,89 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
+    def __init__(self, address: tuple[str, int], fake: HttpFake) -> None:
+        super().__init__(address, _Handler)
+        self.fake = fake
 
-def _handler(fake: HttpFake) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = -1
 
-        def _serve(self) -> None:
-            url = urlsplit(self.path)
-            query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
-            headers = {key.lower(): value for key, value in self.headers.items()}
-            length = int(headers.get("content-length", 0))
-            head = len(self.raw_requestline) + sum(len(key) + len(value) + 4 for key, value in headers.items()) + 2
-            request = fake.note(
-                method=self.command,
-                path=url.path,
-                query=query,
-                headers=headers,
-                length=length,
-                wire_bytes=head + length,
-            )
-            request.fault = fault = fake.faults.take(request.line)
-            if fault and fault.kind == "drop-middle":
-                request.body = self._read(length // 2)
-                fake.perform(request, whole=False)
-                self._drop()
-                return
-            request.body = self._read(length)
-            fake.before(request)
-            if fault and fault.kind == "drop-before":
-                self._drop()
-                return
-            refused = fault is not None and fault.kind == "status"
-            answer = fake.fault_answer(fault) if fault and refused else fake.perform(request, whole=True)
-            request.body = b""
-            fake.after(request)
-            if fault and fault.kind == "drop-after":
-                self._drop()
-                return
-            request.status = answer.status
-            self._send(answer)
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    raw_requestline: bytes
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+    def _serve(self) -> None:
+        url = urlsplit(self.path)
+        query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        length = int(headers.get("content-length", 0))
+        head = len(self.raw_requestline) + sum(len(key) + len(value) + 4 for key, value in headers.items()) + 2
+        request = self.server.fake.note(
+            method=self.command,
+            path=url.path,
+            query=query,
+            headers=headers,
+            length=length,
+            wire_bytes=head + length,
+        )
+        request.fault = fault = self.server.fake.faults.take(request.line)
+        if fault and fault.kind == "drop-middle":
+            request.body = self._read(length // 2)
+            self.server.fake.perform(request, whole=False)
+            self._drop()
+            return
+        request.body = self._read(length)
+        self.server.fake.before(request)
+        if fault and fault.kind == "drop-before":
+            self._drop()
+            return
+        refused = fault is not None and fault.kind == "status"
+        answer = (
+            self.server.fake.fault_answer(fault) if fault and refused else self.server.fake.perform(request, whole=True)
+        )
+        request.body = b""
+        self.server.fake.after(request)
+        if fault and fault.kind == "drop-after":
+            self._drop()
+            return
+        request.status = answer.status
+        self._send(answer)
 
-        def _read(self, length: int) -> bytes:
-            if not fake.faults.bandwidth:
-                return self.rfile.read(length)
-            pieces = []
-            while length > 0 and (piece := self.rfile.read(min(length, 16384))):
-                pieces.append(piece)
-                length -= len(piece)
-                time.sleep(len(piece) / fake.faults.bandwidth)
-            return b"".join(pieces)
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
-        def _send(self, answer: Answer) -> None:
-            self.send_response(answer.status)
-            for key, value in answer.headers.items():
-                self.send_header(key, value)
-            if answer.status != 204:
-                self.send_header("Content-Length", str(answer.length))
-            self.end_headers()
-            if self.command != "HEAD":
-                for piece in answer.body:
-                    self.wfile.write(piece)
-            self.wfile.flush()
+    def _read(self, length: int) -> bytes:
+        if not self.server.fake.faults.bandwidth:
+            return self.rfile.read(length)
+        pieces = []
+        while length > 0 and (piece := self.rfile.read(min(length, 16384))):
+            pieces.append(piece)
+            length -= len(piece)
+            time.sleep(len(piece) / self.server.fake.faults.bandwidth)
+        return b"".join(pieces)
 
-        def _drop(self) -> None:
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for key, value in answer.headers.items():
+            self.send_header(key, value)
+        if answer.status != 204:
+            self.send_header("Content-Length", str(answer.length))
+        self.end_headers()
+        if self.command != "HEAD":
+            for piece in answer.body:
+                self.wfile.write(piece)
+        self.wfile.flush()
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        with_linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # l_onoff 1, l_linger 0: close() sends a reset
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, with_linger)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (ConnectionError, TimeoutError, ssl.SSLError):
             self.close_connection = True
-            with_linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # l_onoff 1, l_linger 0: close() sends a reset
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, with_linger)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-        def handle(self) -> None:
-            try:
-                super().handle()
-            except (ConnectionError, TimeoutError, ssl.SSLError):
-                self.close_connection = True
-
-    return Handler

@@ -134,7 +134,7 @@ def test_an_answer_that_is_not_the_api_s_is_one_line(
     for ask in (
         lambda: cluster.get("Job", "pets"),
         lambda: cluster.list("Job"),
-        lambda: next(iter(cluster.watch("Job"))),
+        lambda: list(cluster.watch("Job")),
     ):
         with pytest.raises(Unreachable, match="does not answer as Kubernetes' API server does; ") as error:
             ask()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.image import default_tag
-from launcher.job.places import parse_mount, parse_source
+from launcher.job.places import parse_mount, parse_place
 from launcher.job.pod_settings import parse_toleration
 from launcher.job.quantities import parse_duration, parse_quantity
 from launcher.job.training_job import TrainingJob
@@ -148,7 +148,7 @@ def test_tolerations_and_mounts() -> None:
     }  # fmt: skip
     mount = parse_mount("pvc:claim/sub/dir=/weights:rw")
     assert (mount.source, mount.path, mount.read_only) == (
-        parse_source("pvc:claim/sub/dir", ("pvc",)),
+        parse_place("pvc:claim/sub/dir", ("pvc",)),
         "/weights",
         False,
     )

@@ -10,10 +10,7 @@ import pytest
 
 import launcher
 from launcher.cluster.kubernetes_api import RESOURCES, ApiError
-from launcher.job.manifests import manifests
-from launcher.job.training_job import TrainingJob
-from launcher.operations.preflight import Check, needed, preflight
-from launcher.status.capacity import (
+from launcher.diagnosis.capacity import (
     node_refusal,
     places_on,
     quota_counts,
@@ -21,6 +18,9 @@ from launcher.status.capacity import (
     worker_limits,
     worker_requests,
 )
+from launcher.job.manifests import manifests
+from launcher.job.training_job import TrainingJob
+from launcher.operations.preflight import Check, needed, preflight
 from launcher.streaming.stores import opening
 from maskfleet.errors import NotFound
 from tests.fakes.cluster import FakeCluster, Object

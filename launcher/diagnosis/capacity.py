@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from launcher.cluster.kubernetes_api import Object
+from launcher.job.labels import labels_of
 from launcher.job.quantities import parse_quantity
 from maskfleet.text import format_bytes
 
@@ -75,7 +76,7 @@ def node_refusal(node: Object, pod: Object) -> str | None:
     ready = next((c for c in node["status"].get("conditions", []) if c["type"] == "Ready"), None)
     if ready is None or ready["status"] != "True":
         return "nodes are not ready"
-    labels = node["metadata"].get("labels", {})
+    labels = labels_of(node)
     for key, value in pod.get("nodeSelector", {}).items():
         if labels.get(key) != value:
             return f"nodes lack the label {key}={value}"

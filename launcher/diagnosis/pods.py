@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from launcher.job.labels import INDEX_ANNOTATION
+from launcher.job.labels import FAILURES_ANNOTATIONS, INDEX_ANNOTATION, annotations_of
 
 Object = Mapping[str, Any]
 
@@ -26,14 +26,12 @@ def statuses(pod: Object) -> list[Object]:
 
 def earlier_failures(pod: Object) -> int:
     """How many pods of this worker failed before, as the Job controller has counted them."""
-    annotations = pod["metadata"].get("annotations", {})
-    prefix = "batch.kubernetes.io/job-index-"
-    return sum(int(annotations.get(f"{prefix}{kind}", 0)) for kind in ("failure-count", "ignored-failure-count"))
+    return sum(int(annotations_of(pod).get(name, 0)) for name in FAILURES_ANNOTATIONS)
 
 
 def worker_of(pod: Object) -> int:
     """The index of the worker that a pod is an attempt of."""
-    return int(pod["metadata"].get("annotations", {}).get(INDEX_ANNOTATION, 0))
+    return int(annotations_of(pod).get(INDEX_ANNOTATION, 0))
 
 
 def worker_of_pod_name(pod: str, job: str) -> int | None:

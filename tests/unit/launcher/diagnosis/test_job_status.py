@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from launcher.diagnosis import reasons
+from launcher.diagnosis.job_status import JobStatus, job_status
+from launcher.diagnosis.tables import describe_status, ranges, worker_table
 from launcher.job import labels
-from launcher.status import reasons
-from launcher.status.job_status import JobStatus, job_status
-from launcher.status.tables import describe_status, ranges, worker_table
 from launcher.streaming.stream_metrics import StreamMetrics
 
 CREATED = "2026-11-23T10:00:00Z"

@@ -1,40 +1,10 @@
-"""``launcher preflight``, ``build`` and ``completion``."""
+"""``launcher build`` and ``completion``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
-
-from launcher.commands.jobs import asked_for, job_settings
-from launcher.commands.options import on_cluster, output_option, print_as
-from maskfleet.errors import DONE, FAILED
-
-if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Cluster
-
-
-@job_settings
-@click.command()
-@output_option("json", "yaml")
-@on_cluster
-def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
-    """Check whether a job would start, without starting it; exit code 1 if not.
-
-    Takes the flags of submit.
-    """
-    from dataclasses import asdict
-
-    from launcher.operations.preflight import preflight
-    from launcher.status.tables import table
-
-    checks = preflight(asked_for(arguments), cluster)
-    if form:
-        print_as(form, [asdict(check) for check in checks])
-    else:
-        click.echo("\n".join(table(["CHECK", "RESULT", "DETAIL"], [(c.what, c.result, c.detail) for c in checks])))
-    return FAILED if any(check.result == "no" for check in checks) else DONE
 
 
 @click.command()

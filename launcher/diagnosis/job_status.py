@@ -8,10 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from launcher.job.labels import CANCELLED_ANNOTATION, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION, QUEUE_LABEL
-from launcher.status import reasons
-from launcher.status.past_pods import Refusal, gone_pods
-from launcher.status.pods import earlier_failures, event_time, worker_of
+from launcher.diagnosis import reasons
+from launcher.diagnosis.past_pods import Refusal, gone_pods
+from launcher.diagnosis.pods import earlier_failures, event_time, worker_of
+from launcher.job.labels import (
+    CANCELLED_ANNOTATION,
+    PROGRESS_ANNOTATION,
+    PROGRESS_JSON_ANNOTATION,
+    QUEUE_LABEL,
+    annotations_of,
+    labels_of,
+)
 from maskfleet.errors import DONE, FAILED
 from maskfleet.text import format_duration, one_line
 
@@ -98,7 +105,7 @@ def job_status(
     ]
     causes = [ending for pod in pods if (ending := reasons.ending(pod))]
     cause = reasons.first_cause(causes)
-    annotations = job["metadata"].get("annotations") or {}
+    annotations = annotations_of(job)
     details = _details(annotations)
     phase, reason = _phase(job, rows, cause, details, workload, by_object)
     left = [row for row in rows if row.pod and row.reason] if phase == "Succeeded" else []
@@ -202,10 +209,10 @@ def _phase(
     failure = conditions.get("Failed") or conditions.get("FailureTarget")
     if failure:
         return "Failed", _failure(job, failure, cause, events)
-    if cancelled := (metadata.get("annotations") or {}).get(CANCELLED_ANNOTATION):
+    if cancelled := annotations_of(job).get(CANCELLED_ANNOTATION):
         return "Cancelled", f"cancelled at {cancelled}; 'launcher resume {metadata['name']}' goes on"
     if job["spec"].get("suspend"):
-        if queue := metadata.get("labels", {}).get(QUEUE_LABEL):
+        if queue := labels_of(job).get(QUEUE_LABEL):
             return "Queued", _queued(queue, workload)
         return (
             "Pending",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from launcher.status.pods import Object, event_time, memory_limit, requests, statuses, terminated
+from launcher.diagnosis.pods import Object, event_time, memory_limit, requests, statuses, terminated
 from maskfleet.errors import BAD_INPUT, PEER_LOST, STOPPED
 from maskfleet.sentences import logged, told_out_of_memory, what_was_not_copied, without_error
 from maskfleet.text import one_line

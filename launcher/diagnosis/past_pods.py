@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from launcher.status import reasons
-from launcher.status.pods import event_time, worker_of, worker_of_pod_name
+from launcher.diagnosis import reasons
+from launcher.diagnosis.pods import event_time, worker_of, worker_of_pod_name
 
 Object = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from launcher.status.job_status import JobStatus, WorkerStatus
+from launcher.diagnosis.job_status import JobStatus, WorkerStatus
 from maskfleet.records import Progress
 from maskfleet.text import format_duration
 

@@ -1,0 +1,69 @@
+"""Whether the server would take a job's objects: it is asked by a dry run, which keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.cluster.kubernetes_api import ApiError, Object
+from launcher.cluster.namespace import Namespace
+from launcher.diagnosis import reasons
+from launcher.job.manifests import manifests, worker_pod
+from launcher.job.training_job import TrainingJob
+from maskfleet.errors import MaskfleetError, NotFound
+from maskfleet.text import one_line
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the server said to one object.
+
+    Attributes:
+        answer: ``exists``: there is one of its name; ``untried``: the server could not say, and need not.
+        error: what it answered, unless the object is admitted.
+    """
+
+    kind: str
+    answer: Literal["admitted", "exists", "refused", "untried"]
+    error: MaskfleetError | None = None
+
+    @property
+    def reason(self) -> str:
+        """The refusal in a line; of a pod in the words of the Job's controller, which will meet it."""
+        if self.error is None:
+            return ""
+        if self.kind == "Pod" and isinstance(self.error, ApiError):
+            return reasons.refused_creation(str(self.error))
+        return one_line(str(self.error))
+
+    @property
+    def is_of_pod_security(self) -> bool:
+        return isinstance(self.error, ApiError) and self.error.status == 403 and "PodSecurity" in str(self.error)
+
+
+def try_objects(job: TrainingJob, cluster: Namespace) -> Iterator[Finding]:
+    """One finding for each object of the job, the Job's first."""
+    for manifest in manifests(job):
+        yield _try(manifest, cluster)
+
+
+def try_pod(job: TrainingJob, cluster: Namespace, account: str) -> Finding:
+    """What the server says to a worker's pod; ``account`` is a ServiceAccount that is there already."""
+    return _try(worker_pod(manifests(job)[0], account), cluster)
+
+
+def _try(manifest: Object, cluster: Namespace) -> Finding:
+    kind = manifest["kind"]
+    try:
+        cluster.create(manifest, dry_run=True)
+    except ApiError as error:
+        if error.status == 409:
+            return Finding(kind, "exists", error)
+        # Nobody but the Job's controller need be able to make its pods.
+        untried = kind == "Pod" and "cannot create resource" in str(error)
+        return Finding(kind, "untried" if untried else "refused", error)
+    except NotFound as error:
+        # Only who may do anything may bind a Role that is not there yet, as none is in a dry run.
+        return Finding(kind, "untried" if kind == "RoleBinding" else "refused", error)
+    return Finding(kind, "admitted")

@@ -1,1 +1,0 @@
-"""What the server said, read into a status and its reason. Pure."""
