@@ -48,7 +48,7 @@ class CheckpointManifest:
                 None if fields.get("score") is None else float(fields["score"]),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"no checkpoint manifest: {error!r}") from None
+            raise ValueError(f"no checkpoint manifest: {error!r}") from error
 
     def serialize(self) -> bytes:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()

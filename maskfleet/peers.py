@@ -68,7 +68,7 @@ class Peers:
         except (KeyError, ValueError) as error:
             raise BadSettings(
                 f"{PEERS_VARIABLE} is set, so {WORKERS_VARIABLE} and {WORKER_VARIABLE} must be whole numbers: {error}"
-            ) from None
+            ) from error
         return cls._checked(worker, tuple(pattern.replace("{}", str(index)) for index in range(workers)))
 
     @classmethod
@@ -81,7 +81,7 @@ class Peers:
             raise BadSettings(
                 'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", '
                 f'"index": 0}}}}, found {value!r} ({error!r})'
-            ) from None
+            ) from error
         if task != "worker" or set(config["cluster"]) != {"worker"}:
             raise BadSettings(
                 f"TF_CONFIG: expected workers only (worker 0 is the chief), found task {task!r} "

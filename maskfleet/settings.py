@@ -53,7 +53,7 @@ class Settings(pydantic.BaseModel):
         try:
             return cls(**merged)
         except pydantic.ValidationError as error:
-            raise BadSettings(_explain(error, origins)) from None
+            raise BadSettings(_explain(error, origins)) from error
 
     @classmethod
     def flags(cls) -> list[click.Parameter]:
@@ -72,9 +72,9 @@ class Settings(pydantic.BaseModel):
             context = command.make_context("settings", list(arguments))
         except click.NoSuchOption as error:
             key = error.option_name.lstrip("-").replace("-", "_")
-            raise BadSettings(_unknown(error.option_name, key, cls.model_fields, flag=True)) from None
+            raise BadSettings(_unknown(error.option_name, key, cls.model_fields, flag=True)) from error
         except click.UsageError as error:
-            raise BadSettings(error.format_message()) from None
+            raise BadSettings(error.format_message()) from error
         return flag_layer(context.params)
 
 
@@ -95,12 +95,12 @@ def read_settings_file(path: Path) -> Layer:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"--config {path}: can't be read: {error}") from None
+        raise BadSettings(f"--config {path}: can't be read: {error}") from error
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         line = " ".join(str(error).split())
-        raise BadSettings(f"--config {path}: expected YAML or JSON: {line}") from None
+        raise BadSettings(f"--config {path}: expected YAML or JSON: {line}") from error
     if isinstance(content, dict) and isinstance(content.get("settings"), dict):
         content = content["settings"]
     if content is None:

@@ -114,7 +114,7 @@ class Cluster:
                 default = _load_kubeconfig(file, context, configuration)
         except (config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
             line = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
-            raise BadInput(f"kubeconfig {file}: {line}; name another with --kubeconfig or --context") from None
+            raise BadInput(f"kubeconfig {file}: {line}; name another with --kubeconfig or --context") from error
         return cls(configuration, namespace or default)
 
     def patient(self, seconds: float) -> Self:
@@ -218,7 +218,7 @@ class Cluster:
                 api.connect_get_namespaced_pod_portforward, pod, self.namespace, ports=str(port)
             )
         except client.ApiException as error:
-            raise ConnectionError(f"{pod}: {error.reason}") from None
+            raise ConnectionError(f"{pod}: {error.reason}") from error
         connection: socket.socket = forward.socket(port)
         return connection
 
@@ -293,7 +293,7 @@ class Cluster:
                     retries=False,
                 )
             except urllib3.exceptions.SSLError as error:
-                raise Unreachable(f"{self._host}: TLS: {error}") from None
+                raise Unreachable(f"{self._host}: TLS: {error}") from error
             except (urllib3.exceptions.HTTPError, OSError, ssl.SSLError) as error:
                 failure = Unreachable(f"the API server at {self._host} does not answer: {_root(error)}")
             else:
@@ -324,7 +324,7 @@ class Cluster:
                 try:
                     piece = response.read1()
                 except (urllib3.exceptions.HTTPError, OSError) as error:
-                    raise ConnectionError(str(error)) from None
+                    raise ConnectionError(str(error)) from error
                 if not piece:
                     break
                 *lines, rest = (rest + piece).split(b"\n")
@@ -376,8 +376,8 @@ def _load_kubeconfig(file: str, context: str | None, configuration: Any) -> str:
             raise ConfigException("there is no such file")
         loader = KubeConfigLoader(found.config, context, config_base_path=None, config_persister=found.save_changes)
         loader.load_and_set(configuration)
-    except (AttributeError, KeyError, TypeError):  # the library takes the form of YAML that it reads for granted
-        raise ConfigException("expected clusters, contexts and users, found something else") from None
+    except (AttributeError, KeyError, TypeError) as error:  # the library takes the YAML's form for granted
+        raise ConfigException("expected clusters, contexts and users, found something else") from error
     return loader.current_context["context"].get("namespace") or "default"
 
 

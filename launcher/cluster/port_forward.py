@@ -23,7 +23,7 @@ def listen(port: int) -> socket.socket:
         return socket.create_server((LOCALHOST, port))
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise BadSettings(f"--port {port}: {why}; choose another, or 0 for any that is free") from None
+        raise BadSettings(f"--port {port}: {why}; choose another, or 0 for any that is free") from error
 
 
 def forward(pod: str, cluster: Namespace, port: int, report_line: Callable[[str], None]) -> None:

@@ -84,7 +84,7 @@ def _fetch_data(url: str, folder: Path) -> str:
 
     try:
         _waited_for(fetch)
-    except NotFound:
-        raise BadData(f"--data {url}: there is nothing: expected the data set's files") from None
+    except NotFound as error:
+        raise BadData(f"--data {url}: there is nothing: expected the data set's files") from error
     size = format_bytes(sum(each.size for each in fetched.values()))
     return f"fetched {url}: {len(fetched)} files, {size}, {verification(fetched.values())}"

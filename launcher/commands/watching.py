@@ -113,7 +113,7 @@ def logs(
     try:
         seconds = parse_duration(since) if since else None
     except ValueError as error:
-        raise BadSettings(f"--since: {error}, found {since!r}") from None
+        raise BadSettings(f"--since: {error}, found {since!r}") from error
     request = LogRequest(frozenset(workers) or None, tail, seconds)
     print_logs(name, cluster, request, follow=follow, previous=previous, timestamps=timestamps)
 
@@ -157,7 +157,7 @@ def wait(cluster: Cluster, name: str, timeout: str | None) -> int:
     try:
         seconds = parse_duration(timeout) if timeout else None
     except ValueError as error:
-        raise BadSettings(f"--timeout: {error}, found {timeout!r}") from None
+        raise BadSettings(f"--timeout: {error}, found {timeout!r}") from error
     return wait_for_end(name, cluster, seconds)
 
 

@@ -109,8 +109,8 @@ def follow(name: str, cluster: Namespace | None = None, *, seconds: float = 1.0)
 def _asked_anew(name: str, cluster: Namespace) -> Object:
     try:
         return get_job(cluster, name)
-    except NotFound:
-        raise NotFound(f"job {name} was deleted") from None
+    except NotFound as error:
+        raise NotFound(f"job {name} was deleted") from error
 
 
 def _is_behind(now: JobStatus) -> bool:

@@ -19,8 +19,10 @@ def get_job(cluster: Namespace, name: str) -> Object:
     """
     try:
         job = cluster.get("Job", name)
-    except NotFound:
-        raise NotFound(f"there is no job {name} in namespace {cluster.namespace}; 'launcher list' shows them") from None
+    except NotFound as error:
+        raise NotFound(
+            f"there is no job {name} in namespace {cluster.namespace}; 'launcher list' shows them"
+        ) from error
     if labels_of(job).get(NAME_LABEL) != APPLICATION:
         raise NotFound(f"job {name} in namespace {cluster.namespace} is not a training job")
     return job
@@ -41,7 +43,7 @@ def asked_job(job: Object) -> TrainingJob:
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
-        raise BadInput(f"job {name} was made by another version of the launcher: {place}: {problem['msg']}") from None
+        raise BadInput(f"job {name} was made by another version of the launcher: {place}: {problem['msg']}") from error
 
 
 def is_cancelled(job: Object) -> bool:

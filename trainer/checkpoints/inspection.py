@@ -76,7 +76,7 @@ def _find(place: Path) -> tuple[CheckpointManifest, Path]:
         step = steps[0]
     try:
         return CheckpointManifest.parse(run.checkpoint_manifest(step).read_bytes()), run.checkpoints
-    except FileNotFoundError:
-        raise NotFound(f"{place}: there is no manifest {run.checkpoint_manifest(step)}") from None
+    except FileNotFoundError as error:
+        raise NotFound(f"{place}: there is no manifest {run.checkpoint_manifest(step)}") from error
     except ValueError as error:
-        raise BadInput(f"{run.checkpoint_manifest(step)}: {error}") from None
+        raise BadInput(f"{run.checkpoint_manifest(step)}: {error}") from error

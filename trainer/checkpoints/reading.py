@@ -55,8 +55,8 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
     status = tf.train.Checkpoint(weights=weights_by_path(model)).read(str(run.checkpoint_prefix(manifest.step)))
     try:
         status.assert_existing_objects_matched().expect_partial()
-    except AssertionError:
-        raise BadInput(f"checkpoint of step {manifest.step} in {run.path} is of another network") from None
+    except AssertionError as error:
+        raise BadInput(f"checkpoint of step {manifest.step} in {run.path} is of another network") from error
     return manifest
 
 

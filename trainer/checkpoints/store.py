@@ -55,7 +55,7 @@ class CheckpointStore:
             raise TrainingFailed(
                 f"{self._run.checkpoint_prefix(step)}: the checkpoint could not be written ({reason(error)}); "
                 f"{self._last_good()}"
-            ) from None
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._delete_old()
@@ -78,13 +78,13 @@ class CheckpointStore:
                 try:
                     status = self._state.read(str(prefix))
                     status.assert_consumed()
-                except (AssertionError, ValueError):  # other names, other shapes
+                except (AssertionError, ValueError) as error:  # other names, other shapes
                     if status is not None:
                         status.expect_partial()  # else TensorFlow lists each of them
                     raise BadSettings(
                         f"{prefix}: this checkpoint is of another network or optimizer than the settings ask for; "
                         "resume the run without the settings that change it, or start a new one"
-                    ) from None
+                    ) from error
                 return manifest
             print(f"checkpoint of step {step} is not used: {problem}", flush=True)
         return None

@@ -105,7 +105,7 @@ def load_dataset(
         raise BadData(
             f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; "
             "make room or name another folder in MASKFLEET_CACHE"
-        ) from None
+        ) from error
 
 
 def _build(data: str, source: Source, image_size: int, folder: Path, report_line: Callable[[str], object]) -> None:
@@ -162,8 +162,8 @@ def _load(source: Source, folder: Path) -> Dataset:
     try:
         content = json.loads((folder / "content.json").read_text())
         train, test, fingerprint = arrays("train"), arrays("test"), content["fingerprint"]
-    except (ValueError, KeyError, FileNotFoundError):
-        raise BadData(f"{folder}: this data cache is damaged; delete the folder to have it built again") from None
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise BadData(f"{folder}: this data cache is damaged; delete the folder to have it built again") from error
     return Dataset(source.name, source.classes, source.colours, source.background, train, test, fingerprint)
 
 

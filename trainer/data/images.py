@@ -105,14 +105,14 @@ def _decode(file: Path | IO[bytes], where: str | None) -> PIL.Image.Image:
         with PIL.Image.open(file) as picture:
             picture.load()
             return picture
-    except FileNotFoundError:
-        raise BadData(f"{name}: there is no such file") from None
-    except PIL.UnidentifiedImageError:
+    except FileNotFoundError as error:
+        raise BadData(f"{name}: there is no such file") from error
+    except PIL.UnidentifiedImageError as error:
         empty = isinstance(file, Path) and file.stat().st_size == 0
         found = "an empty file" if empty else "something else or a damaged file"
-        raise BadData(f"{name}: expected an image, found {found}; replace or remove it") from None
+        raise BadData(f"{name}: expected an image, found {found}; replace or remove it") from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadData(f"{name}: can't be read as an image, replace or remove it: {reason}") from None
+        raise BadData(f"{name}: can't be read as an image, replace or remove it: {reason}") from error

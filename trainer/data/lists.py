@@ -19,9 +19,9 @@ def read_lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadData(f"{file}: expected text in UTF-8, found byte {error.object[error.start]:#04x}") from None
+        raise BadData(f"{file}: expected text in UTF-8, found byte {error.object[error.start]:#04x}") from error
     except OSError as error:
-        raise BadData(f"{file}: expected text with a name on each line: {error.strerror}") from None
+        raise BadData(f"{file}: expected text with a name on each line: {error.strerror}") from error
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 

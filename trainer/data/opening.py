@@ -26,7 +26,7 @@ def open_source(data: str, data_dir: Path | None) -> Source:
     try:
         return _open(data, data_dir)
     except OSError as error:
-        raise BadData(f"--data {data}: {error.filename} can't be read: {error.strerror}") from None
+        raise BadData(f"--data {data}: {error.filename} can't be read: {error.strerror}") from error
 
 
 def _open(data: str, data_dir: Path | None) -> Source:

@@ -48,4 +48,4 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     try:
         write_atomically(file, png(picture))
     except OSError as error:
-        raise BadSettings(f"--pictures {file}: can't be written: {error.strerror or error}") from None
+        raise BadSettings(f"--pictures {file}: can't be written: {error.strerror or error}") from error

@@ -171,7 +171,7 @@ def _load_weights(classifier: keras.Model, source: str, encoder: str) -> None:
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise BadSettings(
             f"--encoder-weights {source}: expected Keras weights (.h5) of {encoder} without its top: {_one_line(error)}"
-        ) from None
+        ) from error
 
 
 def _with_baked_weights(architecture: _Architecture, x: KerasTensor, encoder: str) -> keras.Model | None:
@@ -200,14 +200,14 @@ def _with_imagenet_weights(architecture: _Architecture, x: KerasTensor) -> keras
         raise BadSettings(
             f"--encoder-weights imagenet: the copy in Keras's cache (~/.keras/models) can't be read, delete it: "
             f"{_one_line(error)}"
-        ) from None
+        ) from error
     except Exception as error:  # keras.utils.get_file raises Exception itself
         if "fetch failure" not in str(error):
             raise
         raise BadSettings(
             "--encoder-weights imagenet: can't download them (is there a network?); give a FILE of weights, "
             f"or 'none' to start from random ones: {_one_line(error)}"
-        ) from None
+        ) from error
 
 
 def _one_line(error: Exception) -> str:

@@ -196,7 +196,7 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from None
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
 
 
 def _is_done(run: RunDirectory, config: TrainConfig) -> bool:

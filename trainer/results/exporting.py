@@ -31,7 +31,7 @@ def export(model: keras.Model, folder: Path, legend: Legend) -> None:
         raise TrainingFailed(
             f"{folder}: the network could not be exported ({reason(error)}); the checkpoints are good: free some "
             "space and run 'trainer export'"
-        ) from None
+        ) from error
 
 
 def export_formats(
@@ -65,7 +65,7 @@ def export_formats(
         rows = parity(trained.model, files, test, trained.legend)
         write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
     except (OSError, tf.errors.OpError) as error:
-        raise BadSettings(f"--out {folder}: can't be written: {reason(error)}") from None
+        raise BadSettings(f"--out {folder}: can't be written: {reason(error)}") from error
     yield parity_table(rows)
 
 

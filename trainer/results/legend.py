@@ -46,7 +46,7 @@ class Legend:
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise BadInput(f"{path}: can't be read: {' '.join(str(error).split())}") from None
+            raise BadInput(f"{path}: can't be read: {' '.join(str(error).split())}") from error
         return cls.from_json(content, path)
 
     @classmethod
@@ -63,7 +63,7 @@ class Legend:
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise BadInput(
                 f"{origin}: expected classes, colours and background of a network: {type(error).__name__}: {error}"
-            ) from None
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         return {"classes": list(self.classes), "colours": self.colours.tolist(), "background": self.background}

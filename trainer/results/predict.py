@@ -164,7 +164,7 @@ def predict_files(
                 for name, content in contents.items():
                     write_atomically(out / name, content, durable=False)
             except OSError as error:
-                raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from None
+                raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
             yield out / name_mask
         if bad is not None:
             raise bad

@@ -56,7 +56,7 @@ def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False)
     try:
         write_atomically(out, page(facts).encode())
     except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from None
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
 
 
 def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | None, note: str = "") -> RunFacts:

@@ -103,7 +103,7 @@ def _from_file(file: Path, precision: str | None) -> Trained:
         model = keras.models.load_model(file, compile=False)
     except (ValueError, OSError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise BadInput(f"{file}: expected a network that 'trainer export' wrote (.keras or .h5): {reason}") from None
+        raise BadInput(f"{file}: expected a network that 'trainer export' wrote (.keras or .h5): {reason}") from error
     shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
     if any(not isinstance(shape, tuple) or len(shape) != 4 for shape in shapes):
         raise BadInput(f"{file}: expected images [b, S, S, 3] to logits [b, S, S, classes], found {shapes}")

@@ -56,8 +56,8 @@ def parse(line: bytes) -> Message | None:
         return None
     try:
         message = json.loads(line)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(message, dict):
         raise ValueError(f"expected a JSON object, found {message!r}")
     return message

@@ -332,14 +332,14 @@ class Supervisor:
             path.parent.mkdir(parents=True, exist_ok=True)
             log = path.open("ab", buffering=0)
         except OSError as error:
-            raise BadSettings(f"--run-dir {self._run.path}: can't be written: {error.strerror}") from None
+            raise BadSettings(f"--run-dir {self._run.path}: can't be written: {error.strerror}") from error
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             raise BadSettings(
                 f"--run-dir {self._run.path}: in use by another process (it holds {path}); "
                 "wait for it, stop it, or choose another run directory"
-            ) from None
+            ) from error
         return log
 
 

@@ -67,13 +67,13 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     try:
         train_and_leave_results(Worker(run, config, peers, strategy, dataset, fitting, heartbeat))
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        raise PeerLost(_lost_peer(peers, error)) from None
+        raise PeerLost(_lost_peer(peers, error)) from error
     except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
         if peers.workers == 1:
             raise
-        raise PeerLost(_lost_peer(peers, error)) from None
+        raise PeerLost(_lost_peer(peers, error)) from error
     except (OSError, tf.errors.ResourceExhaustedError) as error:
-        raise TrainingFailed(_no_room(run, error)) from None
+        raise TrainingFailed(_no_room(run, error)) from error
 
 
 def _lost_peer(peers: Peers, error: Exception) -> str:

@@ -114,8 +114,8 @@ class FolderStore:
                 if _stored(found.name, os.fstat(file.fileno())).version != found.version:
                     raise Changed(f"{self.path / found.name}: was replaced while it was read")
                 yield file
-        except FileNotFoundError:
-            raise Changed(f"{self.path / found.name}: was deleted while it was read") from None
+        except FileNotFoundError as error:
+            raise Changed(f"{self.path / found.name}: was deleted while it was read") from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -125,9 +125,9 @@ class FolderStore:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise StoreRefused(f"{self.path}: can't be written: {error}") from None
+            raise StoreRefused(f"{self.path}: can't be written: {error}") from error
         except OSError as error:
-            raise StoreUnavailable(f"{self.path}: {error}") from None
+            raise StoreUnavailable(f"{self.path}: {error}") from error
 
 
 def _stored(name: str, status: os.stat_result, crc32c: str | None = None) -> StoredObject:

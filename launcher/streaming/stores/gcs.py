@@ -58,11 +58,11 @@ class GcsStore:
         try:
             # The project only matters to requests that create or list buckets.
             client = storage.Client(project=os.environ.get("GOOGLE_CLOUD_PROJECT", "maskfleet"))
-        except auth.DefaultCredentialsError:
+        except auth.DefaultCredentialsError as error:
             raise StoreRefused(
                 f"{self.url}: no Google credentials were found; run 'gcloud auth application-default login', "
                 "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or use workload identity"
-            ) from None
+            ) from error
         self._bucket = client.bucket(bucket)
         retry = Retry(
             predicate=DEFAULT_RETRY._predicate,
@@ -117,8 +117,8 @@ class GcsStore:
                 with self._translated(found.name):
                     # The library can't verify a range; the reader compares the whole with the manifest.
                     piece = blob.download_as_bytes(start=start, end=start + PIECE - 1, checksum=None, **self._options)
-            except _Gone:
-                raise Changed(f"{self.url}/{found.name}: was replaced or deleted while it was read") from None
+            except _Gone as error:
+                raise Changed(f"{self.url}/{found.name}: was replaced or deleted while it was read") from error
             yield piece
             start += len(piece)
 
@@ -133,8 +133,8 @@ class GcsStore:
                     blob.upload_from_string(content, checksum=None, if_generation_match=condition, **self._options)
                 else:
                     self._send(blob, file, digest.size, condition)
-        except _Gone:
-            raise StoreUnavailable(f"{self.url}/{name}: the upload was forgotten; it has to begin again") from None
+        except _Gone as error:
+            raise StoreUnavailable(f"{self.url}/{name}: the upload was forgotten; it has to begin again") from error
         stored = self._stored(blob)
         if not stored.matches(digest):
             self.delete(stored)
@@ -166,8 +166,8 @@ class GcsStore:
         try:
             with self._translated(name):
                 target.compose([self._blob(name), delta], if_generation_match=_generation(expected), **self._options)
-        except _Gone:
-            raise Changed(f"{self.url}/{name}: was deleted while it was appended to") from None
+        except _Gone as error:
+            raise Changed(f"{self.url}/{name}: was deleted while it was appended to") from error
         finally:
             with suppress(StoreUnavailable, StoreRefused, _Gone), self._translated(name):
                 delta.delete(**self._options)
@@ -200,25 +200,25 @@ class GcsStore:
             status = error.response.status_code if isinstance(error, InvalidResponse) else error.code
             message = _without_authority(error.message if isinstance(error, api.GoogleAPICallError) else str(error))
             if status == 404 and "bucket does not exist" in message:
-                raise StoreRefused(f"{self.url}: there is no bucket {self._bucket.name}; create it first") from None
+                raise StoreRefused(f"{self.url}: there is no bucket {self._bucket.name}; create it first") from error
             if status == 404:
-                raise _Gone from None
+                raise _Gone from error
             if status == 412:
-                raise Changed(f"{place}: is not in the version that was expected") from None
+                raise Changed(f"{place}: is not in the version that was expected") from error
             if status in (401, 403):
-                raise StoreRefused(f"{place}: access was denied: {message}") from None
+                raise StoreRefused(f"{place}: access was denied: {message}") from error
             if status == 400 and "match calculated" in message:
-                raise ContentDiffers(f"{place}: holds other bytes than its digest says") from None
+                raise ContentDiffers(f"{place}: holds other bytes than its digest says") from error
             if status == 400:
-                raise StoreRefused(f"{place}: the request was refused: {message}") from None
-            raise StoreUnavailable(f"{place}: {status}: {message}") from None
+                raise StoreRefused(f"{place}: the request was refused: {message}") from error
+            raise StoreUnavailable(f"{place}: {status}: {message}") from error
         except (api.RetryError, requests.RequestException, OSError) as error:
             cause = getattr(error, "cause", None) or error
-            raise StoreUnavailable(f"{place}: {_without_authority(repr(cause))}") from None
+            raise StoreUnavailable(f"{place}: {_without_authority(repr(cause))}") from error
         except auth.GoogleAuthError as error:
             if isinstance(error, auth.TransportError) or error.retryable:
-                raise StoreUnavailable(f"{place}: {error}") from None
-            raise StoreRefused(f"{self.url}: access was denied: the credentials are not accepted: {error}") from None
+                raise StoreUnavailable(f"{place}: {error}") from error
+            raise StoreRefused(f"{self.url}: access was denied: the credentials are not accepted: {error}") from error
 
 
 class _Gone(Exception):

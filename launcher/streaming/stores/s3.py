@@ -69,7 +69,7 @@ class S3Store:
                 retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
             )
         except exceptions.BaseError as error:
-            raise StoreRefused(f"{self.url}: {_first_line(error)}") from None
+            raise StoreRefused(f"{self.url}: {_first_line(error)}") from error
 
     def check(self) -> list[str]:
         probes = f"{INTERNAL}probe-"
@@ -214,33 +214,33 @@ class S3Store:
         place = f"{self.url}/{name}"
         try:
             yield
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            raise Changed(f"{place}: is not in the version that was expected") from None
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
+            raise Changed(f"{place}: is not in the version that was expected") from error
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
-                raise StoreRefused(f"{self.url}: there is no such bucket; create it first") from None
-            raise Changed(f"{place}: was deleted meanwhile") from None
+                raise StoreRefused(f"{self.url}: there is no such bucket; create it first") from error
+            raise Changed(f"{place}: was deleted meanwhile") from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise StoreRefused(f"{place}: access was denied: {_words(error)}") from None
+            raise StoreRefused(f"{place}: access was denied: {_words(error)}") from error
         except exceptions.BaseError as error:
             text = str(error)
             if "NoSuchBucket" in text:
-                raise StoreRefused(f"{self.url}: there is no such bucket; create it first") from None
+                raise StoreRefused(f"{self.url}: there is no such bucket; create it first") from error
             if "169.254." in text:  # the instance metadata service is the last place to look for credentials
                 raise StoreRefused(
                     f"{self.url}: no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                     "or use a service account with a role"
-                ) from None
+                ) from error
             if "Received redirect" in text or "AuthorizationHeaderMalformed" in text:
                 raise StoreRefused(
                     f"{self.url}: the bucket is in another region; set AWS_REGION to the bucket's: {_words(error)}"
-                ) from None
+                ) from error
             if "invalid path" in text:
-                raise StoreRefused(f"{place}: {_words(error)}; rename the object") from None
+                raise StoreRefused(f"{place}: {_words(error)}; rename the object") from error
             if _is_refusal(text):
-                raise StoreRefused(f"{place}: the request was refused: {_words(error)}") from None
+                raise StoreRefused(f"{place}: the request was refused: {_words(error)}") from error
             self.on_retry(error)
-            raise StoreUnavailable(f"{place}: {_words(error)}") from None
+            raise StoreUnavailable(f"{place}: {_words(error)}") from error
 
 
 def _part(name: str, number: int) -> str:

@@ -45,11 +45,11 @@ class GuardedObject:
         self._open_attempts.add(digest)
         try:
             self.current = attempt(self.current)
-        except Changed:
+        except Changed as error:
             found = self.store.find(self.name)
             unchanged = (found and found.version) == (self.current and self.current.version)
             if not unchanged and (found is None or not any(found.matches(each) for each in self._open_attempts)):
-                raise Conflict(_describe(self.store, self.name, self.current, found)) from None
+                raise Conflict(_describe(self.store, self.name, self.current, found)) from error
             self.current = found
             if unchanged:
                 return False

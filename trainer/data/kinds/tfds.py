@@ -45,7 +45,7 @@ def open_tfds(version: str | None, data_dir: Path | None) -> Source:
     except Exception as error:  # TFDS raises what its parsers raise
         raise BadData(
             f"{folder}: can't be read as a TensorFlow data set ({_line(error)}); {_MEND.format(folder)}"
-        ) from None
+        ) from error
     train, test = (Split(records.names, records.read) for records in splits)
     key = files_key(file for records in splits for file in records.files)
     return Source(_NAME, CLASSES, COLOURS, BACKGROUND, train, test, key)
@@ -98,7 +98,7 @@ class _Records:
                 features[key].bytes_list.value[0] for key in ("image", "segmentation_mask", "file_name")
             )
         except Exception as error:  # the disk's and protobuf's
-            raise BadData(f"{self.names[i]}: can't be read ({_line(error)}); {_MEND.format(file.parent)}") from None
+            raise BadData(f"{self.names[i]}: can't be read ({_line(error)}); {_MEND.format(file.parent)}") from error
         where = f"{self.names[i]} ({name.decode()})"
         image = read_image(io.BytesIO(image_bytes), where)
         mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where).labels, where)
@@ -146,7 +146,7 @@ def _build(root: Path, patterns: tuple[str, ...]) -> Path:
             f"{_NAME} is not in {root} and can't be downloaded and built ({_line(error)}): connect to the network, "
             "name the folder that has it with --data-dir, or unpack its images.tar.gz and annotations.tar.gz into "
             "a folder PETS and use --data folder:PETS"
-        ) from None
+        ) from error
 
 
 def _probe(builder: Any, root: Path) -> None:

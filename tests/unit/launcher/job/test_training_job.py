@@ -147,7 +147,7 @@ def test_tolerations_and_mounts() -> None:
         "key": "a.b/c", "operator": "Equal", "value": "d", "effect": "NoExecute",
     }  # fmt: skip
     mount = parse_mount("pvc:claim/sub/dir=/weights:rw")
-    assert (mount.source, mount.path, mount.read_only) == (
+    assert (mount.place, mount.path, mount.read_only) == (
         parse_place("pvc:claim/sub/dir", ("pvc",)),
         "/weights",
         False,
