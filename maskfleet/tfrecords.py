@@ -1,4 +1,4 @@
-"""Where the last whole record of a growing file ends. Pure functions over bytes.
+"""The framing of records, once: where the last whole one of a growing file ends, and where each of a file lies.
 
 TFRecord's framing, from TensorFlow's ``core/lib/io/record_writer.h``: length (uint64, little-endian), masked
 CRC32C of the length, data, masked CRC32C of the data.
@@ -7,8 +7,8 @@ CRC32C of the length, data, masked CRC32C of the data.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
@@ -53,6 +53,25 @@ def scan_tfrecords(data: bytes) -> Scan:
             return Scan(start, 0, f"a damaged record of {length} bytes: the checksum of its data is wrong")
         start = end + _FOOTER.size
     return Scan(start)
+
+
+def record_places(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of the data of each record of a file of ``size`` bytes; the data itself is not read.
+
+    Raises:
+        ValueError: the file ends within a record, or the checksum of a length is wrong.
+    """
+    while header := file.read(_HEADER.size):
+        if len(header) < _HEADER.size:
+            raise ValueError("ends within a record")
+        length, checksum = _HEADER.unpack(header)
+        if masked_crc32c(header[:8]) != checksum:
+            raise ValueError("holds no record where one should begin")
+        start = file.tell()
+        if start + length + _FOOTER.size > size:
+            raise ValueError("ends within a record")
+        yield start, length
+        file.seek(start + length + _FOOTER.size)
 
 
 def scan_lines(data: bytes) -> Scan:

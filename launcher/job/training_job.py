@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -50,6 +50,20 @@ def _job_name(text: str) -> str:
     return text
 
 
+def _form(parse: Callable[[str], object]) -> AfterValidator:
+    """A text that can be parsed, as it is. Each of a flag's values is looked at alone: a message names no other one."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
+
+
+Variable = Annotated[str, _form(parse_variable)]
+SecretVariable = Annotated[str, _form(parse_secret_variable)]
+NodeLabel = Annotated[str, _form(parse_label)]
+Toleration = Annotated[str, _form(parse_toleration)]
 ObjectName = Annotated[str, AfterValidator(object_name)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -97,8 +111,8 @@ class TrainingJob(Settings):
     keep_checkpoints: Positive | None = Field(
         None, description="newest checkpoints that --output keeps, beside the best; default: all"
     )
-    env: tuple[str, ...] = Field((), description="VARIABLE=VALUE for every container; repeatable")
-    env_from_secret: tuple[str, ...] = Field(
+    env: tuple[Variable, ...] = Field((), description="VARIABLE=VALUE for every container; repeatable")
+    env_from_secret: tuple[SecretVariable, ...] = Field(
         (), description="SECRET (all its keys) or VARIABLE=SECRET/KEY, for every container; repeatable"
     )
     mount: tuple[str, ...] = Field(
@@ -110,8 +124,8 @@ class TrainingJob(Settings):
     )
 
     # Where and when
-    node_selector: tuple[str, ...] = Field((), description="LABEL=VALUE that nodes must have; repeatable")
-    toleration: tuple[str, ...] = Field(
+    node_selector: tuple[NodeLabel, ...] = Field((), description="LABEL=VALUE that nodes must have; repeatable")
+    toleration: tuple[Toleration, ...] = Field(
         (), description="taint to tolerate: KEY, KEY=VALUE, with :EFFECT to name one; repeatable"
     )
     spot: bool = Field(False, description="only nodes that the cloud may take back (GKE, EKS, AKS, Karpenter)")
@@ -257,7 +271,7 @@ class TrainingJob(Settings):
     @field_validator("output")
     @classmethod
     def _check_output(cls, text: str | None) -> str | None:
-        if text:
+        if text is not None:
             parse_place(text, ("gs", "s3", "pvc", "host"))
         return text
 
@@ -267,34 +281,6 @@ class TrainingJob(Settings):
         paths = [parse_mount(value).path for value in values]
         if twice := next((path for path in paths if paths.count(path) > 1), None):
             raise ValueError(f"{twice} is mounted twice")
-        return values
-
-    @field_validator("env")
-    @classmethod
-    def _check_env(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            parse_variable(value)
-        return values
-
-    @field_validator("env_from_secret")
-    @classmethod
-    def _check_env_from_secret(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            parse_secret_variable(value)
-        return values
-
-    @field_validator("node_selector")
-    @classmethod
-    def _check_node_selector(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            parse_label(value)
-        return values
-
-    @field_validator("toleration")
-    @classmethod
-    def _check_tolerations(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            parse_toleration(value)
         return values
 
     @field_validator("image_pull_policy")

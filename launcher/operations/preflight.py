@@ -97,10 +97,12 @@ def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     else:
         there = f"a job named {job.name} exists: choose another --name or delete it"
         yield Check("job is admitted", "no", there if first.answer == "exists" else first.reason)
-    refusals = [f"{each.kind}: {each.reason}" for each in others if each.answer == "refused"]
-    if first.answer != "exists":
-        taken = f"there is one named {job.name}: choose another --name or delete it"
-        refusals += [f"{each.kind}: {taken}" for each in others if each.answer == "exists"]
+    # What is there of a job that is there is its own.
+    against = ("refused",) if first.answer == "exists" else ("refused", "exists")
+    taken = f"there is one named {job.name}: choose another --name or delete it"
+    refusals = [
+        f"{each.kind}: {taken if each.answer == 'exists' else each.reason}" for each in others if each.answer in against
+    ]
     untried = [f"{each.kind}: {each.reason}" for each in others if each.answer == "untried"]
     if refusals:
         yield Check("its objects are admitted", "no", "; ".join(refusals))

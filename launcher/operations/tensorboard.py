@@ -20,6 +20,7 @@ from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 from maskfleet.quiet import is_startup_line
+from maskfleet.run_directory import RunDirectory
 
 POD_SECONDS = 300.0
 """For TensorBoard's pod to come up; pulling its image may take a while."""
@@ -62,7 +63,7 @@ def serve(destination: str, port: int, report_line: Callable[[str], None]) -> No
     listen(port).close()
     store = open_store(destination)
     if isinstance(store, FolderStore):
-        _run(tensorboard_command(store.path / "tensorboard", port=port), report_line)
+        _run(tensorboard_command(RunDirectory(store.path).tensorboard, port=port), report_line)
         return
     with mirrored(store) as folder:
         _run(tensorboard_command(folder, port=port), report_line)

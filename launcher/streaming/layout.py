@@ -1,4 +1,4 @@
-"""The names of a run's objects in a destination."""
+"""The names of a run's objects in a destination: those of its files, as RunDirectory has them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,51 @@ from pathlib import Path
 from launcher.streaming.stores.store import Store, StoredObject
 from maskfleet.run_directory import RunDirectory
 
-_FILES = r"(?:config|progress)\.json|(?:metrics|events)\.jsonl|report\.html"
+_HERE = RunDirectory(Path())
+_FILES = (_HERE.config, _HERE.progress, _HERE.metrics, _HERE.events, _HERE.report)
+_FOLDERS = (_HERE.tensorboard, _HERE.checkpoints, _HERE.logs, _HERE.pictures, _HERE.export)
 
 
-_FOLDERS = r"(?:tensorboard|checkpoints|logs|pictures|export)/.+"
+def _pattern(path: Path) -> str:
+    return re.escape(path.as_posix())
 
 
-PLACES = re.compile(rf"(?:(?P<run>.*?)/)??(?:{_FILES}|{_FOLDERS})")
+_STEP = _pattern(Path(_HERE.checkpoint_prefix(0).name)).replace("00000000", r"(\d{8,})")
+
+OF_A_RUN = re.compile(
+    r"(?:(?P<run>.*?)/)??"
+    rf"(?:{'|'.join(map(_pattern, _FILES))}|(?:{'|'.join(map(_pattern, _FOLDERS))})/.+)"
+)
+"""An object of a run anywhere below a destination; ``run`` is the run's name there, None for the destination itself."""
+MANIFEST = re.compile(rf"(?:.*/)?{_pattern(_HERE.checkpoint_manifests)}/{_STEP}\.json")
+"""A checkpoint's manifest, of any run below a destination; the first group is its step."""
+_CHECKPOINT = re.compile(rf"{_pattern(_HERE.checkpoints)}/(?:{_HERE.checkpoint_manifests.name}/)?{_STEP}\..+")
+_LOG = re.compile(_pattern(_HERE.worker_log(0)).replace("0", r"(\d+)"))
+
+TENSORBOARD = f"{_HERE.tensorboard.as_posix()}/"
+"""Before the names of a run's event files."""
+LOGS = f"{_HERE.logs.as_posix()}/"
+PROGRESS = _HERE.progress.as_posix()
+EXPORT_MANIFEST = (_HERE.export / "manifest.json").as_posix()
+"""Lies in the destination only, and is written last: size and crc32c of each file of the export. Without it, an
+export is on its way."""
 
 
-MANIFEST_NAME = re.compile(r"(?:.*/)?checkpoints/manifests/step-(\d{8,})\.json")
+def object_name(run: RunDirectory, path: Path) -> str:
+    """Of a file of the run."""
+    return path.relative_to(run.path).as_posix()
 
 
-_NAME = re.compile(r"checkpoints/(?:manifests/)?step-(\d{8,})\..+")
+def checkpoint_step(name: str) -> int | None:
+    """The step of an object of a checkpoint, its manifest included; None if it is of none."""
+    match = _CHECKPOINT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def worker_of_log(name: str) -> int | None:
+    """The worker whose log an object is; None if it is none."""
+    match = _LOG.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def remote_manifests(store: Store, run: RunDirectory) -> dict[int, StoredObject]:
@@ -30,17 +62,6 @@ def remote_manifests(store: Store, run: RunDirectory) -> dict[int, StoredObject]
 
 
 def manifests_by_step(objects: Iterable[StoredObject]) -> dict[int, StoredObject]:
-    found = ((checkpoint_step(each.name), each) for each in objects if "/manifests/" in each.name)
-    return dict(sorted((step, each) for step, each in found if step is not None))
-
-
-def object_name(run: RunDirectory, path: Path) -> str:
-    return path.relative_to(run.path).as_posix()
-
-
-def checkpoint_step(name: str) -> int | None:
-    match = _NAME.fullmatch(name)
-    return int(match[1]) if match else None
-
-
-LOG_NAME = re.compile(r"logs/worker-(\d+)\.log")
+    """Those of ``objects`` that are manifests, oldest first."""
+    found = ((int(match[1]), each) for each in objects if (match := MANIFEST.fullmatch(each.name)))
+    return dict(sorted(found, key=lambda pair: pair[0]))

@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from launcher.streaming.upload.whole_files import EXPORT_MANIFEST
+from launcher.streaming.layout import EXPORT_MANIFEST
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.files import FileDigest, write_atomically, write_json
 from maskfleet.records import Progress

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from launcher.streaming.layout import TENSORBOARD
 from launcher.streaming.stores.store import Changed, Store, StoreRefused, StoreUnavailable
 from maskfleet.files import stays_inside
 
 log = logging.getLogger("launcher.tensorboard")
 
-LOGDIR = "tensorboard/"
 SECONDS = 3.0
 """Between two looks at the store, each of which is a listing. A scalar waits for the streamer, then for this, then for
 TensorBoard: together less than 10 s."""
@@ -34,8 +34,8 @@ class EventMirror:
             StoreUnavailable, StoreRefused: what has come so far stays; call again.
         """
         fetched = 0
-        for found in self._store.list(LOGDIR):
-            name = found.name.removeprefix(LOGDIR)
+        for found in self._store.list(TENSORBOARD):
+            name = found.name.removeprefix(TENSORBOARD)
             if not stays_inside(name):
                 continue
             path = self._folder / name

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.streaming.download.restore import download
-from launcher.streaming.layout import MANIFEST_NAME
+from launcher.streaming.layout import MANIFEST
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
 from maskfleet.errors import BadData, BadSettings, NotFound
 from maskfleet.files import FileDigest, stays_inside
@@ -46,8 +46,8 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
     for found in objects:
         if not stays_inside(found.name):
             raise BadSettings(f"{store.url}/{found.name}: is no name of a file in {folder}; rename the object")
-    manifests = [found for found in objects if MANIFEST_NAME.fullmatch(found.name)]
-    others = [found for found in objects if not MANIFEST_NAME.fullmatch(found.name)]
+    manifests = [found for found in objects if MANIFEST.fullmatch(found.name)]
+    others = [found for found in objects if not MANIFEST.fullmatch(found.name)]
     work = _Pull(store, folder)
     for each in (others, manifests):
         yield from work.fetch_all(each)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from launcher.streaming.layout import remote_manifests
+from launcher.streaming.layout import LOGS, remote_manifests, worker_of_log
 from launcher.streaming.stores.store import Changed, Store, StoredObject
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.errors import BadData, NotFound
@@ -124,9 +123,9 @@ def _fetch_checkpoint(
 
 def _histories(store: Store, run: RunDirectory, worker: int | None) -> Iterator[StoredObject]:
     """What the run goes on with and ``run`` does not have, or has less of."""
-    number = r"\d+" if worker is None else str(worker)
-    for found in store.list("logs/"):
-        if re.fullmatch(rf"logs/worker-{number}\.log", found.name) and _size(run.path / found.name) < found.size:
+    for found in store.list(LOGS):
+        of = worker_of_log(found.name)
+        if of is not None and worker in (None, of) and _size(run.path / found.name) < found.size:
             yield found
     if worker in (None, 0):
         there = store.find(run.events.name)

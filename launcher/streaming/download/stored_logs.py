@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from launcher.streaming.layout import LOG_NAME
+from launcher.streaming.layout import LOGS, worker_of_log
 from launcher.streaming.stores.store import Store, StoredObject, newest
 from maskfleet.errors import NotFound
 
@@ -15,7 +15,7 @@ def stored_logs(store: Store) -> dict[int, Iterator[str]]:
     Raises:
         NotFound: there is none.
     """
-    found = {int(match[1]): each for each in store.list("logs/") if (match := LOG_NAME.fullmatch(each.name))}
+    found = {worker: each for each in store.list(LOGS) if (worker := worker_of_log(each.name)) is not None}
     if not found:
         raise NotFound(f"{store.url}: there are no logs")
     return {worker: _lines(store, each) for worker, each in sorted(found.items())}

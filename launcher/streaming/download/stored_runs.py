@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from launcher.streaming.layout import MANIFEST_NAME, PLACES
+from launcher.streaming.layout import MANIFEST, OF_A_RUN, PROGRESS
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
 from maskfleet.errors import NotFound
 from maskfleet.records import Progress
@@ -32,7 +32,7 @@ def list_runs(store: Store) -> list[StoredRun]:
     runs: dict[str, StoredRun] = defaultdict(lambda: StoredRun(""))
     progress: dict[str, StoredObject] = {}
     for found in store.list():
-        match = PLACES.fullmatch(found.name)
+        match = OF_A_RUN.fullmatch(found.name)
         if match is None or found.name.startswith(INTERNAL):
             continue
         name = match["run"] or ""
@@ -41,10 +41,10 @@ def list_runs(store: Store) -> list[StoredRun]:
         run.size += found.size
         run.files += 1
         run.updated = max(run.updated, found.updated)
-        manifest = MANIFEST_NAME.fullmatch(found.name)
+        manifest = MANIFEST.fullmatch(found.name)
         if manifest:
             run.steps.append(int(manifest[1]))
-        if found.name == f"{name}/progress.json".lstrip("/"):
+        if found.name == f"{name}/{PROGRESS}".lstrip("/"):
             progress[name] = found
     if not runs:
         raise NotFound(f"{store.url}: there is no run; 'launcher stream RUN {store.url}' copies one there")

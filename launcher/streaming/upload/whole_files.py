@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from launcher.streaming.layout import EXPORT_MANIFEST
 from launcher.streaming.stores.store import Store
 from launcher.streaming.upload.guarded_object import GuardedObject
 from maskfleet.files import FileDigest
 from maskfleet.run_directory import RunDirectory
-
-EXPORT_MANIFEST = "export/manifest.json"
-"""Lies in the destination only, and is written last: size and crc32c of each file of the export. Without it, an
-export is on its way."""
 
 SETTLED_SECONDS = 5.0
 """Age of a picture's or export's last change from which on it is taken for finished."""

@@ -7,12 +7,12 @@ import io
 import os
 import re
 import shutil
-import struct
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from maskfleet.errors import BadData, BadSettings
+from maskfleet.tfrecords import record_places
 from trainer.cache_folder import locked
 from trainer.data.images import check_same_size, read_image, read_labels
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
@@ -69,17 +69,16 @@ class _Records:
 
     @cached_property
     def _places(self) -> list[tuple[Path, int, int]]:
-        """File, offset and length of each record: 8 bytes of length and 4 of CRC, the record, 4 of CRC."""
+        """File, offset and length of each record."""
         places: list[tuple[Path, int, int]] = []
         for file, expected in zip(self.files, self._lengths, strict=True):
-            before, size = len(places), file.stat().st_size
-            with file.open("rb") as content:
-                while header := content.read(12):
-                    length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else size
-                    if content.tell() + length + 4 > size:
-                        raise BadData(f"{file}: ends within record {len(places) - before}; {_MEND.format(file.parent)}")
-                    places.append((file, content.tell(), length))
-                    content.seek(length + 4, os.SEEK_CUR)
+            before = len(places)
+            try:
+                with file.open("rb") as content:
+                    for offset, length in record_places(content, file.stat().st_size):
+                        places.append((file, offset, length))
+            except ValueError as error:
+                raise BadData(f"{file}: {error} ({len(places) - before}); {_MEND.format(file.parent)}") from error
             if len(places) - before != expected:
                 raise BadData(
                     f"{file}: expected {expected} records, found {len(places) - before}; {_MEND.format(file.parent)}"

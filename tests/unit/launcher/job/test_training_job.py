@@ -193,3 +193,14 @@ def test_retention_is_about_an_output() -> None:
     assert job("--output", "gs://bucket", "--keep-checkpoints", "3").keep_checkpoints == 3
     with pytest.raises(BadSettings, match="--keep-checkpoints is about the checkpoints in --output"):
         job("--keep-checkpoints", "3")
+
+
+def test_a_wrong_value_of_a_repeatable_flag_is_named_without_the_others() -> None:
+    with pytest.raises(BadSettings) as error:
+        job("--env", "KEY_FILE=/x", "--env", "1A=b", "--env", "PLAIN=hush")
+    assert str(error.value) == "--env: expected VARIABLE=VALUE, not '1A=b', found '1A=b'"
+
+
+def test_an_empty_output_is_refused() -> None:
+    with pytest.raises(BadSettings, match=r"--output: expected gs://BUCKET\[/PATH\] or "):
+        job("--output", "")

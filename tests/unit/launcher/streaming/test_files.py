@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from launcher.streaming.layout import EXPORT_MANIFEST
 from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.upload.growing_file import GrowingFile, flush_interval
 from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.streamer import Streamer
-from launcher.streaming.upload.whole_files import EXPORT_MANIFEST, ExportFolder, WholeFile
+from launcher.streaming.upload.whole_files import ExportFolder, WholeFile
 from maskfleet.files import write_atomically
 from maskfleet.tfrecords import frame, scan_lines, scan_tfrecords
 from tests.helpers.sample_run import SampleRun

@@ -192,4 +192,4 @@ def test_a_truncated_record_file_is_told_in_one_line(raw: Path, tmp_path: Path) 
     os.truncate(file, file.stat().st_size - 100)
     with pytest.raises(BadData) as raised:
         load_dataset("oxford_iiit_pet", tmp_path / "data", 32, tmp_path / "cache")
-    assert str(raised.value) == f"{file}: ends within record 5; delete {file.parent} to have it built again"
+    assert str(raised.value) == f"{file}: ends within a record (5); delete {file.parent} to have it built again"
