@@ -202,7 +202,7 @@ class RunRecord:
         except OSError as error:
             raise BadInput(f"{run.config}: can't be read: {error.strerror or error}") from error
         try:
-            record: Self = _adapter(cls).validate_json(content)
+            record: Self = _adapter(cls).validate_json(content, strict=True)
             return record
         except pydantic.ValidationError as error:
             problem = error.errors()[0]
@@ -227,11 +227,14 @@ def write_settings(run: RunDirectory, settings: Mapping[str, Any]) -> Callable[[
     """
     steps = run.checkpoint_steps()
     old = run.config.read_bytes() if run.config.exists() else None
-    before = RunRecord(settings={}) if old is None else RunRecord.read(run)
-    changes = old is None or before.settings != settings
+    before: dict[str, Any] = {}
+    if old is not None:
+        RunRecord.read(run)
+        before = json.loads(old)  # with keys of a later version
+    changes = before.get("settings") != settings
     try:
         if changes:
-            RunRecord(**{**vars(before), "settings": settings}).write(run)
+            write_json(run.config, {**before, "settings": settings})
     except OSError as error:
         raise BadSettings(f"--run-dir {run.path}: can't be written: {error.strerror}") from error
 
@@ -255,7 +258,9 @@ def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
 def _parse(kind: type[T], content: bytes | Mapping[str, Any]) -> T | None:
     adapter: pydantic.TypeAdapter[T] = _adapter(kind)
     try:
-        return adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
+        if isinstance(content, bytes):
+            return adapter.validate_json(content, strict=True)
+        return adapter.validate_python(content, strict=True)
     except pydantic.ValidationError:
         return None
 

@@ -47,19 +47,26 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     This process is one worker of several when TF_CONFIG or MASKFLEET_PEERS say so.
     """
     from maskfleet.peers import Peers
+    from maskfleet.run_lock import open_worker_log
     from trainer.supervision.supervisor import supervise
 
-    run = RunDirectory(run_dir)
-    files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
-    settings = TrainConfig.from_sources(files, flag_layer(flags))
-    peers = Peers.from_environment()
-    put_back = write_settings(run, settings.model_dump(mode="json"))
+    run, peers, layer = RunDirectory(run_dir), Peers.from_environment(), flag_layer(flags)
+
+    def resolve() -> TrainConfig:
+        files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
+        return TrainConfig.from_sources(files, layer)
+
+    resolve()  # before anything is made
     code = BAD_INPUT
-    try:
-        code = supervise([sys.executable, "-m", "trainer.training.process", str(run.path)], settings, peers, run)
-    finally:
-        if code == BAD_INPUT:
-            put_back()
+    with open_worker_log(run, peers.worker) as log:  # before anything is changed
+        settings = resolve()
+        put_back = write_settings(run, settings.model_dump(mode="json"))
+        command = [sys.executable, "-m", "trainer.training.process", str(run.path)]
+        try:
+            code = supervise(command, settings, peers, run, log)
+        finally:
+            if code == BAD_INPUT:
+                put_back()
     return code
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+import contextlib
 from pathlib import Path
 
 import click
 
 from launcher.commands.destinations import keep_checkpoints_option
-from launcher.local.local_run import LocalRun, discard_refused, new_run, resumed_run
+from launcher.local.local_run import LocalRun, check_empty, discard_refused, new_run, resumed_run
+from launcher.local.streamer_process import StreamerProcess
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT
 from maskfleet.records import write_settings
+from maskfleet.run_lock import launcher_lock
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -39,7 +41,6 @@ def run(
     if keep_checkpoints is not None and output is None:
         raise click.UsageError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
     if output is not None:  # before anything is made: a run that can't be copied is not begun
-        from launcher.local.streamer_process import StreamerProcess
         from launcher.streaming.stores.opening import open_store
 
         for warning in open_store(output).check():
@@ -48,15 +49,18 @@ def run(
         if run_dir is not None or config is not None:
             raise click.UsageError("--resume names the run and its settings; leave out --run-dir and --config")
         directory, resolved = resumed_run(resume, flags)
-        undo = write_settings(directory, resolved.model_dump(mode="json"))
     else:
         directory, resolved = new_run(run_dir, config, flags)
-        undo = partial(discard_refused, directory)
-    if output is None:
-        code = LocalRun(directory, resolved, workers).run()
-    else:
-        with StreamerProcess(directory, output, click.echo, keep_checkpoints) as streamer:
-            code = LocalRun(directory, resolved, workers, streamer.start).run()
-    if code == BAD_INPUT:
-        undo()
+    with launcher_lock(directory):
+        if resume is None:
+            check_empty(directory)  # nobody has been faster
+            write_settings(directory, resolved.model_dump(mode="json"))
+        with contextlib.ExitStack() as stack:
+            begun = None
+            if output is not None:
+                begun = stack.enter_context(StreamerProcess(directory, output, click.echo, keep_checkpoints)).start
+            changes = settings if resume is not None else ()
+            code = LocalRun(directory, resolved, workers, begun, changes).run()
+        if code == BAD_INPUT and resume is None:
+            discard_refused(directory)
     return code

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import random
 import shutil
@@ -16,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.local.console import Console
@@ -25,8 +26,9 @@ from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
 from maskfleet.peers import Peers
-from maskfleet.records import Progress, write_settings
+from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
+from maskfleet.run_lock import LOCK_FILE
 from maskfleet.settings import Layer
 
 STOP_SECONDS = 40.0
@@ -35,13 +37,19 @@ PROGRESS_SECONDS = 0.25
 
 
 def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
-    """Creates the directory of a new run with its settings.
+    """The directory of a new run, made if it was not there, and its settings.
 
     Raises:
-        BadSettings: the settings are wrong, or the directory holds a run already.
+        BadSettings: the settings are wrong, or the directory holds something already.
     """
     config = TrainConfig.from_sources([config_file] if config_file else [], flags)
-    run = RunDirectory(path or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
+    run = RunDirectory(path.expanduser() if path else _dated_folder())
+    check_empty(run)
+    return run, config
+
+
+def check_empty(run: RunDirectory) -> None:
+    """Raises BadSettings unless a new run may have the directory."""
     if run.config.exists():
         progress = Progress.read(run)
         state = "is complete" if progress is not None and progress.state == "done" else "has begun"
@@ -50,10 +58,23 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
             "or choose another directory"
         )
     # A streamer may be waiting for the run already. Nothing else: a run that is refused is removed with its directory.
-    if run.path.is_dir() and set(run.path.iterdir()) - {metrics_file(run)}:
+    if run.path.is_dir() and set(run.path.iterdir()) - {metrics_file(run), run.path / LOCK_FILE}:
         raise BadSettings(f"--run-dir {run.path}: expected an empty or new directory, found other files in it")
-    write_settings(run, config.model_dump(mode="json"))
-    return run, config
+
+
+def _dated_folder() -> Path:
+    """``runs/DATE-TIME``, made now: of two runs that begin in one second, each has its own."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = Path("runs") / (now if number == 1 else f"{now}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BadSettings(f"--run-dir {folder}: can't be written: {error.strerror}") from error
+        return folder
+    raise AssertionError("there is no last number")
 
 
 def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
@@ -97,10 +118,19 @@ class LocalRun:
         config: its settings.
         workers: how many processes train.
         begun: called once, when training has begun: its settings and data were not refused.
+        settings: flags that go over the run's own settings; the trainer writes them once the run is its own.
     """
 
-    def __init__(self, run: RunDirectory, config: TrainConfig, workers: int, begun: Callable[[], None] | None = None):
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: TrainConfig,
+        workers: int,
+        begun: Callable[[], None] | None = None,
+        settings: Sequence[str] = (),
+    ):
         self._run = run
+        self._settings = settings
         self._config = config
         self._peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(workers)) if workers > 1 else None
         self._workers = workers
@@ -160,7 +190,7 @@ class LocalRun:
         if self._peers is not None:
             environment["TF_CONFIG"] = Peers(worker, self._peers).tf_config()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(self._run.path),
+            sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(self._run.path), *self._settings,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

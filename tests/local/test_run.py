@@ -18,6 +18,7 @@ from PIL import Image
 
 from launcher.local.local_run import new_run
 from maskfleet.files import write_json
+from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import Layer
 from tests.helpers.browser import look
@@ -226,7 +227,8 @@ def test_a_directory_with_other_files_is_refused(tmp_path: Path, name: str):
 
 def test_a_directory_that_a_streamer_watches_already_is_taken(tmp_path: Path):
     (tmp_path / ".streamer.json").touch()
-    run, _ = new_run(tmp_path, None, Layer("the command line", {}))
+    run, config = new_run(tmp_path, None, Layer("the command line", {}))
+    write_settings(run, config.model_dump(mode="json"))
     assert run.config.exists()
 
 
@@ -260,6 +262,32 @@ def test_a_run_whose_output_has_lost_its_reader_saves_when_it_is_told_to_stop(tm
         assert process.stderr.read() == b""
     assert run.checkpoint_steps()
     assert leftovers(run) == []
+
+
+@pytest.mark.parametrize("by", ["launcher", "trainer"])
+def test_a_resume_that_is_refused_changes_nothing_of_the_live_run(tmp_path: Path, by: str):
+    path, copy = tmp_path / "run", tmp_path / "copy"
+    with LocalRun.start(path, "--epochs=50", workers=1) as run:
+        run.wait_for_step(6)
+        before = run.directory.config.read_bytes()
+        changes = ("--epochs=777", "--learning-rate=9")
+        if by == "launcher":
+            refused = launcher("run", f"--resume={path}", f"--output={copy}", "--", *changes)
+        else:
+            refused = trainer("train", f"--run-dir={path}", *changes)
+        assert refused.returncode == 2
+        assert "in use by another process" in refused.stdout + (refused.stderr or "")
+        assert run.directory.config.read_bytes() == before
+        assert not any(copy.rglob("*.json"))
+        assert run.interrupt() == 130
+    assert json.loads(before)["settings"]["epochs"] == 50
+
+
+def test_runs_that_begin_in_one_second_have_a_folder_each(tmp_path: Path):
+    command = [sys.executable, "-m", "launcher.cli", "run", "--", *SETTINGS, "--data=folder:/nowhere"]
+    some = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    folders = [process.communicate(timeout=300)[0].splitlines()[0].removeprefix("run directory: ") for process in some]
+    assert len(set(folders)) == 4
 
 
 def test_what_is_no_run_can_not_be_resumed(tmp_path: Path):

@@ -21,11 +21,14 @@ from pathlib import Path
 from maskfleet.peers import Peers
 from maskfleet.config import TrainConfig
 from maskfleet.run_directory import RunDirectory
+from maskfleet.run_lock import open_worker_log
 from trainer.supervision.supervisor import supervise
 
 config = TrainConfig(start_timeout=4, stall_timeout=4, max_restarts=0)
 command = [sys.executable, "-c", sys.argv[2]]
-sys.exit(supervise(command, config, Peers.from_environment(), RunDirectory(Path(sys.argv[1]))))
+run, peers = RunDirectory(Path(sys.argv[1])), Peers.from_environment()
+with open_worker_log(run, peers.worker) as log:
+    sys.exit(supervise(command, config, peers, run, log))
 """
 BUSY = """
 import os, time

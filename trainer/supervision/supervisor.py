@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import math
 import os
 import secrets
@@ -24,7 +23,7 @@ from maskfleet import quiet
 from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.environment import HEARTBEAT_VARIABLE
-from maskfleet.errors import DONE, FAILED, STOPPED, BadSettings, PeerLost
+from maskfleet.errors import DONE, FAILED, STOPPED, PeerLost
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR, out_of_memory, without_error
@@ -65,10 +64,11 @@ class Supervisor:
         command: the training process's command line.
         config: for its time-outs and ``max_restarts``.
         peers: this worker's place.
-        run: where the worker's log and the run's events go.
+        run: where the run's events go.
+        log: the worker's, which nobody else has.
     """
 
-    def __init__(self, command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory):
+    def __init__(self, command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory, log: BinaryIO):
         self._command = command
         self._config = config
         self._peers = peers
@@ -79,7 +79,7 @@ class Supervisor:
         self._last_words = ""
         self._stopping = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
-        self._log: BinaryIO | None = None
+        self._log = log
         self._chief = peers.rendezvous_address(0)
         self._memory: cgroup.Memory | None = None
         self._alive_at = 0.0
@@ -89,23 +89,22 @@ class Supervisor:
         """Supervises until the run is over, and returns the exit code.
 
         Raises:
-            BadSettings: another process works on this run, or the run's token can't be read.
+            BadSettings: the run's token can't be read.
             PeerLost: the other workers did not come in time.
         """
         # Alone, the chief's supervisor talks to itself: any token that nobody else has will do.
         self._token = read_token() or (secrets.token_bytes() if self._peers.workers == 1 else b"")
-        with self._open_log() as self._log:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stopping.set)
-            async with contextlib.AsyncExitStack() as stack:
-                if self._peers.is_chief:
-                    server = ChiefServer(self._config, self._peers, self._run, self._token, self._report_line)
-                    self._chief = await stack.enter_async_context(server.serving())
-                try:
-                    return await self._until_over()
-                finally:
-                    await self._end_process(0)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        async with contextlib.AsyncExitStack() as stack:
+            if self._peers.is_chief:
+                server = ChiefServer(self._config, self._peers, self._run, self._token, self._report_line)
+                self._chief = await stack.enter_async_context(server.serving())
+            try:
+                return await self._until_over()
+            finally:
+                await self._end_process(0)
 
     async def _until_over(self) -> int:
         """One turn for each connection to the chief's supervisor."""
@@ -321,26 +320,8 @@ class Supervisor:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-        if self._log is not None:
-            with contextlib.suppress(OSError):  # a full disk is the training process's to report
-                self._log.write(line)
-
-    def _open_log(self) -> BinaryIO:
-        """The worker's log; the lock on it is what says that the run is in use."""
-        path = self._run.worker_log(self._peers.worker)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            log = path.open("ab", buffering=0)
-        except OSError as error:
-            raise BadSettings(f"--run-dir {self._run.path}: can't be written: {error.strerror}") from error
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadSettings(
-                f"--run-dir {self._run.path}: in use by another process (it holds {path}); "
-                "wait for it, stop it, or choose another run directory"
-            ) from error
-        return log
+        with contextlib.suppress(OSError):  # a full disk is the training process's to report
+            self._log.write(line)
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes:
@@ -351,7 +332,7 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def supervise(command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory) -> int:
+def supervise(command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory, log: BinaryIO) -> int:
     """Runs ``command`` as this worker's training process until the run is over; returns the exit code."""
-    supervisor = Supervisor(command, config, peers, run)
+    supervisor = Supervisor(command, config, peers, run, log)
     return asyncio.run(supervisor.run())

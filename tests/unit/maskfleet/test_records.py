@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.files import append_line
-from maskfleet.records import Event, MetricsLine, Progress, ReporterMark, Resolved, RunRecord
+from maskfleet.records import Event, MetricsLine, Progress, ReporterMark, Resolved, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
 
 PROGRESS = Progress("running", epoch=1, epochs=3, step=40, steps=120, loss=0.5, miou=math.inf, time=1.5)
@@ -27,6 +27,7 @@ NO_RECORDS = [
     b"\xff",
     b'{"epoch": 1',
     b'{"epoch": "x"}',
+    b'{"settings": "x", "read": "17"}',
     b"[" * 100_000,
     b'{"step": 1e999}',
 ]
@@ -129,3 +130,9 @@ def test_a_line_for_which_there_is_no_room_is_undone(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == (b"first\n" if room < 7 else b"first\nsecond\n")
+
+
+def test_keys_of_a_later_version_stay_when_settings_change(run: RunDirectory) -> None:
+    run.config.write_text(json.dumps({"settings": {"epochs": 1}, "of_tomorrow": 7}))
+    write_settings(run, {"epochs": 2})
+    assert json.loads(run.config.read_text()) == {"settings": {"epochs": 2}, "of_tomorrow": 7}

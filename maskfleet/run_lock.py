@@ -1,0 +1,58 @@
+"""Who works on a run: one launcher on this machine, and a supervisor for each worker.
+
+A lock comes before the first change, so that whoever is refused has changed nothing. The kernel frees the locks of a
+process that dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from maskfleet.errors import BadSettings
+from maskfleet.run_directory import RunDirectory
+
+LOCK_FILE = ".lock"
+"""Of the launcher, in the run's folder."""
+
+
+@contextlib.contextmanager
+def launcher_lock(run: RunDirectory) -> Iterator[None]:
+    """The run is this launcher's while the block runs.
+
+    Raises:
+        BadSettings: another launcher or supervisor works on it, or its folder can't be written.
+    """
+    with _locked(run, run.path / LOCK_FILE):
+        for log in sorted(run.logs.glob("worker-*.log")):  # of a trainer that was started by hand
+            _locked(run, log).close()
+        yield
+
+
+def open_worker_log(run: RunDirectory, worker: int) -> BinaryIO:
+    """The worker's log, to be added to; whoever has it open is the worker's supervisor.
+
+    Raises:
+        BadSettings: another supervisor has it, or it can't be written.
+    """
+    return _locked(run, run.worker_log(worker))
+
+
+def _locked(run: RunDirectory, path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab", buffering=0)
+    except OSError as error:
+        raise BadSettings(f"--run-dir {run.path}: can't be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise BadSettings(
+            f"--run-dir {run.path}: in use by another process (it holds {path}); "
+            "wait for it, stop it, or choose another run directory"
+        ) from error
+    return file

@@ -1,0 +1,46 @@
+"""Which checkpoints stay."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskfleet.checkpoint_manifest import CheckpointManifest, best_step, kept_steps
+
+SCORE = st.none() | st.just(math.nan) | st.sampled_from([0.1, 0.5, 0.9]) | st.floats(allow_nan=True)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> dict[int, CheckpointManifest]:
+    steps = draw(st.sets(st.integers(0, 50), max_size=12))
+    return {step: CheckpointManifest(step, 0, 0.0, draw(SCORE), {}, draw(SCORE)) for step in steps}
+
+
+def score_of(manifest: CheckpointManifest) -> float | None:
+    score = manifest.miou if manifest.score is None else manifest.score
+    return None if score is None or math.isnan(score) else score
+
+
+@given(manifests(), st.integers(1, 5))
+def test_the_newest_and_the_best_stay_and_no_other(all_of_them: dict[int, CheckpointManifest], keep: int) -> None:
+    kept, newest = kept_steps(all_of_them, keep), set(sorted(all_of_them)[-keep:])
+    best = best_step(all_of_them)
+    assert kept == newest | ({best} if best is not None else set())
+
+
+@given(manifests())
+def test_the_best_has_no_better_and_is_the_newest_of_equals(all_of_them: dict[int, CheckpointManifest]) -> None:
+    judged = {step: score for step, each in all_of_them.items() if (score := score_of(each)) is not None}
+    best = best_step(all_of_them)
+    assert (best is None) == (not judged)
+    if best is not None:
+        assert judged[best] == max(judged.values())
+        assert best == max(step for step, score in judged.items() if score == judged[best])
+
+
+@given(manifests(), st.integers(1, 5))
+def test_what_stays_stays_when_it_is_asked_again(all_of_them: dict[int, CheckpointManifest], keep: int) -> None:
+    kept = kept_steps(all_of_them, keep)
+    assert kept_steps({step: all_of_them[step] for step in kept}, keep) == kept
