@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData, BadSettings, NotFound
 from maskfleet.files import write_atomically
 from maskfleet.records import read_metrics
@@ -95,7 +96,10 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
     settings = content["settings"]
     try:
         dataset = load_dataset(
-            settings["data"], Path(settings["data_dir"]) if settings["data_dir"] else None, trained.size
+            settings["data"],
+            Path(settings["data_dir"]) if settings["data_dir"] else None,
+            trained.size,
+            max_pixels=settings.get("max_pixels", DEFAULT_MAX_PIXELS),
         )
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:

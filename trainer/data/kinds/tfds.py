@@ -16,7 +16,7 @@ from maskfleet.errors import BadData, BadSettings
 from trainer.cache_folder import locked
 from trainer.data.images import check_same_size, read_image, read_labels
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
-from trainer.data.source import Image, Mask, Source, Split, files_key
+from trainer.data.source import Example, Source, Split, files_key
 
 _NAME = "oxford_iiit_pet"
 _VERSIONS = ("3.*", "4.*")
@@ -86,7 +86,7 @@ class _Records:
                 )
         return places
 
-    def read(self, i: int) -> tuple[Image, Mask]:
+    def read(self, i: int) -> Example:
         from tensorflow.core.example.example_pb2 import Example
 
         file, offset, length = self._places[i]
@@ -103,7 +103,7 @@ class _Records:
         image = read_image(io.BytesIO(image_bytes), where)
         mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where).labels, where)
         check_same_size(image, mask, "the record's own", where)
-        return image, mask
+        return Example(image, mask)
 
 
 def _newest(root: Path, patterns: tuple[str, ...]) -> Path | None:

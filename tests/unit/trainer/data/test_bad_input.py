@@ -123,7 +123,7 @@ CASES = [
         "image is something else",
         "pets",
         lambda f: (f / "images/cat_1.jpg").write_text("<html>404 Not Found</html>"),
-        "{}/images/cat_1.jpg: expected an image, found something else or a damaged file; replace or remove it",
+        "{}/images/cat_1.jpg: expected an image, found a page of HTML or XML; replace or remove it",
     ),
     Case(
         "image is empty",
@@ -154,13 +154,14 @@ CASES = [
         "no masks folder",
         "pairs",
         lambda f: remove_tree(f / "masks"),
-        "{}: expected the folders images and masks (or images and annotations), found images",
+        "{}: expected the folders images and masks (or images and annotations/trimaps), found images",
     ),
     Case(
         "no images",
         "pairs",
         lambda f: [file.rename(file.with_suffix(".txt")) for file in (f / "images").iterdir()],
-        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), found none",
+        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), "
+        "found p0.txt, p1.txt, p2.txt, p3.txt, p4.txt",
     ),
     Case(
         "image without mask",
@@ -341,7 +342,8 @@ CASES = [
         "VOC list is missing",
         "voc",
         lambda f: (f / "ImageSets/Segmentation/val.txt").unlink(),
-        "{}/ImageSets/Segmentation/val.txt: expected text with a name on each line: No such file or directory",
+        "{}/ImageSets/Segmentation/val.txt: expected a list of names for either split, found train.txt; add it, "
+        "or call the one list trainval.txt to have it divided",
     ),
     Case(
         "VOC list is empty",

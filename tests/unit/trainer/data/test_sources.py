@@ -47,7 +47,7 @@ def test_pets_folder(tmp_path: Path) -> None:
     assert source.background == 1
     assert source.train.names == ("cat_0", "cat_1", "cat_2")
     assert source.test.names == ("cat_3", "cat_4")
-    image, mask = source.train.read(1)
+    image, mask, _ = source.train.read(1)
     assert image.shape == (SIZE[1], SIZE[0], 3)
     assert np.abs(image.astype(int) - np.asarray(picture(1))).mean() < 4  # JPEG
     np.testing.assert_array_equal(mask, labels(1, 2, 0, 2, 1))
@@ -57,7 +57,7 @@ def test_pets_folder(tmp_path: Path) -> None:
 def test_real_pets() -> None:
     source = open_source(f"folder:{shared('data', 'oxford_iiit_pet')}", None)
     assert (len(source.train), len(source.test)) == (300, 298)
-    image, mask = source.test.read(17)
+    image, mask, _ = source.test.read(17)
     assert image.shape == (*mask.shape, 3)
     assert set(np.unique(mask)) == {0, 1, 2}
 
@@ -296,8 +296,8 @@ def test_synthetic_pictures_are_labelled_like_pets() -> None:
     )
     assert (shares > [0.15, 0.55, 0.05]).all()
     for split in (source.train, source.test):
-        image, mask = split.read(3)
-        again, _ = split.read(3)
+        image, mask, _ = split.read(3)
+        again = split.read(3).image
         np.testing.assert_array_equal(image, again)
         # The border lies between the object and the ground: they never touch.
         for first, second in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):
