@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,14 +44,19 @@ class _Budget:
     def __init__(self, amount: int) -> None:
         self._amount = self._free = amount
         self._changed = threading.Condition()
+        self._waiting = itertools.count()
+        self._next = 0
 
     @contextlib.contextmanager
     def taken(self, amount: int) -> Iterator[None]:
-        """Waits until so much is free; of more than there is, until nobody else has any."""
+        """Waits until so much is free; of more than there is, until nobody else has any. First come, first served."""
         amount = min(amount, self._amount)
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= amount)
+            turn = next(self._waiting)
+            self._changed.wait_for(lambda: self._next == turn and self._free >= amount)
+            self._next += 1
             self._free -= amount
+            self._changed.notify_all()
         try:
             yield
         finally:

@@ -87,13 +87,13 @@ class _Records:
         return places
 
     def read(self, i: int) -> Example:
-        from tensorflow.core.example.example_pb2 import Example
+        from tensorflow.core.example import example_pb2
 
         file, offset, length = self._places[i]
         try:
             with file.open("rb") as content:
                 content.seek(offset)
-                features = Example.FromString(content.read(length)).features.feature
+                features = example_pb2.Example.FromString(content.read(length)).features.feature
             image_bytes, mask_bytes, name = (
                 features[key].bytes_list.value[0] for key in ("image", "segmentation_mask", "file_name")
             )
