@@ -55,6 +55,7 @@ class ClassTable:
             BadData: the file is empty or contradicts itself.
         """
         lines = read_lines(file)
+        _check_count(file, len(lines), IGNORED + 1)  # one may be for ignored pixels
         matches = [_COLOUR.match(line) for line in lines]
         if not any(matches):
             plain = tuple(line.rstrip(":").strip() for line in lines)
@@ -166,9 +167,13 @@ def single_channel(mask: MaskFile, file: Path) -> NDArray[Any]:
     )
 
 
+def _check_count(file: Path, count: int, most: int = IGNORED) -> None:
+    if not 2 <= count <= most:
+        raise BadData(f"{file}: expected 2 to {IGNORED} classes, one a line, found {count}")
+
+
 def _check_names(file: Path, names: Sequence[str]) -> None:
-    if not 2 <= len(names) <= IGNORED:
-        raise BadData(f"{file}: expected 2 to {IGNORED} classes, one a line, found {len(names)}")
+    _check_count(file, len(names))
     for i, name in enumerate(names):
         if name in names[:i]:
             raise BadData(f"{file}: names the class {name} twice")

@@ -123,7 +123,7 @@ def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: i
     picture = _decode(file, name, max_pixels)
     rawmode = picture.info["rawmode"]
     dropped = []
-    if picture.info["frames"] > 1 and picture.format != "MPO":  # a camera's second one is a preview
+    if picture.info["several"] and picture.format != "MPO":  # a camera's second one is a preview
         dropped.append("frames or pages after the first")
     if _is_transparent(picture):
         dropped.append("transparency")
@@ -171,10 +171,9 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
     if picture.format in _LOSSY or picture.info.get("compression") in ("jpeg", "webp"):
         kind = picture.format if picture.format in _LOSSY else "a TIFF with JPEG's compression"
         raise BadData(f"{name}: expected a mask as PNG, found {kind}, which changes labels; save it from its origin")
-    if picture.info["frames"] > 1:
+    if picture.info["several"]:
         raise BadData(
-            f"{name}: expected one mask, found {picture.info['frames']} frames or pages; save one, "
-            "with a value for each class"
+            f"{name}: expected one mask, found several frames or pages; save one, with a value for each class"
         )
     if picture.info["bands"] > len(picture.getbands()):
         raise BadData(f"{name}: expected a mask in grey, palette or RGB, found further bands; save it without them")
@@ -296,7 +295,7 @@ def check_same_size(image: Image, mask: Mask, image_file: Path | str, mask_file:
 
 
 def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Image:
-    """The decoded picture; its ``info`` has rawmode, bands and frames, which loading forgets."""
+    """The decoded picture; its ``info`` has rawmode, bands and whether it is several, which loading forgets."""
     try:
         with PIL.Image.open(file) as picture:
             pixels = picture.width * picture.height
@@ -308,9 +307,9 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
             arguments = picture.tile[0][3] if getattr(picture, "tile", None) else ""
             rawmode = arguments if isinstance(arguments, str) else next(iter(arguments or ()), "")
             bands = getattr(picture, "tag_v2", {}).get(277, 0)  # TIFF's SamplesPerPixel
-            frames = getattr(picture, "n_frames", 1)
+            several = bool(getattr(picture, "is_animated", False))  # n_frames would decode all
             picture.load()
-            picture.info.update(rawmode=str(rawmode), bands=bands, frames=frames)
+            picture.info.update(rawmode=str(rawmode), bands=bands, several=several)
             return picture
     except BadData:
         raise

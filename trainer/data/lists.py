@@ -9,21 +9,33 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from maskfleet.errors import BadData
+from maskfleet.text import format_bytes
+
+_LARGEST = 1 << 28
+"""Bytes of a list of names: that of some million images is smaller."""
+_LONGEST = 1000
+"""Characters of a line: file systems end names at 255."""
 
 
 def read_lines(file: Path) -> list[str]:
     """The lines that are neither empty nor a comment (``#``), stripped.
 
     Raises:
-        BadData: the file is missing or no text.
+        BadData: the file is missing or no text, or larger than any such list.
     """
     try:
+        if file.exists() and not file.is_file():
+            raise BadData(f"{file}: expected text with a name on each line, found something that is no file")
+        if (size := file.stat().st_size) > _LARGEST:
+            raise BadData(f"{file}: expected text with a name on each line, found a file of {format_bytes(size)}")
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadData(f"{file}: expected text in UTF-8, found byte {error.object[error.start]:#04x}") from None
     except OSError as error:
         raise BadData(f"{file}: expected text with a name on each line: {error.strerror}") from None
-    lines = (line.strip() for line in text.splitlines())
+    lines = [line.strip() for line in text.splitlines()]
+    if too_long := next((line for line in lines if len(line) > _LONGEST), None):
+        raise BadData(f"{file}: expected a name on each line, found a line of {len(too_long)} characters")
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -39,6 +39,8 @@ _BRIGHT = 64
 """No label is as large as this where labels are the numbers of a few classes."""
 _LOOKED_AT = 20
 """Masks in which the borders are looked at."""
+_AREA = 0.02
+"""Share of all pixels from which on a value fills areas."""
 _STEP = 10
 """From here on, a common divisor of all labels is no chance."""
 
@@ -210,26 +212,32 @@ def _check_edges(masks: Sequence[NDArray[Any]], at_least: int, where: Path) -> N
     """Raises BadData if so many of the masks' values are found only between two others, at their borders."""
     at_edges: Counter[int] = Counter()
     inside: Counter[int] = Counter()
+    pixels: Counter[int] = Counter()
     for mask in masks:
         edges = edge_values(mask)
         at_edges.update(edges)
         inside.update(labels_in(mask) - edges)
+        pixels.update(dict(zip(*(part.tolist() for part in np.unique(mask, return_counts=True)), strict=True)))
     edges = {label for label, count in at_edges.items() if count > inside[label]}
-    large = sorted(set(inside) - edges)
-    if len(edges) < at_least or len(large) < 2:
+    if len(edges) < at_least or len(pixels.keys() - edges) < 2:
         return
+    frequent = [label for label, _ in pixels.most_common() if label not in edges]
+    areas = [label for label in frequent if pixels[label] > _AREA * pixels.total()]
+    large = sorted(areas if len(areas) > 1 else frequent[:2])
     values = ", ".join(map(str, large[:4])) + (" …" if len(large) > 4 else "")
     mend = f"each pixel as the nearest of its classes' values ({values})"
     if len(large) == 2 or (large[0] == 0 and large[-1] == 255):
         mend = f"1 where it is over {(large[0] + large[-1]) // 2}, and 0 elsewhere"
     raise BadData(
-        f"{where}: masks have smooth edges: beside the values that fill areas ({values}), {len(edges)} lie only at "
-        f"the borders between them; write {mend}"
+        f"{where}: masks have smooth edges: beside the values that fill areas ({values}), {len(pixels) - len(large)} "
+        f"lie at the borders between them; write {mend}"
     )
 
 
 def _raise_gap(classes: Sequence[int], labels: frozenset[int], where: Path) -> None:
     listed = ", ".join(map(str, classes[:6])) + (" …" if len(classes) > 6 else "")
+    if IGNORED in labels:
+        listed = f"{listed} and {IGNORED}, which means 'ignored'" if listed else f"{IGNORED}, which means 'ignored'"
     step = math.gcd(*classes)
     mend = "name the classes in classes.txt, one a line"
     if classes and min(classes) < 0:

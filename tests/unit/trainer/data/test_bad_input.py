@@ -299,6 +299,30 @@ CASES = [
         "{}/classes.txt: expected text in UTF-8, found byte 0xdf",
     ),
     Case(
+        "a million classes",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", [f"c{i} {i >> 16} {i >> 8 & 255} {i & 255}" for i in range(1 << 20)]),
+        "{}/classes.txt: expected 2 to 255 classes, one a line, found 1048576",
+    ),
+    Case(
+        "an endless line",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", ["a", "b" + " " * 100_000 + "c"]),
+        "{}/classes.txt: expected a name on each line, found a line of 100002 characters",
+    ),
+    Case(
+        "a list that is a pipe",
+        "pairs",
+        lambda f: os.mkfifo(f / "classes.txt"),
+        "{}/classes.txt: expected text with a name on each line, found something that is no file",
+    ),
+    Case(
+        "a list larger than any",
+        "pairs",
+        lambda f: (write_list(f / "train.txt", ["p0"]), os.truncate(f / "train.txt", 1 << 40)),
+        "{}/train.txt: expected text with a name on each line, found a file of 1.0 TiB",
+    ),
+    Case(
         "one class",
         "pairs",
         lambda f: write_list(f / "classes.txt", ["object"]),
@@ -364,6 +388,13 @@ CASES = [
         lambda f: write_pairs(f, mask=labels(0, 100, 200)),
         "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 100, 200; divide them by 100, or name the greys "
         "in classes.txt ('background 0 0 0', 'object 100 100 100')",
+    ),
+    Case(
+        "labels as greys up to white",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0, 128, 255)),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 128 and 255, which means 'ignored'; divide them "
+        "by 128, or name the greys in classes.txt ('background 0 0 0', 'object 128 128 128')",
     ),
     Case(
         "labels with -1",
@@ -625,8 +656,10 @@ def test_smooth_edges_are_no_classes(blur: int, count: int, tmp_path: Path) -> N
     with pytest.raises(BadData) as raised:
         load_dataset(f"folder:{tmp_path}", None, 32, tmp_path / "cache")
     message = str(raised.value)
-    assert message.startswith(f"{tmp_path}/masks: masks have smooth edges: beside the values that fill areas (")
-    assert message.endswith("lie only at the borders between them; write 1 where it is over 127, and 0 elsewhere")
+    assert message.startswith(
+        f"{tmp_path}/masks: masks have smooth edges: beside the values that fill areas (0, 255), "
+    )
+    assert message.endswith("lie at the borders between them; write 1 where it is over 127, and 0 elsewhere")
 
 
 def test_many_classes_and_thin_ones_are_no_smooth_edges(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_mask_whose_alpha_says_no_more_than_its_colours_is_read(tmp_path: Path
         ),
         (
             lambda mask, file: mask.save(file, "TIFF", save_all=True, append_images=[mask]),
-            "expected one mask, found 2 frames or pages",
+            "expected one mask, found several frames or pages",
         ),
         (lambda mask, file: write_tiff(file, LABELS, photometric=0), "found a TIFF whose 0 is white"),
         (

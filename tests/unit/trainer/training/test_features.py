@@ -123,9 +123,9 @@ def test_damaged_features_are_made_anew(
     spoil(folder / name)
     lines: list[str] = []
     assert features(network, dataset, lines) is not None
-    assert re.fullmatch(
-        rf"{folder}: these cached features are damaged \({name} {problem}\) and made anew", lines[0]
-    ), lines
+    assert re.fullmatch(rf"{folder}: these cached features are damaged \({name} {problem}\) and made anew", lines[0]), (
+        lines
+    )
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == contents
     assert folders(cache) == [folder]
 
