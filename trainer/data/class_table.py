@@ -21,6 +21,7 @@ IGNORED_NAME = "ignored"
 """The line of a colour table with this name gives the colour of pixels that count nowhere."""
 _COLOUR = re.compile(r"^(?P<name>.+?)[\s:,]+(?P<r>\d+)[\s,]+(?P<g>\d+)[\s,]+(?P<b>\d+)\s*(:.*)?$")
 """CVAT puts parts and actions after the colour."""
+_NAME_COLOURS = "name the colours in classes.txt ('background 0 0 0' on a line), or save labels"
 _LABELME_IGNORED = "__ignore__"
 """labelme's name for the label -1, which it writes as 255."""
 TABLES = ("classes.txt", "labelmap.txt", "class_names.txt")
@@ -151,7 +152,7 @@ class ClassTable:
         return mask, unknown, first
 
 
-def single_channel(mask: MaskFile, file: Path) -> NDArray[Any]:
+def single_channel(mask: MaskFile, file: Path, mend: str = _NAME_COLOURS) -> NDArray[Any]:
     """The labels; those of an RGB mask whose channels are equal are its grey values.
 
     Raises:
@@ -161,10 +162,7 @@ def single_channel(mask: MaskFile, file: Path) -> NDArray[Any]:
         return mask.labels
     if (mask.colours == mask.colours[..., :1]).all():
         return mask.colours[..., 0]
-    raise BadData(
-        f"{file}: expected labels in one channel, found an RGB image; "
-        "name the colours in classes.txt ('background 0 0 0' on a line), or save labels"
-    )
+    raise BadData(f"{file}: expected labels in one channel, found an RGB image; {mend}")
 
 
 def _check_count(file: Path, count: int, most: int = IGNORED) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -231,20 +232,22 @@ def edge_values(labels: NDArray[Any]) -> set[int]:
 
     A class has an inside, which is of one value; the grey of a smooth edge has none.
     """
-    if min(labels.shape) < 3:
-        return set()
-    low, high = labels, labels
-    for axis in (0, 1):  # the smallest and largest of 3 x 3
-        parts = [np.roll(low, shift, axis) for shift in (-1, 1)]
-        low = np.minimum(np.minimum(low, parts[0]), parts[1])
-        parts = [np.roll(high, shift, axis) for shift in (-1, 1)]
-        high = np.maximum(np.maximum(high, parts[0]), parts[1])
-    inside = (slice(1, -1), slice(1, -1))  # np.roll joins the ends
-    values, counts = np.unique(labels[inside], return_counts=True)
-    slope = labels[inside][((low < labels) & (labels < high))[inside]]
-    found, on_slope = np.unique(slope, return_counts=True)
-    all_counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    return {v for v, n in zip(found.tolist(), on_slope.tolist(), strict=True) if 2 * n > all_counts[v]}
+    everywhere: Counter[int] = Counter()
+    on_slope: Counter[int] = Counter()
+    rows = max(1, _STRIP // max(1, labels.shape[1]))
+    for start in range(0, labels.shape[0] - 2, rows):
+        strip = labels[start : start + rows + 2]
+        low, high = strip, strip
+        for axis in (0, 1):  # the smallest and largest of 3 x 3
+            low, high = (
+                reduce(ends, (part, np.roll(part, 1, axis), np.roll(part, -1, axis)))
+                for ends, part in ((np.minimum, low), (np.maximum, high))
+            )
+        inside = (slice(1, -1), slice(1, -1))  # np.roll joins the ends
+        slope = ((low < strip) & (strip < high))[inside]
+        for found, values in ((everywhere, strip[inside]), (on_slope, strip[inside][slope])):
+            found.update(dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True)))
+    return {label for label, count in on_slope.items() if 2 * count > everywhere[label]}
 
 
 def label_counts(mask: Mask) -> NDArray[np.int64]:

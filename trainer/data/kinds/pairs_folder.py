@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,13 +202,13 @@ def _classes_of(masks: Sequence[Path], folder: Path, max_pixels: int) -> ClassTa
     gap = classes != list(range(len(classes))) or len(classes) < 2
     if (gap and max(labels) >= _BRIGHT) or len(classes) > _MANY_CLASSES:
         some = np.linspace(0, len(masks) - 1, min(len(masks), _LOOKED_AT)).astype(int).tolist()
-        _check_edges([labels_of(i) for i in some], 1 if gap else _MANY_CLASSES, where)
+        _check_edges(map(labels_of, some), 1 if gap else _MANY_CLASSES, where)
     if gap:
         _raise_gap(classes, labels, where)
     return ClassTable(tuple(f"class_{label}" for label in classes), palette(len(classes)), by_colour=False)
 
 
-def _check_edges(masks: Sequence[NDArray[Any]], at_least: int, where: Path) -> None:
+def _check_edges(masks: Iterable[NDArray[Any]], at_least: int, where: Path) -> None:
     """Raises BadData if so many of the masks' values are found only between two others, at their borders."""
     at_edges: Counter[int] = Counter()
     inside: Counter[int] = Counter()

@@ -67,7 +67,9 @@ def _split(folder: Path, file: Path, max_pixels: int) -> Split:
         image_file, trimap_file = _image(folder, names[i]), _trimap(folder, names[i])
         image, dropped = read_picture(image_file, max_pixels=max_pixels)
         trimap = read_labels(trimap_file, max_pixels=max_pixels)
-        mask = trimap_to_mask(single_channel(trimap, trimap_file), trimap_file)
+        mask = trimap_to_mask(
+            single_channel(trimap, trimap_file, "save 1 (pet), 2 (background) and 3 (border)"), trimap_file
+        )
         check_same_size(image, mask, image_file, trimap_file)
         return Example(image, mask, dropped)
 

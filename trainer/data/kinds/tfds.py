@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
 from trainer.cache_folder import locked
 from trainer.data.images import check_same_size, read_image, read_labels
@@ -34,7 +35,7 @@ def open_tfds(version: str | None, data_dir: Path | None) -> Source:
         BadSettings: a version that neither lies there nor can be built.
         BadData: the data can't be downloaded or read.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    root = data_dir or absolute_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
     patterns = (version,) if version else _VERSIONS
     folder = _newest(root, patterns) or _build(root, patterns)
     import tensorflow_datasets as tfds

@@ -122,6 +122,13 @@ CASES = [
         "a trimap holds 1 (pet), 2 (background) and 3 (border)",
     ),
     Case(
+        "trimap in colours",
+        "pets",
+        lambda f: save(red(at=(3, 4)), f / "annotations/trimaps/cat_1.png"),
+        "{}/annotations/trimaps/cat_1.png: expected labels in one channel, found an RGB image; "
+        "save 1 (pet), 2 (background) and 3 (border)",
+    ),
+    Case(
         "trimap of another size",
         "pets",
         lambda f: save(labels(1, 2, 3)[:20], f / "annotations/trimaps/cat_1.png"),
