@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -33,13 +34,20 @@ async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
 def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     """For ``preexec_fn``: has the kernel send the child this signal when its parent dies, however that happens.
 
-    None off Linux, which has no such thing. The library is loaded before the fork: what runs between fork and exec in a
-    process with threads must take no lock, and a call of prctl takes none.
+    The parent is the thread that makes the child, so that has to live as long as the process. None off Linux, which has
+    no such thing. The library is loaded before the fork: what runs between fork and exec in a process with threads must
+    take no lock, and neither call does.
     """
     if sys.platform != "linux":
         return None
-    prctl, pr_set_pdeathsig = ctypes.CDLL(None).prctl, 1
-    return lambda: prctl(pr_set_pdeathsig, int(number))
+    prctl, pr_set_pdeathsig, parent = ctypes.CDLL(None).prctl, 1, os.getpid()
+
+    def ask() -> None:
+        prctl(pr_set_pdeathsig, int(number))
+        if os.getppid() != parent:  # it has died before the kernel was asked
+            os.kill(os.getpid(), number)
+
+    return ask
 
 
 def set_up_logging() -> None:

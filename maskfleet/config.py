@@ -19,6 +19,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 DEFAULT_BATCH = 4
 """Examples per replica and step."""
 
+DEFAULT_MAX_PIXELS = 178_956_970
+"""Pillow's own limit, over which it takes a picture for an attack: a small file that fills the memory."""
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The field defaults below are the default preset.
     "default": {},
@@ -66,6 +69,12 @@ class TrainConfig(Settings):
     )
     image_size: Annotated[int, Field(ge=32)] = Field(
         224, description="side of the network's input, pixels; that of the images the encoders were trained on"
+    )
+
+    max_pixels: Positive = Field(
+        DEFAULT_MAX_PIXELS,
+        description="largest picture or mask that is read, pixels: a small file may fill the memory; "
+        "raise it for large ones that you trust",
     )
 
     # Augmentation of training images, with their masks
@@ -268,7 +277,19 @@ class TrainConfig(Settings):
             void.add("global_batch")
         layers = [read_settings_file(file) for file in files]
         layers = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
-        return cls.resolve([*layers, flags])
+        return cls.resolve([*layers, flags])._with_absolute_paths()
+
+    def _with_absolute_paths(self) -> Self:
+        """As seen from any directory: a run's config.json is read from others than it was begun in."""
+        paths: dict[str, Any] = {}
+        kind, _, place = self.data.partition(":")
+        if kind in ("folder", "voc") and place:
+            paths["data"] = f"{kind}:{absolute_path(place, f'--data {kind}:')}"
+        if self.data_dir is not None:
+            paths["data_dir"] = absolute_path(self.data_dir, "--data-dir")
+        if self.encoder_weights not in ("imagenet", "none"):
+            paths["encoder_weights"] = str(absolute_path(self.encoder_weights, "--encoder-weights"))
+        return self.model_copy(update=paths)
 
     @property
     def profiled(self) -> tuple[int, int] | None:
@@ -300,6 +321,19 @@ class TrainConfig(Settings):
         growth = global_batch / self.replica_batch
         factor: float = {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
         return self.learning_rate * factor
+
+
+def absolute_path(path: str | Path, setting: str) -> Path:
+    """``path`` from the root on, with ``~`` and ``~USER`` as the shell has them; links are not resolved.
+
+    Raises:
+        BadSettings: there is no such user; ``setting`` names the flag.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        place = f"{setting}{'' if setting.endswith(':') else ' '}{path}"
+        raise BadSettings(f"{place}: there is no home of {Path(path).parts[0]}; name the place in full") from error
 
 
 def _first_and_last(window: str) -> tuple[int, int]:

@@ -38,12 +38,18 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def _length(header: bytes) -> int | None:
+    """Of the data behind a record's header; None if its checksum is wrong."""
+    length, checksum = _HEADER.unpack(header)
+    return int(length) if masked_crc32c(header[:8]) == checksum else None
+
+
 def scan_tfrecords(data: bytes) -> Scan:
     """Checks length and data of each record that is complete."""
     start = 0
     while len(data) - start >= _HEADER.size:
-        length, checksum = _HEADER.unpack_from(data, start)
-        if masked_crc32c(data[start : start + 8]) != checksum:
+        length = _length(data[start : start + _HEADER.size])
+        if length is None:
             zero = not any(data[start : start + _HEADER.size])
             return Scan(start, 0, "a block of zeros" if zero else "no record: the checksum of the length is wrong")
         end = start + _HEADER.size + length
@@ -64,8 +70,7 @@ def record_places(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
     while header := file.read(_HEADER.size):
         if len(header) < _HEADER.size:
             raise ValueError("ends within a record")
-        length, checksum = _HEADER.unpack(header)
-        if masked_crc32c(header[:8]) != checksum:
+        if (length := _length(header)) is None:
             raise ValueError("holds no record where one should begin")
         start = file.tell()
         if start + length + _FOOTER.size > size:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from maskfleet.command_line import Group
-from maskfleet.config import TrainConfig
+from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
@@ -271,7 +271,8 @@ def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | N
         if trained.config is None:
             raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
         data, data_dir = trained.config.data, data_dir or trained.config.data_dir
-    dataset = load_dataset(data, data_dir, trained.size)
+    max_pixels = trained.config.max_pixels if trained.config else DEFAULT_MAX_PIXELS
+    dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels)
     if warning := check_classes(trained.legend, dataset, str(place)):
         click.echo(f"warning: {warning}", err=True)
     return dataset

@@ -12,18 +12,21 @@ import fcntl
 import itertools
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.local.console import Console
 from launcher.streaming.stream_metrics import metrics_file
 from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
+from maskfleet.environment import TOKEN_FILE_VARIABLE
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
 from maskfleet.peers import Peers
 from maskfleet.records import Progress
@@ -131,6 +134,7 @@ class LocalRun:
     ):
         self._run = run
         self._settings = settings
+        self._token: Path | None = None
         self._config = config
         self._peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(workers)) if workers > 1 else None
         self._workers = workers
@@ -144,7 +148,7 @@ class LocalRun:
     def run(self) -> int:
         """Trains to the end; returns the launcher's exit code."""
         self._console.report_line(f"run directory: {self._run.path}")
-        with self._console:
+        with self._console, _token_file() as self._token:
             code = asyncio.run(self._run_workers())
         self._console.report_line(self._closing(code))
         return code
@@ -189,6 +193,7 @@ class LocalRun:
         environment = dict(os.environ)
         if self._peers is not None:
             environment["TF_CONFIG"] = Peers(worker, self._peers).tf_config()
+            environment[TOKEN_FILE_VARIABLE] = str(self._token)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(self._run.path), *self._settings,
             stdin=asyncio.subprocess.DEVNULL,
@@ -249,6 +254,15 @@ class LocalRun:
         if code == BAD_INPUT:
             return ""
         return f"go on with: launcher run --resume {self._run.path}"
+
+
+@contextlib.contextmanager
+def _token_file() -> Iterator[Path]:
+    """A file that only this user can read, with a token by which the supervisors of one run know each other."""
+    with tempfile.NamedTemporaryFile(prefix="maskfleet-token-") as file:  # made with mode 0600
+        file.write(secrets.token_hex(32).encode())
+        file.flush()
+        yield Path(file.name)
 
 
 def free_port_pairs(count: int) -> list[int]:

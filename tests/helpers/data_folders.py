@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,3 +80,75 @@ def write_voc(folder: Path, mask: NDArray[np.uint8] | None = None) -> Path:
     write_list(folder / "ImageSets/Segmentation/train.txt", names[:3])
     write_list(folder / "ImageSets/Segmentation/val.txt", names[3:])
     return folder
+
+
+def write_cvat(folder: Path, *, list_name: str = "default.txt", suffix: str = ".png") -> Path:
+    """As CVAT exports 'Segmentation mask 1.1' with its images: classes of one's own, drawn in their colours."""
+    table = {"background": (0, 0, 0), "cat": (250, 50, 83), "dog": (51, 221, 255)}
+    names = [f"frame_{i}" for i in range(5)]
+    colours = np.array([*table.values()], np.uint8)
+    for seed, name in enumerate(names):
+        save(picture(seed), folder / "JPEGImages" / f"{name}{suffix}")
+        save(colours[labels(0, 1, 2)], folder / "SegmentationClass" / f"{name}.png")
+    write_list(folder / "ImageSets" / "Segmentation" / list_name, names)
+    lines = [f"{name}:{','.join(map(str, colour))}::" for name, colour in table.items()]
+    write_list(folder / "labelmap.txt", ["# label:color_rgb:parts:actions", *lines])
+    return folder
+
+
+def write_labelme(folder: Path, masks: str = "SegmentationClass") -> Path:
+    """As labelme2voc writes: no lists, labels in the palette of PASCAL VOC."""
+    for i in range(5):
+        save(picture(i), folder / "JPEGImages" / f"{i}.jpg")
+        save(with_palette(labels(0, 1, 2, 255)), folder / masks / f"{i}.png")
+    write_list(folder / "class_names.txt", ["_background_", "cat", "dog"])
+    return folder
+
+
+def write_png(file: Path, bits: int, colour_type: int, values: NDArray[np.integer[Any]]) -> Path:
+    """A PNG of (H, W) or (H, W, C) with so many bits a sample, which Pillow itself can't all write."""
+    samples = values.reshape(len(values), -1)
+    if bits == 16:
+        rows = [row.astype(">u2").tobytes() for row in samples]
+    else:
+        each = (samples[..., None] >> np.arange(bits - 1, -1, -1) & 1).astype(np.uint8).reshape(len(samples), -1)
+        rows = [np.packbits(row).tobytes() for row in each]
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))), (b"IEND", b""))
+    content = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return file
+
+
+def write_tiff(file: Path, values: NDArray[Any], photometric: int, extra: Sequence[int] = ()) -> Path:
+    """A TIFF with the samples of (H, W) or (H, W, C) as they are, which Pillow itself can't all write."""
+    bands = 1 if values.ndim == 2 else values.shape[2]
+    bits, kind = values.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    data = values.tobytes() + b"\0" * (values.nbytes % 2)
+    height, width = values.shape[:2]
+    long, short = "I", "H"
+    tags: list[tuple[int, str, Sequence[int]]] = [
+        (256, long, [width]),
+        (257, long, [height]),
+        (258, short, [bits] * bands),
+        (259, short, [1]),
+        (262, short, [photometric]),
+        (273, long, [8]),
+        (277, short, [bands]),
+        (278, long, [height]),
+        (279, long, [len(data)]),
+        *([(338, short, extra)] if extra else []),
+        (339, short, [kind] * bands),
+    ]
+    entries, beyond = b"", b""
+    end = 8 + len(data) + 2 + 12 * len(tags) + 4
+    for tag, type_, numbers in tags:
+        value = struct.pack(f"<{len(numbers)}{type_}", *numbers)
+        if len(value) > 4:
+            value, beyond = struct.pack("<I", end + len(beyond)), beyond + value
+        entries += struct.pack("<HHI", tag, 3 if type_ == short else 4, len(numbers)) + value.ljust(4, b"\0")
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    file.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + beyond)
+    return file

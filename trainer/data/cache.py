@@ -1,7 +1,8 @@
 """Images and masks at the network's input size, decoded once and then memory-mapped.
 
-The folder of one data set is written under a temporary name and renamed, so it is complete or absent; all
-processes of a machine share its pages. Imports no TensorFlow.
+The folder of one data set is written under a temporary name and renamed, so it is complete or absent. What lies there
+is checked against the sizes and checksums that were noted then, and made anew if it has suffered since. All processes
+of a machine share its pages. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,17 +22,20 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
-from trainer.cache_folder import cache_root, locked
-from trainer.cgroup import cpu_limit
-from trainer.data.images import check_not_0_and_255
+from trainer.cache_folder import cache_root, damage, locked, note_files
+from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
-from trainer.data.source import Source, Split
+from trainer.data.side_by_side import side_by_side
+from trainer.data.source import IGNORED, Source, Split
 
-_FORMAT = 2
+_FORMAT = 3
 """To be raised when the cache's content changes for the same files."""
 _REPORT_SECONDS = 10.0
 """Seconds between two lines about a long build."""
+_CONTENT = "content.json"
+"""Fingerprint and names of the examples."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def load_dataset(
     image_size: int,
     cache_dir: Path | None = None,
     report_line: Callable[[str], object] = lambda line: None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
     """Opens the data that the settings name, from the cache if its files are unchanged.
 
@@ -82,20 +87,26 @@ def load_dataset(
 
     Args:
         cache_dir: by default ``$MASKFLEET_CACHE`` or ``~/.cache/maskfleet``.
-        tell: gets a line when images have to be read, and every ten seconds while they are.
+        report_line: gets a line when images have to be read, and every ten seconds while they are; and one for what
+            was passed over or lost.
+        max_pixels: of the largest picture that is read.
 
     Raises:
         BadSettings: ``data`` names no kind of data.
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
-    source = open_source(data, data_dir)
+    source = open_source(data, data_dir, max_pixels)
     root = cache_dir or cache_root()
     key = hashlib.sha256(f"{_FORMAT}\n{source.name}\n{source.classes}\n{source.key}".encode()).hexdigest()[:16]
     folder = root / f"{source.name}-{image_size}-{key}"
     try:
-        if not folder.is_dir():
+        if not folder.is_dir() or damage(folder):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root / f".{folder.name}.lock") as alone:
+                problem = damage(folder) if folder.is_dir() else None  # unless another process has made it meanwhile
+                if problem:
+                    report_line(f"{folder}: this data cache is damaged ({problem}) and made anew")
+                    folder.rename(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root)) / "damaged")
                 if not folder.is_dir():
                     if alone:
                         _remove(root.glob(f".{folder.name}.*/"))  # of a process that was killed
@@ -116,7 +127,8 @@ def _build(data: str, source: Source, image_size: int, folder: Path, report_line
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         digest = hashlib.sha256("\n".join(source.classes).encode())
-        labels: set[int] = set()
+        found: set[frozenset[int]] = set()
+        lost: Counter[int] = Counter()
         for name, split in _splits(source).items():
             with (
                 (temporary / f"{name}-images.npy").open("wb") as images,
@@ -124,26 +136,37 @@ def _build(data: str, source: Source, image_size: int, folder: Path, report_line
             ):
                 _write_header(images, (len(split), image_size, image_size, 3))
                 _write_header(masks, (len(split), image_size, image_size))
-                for i, (image, mask, found) in enumerate(_resized(split, image_size)):
+                for i, (image, mask, labels) in enumerate(_resized(split, image_size)):
                     if time.monotonic() - reported > _REPORT_SECONDS:
                         reported = time.monotonic()
                         report_line(f"read {i} of {len(split)} {name} images")
                     digest.update(split.names[i].encode())
+                    lost.update(labels - set(np.unique(mask).tolist()) - {IGNORED})
                     for array, file in ((image, images), (mask, masks)):
                         digest.update(array.tobytes())
                         file.write(array.tobytes())
-                    labels |= found
-        check_not_0_and_255(labels, data)
+                    found.add(labels)
+        if source.read_by_label:
+            check_label_sets(found, data)
+        for line in source.notes:
+            report_line(line)
+        if lost:
+            classes = ", ".join(f"{source.classes[label]} in {count}" for label, count in lost.most_common(5))
+            report_line(
+                f"at {image_size} x {image_size} pixels, images lose all pixels of a class ({classes}); "
+                "'trainer verify-data' names them; a larger --image-size keeps more"
+            )
         content = {
             "fingerprint": digest.hexdigest(),
             "names": {name: split.names for name, split in _splits(source).items()},
         }
-        (temporary / "content.json").write_text(json.dumps(content))
+        (temporary / _CONTENT).write_text(json.dumps(content))
+        note_files(temporary)
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else the race is lost against a machine that can't see our lock
+            if damage(folder):  # else the race is lost against a machine that can't see our lock
                 raise
     finally:
         _remove([temporary])
@@ -159,11 +182,8 @@ def _load(source: Source, folder: Path) -> Dataset:
         images, masks = (np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("images", "masks"))
         return Arrays(tuple(content["names"][name]), images, masks)
 
-    try:
-        content = json.loads((folder / "content.json").read_text())
-        train, test, fingerprint = arrays("train"), arrays("test"), content["fingerprint"]
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        raise BadData(f"{folder}: this data cache is damaged; delete the folder to have it built again") from error
+    content = json.loads((folder / _CONTENT).read_text())
+    train, test, fingerprint = arrays("train"), arrays("test"), content["fingerprint"]
     return Dataset(source.name, source.classes, source.colours, source.background, train, test, fingerprint)
 
 
@@ -171,22 +191,23 @@ def _splits(source: Source) -> dict[str, Split]:
     return {"train": source.train, "test": source.test}
 
 
-def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], set[int]]]:
-    """Images, masks and the labels that these had before they were scaled, by as many threads as there are CPUs."""
+def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]]:
+    """Images, masks and the labels that these had before they were scaled."""
 
-    def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], set[int]]:
-        image, mask = split.read(i)
+    def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]:
+        image, mask, _ = split.read(i)
         return (
             np.asarray(PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BILINEAR)),
-            np.asarray(PIL.Image.fromarray(mask).resize((size, size), PIL.Image.Resampling.NEAREST)),
-            set(np.flatnonzero(np.bincount(mask.ravel())).tolist()),
+            scaled_mask(mask, size),
+            labels_in(mask),
         )
 
-    threads = ThreadPoolExecutor(cpu_limit())
-    try:
-        yield from threads.map(read, range(len(split)))
-    finally:
-        threads.shutdown(cancel_futures=True)
+    return side_by_side(read, len(split), split.pixels)
+
+
+def scaled_mask(mask: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """uint8 (size, size): each pixel the label of the nearest one in ``mask``."""
+    return np.asarray(PIL.Image.fromarray(mask).resize((size, size), PIL.Image.Resampling.NEAREST))
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

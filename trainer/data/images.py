@@ -1,89 +1,287 @@
-"""Reading and checking one image or one mask. Imports no TensorFlow."""
+"""Reading and checking one image or one mask. Imports no TensorFlow.
+
+Pillow converts between its modes without a word, also where that loses something. Here each mode is either read for
+what its pixels mean, or refused with what to do about it.
+"""
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
+from maskfleet.text import one_line
 from trainer.data.source import IGNORED, Image, Mask
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff"})
 """Formats without loss: others change labels."""
 
+_LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"})
+_WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_RGB_MASKS = frozenset({"RGB", "RGBX", "LA", "La", "RGBA", "RGBa"})
+_READABLE_IMAGES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"}) | _WITH_ALPHA
+_FOUND = {
+    "I": "signed integers or 32 bits",
+    "F": "floating-point numbers",
+    "LAB": "colours in CIELAB",
+    "HSV": "colours in HSV",
+    "CMYK": "colours in CMYK",
+    "YCbCr": "colours in YCbCr",
+}
+_STRIP = 1 << 20
+"""Pixels that are worked on at once, where NumPy needs many bytes for each."""
+_SIXTEEN = re.compile(r";16[BLN]$")
+_DIM = 1 << 14
+"""No value of 16 bits over this: 8, 10, 12 or 14 bits are in use, and the picture would be black or nearly so."""
+_MAGIC = (
+    (b"", "an empty file"),
+    (b"II*\0", "a TIFF of a kind that can't be read (its bands or bits)"),
+    (b"MM\0*", "a TIFF of a kind that can't be read (its bands or bits)"),
+    (b"II+\0", "a BigTIFF"),
+    (b"MM\0+", "a BigTIFF"),
+    (b"<", "a page of HTML or XML"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"version https://git-lfs", "a pointer of Git LFS (fetch it: git lfs pull)"),
+    (b"\0\0\0", "a picture or video of another format, such as HEIC"),
+)
 
-class MaskFile(NamedTuple):
+PIL.Image.MAX_IMAGE_PIXELS = None  # ours takes its place: with a flag to change it, and a message that names it
+# What Pillow notes about metadata, palettes or extra frames is no help to who trains; what counts is said here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class Picture(NamedTuple):
+    """An image as the network sees it.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), RGB.
+        dropped: what the file holds beside them, in a word each: transparency, further bands, frames or pages.
+    """
+
+    pixels: Image
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MaskFile:
     """What a mask's file holds, before it is known which of it counts.
 
     Attributes:
-        labels: int32 (H, W), grey values or indices into the palette; -1 throughout an RGB image, which has none.
-        colours: int32 (H, W, 3); of 16 bits, if the file has those, in the grey of its values.
+        labels: integers (H, W), grey values or indices into the palette; -1 throughout an RGB image, which has none.
         kind: of the file: one channel of grey (black and white too), one of indices into a palette, or RGB.
     """
 
-    labels: NDArray[np.int32]
-    colours: NDArray[np.int32]
+    labels: NDArray[Any]
     kind: Literal["grey", "palette", "RGB"]
+    _name: str = field(repr=False)
+    _picture: PIL.Image.Image = field(repr=False)
+
+    @cached_property
+    def colours(self) -> NDArray[Any]:
+        """Integers (H, W, 3); of 16 bits, if the file has those, in the grey of its values.
+
+        Raises:
+            BadData: pixels of one colour differ in transparency.
+        """
+        if self.kind == "grey":
+            if self._picture.mode == "1":
+                grey = self.labels * np.uint8(255)
+            elif scale := _unscaled(self._picture.info["rawmode"]):
+                grey = self.labels * np.uint8(scale)
+            else:
+                grey = self.labels
+            return np.broadcast_to(grey[..., None], (*grey.shape, 3))
+        _check_transparency(self._picture, self._name)
+        return _array(_without_alpha(self._picture))
 
 
-def read_image(file: Path | IO[bytes], where: str | None = None) -> Image:
-    """uint8 (H, W, 3), whatever format the content has; the suffix is not looked at, transparency is dropped.
+def read_image(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
+    """The pixels of :func:`read_picture`."""
+    return read_picture(file, where, max_pixels).pixels
+
+
+def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """An image, whatever format the content has; the suffix is not looked at, transparency is dropped.
 
     Pixels stay in the file's order: a mask is drawn on them, so an EXIF rotation is not applied.
 
     Raises:
-        BadData: the file is missing, corrupt or truncated. ``where`` names it if ``file`` has no name.
+        BadData: the file is missing, corrupt, truncated or larger than ``max_pixels``, or its values have no known
+            black and white. ``where`` names it if ``file`` has no name.
     """
-    picture = _decode(file, where)
-    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
-        return np.repeat((np.asarray(picture) // 256).astype(np.uint8)[..., None], 3, axis=2)
-    return np.asarray(picture.convert("RGB"))
+    name = where or str(file)
+    picture = _decode(file, name, max_pixels)
+    rawmode = picture.info["rawmode"]
+    dropped = []
+    if picture.info["several"] and picture.format != "MPO":  # a camera's second one is a preview
+        dropped.append("frames or pages after the first")
+    if _is_transparent(picture):
+        dropped.append("transparency")
+    if picture.info["bands"] > len(picture.getbands()):
+        dropped.append("further bands")
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and rawmode in ("I;16", "I;16B", "I;16L", "I;16N")):
+        values = np.asarray(picture)
+        if values.any():
+            _check_bits(int(values.max()), name)
+        grey = (values >> 8).astype(np.uint8)
+        return Picture(np.repeat(grey[..., None], 3, axis=2), tuple(dropped))
+    if picture.mode not in _READABLE_IMAGES:
+        raise BadData(
+            f"{name}: expected pixels of 8 or 16 bits in grey, RGB or CMYK, found "
+            f"{_FOUND.get(picture.mode, picture.mode)}, whose black and white are not known; "
+            "save it with 8 bits a channel, from 0 to 255"
+        )
+    pixels = _array(_without_alpha(picture))
+    if _SIXTEEN.search(rawmode):  # of which Pillow keeps the upper 8
+        _check_bits(256 * int(pixels.max()) + 255, name)
+    return Picture(pixels, tuple(dropped))
 
 
-def read_labels(file: Path | IO[bytes], where: str | None = None) -> MaskFile:
+def pixels_of(file: Path | IO[bytes]) -> int:
+    """Width times height, from the file's head alone; 0 of what is no image, which reading it will tell."""
+    try:
+        with PIL.Image.open(file) as picture:
+            return picture.width * picture.height
+    except Exception:  # Pillow's parsers raise a dozen types for damaged files
+        return 0
+
+
+def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> MaskFile:
     """A mask's labels and colours; which of the two count, a :class:`~trainer.data.class_table.ClassTable` says.
 
+    Grey of 2 and 4 bits is what the file holds (0 to 3, 0 to 15), not stretched to 255.
+
     Raises:
-        BadData: the file is missing, corrupt or truncated.
+        BadData: the file is missing, corrupt, truncated or larger than ``max_pixels``, or holds more than can be a
+            mask's: fractions, frames, colours that are stored with loss, shapes in its transparency.
     """
-    picture = _decode(file, where)
-    if picture.mode in ("1", "L") or picture.mode.startswith("I"):
-        labels = np.asarray(picture).astype(np.int32)
-        grey = 255 * labels if picture.mode == "1" else labels
-        return MaskFile(labels, np.broadcast_to(grey[..., None], (*grey.shape, 3)), "grey")
-    colours = np.asarray(picture.convert("RGB")).astype(np.int32)
-    if picture.mode == "P":
-        return MaskFile(np.asarray(picture).astype(np.int32), colours, "palette")
-    return MaskFile(np.full(colours.shape[:2], -1, np.int32), colours, "RGB")
+    name = where or str(file)
+    picture = _decode(file, name, max_pixels)
+    mode, rawmode = picture.mode, picture.info["rawmode"]
+    if picture.format in _LOSSY or picture.info.get("compression") in ("jpeg", "webp"):
+        kind = picture.format if picture.format in _LOSSY else "a TIFF with JPEG's compression"
+        raise BadData(f"{name}: expected a mask as PNG, found {kind}, which changes labels; save it from its origin")
+    if picture.info["several"]:
+        raise BadData(
+            f"{name}: expected one mask, found several frames or pages; save one, with a value for each class"
+        )
+    if picture.info["bands"] > len(picture.getbands()):
+        raise BadData(f"{name}: expected a mask in grey, palette or RGB, found further bands; save it without them")
+    if mode == "1":
+        return MaskFile(np.asarray(picture).astype(np.uint8), "grey", name, picture)
+    if mode == "L" and rawmode.endswith(("I", "IR")):
+        raise BadData(
+            f"{name}: expected a mask whose 0 is black, found a TIFF whose 0 is white, which programs read "
+            "differently; save it as PNG"
+        )
+    if mode == "L":
+        values, scale = _array(picture), _unscaled(rawmode)
+        return MaskFile(values if scale is None else values // np.uint8(scale), "grey", name, picture)
+    if mode == "F":
+        return MaskFile(_whole_numbers(np.asarray(picture), name), "grey", name, picture)
+    if mode.startswith("I"):
+        return MaskFile(np.asarray(picture).astype(np.int32), "grey", name, picture)
+    if mode in ("P", "PA"):
+        indices = _array(picture if mode == "P" else picture.getchannel("P"))
+        return MaskFile(indices, "palette", name, picture)
+    if mode not in _RGB_MASKS or _SIXTEEN.search(rawmode):
+        found = "16 bits a channel in colour" if mode in _RGB_MASKS else _FOUND.get(mode, mode)
+        raise BadData(
+            f"{name}: expected a mask in grey, palette or RGB of 8 bits, found {found}; "
+            "save it as PNG with a value for each class"
+        )
+    _check_transparency(picture, name)
+    none = np.broadcast_to(np.int32(-1), (picture.height, picture.width))
+    return MaskFile(none, "RGB", name, picture)
 
 
-def check_labels(labels: NDArray[np.int32], classes: tuple[str, ...], where: Path | str) -> Mask:
+def check_labels(labels: NDArray[Any], classes: tuple[str, ...], where: Path | str) -> Mask:
     """The mask, if every label is a class or :data:`IGNORED`.
 
     Raises:
         BadData: names the first label that is neither.
     """
-    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= len(classes)))
-    if wrong.any():
+    if not labels_in(labels) <= {*range(len(classes)), IGNORED}:
+        wrong = (labels != IGNORED) & ((labels < 0) | (labels >= len(classes)))
         row, column = np.argwhere(wrong)[0]
         raise BadData(
             f"{where}: label {labels[row, column]} at row {row}, column {column} is outside the "
             f"{len(classes)} classes: expected 0 to {len(classes) - 1}, or {IGNORED} for ignored pixels"
+            + (f"; {THRESHOLD}" if edge_values(labels) else "")
         )
-    return labels.astype(np.uint8)
+    return labels.astype(np.uint8, copy=False)
 
 
-def check_not_0_and_255(labels: set[int], where: Path | str) -> None:
-    """Raises BadData if 0 and 255 are all the ``labels`` of a data set's masks, of both splits at their own size."""
+THRESHOLD = "this mask has a smooth edge: write 1 where it is over half of its brightest value, and 0 elsewhere"
+"""The mend of masks whose object is drawn with anti-aliasing, or that were scaled with interpolation."""
+
+
+def edge_values(labels: NDArray[Any]) -> set[int]:
+    """The labels that lie on a slope: most of their pixels have a smaller and a larger value beside them.
+
+    A class has an inside, which is of one value; the grey of a smooth edge has none.
+    """
+    everywhere: Counter[int] = Counter()
+    on_slope: Counter[int] = Counter()
+    rows = max(1, _STRIP // max(1, labels.shape[1]))
+    for start in range(0, labels.shape[0] - 2, rows):
+        strip = labels[start : start + rows + 2]
+        low, high = strip, strip
+        for axis in (0, 1):  # the smallest and largest of 3 x 3
+            low, high = (
+                reduce(ends, (part, np.roll(part, 1, axis), np.roll(part, -1, axis)))
+                for ends, part in ((np.minimum, low), (np.maximum, high))
+            )
+        inside = (slice(1, -1), slice(1, -1))  # np.roll joins the ends
+        slope = ((low < strip) & (strip < high))[inside]
+        for found, values in ((everywhere, strip[inside]), (on_slope, strip[inside][slope])):
+            found.update(dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True)))
+    return {label for label, count in on_slope.items() if 2 * count > everywhere[label]}
+
+
+def label_counts(mask: Mask) -> NDArray[np.int64]:
+    """int64 (256,): pixels of each label. In strips, as NumPy counts in eight times the mask's memory."""
+    rows = max(1, _STRIP // max(1, mask.shape[1]))
+    counts = np.zeros(256, np.int64)
+    for start in range(0, mask.shape[0], rows):
+        counts += np.bincount(mask[start : start + rows].ravel(), minlength=256)
+    return counts
+
+
+def labels_in(mask: NDArray[Any]) -> frozenset[int]:
+    """The values that a mask of any integers has."""
+    values = np.flatnonzero(label_counts(mask)) if mask.dtype == np.uint8 else np.unique(mask)
+    return frozenset(values.tolist())
+
+
+def check_label_sets(found: set[frozenset[int]], where: Path | str) -> None:
+    """Whether 255 can mean "ignored" in a data set whose masks, of both splits at their own size, hold these labels.
+
+    Raises:
+        BadData: 0 and 255 are all labels there are, or some masks have 0 and 1, and others 0 and 255.
+    """
+    labels = frozenset[int]().union(*found)
+    colours = "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')"
     if labels == {0, IGNORED}:
         raise BadData(
-            f"{where}: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, "
-            "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')"
+            f"{where}: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, {colours}"
+        )
+    if labels == {0, 1, IGNORED} and not any({1, IGNORED} <= mask for mask in found):
+        raise BadData(
+            f"{where}: some masks hold the labels 0 and 1, others 0 and 255, and 255 means 'ignored': write 1 for the "
+            "object in all of them; if 255 is to be ignored, say so in classes.txt ('background 0 0 0', "
+            "'object 1 1 1', 'ignored 255 255 255')"
         )
 
 
@@ -99,20 +297,129 @@ def check_same_size(image: Image, mask: Mask, image_file: Path | str, mask_file:
         )
 
 
-def _decode(file: Path | IO[bytes], where: str | None) -> PIL.Image.Image:
-    name = where or str(file)
+def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Image:
+    """The decoded picture; its ``info`` has rawmode, bands and whether it is several, which loading forgets."""
     try:
         with PIL.Image.open(file) as picture:
+            pixels = picture.width * picture.height
+            if pixels > max_pixels:
+                raise BadData(
+                    f"{name}: has {picture.width} x {picture.height} = {pixels} pixels, and --max-pixels allows "
+                    f"{max_pixels}; give a larger number if memory holds it (some 10 bytes a pixel), or save it smaller"
+                )
+            arguments = picture.tile[0][3] if getattr(picture, "tile", None) else ""
+            rawmode = arguments if isinstance(arguments, str) else next(iter(arguments or ()), "")
+            bands = getattr(picture, "tag_v2", {}).get(277, 0)  # TIFF's SamplesPerPixel
+            several = bool(getattr(picture, "is_animated", False))  # n_frames would decode all
             picture.load()
+            picture.info.update(rawmode=str(rawmode), bands=bands, several=several)
             return picture
+    except BadData:
+        raise
     except FileNotFoundError as error:
         raise BadData(f"{name}: there is no such file") from error
     except PIL.UnidentifiedImageError as error:
-        empty = isinstance(file, Path) and file.stat().st_size == 0
-        found = "an empty file" if empty else "something else or a damaged file"
-        raise BadData(f"{name}: expected an image, found {found}; replace or remove it") from error
-    except MemoryError:
-        raise
+        raise BadData(f"{name}: expected an image, found {_magic(file)}; replace or remove it") from error
+    except PermissionError as error:
+        raise BadData(f"{name}: can't be read: {error.strerror}; let this user read it (chmod a+r)") from error
+    except MemoryError as error:
+        raise BadData(f"{name}: does not fit into memory; save it smaller") from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's, not the decoder's
+            raise BadData(f"{name}: can't be read: {error.strerror}") from error
+        raise BadData(f"{name}: can't be read as an image, replace or remove it: {_reason(error)}") from error
     except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadData(f"{name}: can't be read as an image, replace or remove it: {reason}") from error
+        raise BadData(f"{name}: can't be read as an image, replace or remove it: {_reason(error)}") from error
+
+
+def _array(picture: PIL.Image.Image) -> NDArray[np.uint8]:
+    """uint8 (H, W) or (H, W, C). In strips: NumPy's own way takes the picture's memory twice more."""
+    bands = len(picture.getbands())
+    pixels = np.empty((picture.height, picture.width, bands)[: 2 if bands == 1 else 3], np.uint8)
+    rows = max(1, _STRIP // picture.width)
+    for start in range(0, picture.height, rows):
+        end = min(start + rows, picture.height)
+        pixels[start:end] = np.asarray(picture.crop((0, start, picture.width, end)))
+    return pixels
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error)) or type(error).__name__
+
+
+def _magic(file: Path | IO[bytes]) -> str:
+    """What a file that is no image seems to be."""
+    if not isinstance(file, Path):
+        return "something else or damaged data"
+    with file.open("rb") as content:
+        start = content.read(32)
+    for magic, kind in _MAGIC:
+        if start == magic or (magic and start.startswith(magic)):
+            return kind
+    return "something else or a damaged file"
+
+
+def _unscaled(rawmode: str) -> int | None:
+    """What Pillow multiplies grey of 2 and 4 bits by."""
+    return {"L;2": 85, "L;2R": 85, "L;4": 17, "L;4R": 17}.get(rawmode)
+
+
+def _without_alpha(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """In RGB, pixels of any transparency in their own colour."""
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if picture.mode == "RGBa":
+        picture = picture.convert("RGBA")
+    if "transparency" in picture.info:
+        picture = picture.copy()
+        del picture.info["transparency"]  # Pillow would keep or warn of it
+    return picture.convert("RGB")
+
+
+def _with_alpha(picture: PIL.Image.Image) -> PIL.Image.Image | None:
+    """In RGBA; None without any alpha."""
+    if picture.mode not in _WITH_ALPHA and "transparency" not in picture.info:
+        return None
+    return (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+
+
+def _is_transparent(picture: PIL.Image.Image) -> bool:
+    rgba = _with_alpha(picture)
+    return rgba is not None and np.asarray(rgba.getchannel("A")).min() < 255
+
+
+def _check_transparency(picture: PIL.Image.Image, name: str) -> None:
+    """Raises BadData if colours alone do not tell the mask's pixels apart."""
+    rgba = _with_alpha(picture)
+    if rgba is None:
+        return
+    alpha = np.asarray(rgba.getchannel("A"))
+    if alpha.min() == alpha.max():
+        return
+    codes = np.unique(np.asarray(rgba).view(np.uint32))
+    if len({code & 0xFFFFFF for code in codes.tolist()}) < len(codes):  # A is the last byte, the highest
+        raise BadData(
+            f"{name}: pixels of one colour differ in transparency, and a mask is read by value or colour alone; "
+            "save it without transparency, with a value for each class"
+        )
+
+
+def _check_bits(largest: int, name: str) -> None:
+    if largest < _DIM:
+        raise BadData(
+            f"{name}: expected values up to 65535 in 16 bits a channel, found none over {largest}, which would be "
+            "black or nearly so; save it with 8 bits a channel, scaled so that white is 255"
+        )
+
+
+def _whole_numbers(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.int32]:
+    wrong = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > 1 << 30)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise BadData(
+            f"{name}: expected labels as whole numbers, found {values[row, column]:g} at row {row}, column {column}; "
+            f"save it as PNG with a value for each class, and {IGNORED} where none is known"
+        )
+    return values.astype(np.int32)

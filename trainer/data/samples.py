@@ -26,7 +26,7 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     Raises:
         BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`; ``file`` can't be written.
     """
-    dataset = load_dataset(config.data, config.data_dir, config.image_size)
+    dataset = load_dataset(config.data, config.data_dir, config.image_size, max_pixels=config.max_pixels)
     count = min(_SAMPLES, len(dataset.train))
     batches = training_batches(
         dataset.train,

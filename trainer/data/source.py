@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,25 @@ Mask = NDArray[np.uint8]
 """(H, W), class indices and :data:`IGNORED`."""
 
 
+class Example(NamedTuple):
+    """Image and mask at their original size, and what was dropped of the image's file, in a word each."""
+
+    image: Image
+    mask: Mask
+    dropped: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Split:
     """Examples that can be read in any order and from several threads.
 
-    ``read(i)`` gives image and mask of example ``names[i]`` at their original size.
-    It raises BadData, in one line, for a file that is missing, broken or does not fit.
+    ``read(i)`` gives example ``names[i]``. It raises BadData, in one line, for a file that is missing, broken or
+    does not fit. ``pixels(i)`` tells before how many there are, as far as that is cheap to know; else 0.
     """
 
     names: tuple[str, ...]
-    read: Callable[[int], tuple[Image, Mask]]
+    read: Callable[[int], Example]
+    pixels: Callable[[int], int] = lambda i: 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,6 +57,8 @@ class Source:
         colours: uint8 (classes, 3), RGB of each class in pictures and mask files.
         background: the class that "mIoU without background" leaves out, or None.
         key: changes whenever the files may have changed; cheap to compute, as it reads no pixels.
+        notes: what was passed over in the user's folder, a line each.
+        read_by_label: values in masks are labels, so that 255 there means "ignored" whether or not it was meant to.
     """
 
     name: str
@@ -56,6 +68,8 @@ class Source:
     train: Split
     test: Split
     key: str
+    notes: tuple[str, ...] = ()
+    read_by_label: bool = False
 
 
 def palette(classes: int) -> NDArray[np.uint8]:

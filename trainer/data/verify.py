@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData
-from trainer.cgroup import cpu_limit
-from trainer.data.images import check_not_0_and_255
+from trainer.data.cache import scaled_mask
+from trainer.data.images import check_label_sets, label_counts
+from trainer.data.lists import shown
 from trainer.data.opening import open_source
+from trainer.data.side_by_side import side_by_side
 from trainer.data.source import IGNORED, Source, Split
+
+_NEARLY_BLACK, _NEARLY_WHITE = 16, 239
+"""Pixel values that a picture must pass on one side to show anything."""
+_NAMED = 5
+"""Names in a line for a terminal; JSON has all."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,11 @@ class SplitReport:
         examples: their number, bad ones included.
         pixels: of each class, and of "ignored", in the good examples at their original size.
         images_with: the number of good examples that have any pixel of the class.
+        pixels_scaled, images_with_scaled: the same at the size that training sees.
+        vanished: of each class that has some, the names of the examples that lose all its pixels by that scaling.
+        pixel_range: the smallest and the largest value in the images, of 0 to 255; None without any.
+        black, white, dropped: names of the images that are all black or white (nearly so), and, for each thing that
+            is dropped of image files, names of the images that had it.
         smallest, largest: width and height of the images with the fewest and the most pixels; None without any.
         bad: one line for each example that can't be used, in the split's order.
     """
@@ -32,6 +44,13 @@ class SplitReport:
     examples: int
     pixels: dict[str, int]
     images_with: dict[str, int]
+    pixels_scaled: dict[str, int]
+    images_with_scaled: dict[str, int]
+    vanished: dict[str, tuple[str, ...]]
+    pixel_range: tuple[int, int] | None
+    black: tuple[str, ...]
+    white: tuple[str, ...]
+    dropped: dict[str, tuple[str, ...]]
     smallest: tuple[int, int] | None
     largest: tuple[int, int] | None
     bad: tuple[str, ...]
@@ -39,12 +58,20 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What a data set holds. ``first_bad`` says in one line what must be mended before it can be trained on."""
+    """What a data set holds.
+
+    Attributes:
+        image_size: side of the square that training scales everything to, pixels.
+        warnings: a line each for what can be trained on, but may not be what was meant.
+        first_bad: says in one line what must be mended before it can be trained on.
+    """
 
     data: str
+    image_size: int
     classes: tuple[str, ...]
     train: SplitReport
     test: SplitReport
+    warnings: tuple[str, ...]
     first_bad: str | None
 
     def as_json(self) -> dict[str, Any]:
@@ -55,16 +82,22 @@ class Report:
         lines = []
         for name, split in (("train", self.train), ("test", self.test)):
             lines.append(f"{name}: {split.examples} images{_sizes(split)}")
-            total = max(1, sum(split.pixels.values()))
-            width = max(map(len, split.pixels))
+            total, total_scaled = (max(1, sum(counts.values())) for counts in (split.pixels, split.pixels_scaled))
+            names = {label: shown(label) for label in split.pixels}
+            width = max(map(len, names.values()))
             for label, pixels in split.pixels.items():
-                share, images = pixels / total, split.images_with[label]
-                lines.append(f"  {label:<{width}} {share:7.2%}  in {images:>5} images  {'█' * round(40 * share)}")
+                share, scaled = pixels / total, split.pixels_scaled[label] / total_scaled
+                lines.append(
+                    f"  {names[label]:<{width}} {share:7.2%}  in {split.images_with[label]:>5} images; "
+                    f"at {self.image_size} x {self.image_size}: {scaled:7.2%}  in {split.images_with_scaled[label]:>5}"
+                    f"  {'█' * round(20 * share)}".rstrip()
+                )
+        lines += [f"warning: {line}" for line in self.warnings]
         bad = len(self.train.bad) + len(self.test.bad)
         if self.first_bad:
             lines.append(f"bad: {self.first_bad}" + (f" (the first of {bad} bad examples)" if bad > 1 else ""))
         else:
-            lines.append("every file is good")
+            lines.append("every file is good" + (f", but see the {_count(self.warnings)}" if self.warnings else ""))
         return "\n".join(lines)
 
 
@@ -75,40 +108,110 @@ def verify(config: TrainConfig) -> Report:
         BadSettings: the setting ``data`` names no kind of data.
         BadData: the data can't be opened at all; bad files are in the report instead.
     """
-    source = open_source(config.data, config.data_dir)
-    train, test = (_read(source, split) for split in (source.train, source.test))
+    source = open_source(config.data, config.data_dir, config.max_pixels)
+    label_sets: set[frozenset[int]] = set()
+    train, test = (_read(source, split, config.image_size, label_sets) for split in (source.train, source.test))
     first_bad = next(iter(train.bad + test.bad), None)
-    if first_bad is None:
-        found = {label for label, name in _labels(source).items() if train.pixels[name] or test.pixels[name]}
+    if first_bad is None and source.read_by_label:
         try:
-            check_not_0_and_255(found, config.data)
+            check_label_sets(label_sets, config.data)
         except BadData as error:
             first_bad = str(error)
-    return Report(config.data, source.classes, train, test, first_bad)
+    warnings = (*source.notes, *_warnings(source, train, test, config.image_size))
+    return Report(config.data, config.image_size, source.classes, train, test, warnings, first_bad)
 
 
-def _read(source: Source, split: Split) -> SplitReport:
-    def read(i: int) -> tuple[NDArray[np.int64], tuple[int, int]] | str:
+class _Facts(NamedTuple):
+    """Of one good example."""
+
+    counts: NDArray[np.int64]
+    scaled: NDArray[np.int64]
+    darkest: int
+    brightest: int
+    dropped: tuple[str, ...]
+    size: tuple[int, int]
+
+
+def _read(source: Source, split: Split, image_size: int, label_sets: set[frozenset[int]]) -> SplitReport:
+    """Reads all examples, and adds the labels of each mask to ``label_sets``."""
+
+    def read(i: int) -> _Facts | str:
         try:
-            _, mask = split.read(i)
+            image, mask, dropped = split.read(i)
         except BadData as error:
             return str(error)
-        return np.bincount(mask.ravel(), minlength=256), (mask.shape[1], mask.shape[0])
+        return _Facts(
+            label_counts(mask),
+            label_counts(scaled_mask(mask, image_size)),
+            int(image.min()),
+            int(image.max()),
+            dropped,
+            (mask.shape[1], mask.shape[0]),
+        )
 
-    with ThreadPoolExecutor(cpu_limit()) as threads:
-        results = list(threads.map(read, range(len(split))))
-    good = [result for result in results if not isinstance(result, str)]
-    histograms = np.array([histogram for histogram, _ in good]).reshape(-1, 256)
+    results = list(side_by_side(read, len(split), split.pixels))
+    good = [(name, facts) for name, facts in zip(split.names, results, strict=True) if not isinstance(facts, str)]
+    label_sets.update(frozenset(np.flatnonzero(facts.counts).tolist()) for _, facts in good)
+    counts = np.array([facts.counts for _, facts in good], np.int64).reshape(-1, 256)
+    scaled = np.array([facts.scaled for _, facts in good], np.int64).reshape(-1, 256)
     labels = _labels(source)
-    sizes = sorted((size for _, size in good), key=lambda size: size[0] * size[1])
+    vanished = {
+        name: tuple(good[i][0] for i in np.flatnonzero((counts[:, label] > 0) & (scaled[:, label] == 0)))
+        for label, name in labels.items()
+        if label != IGNORED
+    }
+    sizes = sorted((facts.size for _, facts in good), key=lambda size: size[0] * size[1])
+    dropped = sorted({what for _, facts in good for what in facts.dropped})
     return SplitReport(
-        len(split),
-        {name: int(histograms[:, label].sum()) for label, name in labels.items()},
-        {name: int((histograms[:, label] > 0).sum()) for label, name in labels.items()},
-        sizes[0] if sizes else None,
-        sizes[-1] if sizes else None,
-        tuple(result for result in results if isinstance(result, str)),
+        examples=len(split),
+        pixels={name: int(counts[:, label].sum()) for label, name in labels.items()},
+        images_with={name: int((counts[:, label] > 0).sum()) for label, name in labels.items()},
+        pixels_scaled={name: int(scaled[:, label].sum()) for label, name in labels.items()},
+        images_with_scaled={name: int((scaled[:, label] > 0).sum()) for label, name in labels.items()},
+        vanished={name: examples for name, examples in vanished.items() if examples},
+        pixel_range=(min(f.darkest for _, f in good), max(f.brightest for _, f in good)) if good else None,
+        black=tuple(name for name, facts in good if facts.brightest < _NEARLY_BLACK),
+        white=tuple(name for name, facts in good if facts.darkest > _NEARLY_WHITE),
+        dropped={what: tuple(name for name, facts in good if what in facts.dropped) for what in dropped},
+        smallest=sizes[0] if sizes else None,
+        largest=sizes[-1] if sizes else None,
+        bad=tuple(result for result in results if isinstance(result, str)),
     )
+
+
+def _warnings(source: Source, train: SplitReport, test: SplitReport, size: int) -> Iterator[str]:
+    """What can be trained on, but may not be what was meant."""
+    for split, masks in (((train, test), "mask"), ((train,), "training mask"), ((test,), "test mask")):
+        without = [name for name in source.classes if not any(report.pixels[name] for report in split)]
+        if len(split) == 1:  # said already
+            without = [name for name in without if train.pixels[name] or test.pixels[name]]
+        if without:
+            yield f"no {masks} has a pixel of {_some(without)}"
+    for name in source.classes:
+        lost = train.vanished.get(name, ()) + test.vanished.get(name, ())
+        had = train.images_with[name] + test.images_with[name]
+        if lost:
+            yield (
+                f"{shown(name)}: {len(lost)} of the {had} images that have it lose all its pixels at {size} x {size}, "
+                f"which training sees ({_some(lost)}); a larger --image-size keeps more"
+            )
+    for what, black_or_white in (("black", train.black + test.black), ("white", train.white + test.white)):
+        if black_or_white:
+            yield f"{_count(black_or_white, 'image')} all {what}, or nearly so ({_some(black_or_white)})"
+    for what in sorted({*train.dropped, *test.dropped}):
+        having = train.dropped.get(what, ()) + test.dropped.get(what, ())
+        yield f"{_count(having, 'image')} read without what its file has beside: {what} ({_some(having)})"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(shown(name) for name in names[:_NAMED]) + more
+
+
+def _count(things: Sequence[str], noun: str = "") -> str:
+    if not noun:
+        return "warning" if len(things) == 1 else f"{len(things)} warnings"
+    return f"1 {noun} is" if len(things) == 1 else f"{len(things)} {noun}s are"
 
 
 def _labels(source: Source) -> dict[int, str]:
@@ -117,7 +220,8 @@ def _labels(source: Source) -> dict[int, str]:
 
 
 def _sizes(split: SplitReport) -> str:
-    if split.smallest is None or split.largest is None:
+    if split.smallest is None or split.largest is None or split.pixel_range is None:
         return ""
     (width, height), (most_width, most_height) = split.smallest, split.largest
-    return f", {width} x {height} to {most_width} x {most_height} pixels"
+    low, high = split.pixel_range
+    return f", {width} x {height} to {most_width} x {most_height} pixels, of values {low} to {high}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +14,10 @@ from pathlib import Path
 import keras
 from keras import KerasTensor, layers
 
-from maskfleet.config import TrainConfig
+from maskfleet.config import TrainConfig, absolute_path
 from maskfleet.environment import ENCODER_WEIGHTS_VARIABLE
 from maskfleet.errors import BadSettings
+from maskfleet.text import one_line
 from trainer.cache_folder import cache_root, locked
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -161,16 +164,28 @@ def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
 
 
 def _load_weights(classifier: keras.Model, source: str, encoder: str) -> None:
-    path = Path(source)
+    path = absolute_path(source, "--encoder-weights")
     if not path.is_file():
         raise BadSettings(
             f"--encoder-weights {source}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"
         )
+    start = b""
     try:
-        classifier.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of layers that would keep their random weights
+            classifier.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile, UserWarning) as error:
+        found = one_line(str(error))
+        if start.startswith(b"<"):
+            found = "found a page of HTML or XML; download the file itself"
+        elif "truncated file" in found or isinstance(error, zipfile.BadZipFile):
+            found = "found a file that is cut or damaged; copy or download it again"
+        elif isinstance(error, UserWarning):
+            found = "found those of another network, or in the format of earlier versions (then call it NAME.h5)"
         raise BadSettings(
-            f"--encoder-weights {source}: expected Keras weights (.h5) of {encoder} without its top: {_one_line(error)}"
+            f"--encoder-weights {source}: expected Keras weights (.h5) of {encoder} without its top: {found}"
         ) from error
 
 
@@ -199,16 +214,12 @@ def _with_imagenet_weights(architecture: _Architecture, x: KerasTensor) -> keras
     except OSError as error:
         raise BadSettings(
             f"--encoder-weights imagenet: the copy in Keras's cache (~/.keras/models) can't be read, delete it: "
-            f"{_one_line(error)}"
+            f"{one_line(str(error))}"
         ) from error
     except Exception as error:  # keras.utils.get_file raises Exception itself
         if "fetch failure" not in str(error):
             raise
         raise BadSettings(
             "--encoder-weights imagenet: can't download them (is there a network?); give a FILE of weights, "
-            f"or 'none' to start from random ones: {_one_line(error)}"
+            f"or 'none' to start from random ones: {one_line(str(error))}"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

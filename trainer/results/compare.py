@@ -166,7 +166,9 @@ def comparison_picture(
 def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Image:
     from trainer.results.trained import load_trained
 
-    dataset = load_dataset(configs[0].data, configs[0].data_dir, configs[0].image_size)
+    dataset = load_dataset(
+        configs[0].data, configs[0].data_dir, configs[0].image_size, max_pixels=configs[0].max_pixels
+    )
     test = dataset.test.spread(images)
     masks = {}
     for config in configs:

@@ -26,7 +26,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
-from trainer.cache_folder import cache_root, locked
+from trainer.cache_folder import cache_root, damage, locked, note_files
 from trainer.cgroup import memory
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays, Dataset
@@ -120,7 +120,7 @@ def cached_features(
 
     Args:
         batch: images that are computed at once.
-        tell: gets a line when they have to be computed or don't fit.
+        report_line: gets a line when they have to be computed or don't fit.
         heartbeat: called after each batch that was computed.
     """
     flip = Augmentation(flip=config.flip)
@@ -135,9 +135,12 @@ def cached_features(
     features = Features.within(folder, network.encoder, **counts)
     try:
         with locked(root / ".features.lock") as alone:
-            if not (folder / _USED).is_file():
-                if problem := _no_room(features.size, root):
-                    report_line(f"the encoder's features are not cached: {problem}")
+            problem = damage(folder) if folder.is_dir() else None
+            if problem:
+                report_line(f"{folder}: these cached features are damaged ({problem}) and made anew")
+            if problem or not folder.is_dir():
+                if too_large := _no_room(features.size, root):
+                    report_line(f"the encoder's features are not cached: {too_large}")
                     return None
                 if alone:
                     _make_room(root)
@@ -149,6 +152,7 @@ def cached_features(
                     (temporary / _USED).touch()
                     filled = Features.within(temporary, network.encoder, **counts)
                     _compute(network.fused_encoder, dataset, batch, filled, heartbeat)
+                    note_files(temporary)
                     temporary.chmod(0o755)
                     shutil.rmtree(folder, ignore_errors=True)  # what a cleaner of temporary files has left of it
                     temporary.rename(folder)

@@ -55,7 +55,9 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     heartbeat = open_heartbeat()
     fitting = None
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
-        dataset = load_dataset(config.data, config.data_dir, config.image_size, report_line=report_line)
+        dataset = load_dataset(
+            config.data, config.data_dir, config.image_size, report_line=report_line, max_pixels=config.max_pixels
+        )
         if config.batch_per_replica == "auto" and config.global_batch is None:
             fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)
     strategy = make_strategy(peers)

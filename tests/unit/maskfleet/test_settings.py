@@ -64,7 +64,7 @@ def test_a_preset_is_overridden_by_explicit_settings():
     assert (config.batch_per_replica, config.optimizer, config.epochs) == (64, "adam", 3)
 
 
-@pytest.mark.parametrize("data", ["synthetic", "folder:pets"])
+@pytest.mark.parametrize("data", ["synthetic", "folder:/pets"])
 @pytest.mark.parametrize(("before", "after"), [("default", "tutorial"), ("tutorial", "default")])
 def test_a_preset_named_by_a_flag_is_all_of_it_over_a_run_s_config(tmp_path, data, before, after):
     path = tmp_path / "config.json"
@@ -96,6 +96,44 @@ def test_a_run_s_config_repeats_the_run(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"settings": config.model_dump(mode="json"), "versions": {}}))
     assert resolve(files=[path]) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "expected"),
+    [
+        ("data", "folder:pets", "folder:{here}/pets"),
+        ("data", "voc:./VOC2012", "voc:{here}/VOC2012"),
+        ("data", "folder:~/pets", "folder:{home}/pets"),
+        ("data", "folder:/x/../pets", "folder:/x/../pets"),
+        ("data", "oxford_iiit_pet:3.*", "oxford_iiit_pet:3.*"),
+        ("data", "synthetic", "synthetic"),
+        ("data_dir", "tfds", "{here}/tfds"),
+        ("data_dir", "~/tfds", "{home}/tfds"),
+        ("encoder_weights", "w.h5", "{here}/w.h5"),
+        ("encoder_weights", "~/w.h5", "{home}/w.h5"),
+        ("encoder_weights", "none", "none"),
+        ("encoder_weights", "imagenet", "imagenet"),
+    ],
+)
+@pytest.mark.parametrize("from_file", [False, True])
+def test_paths_are_absolute_so_that_they_mean_the_same_from_any_directory(
+    setting, given, expected, from_file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{setting}: {given!r}")
+    config = resolve(files=[file]) if from_file else resolve(f"--{setting.replace('_', '-')}={given}")
+    written = config.model_dump(mode="json")[setting]
+    assert written == expected.format(here=tmp_path, home="/home/somebody")
+
+
+@pytest.mark.parametrize("setting", ["--data=folder:", "--data=voc:", "--data-dir=", "--encoder-weights="])
+def test_a_home_that_is_not_there_gets_one_line(setting):
+    with pytest.raises(BadSettings) as caught:
+        resolve(f"{setting}~nosuch/x")
+    flag = setting.replace("=", " ")
+    assert str(caught.value) == f"{flag}~nosuch/x: there is no home of ~nosuch; name the place in full"
 
 
 def test_every_setting_is_a_documented_flag():

@@ -7,79 +7,177 @@ which files, :meth:`~trainer.data.class_table.ClassTable.read_mask` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import difflib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
-from trainer.cgroup import cpu_limit
-from trainer.data.class_table import ClassTable, single_channel
-from trainer.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, check_not_0_and_255, read_labels
-from trainer.data.lists import check_disjoint, divide, read_list
+from trainer.data.class_table import TABLES, ClassTable, single_channel
+from trainer.data.images import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    check_label_sets,
+    edge_values,
+    labels_in,
+    pixels_of,
+    read_labels,
+)
+from trainer.data.lists import check_disjoint, check_utf8, divide, found_in, read_list, shown
+from trainer.data.side_by_side import side_by_side
 from trainer.data.source import IGNORED, Source, Split, files_key, palette
 
+_MANY_CLASSES = 16
+"""Without names, more than these are rather the greys of smooth edges."""
+_BRIGHT = 64
+"""No label is as large as this where labels are the numbers of a few classes."""
+_LOOKED_AT = 20
+"""Masks in which the borders are looked at."""
+_AREA = 0.02
+"""Share of all pixels from which on a value fills areas."""
+_STEP = 10
+"""From here on, a common divisor of all labels is no chance."""
 
-def open_pairs(folder: Path) -> Source:
+
+@dataclass(frozen=True)
+class _Files:
+    """Of one folder: those that can be read, by their stems, and the names of all else but hidden files."""
+
+    place: Path
+    by_name: Mapping[str, Path]
+    passed_over: tuple[str, ...]
+
+    def note(self) -> list[str]:
+        if not self.passed_over:
+            return []
+        more = f" and {len(self.passed_over) - 5} more" if len(self.passed_over) > 5 else ""
+        return [f"{shown(self.place)}: passed over {', '.join(self.passed_over[:5])}{more}"]
+
+
+def open_pairs(folder: Path, max_pixels: int) -> Source:
     """Opens a folder of pairs.
 
     Raises:
         BadData: an image without mask or the reverse, a list that does not fit, no classes to be found.
     """
-    images = _files(folder, "images", IMAGE_SUFFIXES)
-    masks = _files(folder, "masks", MASK_SUFFIXES)
+    image_files = _files(folder, "images", IMAGE_SUFFIXES)
+    mask_files = _files(folder, "masks", MASK_SUFFIXES)
+    images, masks = image_files.by_name, mask_files.by_name
+    notes = image_files.note() + mask_files.note()
     lists = [folder / "train.txt", folder / "test.txt"]
     if any(file.exists() for file in lists):
         train, test = (_listed(file, images) for file in lists)
         check_disjoint(lists[0], train, lists[1], test)
+        if unlisted := len(images) - len(train) - len(test):
+            notes.append(f"{shown(folder)}: {unlisted} images are named neither in train.txt nor in test.txt")
     else:
         lists = []
         for name in masks:
             if name not in images:
-                raise BadData(
-                    f"{masks[name]}: this mask has no image {folder / 'images' / name}.*; add it or remove the mask"
-                )
+                _raise_unpaired(masks[name], "mask", mask_files, "image", image_files)
         train, test = divide(tuple(images), folder)
     for name in (*train, *test):
         if name not in masks:
-            raise BadData(
-                f"{images[name]}: this image has no mask {folder / 'masks' / name}.png; add it or remove the image"
-            )
-    tables = [folder / name for name in ("classes.txt", "labelmap.txt") if (folder / name).exists()][:1]
+            _raise_unpaired(images[name], "image", image_files, "mask", mask_files)
+    tables = [folder / name for name in TABLES if (folder / name).exists()]
+    if len(tables) > 1:
+        notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
     used = [masks[name] for name in (*train, *test)]
-    table = ClassTable.read(tables[0]) if tables else _classes_of(used, folder)
+    table = ClassTable.read(tables[0]) if tables else _classes_of(used, folder, max_pixels)
 
     def split(names: tuple[str, ...]) -> Split:
-        return Split(names, lambda i: table.read_pair(images[names[i]], masks[names[i]]))
+        return Split(
+            names,
+            lambda i: table.read_pair(images[names[i]], masks[names[i]], max_pixels),
+            lambda i: pixels_of(images[names[i]]),
+        )
 
-    key = files_key([*lists, *tables, *(images[name] for name in (*train, *test)), *used])
-    return Source(folder.name, table.names, table.colours, table.background, split(train), split(test), key)
+    key = files_key([*lists, *tables[:1], *(images[name] for name in (*train, *test)), *used])
+    return Source(
+        folder.name,
+        table.names,
+        table.colours,
+        table.background,
+        split(train),
+        split(test),
+        key,
+        notes=tuple(notes),
+        read_by_label=table.reads_grey_by_label,
+    )
 
 
-def _files(folder: Path, kind: str, suffixes: frozenset[str]) -> Mapping[str, Path]:
-    """The files of one folder by their stems."""
+def _files(folder: Path, kind: str, suffixes: frozenset[str]) -> _Files:
     place = folder / kind
     if not place.is_dir():
-        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
-        raise BadData(f"{folder}: expected the folders images and masks (or images and annotations), found {found}")
+        raise BadData(f"{folder}: {_other_layout(folder)}, found {found_in(folder)}")
     files: dict[str, Path] = {}
+    folders, others = [], []
     for file in sorted(place.iterdir()):
-        if file.name.startswith(".") or not file.is_file():
+        if file.name.startswith("."):
+            continue
+        if file.is_symlink() and not file.exists():
+            raise BadData(
+                f"{shown(file)}: is a link to {shown(file.readlink())}, which is not there; mend or remove it"
+            )
+        if file.is_dir():
+            folders.append(f"the folder {shown(file.name)}")
             continue
         if kind == "masks" and file.suffix.lower() in (".jpg", ".jpeg", ".webp"):
             raise BadData(
                 f"{file}: expected a mask as PNG, since {file.suffix[1:].upper()} changes labels; "
                 "save it again from its origin"
             )
-        if file.suffix.lower() not in suffixes:
+        if file.suffix.lower() not in suffixes or not file.is_file():
+            others.append(shown(file.name))
             continue
+        check_utf8(file)
         if file.stem in files:
             raise BadData(f"{file}: has the same name as {files[file.stem].name}; rename one of them")
         files[file.stem] = file
     if not files:
-        raise BadData(f"{place}: expected {kind} ({', '.join(sorted(suffixes))}), found none")
-    return files
+        listed = ", ".join([*folders, *others][:5])
+        mend = ""
+        if folders:
+            mend = "; move its files up here, and name the splits in train.txt and test.txt, if they are such"
+        raise BadData(f"{place}: expected {kind} ({', '.join(sorted(suffixes))}), found {listed or 'none'}{mend}")
+    return _Files(place, files, (*folders, *others))
+
+
+def _other_layout(folder: Path) -> str:
+    """What is expected of a folder that is not this layout."""
+    if (folder / "SegmentationClass").is_dir():
+        return f"expected the folders images and masks (this is the layout of PASCAL VOC: --data voc:{folder})"
+    if (folder / "images").is_dir() and (folder / "annotations").is_dir():
+        return (
+            "expected masks in a folder masks beside images, or, of Oxford-IIIT Pet, in annotations/trimaps with the "
+            "lists annotations/trainval.txt and annotations/test.txt"
+        )
+    return "expected the folders images and masks (or images and annotations/trimaps)"
+
+
+def _raise_unpaired(file: Path, kind: str, own: _Files, other: str, others: _Files) -> None:
+    """Raises BadData for an image without mask, or the reverse, with what may be meant to be its pair."""
+    name = file.stem
+    if same := [entry for entry in others.passed_over if Path(entry).stem == name]:
+        raise BadData(f"{file}: this {kind} has no {other} that can be read, only {same[0]}; save that as PNG")
+    free = [stem for stem in others.by_name if stem not in own.by_name]
+    around = [stem for stem in free if stem and (stem in name or name in stem)]
+    near = max(around, key=len, default=None) or next(iter(difflib.get_close_matches(name, free, n=1)), None)
+    if near is not None:
+        pair = others.by_name[near]
+        image, mask = (pair, file) if kind == "mask" else (file, pair)
+        raise BadData(
+            f"{mask}: expected the name of its image: is it that of {image.name}? then call it "
+            f"{image.stem}{mask.suffix}, and all masks as their images"
+        )
+    suffix, mend = (".*", "add it or remove the mask") if kind == "mask" else (".png", "add it or remove the image")
+    raise BadData(f"{file}: this {kind} has no {other} {others.place / name}{suffix}; {mend}")
 
 
 def _listed(file: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
@@ -90,17 +188,66 @@ def _listed(file: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
     return names
 
 
-def _classes_of(masks: list[Path], folder: Path) -> ClassTable:
+def _classes_of(masks: Sequence[Path], folder: Path, max_pixels: int) -> ClassTable:
     """The classes that the masks' labels tell, if they are 0, 1, 2 … without a gap."""
-    with ThreadPoolExecutor(cpu_limit()) as threads:
-        found = threads.map(lambda file: np.unique(single_channel(read_labels(file), file)), masks)
-        labels = {int(label) for unique in found for label in unique}
-    check_not_0_and_255(labels, folder / "masks")
+
+    def labels_of(i: int) -> NDArray[Any]:
+        return single_channel(read_labels(masks[i], max_pixels=max_pixels), masks[i])
+
+    where = folder / "masks"
+    found = set(side_by_side(lambda i: labels_in(labels_of(i)), len(masks), lambda i: pixels_of(masks[i])))
+    check_label_sets(found, where)
+    labels = frozenset[int]().union(*found)
     classes = sorted(labels - {IGNORED})
-    if classes != list(range(len(classes))) or len(classes) < 2:
-        shown = ", ".join(map(str, classes[:6])) + (" …" if len(classes) > 6 else "")
-        raise BadData(
-            f"{folder / 'masks'}: expected labels 0, 1, 2 … without a gap, found {shown or 'none'}; "
-            "name the classes in classes.txt, one a line"
-        )
+    gap = classes != list(range(len(classes))) or len(classes) < 2
+    if (gap and max(labels) >= _BRIGHT) or len(classes) > _MANY_CLASSES:
+        some = np.linspace(0, len(masks) - 1, min(len(masks), _LOOKED_AT)).astype(int).tolist()
+        _check_edges(map(labels_of, some), 1 if gap else _MANY_CLASSES, where)
+    if gap:
+        _raise_gap(classes, labels, where)
     return ClassTable(tuple(f"class_{label}" for label in classes), palette(len(classes)), by_colour=False)
+
+
+def _check_edges(masks: Iterable[NDArray[Any]], at_least: int, where: Path) -> None:
+    """Raises BadData if so many of the masks' values are found only between two others, at their borders."""
+    at_edges: Counter[int] = Counter()
+    inside: Counter[int] = Counter()
+    pixels: Counter[int] = Counter()
+    for mask in masks:
+        edges = edge_values(mask)
+        at_edges.update(edges)
+        inside.update(labels_in(mask) - edges)
+        pixels.update(dict(zip(*(part.tolist() for part in np.unique(mask, return_counts=True)), strict=True)))
+    edges = {label for label, count in at_edges.items() if count > inside[label]}
+    if len(edges) < at_least or len(pixels.keys() - edges) < 2:
+        return
+    frequent = [label for label, _ in pixels.most_common() if label not in edges]
+    areas = [label for label in frequent if pixels[label] > _AREA * pixels.total()]
+    large = sorted(areas if len(areas) > 1 else frequent[:2])
+    values = ", ".join(map(str, large[:4])) + (" …" if len(large) > 4 else "")
+    mend = f"each pixel as the nearest of its classes' values ({values})"
+    if len(large) == 2 or (large[0] == 0 and large[-1] == 255):
+        mend = f"1 where it is over {(large[0] + large[-1]) // 2}, and 0 elsewhere"
+    raise BadData(
+        f"{where}: masks have smooth edges: beside the values that fill areas ({values}), {len(pixels) - len(large)} "
+        f"lie at the borders between them; write {mend}"
+    )
+
+
+def _raise_gap(classes: Sequence[int], labels: frozenset[int], where: Path) -> None:
+    listed = ", ".join(map(str, classes[:6])) + (" …" if len(classes) > 6 else "")
+    if IGNORED in labels:
+        listed = f"{listed} and {IGNORED}, which means 'ignored'" if listed else f"{IGNORED}, which means 'ignored'"
+    step = math.gcd(*classes)
+    mend = "name the classes in classes.txt, one a line"
+    if classes and min(classes) < 0:
+        mend = f"write {IGNORED} where no class is known"
+    elif step >= _STEP and len(classes) > 1:
+        mend = f"divide them by {step}"
+        if max(labels) <= 255:
+            mend += f", or name the greys in classes.txt ('background 0 0 0', 'object {step} {step} {step}')"
+    elif classes and classes[0] == 1 and classes == list(range(1, len(classes) + 1)):
+        mend = "subtract 1, or name the classes in classes.txt, one a line, the first that of label 0"
+    elif len(classes) == 1:
+        mend = "draw the objects, or name the classes in classes.txt, one a line"
+    raise BadData(f"{where}: expected labels 0, 1, 2 … without a gap, found {listed or 'none'}; {mend}")

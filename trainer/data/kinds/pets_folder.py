@@ -7,14 +7,16 @@ O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 201
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
-from trainer.data.images import check_same_size, read_image, read_labels
+from trainer.data.class_table import single_channel
+from trainer.data.images import check_same_size, pixels_of, read_labels, read_picture
 from trainer.data.lists import check_disjoint, missing_files, read_list
-from trainer.data.source import Image, Mask, Source, Split, files_key
+from trainer.data.source import Example, Mask, Source, Split, files_key
 
 CLASSES = ("object", "background", "border")
 """Trimap values 1, 2 and 3."""
@@ -26,21 +28,21 @@ def is_pets(folder: Path) -> bool:
     return (folder / "annotations" / "trimaps").is_dir()
 
 
-def open_pets(folder: Path) -> Source:
+def open_pets(folder: Path, max_pixels: int) -> Source:
     """Training split from ``trainval.txt``, test split from ``test.txt``.
 
     Raises:
         BadData: a list is missing or names a file that is missing.
     """
     lists = [folder / "annotations" / f"{split}.txt" for split in ("trainval", "test")]
-    train, test = (_split(folder, file) for file in lists)
+    train, test = (_split(folder, file, max_pixels) for file in lists)
     check_disjoint(lists[0], train.names, lists[1], test.names)
     images = [_image(folder, name) for name in train.names + test.names]
     trimaps = [_trimap(folder, name) for name in train.names + test.names]
     return Source("oxford_iiit_pet", CLASSES, COLOURS, BACKGROUND, train, test, files_key([*lists, *images, *trimaps]))
 
 
-def trimap_to_mask(labels: NDArray[np.int32], where: Path | str) -> Mask:
+def trimap_to_mask(labels: NDArray[Any], where: Path | str) -> Mask:
     """1, 2, 3 -> 0, 1, 2.
 
     Raises:
@@ -56,19 +58,22 @@ def trimap_to_mask(labels: NDArray[np.int32], where: Path | str) -> Mask:
     return (labels - 1).astype(np.uint8)
 
 
-def _split(folder: Path, file: Path) -> Split:
+def _split(folder: Path, file: Path, max_pixels: int) -> Split:
     names = read_list(file, first_word=True)
     missing_files(file, [_image(folder, name) for name in names], "image")
     missing_files(file, [_trimap(folder, name) for name in names], "trimap")
 
-    def read(i: int) -> tuple[Image, Mask]:
+    def read(i: int) -> Example:
         image_file, trimap_file = _image(folder, names[i]), _trimap(folder, names[i])
-        image = read_image(image_file)
-        mask = trimap_to_mask(read_labels(trimap_file).labels, trimap_file)
+        image, dropped = read_picture(image_file, max_pixels=max_pixels)
+        trimap = read_labels(trimap_file, max_pixels=max_pixels)
+        mask = trimap_to_mask(
+            single_channel(trimap, trimap_file, "save 1 (pet), 2 (background) and 3 (border)"), trimap_file
+        )
         check_same_size(image, mask, image_file, trimap_file)
-        return image, mask
+        return Example(image, mask, dropped)
 
-    return Split(names, read)
+    return Split(names, read, lambda i: pixels_of(_image(folder, names[i])))
 
 
 def _image(folder: Path, name: str) -> Path:

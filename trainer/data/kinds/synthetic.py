@@ -15,7 +15,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS
-from trainer.data.source import Image, Mask, Source, Split
+from trainer.data.source import Example, Image, Mask, Source, Split
 
 SIZE = 128
 """Side of a picture, pixels."""
@@ -34,8 +34,8 @@ _rows, _columns = np.mgrid[:SIZE, :SIZE].astype(np.float64)
 
 def open_synthetic() -> Source:
     """240 pictures for training and 60 for testing, none in both."""
-    train = Split(tuple(f"train-{i:03d}" for i in range(TRAIN)), lambda i: picture(i))
-    test = Split(tuple(f"test-{i:03d}" for i in range(TEST)), lambda i: picture(TRAIN + i))
+    train = Split(tuple(f"train-{i:03d}" for i in range(TRAIN)), lambda i: Example(*picture(i)))
+    test = Split(tuple(f"test-{i:03d}" for i in range(TEST)), lambda i: Example(*picture(TRAIN + i)))
     key = f"synthetic version {_VERSION}: {TRAIN} + {TEST} of {SIZE} pixels"
     return Source("synthetic", CLASSES, COLOURS, BACKGROUND, train, test, key)
 

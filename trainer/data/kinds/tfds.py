@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.tfrecords import record_places
 from trainer.cache_folder import locked
 from trainer.data.images import check_same_size, read_image, read_labels
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
-from trainer.data.source import Image, Mask, Source, Split, files_key
+from trainer.data.source import Example, Source, Split, files_key
 
 _NAME = "oxford_iiit_pet"
 _VERSIONS = ("3.*", "4.*")
@@ -34,7 +35,7 @@ def open_tfds(version: str | None, data_dir: Path | None) -> Source:
         BadSettings: a version that neither lies there nor can be built.
         BadData: the data can't be downloaded or read.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    root = data_dir or absolute_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
     patterns = (version,) if version else _VERSIONS
     folder = _newest(root, patterns) or _build(root, patterns)
     import tensorflow_datasets as tfds
@@ -85,14 +86,14 @@ class _Records:
                 )
         return places
 
-    def read(self, i: int) -> tuple[Image, Mask]:
-        from tensorflow.core.example.example_pb2 import Example
+    def read(self, i: int) -> Example:
+        from tensorflow.core.example import example_pb2
 
         file, offset, length = self._places[i]
         try:
             with file.open("rb") as content:
                 content.seek(offset)
-                features = Example.FromString(content.read(length)).features.feature
+                features = example_pb2.Example.FromString(content.read(length)).features.feature
             image_bytes, mask_bytes, name = (
                 features[key].bytes_list.value[0] for key in ("image", "segmentation_mask", "file_name")
             )
@@ -102,7 +103,7 @@ class _Records:
         image = read_image(io.BytesIO(image_bytes), where)
         mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where).labels, where)
         check_same_size(image, mask, "the record's own", where)
-        return image, mask
+        return Example(image, mask)
 
 
 def _newest(root: Path, patterns: tuple[str, ...]) -> Path | None:

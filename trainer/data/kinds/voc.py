@@ -1,16 +1,21 @@
-"""The layout of PASCAL VOC 2012: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation``.
+"""The layout of PASCAL VOC: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation``.
 
 M. Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010. Masks are PNGs whose palette shows
-the 21 classes; 255 is ignored. Imports no TensorFlow.
+the 21 classes; 255 is ignored. CVAT and labelme write the same folders for classes of one's own: CVAT names these in
+``labelmap.txt`` and all images in ``default.txt``, labelme names them in ``class_names.txt`` and has no lists.
+Imports no TensorFlow.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from maskfleet.errors import BadData
-from trainer.data.class_table import ClassTable
-from trainer.data.lists import check_disjoint, divide, missing_files, read_list
+from trainer.data.class_table import TABLES, ClassTable
+from trainer.data.images import IMAGE_SUFFIXES, pixels_of
+from trainer.data.lists import check_disjoint, check_utf8, divide, found_in, missing_files, read_list, shown
 from trainer.data.source import Source, Split, files_key, palette
 
 # fmt: off
@@ -20,10 +25,11 @@ CLASSES = (
 )
 # fmt: on
 _IGNORED_COLOUR = (224, 224, 192)
+_SUFFIXES = (".jpg", *sorted(IMAGE_SUFFIXES - {".jpg"}))
 
 
-def open_voc(folder: Path) -> Source:
-    """Training split from ``train.txt``, test split from ``val.txt``; if neither is there, of ``trainval.txt``.
+def open_voc(folder: Path, max_pixels: int) -> Source:
+    """Training split from ``train.txt``, test split from ``val.txt``; else both of the one list, or of all masks.
 
     Args:
         folder: ``VOC2012``, or a folder that holds it as the archive unpacks (``VOCdevkit/VOC2012``).
@@ -32,37 +38,104 @@ def open_voc(folder: Path) -> Source:
         BadData: a folder or a list is missing, or a list names a file that is missing.
     """
     root = _root(folder)
-    place = root / "ImageSets" / "Segmentation"
-    lists = [place / "train.txt", place / "val.txt"]
-    both = place / "trainval.txt"
-    if both.is_file() and not any(file.exists() for file in lists):
-        lists = [both, both]
-        names = divide(read_list(both, first_word=True), both)
+    masks_folder = next(place for place in _mask_folders(root) if place.is_dir())
+    lists = _lists(root / "ImageSets" / "Segmentation")
+    notes: list[str] = []
+    if len(lists) == 2:
+        train, test = (read_list(file, first_word=True) for file in lists)
+        check_disjoint(lists[0], train, lists[1], test)
+    elif lists:
+        train, test = divide(read_list(lists[0], first_word=True), lists[0])
     else:
-        names = (read_list(lists[0], first_word=True), read_list(lists[1], first_word=True))
-        check_disjoint(lists[0], names[0], lists[1], names[1])
+        masks = sorted(masks_folder.glob("*.png"))
+        for file in masks:
+            check_utf8(file)
+        train, test = divide(tuple(file.stem for file in masks), masks_folder)
+        notes.append(f"{shown(root)}: has no lists in ImageSets/Segmentation: a fifth of the masks is for testing")
+    tables = [root / name for name in reversed(TABLES) if (root / name).exists()]
     table = ClassTable(CLASSES, palette(len(CLASSES)), ignored=_IGNORED_COLOUR)
-
-    def image(name: str) -> Path:
-        return root / "JPEGImages" / f"{name}.jpg"
+    if tables:
+        table = ClassTable.read(tables[0])
+        if table.by_colour and table.ignored is None and list(_IGNORED_COLOUR) not in table.colours.tolist():
+            table = dataclasses.replace(table, ignored=_IGNORED_COLOUR)
+    if len(tables) > 1:
+        notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
+    files = {name: _image(root / "JPEGImages", name) for name in (*train, *test)}
 
     def mask(name: str) -> Path:
-        return root / "SegmentationClass" / f"{name}.png"
+        return masks_folder / f"{name}.png"
 
     def split(file: Path, names: tuple[str, ...]) -> Split:
-        missing_files(file, map(image, names), "image")
+        missing_files(file, [files[name] for name in names], "image")
         missing_files(file, map(mask, names), "mask")
-        return Split(names, lambda i: table.read_pair(image(names[i]), mask(names[i])))
+        return Split(
+            names,
+            lambda i: table.read_pair(files[names[i]], mask(names[i]), max_pixels),
+            lambda i: pixels_of(files[names[i]]),
+        )
 
-    train, test = (split(file, listed) for file, listed in zip(lists, names, strict=True))
-    everything = (*train.names, *test.names)
-    key = files_key([*lists, *map(image, everything), *map(mask, everything)])
-    return Source("voc", table.names, table.colours, table.background, train, test, key)
+    origins = (*lists, *lists)[:2] if lists else (masks_folder, masks_folder)
+    splits = [split(file, names) for file, names in zip(origins, (train, test), strict=True)]
+    key = files_key([*lists, *tables[:1], *files.values(), *map(mask, files)])
+    return Source(
+        "voc",
+        table.names,
+        table.colours,
+        table.background,
+        splits[0],
+        splits[1],
+        key,
+        notes=tuple(notes),
+        read_by_label=table.reads_grey_by_label,
+    )
+
+
+def _lists(place: Path) -> Sequence[Path]:
+    """The lists of both splits, or the one that names all examples, or none.
+
+    Raises:
+        BadData: there is one split's list alone.
+    """
+    if not place.is_dir():
+        return ()
+    files = {file.stem.lower(): file for file in sorted(place.glob("*.txt"), reverse=True)}
+    test = next((files[name] for name in ("val", "validation", "test") if name in files), None)
+    if "train" in files and test is not None:
+        return files["train"], test
+    for name in ("trainval", "default"):
+        if name in files:
+            return (files[name],)
+    if "train" in files or test is not None:
+        missing = "val.txt" if test is None else "train.txt"
+        raise BadData(
+            f"{place / missing}: expected a list of names for either split, found {found_in(place)}; "
+            "add it, or call the one list trainval.txt to have it divided"
+        )
+    if len(files) > 1:
+        raise BadData(f"{place}: expected train.txt and val.txt, or one list of all, found {found_in(place)}")
+    return tuple(files.values())
+
+
+def _image(folder: Path, name: str) -> Path:
+    """The image of that name and any suffix; the one that PASCAL VOC has where there is none."""
+    files = (folder / f"{name}{suffix}" for suffix in _SUFFIXES)
+    return next((file for file in files if file.is_file()), folder / f"{name}.jpg")
+
+
+def _mask_folders(root: Path) -> Sequence[Path]:
+    """Earlier versions of labelme keep arrays in the second one when there is the first."""
+    return root / "SegmentationClassPNG", root / "SegmentationClass"
 
 
 def _root(folder: Path) -> Path:
     for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"):
-        if (root / "SegmentationClass").is_dir():
+        if any(place.is_dir() for place in _mask_folders(root)):
+            if not (root / "JPEGImages").is_dir():
+                raise BadData(
+                    f"{root}: expected the images in JPEGImages, found {found_in(root)}; export them with the masks "
+                    "(CVAT: 'Save images')"
+                )
             return root
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
-    raise BadData(f"{folder}: expected JPEGImages, SegmentationClass and ImageSets/Segmentation, found {found}")
+    raise BadData(
+        f"{folder}: expected JPEGImages, SegmentationClass and ImageSets/Segmentation, found {found_in(folder)}"
+    )

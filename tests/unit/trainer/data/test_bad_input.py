@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from maskfleet.errors import BadData, BadSettings
 from tests.helpers.data_folders import (
@@ -45,6 +48,19 @@ def remove_tree(folder: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
+
+
+def write_wide_masks(folder: Path, factor: int, classes: int = 3) -> None:
+    """Masks of 16 bits whose labels are multiples of ``factor``."""
+    for file in (folder / "masks").iterdir():
+        save(Image.fromarray(labels(*range(classes)).astype(np.uint16) * factor), file)
+
+
+def smooth(seed: int) -> Image.Image:
+    """An ellipse in white on black, with an anti-aliased edge."""
+    large = Image.new("L", (SIZE[0] * 8, SIZE[1] * 8))
+    ImageDraw.Draw(large).ellipse((80 + 8 * seed, 40, 200, 150 + 5 * seed), fill=255)
+    return large.resize(SIZE, Image.Resampling.BOX)
 
 
 def red(*, at: tuple[int, int]) -> Image.Image:
@@ -106,6 +122,13 @@ CASES = [
         "a trimap holds 1 (pet), 2 (background) and 3 (border)",
     ),
     Case(
+        "trimap in colours",
+        "pets",
+        lambda f: save(red(at=(3, 4)), f / "annotations/trimaps/cat_1.png"),
+        "{}/annotations/trimaps/cat_1.png: expected labels in one channel, found an RGB image; "
+        "save 1 (pet), 2 (background) and 3 (border)",
+    ),
+    Case(
         "trimap of another size",
         "pets",
         lambda f: save(labels(1, 2, 3)[:20], f / "annotations/trimaps/cat_1.png"),
@@ -123,7 +146,7 @@ CASES = [
         "image is something else",
         "pets",
         lambda f: (f / "images/cat_1.jpg").write_text("<html>404 Not Found</html>"),
-        "{}/images/cat_1.jpg: expected an image, found something else or a damaged file; replace or remove it",
+        "{}/images/cat_1.jpg: expected an image, found a page of HTML or XML; replace or remove it",
     ),
     Case(
         "image is empty",
@@ -154,13 +177,14 @@ CASES = [
         "no masks folder",
         "pairs",
         lambda f: remove_tree(f / "masks"),
-        "{}: expected the folders images and masks (or images and annotations), found images",
+        "{}: expected the folders images and masks (or images and annotations/trimaps), found images",
     ),
     Case(
         "no images",
         "pairs",
         lambda f: [file.rename(file.with_suffix(".txt")) for file in (f / "images").iterdir()],
-        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), found none",
+        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), "
+        "found p0.txt, p1.txt, p2.txt, p3.txt, p4.txt",
     ),
     Case(
         "image without mask",
@@ -282,6 +306,30 @@ CASES = [
         "{}/classes.txt: expected text in UTF-8, found byte 0xdf",
     ),
     Case(
+        "a million classes",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", [f"c{i} {i >> 16} {i >> 8 & 255} {i & 255}" for i in range(1 << 20)]),
+        "{}/classes.txt: expected 2 to 255 classes, one a line, found 1048576",
+    ),
+    Case(
+        "an endless line",
+        "pairs",
+        lambda f: write_list(f / "classes.txt", ["a", "b" + " " * 100_000 + "c"]),
+        "{}/classes.txt: expected a name on each line, found a line of 100002 characters",
+    ),
+    Case(
+        "a list that is a pipe",
+        "pairs",
+        lambda f: os.mkfifo(f / "classes.txt"),
+        "{}/classes.txt: expected text with a name on each line, found something that is no file",
+    ),
+    Case(
+        "a list larger than any",
+        "pairs",
+        lambda f: (write_list(f / "train.txt", ["p0"]), os.truncate(f / "train.txt", 1 << 40)),
+        "{}/train.txt: expected text with a name on each line, found a file of 1.0 TiB",
+    ),
+    Case(
         "one class",
         "pairs",
         lambda f: write_list(f / "classes.txt", ["object"]),
@@ -329,7 +377,169 @@ CASES = [
         lambda f: write_list(f / "train.txt", ["p0", "p1"]),
         "{}/test.txt: expected text with a name on each line: No such file or directory",
     ),
+    Case(
+        "labels times 256",
+        "pairs",
+        lambda f: write_wide_masks(f, 256),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 256, 512; divide them by 256",
+    ),
+    Case(
+        "binary labels of 16 bits",
+        "pairs",
+        lambda f: write_wide_masks(f, 65535, 2),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 65535; divide them by 65535",
+    ),
+    Case(
+        "labels as greys",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0, 100, 200)),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 100, 200; divide them by 100, or name the greys "
+        "in classes.txt ('background 0 0 0', 'object 100 100 100')",
+    ),
+    Case(
+        "labels as greys up to white",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0, 128, 255)),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 128 and 255, which means 'ignored'; divide them "
+        "by 128, or name the greys in classes.txt ('background 0 0 0', 'object 128 128 128')",
+    ),
+    Case(
+        "labels with -1",
+        "pairs",
+        lambda f: (
+            (f / "masks/p0.png").unlink()
+            or save(Image.fromarray(labels(0, 1, 2).astype(np.int32) - 1), f / "masks/p0.tif")
+        ),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found -1, 0, 1, 2; write 255 where no class is known",
+    ),
+    Case(
+        "labels from 1",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(1, 2, 3)),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 1, 2, 3; subtract 1, or name the classes in "
+        "classes.txt, one a line, the first that of label 0",
+    ),
+    Case(
+        "one label",
+        "pairs",
+        lambda f: write_pairs(f, mask=labels(0)),
+        "{}/masks: expected labels 0, 1, 2 … without a gap, found 0; draw the objects, or name the classes in "
+        "classes.txt, one a line",
+    ),
+    Case(
+        "some masks 0 and 1, others 0 and 255",
+        "pairs",
+        lambda f: [save(labels(0, 255 if i else 1), f / f"masks/p{i}.png") for i in range(5)],
+        "{}/masks: some masks hold the labels 0 and 1, others 0 and 255, and 255 means 'ignored': write 1 for the "
+        "object in all of them; if 255 is to be ignored, say so in classes.txt ('background 0 0 0', 'object 1 1 1', "
+        "'ignored 255 255 255')",
+    ),
+    Case(
+        "some masks 0 and 1, others 0 and 255, with classes",
+        "pairs",
+        lambda f: (
+            [save(labels(0, 255 if i else 1), f / f"masks/p{i}.png") for i in range(5)],
+            write_list(f / "classes.txt", ["ground", "object"]),
+        ),
+        "folder:{}: some masks hold the labels 0 and 1, others 0 and 255, and 255 means 'ignored': write 1 for the "
+        "object in all of them; if 255 is to be ignored, say so in classes.txt ('background 0 0 0', 'object 1 1 1', "
+        "'ignored 255 255 255')",
+    ),
+    Case(
+        "smooth edge with classes",
+        "pairs",
+        lambda f: (
+            [save(smooth(i), f / f"masks/p{i}.png") for i in range(5)],
+            write_list(f / "classes.txt", ["ground", "object"]),
+        ),
+        "{}/masks/p1.png: label 16 at row 5, column 14 is outside the 2 classes: expected 0 to 1, or 255 for ignored "
+        "pixels; this mask has a smooth edge: write 1 where it is over half of its brightest value, and 0 elsewhere",
+    ),
+    Case(
+        "masks are called otherwise",
+        "pairs",
+        lambda f: [file.rename(file.with_name(f"{file.stem}_mask.png")) for file in (f / "masks").iterdir()],
+        "{}/masks/p0_mask.png: expected the name of its image: is it that of p0.jpg? then call it p0.png, and all "
+        "masks as their images",
+    ),
+    Case(
+        "images are called otherwise",
+        "pairs",
+        lambda f: [file.rename(file.with_name(f"img_{file.name}")) for file in (f / "images").iterdir()],
+        "{}/masks/p0.png: expected the name of its image: is it that of img_p0.jpg? then call it img_p0.png, and all "
+        "masks as their images",
+    ),
+    Case(
+        "both are called otherwise",
+        "pairs",
+        lambda f: (
+            [file.rename(file.with_name(f"mask-{file.name}")) for file in (f / "masks").iterdir()],
+            [file.rename(file.with_name(f"image-{file.name}")) for file in (f / "images").iterdir()],
+        ),
+        "{}/masks/mask-p0.png: expected the name of its image: is it that of image-p0.jpg? then call it image-p0.png, "
+        "and all masks as their images",
+    ),
+    Case(
+        "image of another format",
+        "pairs",
+        lambda f: (f / "images/p3.jpg").rename(f / "images/p3.heic"),
+        "{}/masks/p3.png: this mask has no image that can be read, only p3.heic; save that as PNG",
+    ),
+    Case(
+        "nested images",
+        "pairs",
+        lambda f: [
+            (file.parent / "train").mkdir(exist_ok=True) or file.rename(file.parent / "train" / file.name)
+            for file in sorted((f / "images").iterdir())
+        ],
+        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), found the folder train; move "
+        "its files up here, and name the splits in train.txt and test.txt, if they are such",
+    ),
+    Case(
+        "images and annotations",
+        "pairs",
+        lambda f: (f / "masks").rename(f / "annotations"),
+        "{}: expected masks in a folder masks beside images, or, of Oxford-IIIT Pet, in annotations/trimaps with the "
+        "lists annotations/trainval.txt and annotations/test.txt, found annotations, images",
+    ),
+    Case(
+        "layout of VOC",
+        "pairs",
+        lambda f: ((f / "masks").rename(f / "SegmentationClass"), (f / "images").rename(f / "JPEGImages")),
+        "{0}: expected the folders images and masks (this is the layout of PASCAL VOC: --data voc:{0}), "
+        "found JPEGImages, SegmentationClass",
+    ),
+    Case(
+        "broken link",
+        "pairs",
+        lambda f: (f / "images/p3.jpg").unlink() or (f / "images/p3.jpg").symlink_to("/no/such.jpg"),
+        "{}/images/p3.jpg: is a link to /no/such.jpg, which is not there; mend or remove it",
+    ),
+    Case(
+        "name of other bytes",
+        "pairs",
+        lambda f: (f / "images/p3.jpg").rename(f / "images" / os.fsdecode(b"stra\xdfe\x1b[31m.jpg")),
+        "{}/images/stra\\xdfe\\x1b[31m.jpg: expected a name in UTF-8, found other bytes in it; rename it "
+        "(convmv renames many)",
+    ),
     # PASCAL VOC
+    Case(
+        "only one split in CVAT's lists",
+        "voc",
+        lambda f: (
+            (f / "ImageSets/Segmentation/train.txt").unlink(),
+            (f / "ImageSets/Segmentation/val.txt").rename(f / "ImageSets/Segmentation/Train.txt"),
+        ),
+        "{}/ImageSets/Segmentation/val.txt: expected a list of names for either split, found Train.txt; add it, or "
+        "call the one list trainval.txt to have it divided",
+    ),
+    Case(
+        "exported without images",
+        "voc",
+        lambda f: (f / "JPEGImages").rename(f / "SegmentationObject"),
+        "{}: expected the images in JPEGImages, found ImageSets, SegmentationClass, SegmentationObject; export them "
+        "with the masks (CVAT: 'Save images')",
+    ),
     Case(
         "folder is no VOC",
         "voc",
@@ -341,7 +551,8 @@ CASES = [
         "VOC list is missing",
         "voc",
         lambda f: (f / "ImageSets/Segmentation/val.txt").unlink(),
-        "{}/ImageSets/Segmentation/val.txt: expected text with a name on each line: No such file or directory",
+        "{}/ImageSets/Segmentation/val.txt: expected a list of names for either split, found train.txt; add it, "
+        "or call the one list trainval.txt to have it divided",
     ),
     Case(
         "VOC list is empty",
@@ -426,6 +637,11 @@ def test_bad_data_is_told_in_one_line(case: Case, tmp_path: Path) -> None:
             BadSettings,
             "--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found 'folder:'",
         ),
+        (
+            "folder:~nosuch/x",
+            BadSettings,
+            "--data folder:~nosuch/x: there is no home of ~nosuch; name the place in full",
+        ),
         ("folder:/no/such", BadData, "--data folder:/no/such: expected a folder, found nothing at /no/such"),
         (f"voc:{__file__}", BadData, f"--data voc:{__file__}: expected a folder, found a file at {__file__}"),
     ],
@@ -434,6 +650,78 @@ def test_bad_setting_data_is_told_in_one_line(data: str, error: type, message: s
     with pytest.raises(error) as raised:
         load_dataset(data, None, 32, tmp_path)
     assert_message(str(raised.value), message)
+
+
+@pytest.mark.parametrize(("blur", "count"), [(0, 5), (0, 60), (2, 5), (2, 60)])
+def test_smooth_edges_are_no_classes(blur: int, count: int, tmp_path: Path) -> None:
+    """Of few masks the values have gaps; of many there are all of 0 to 255."""
+    write_pairs(tmp_path, count=count)
+    for i in range(count):
+        mask = np.asarray(smooth(i % 12).resize((SIZE[0] * 4, SIZE[1] * 4)).filter(ImageFilter.GaussianBlur(blur)))
+        save(mask, tmp_path / "masks" / f"p{i}.png")
+        save(picture(i).resize((SIZE[0] * 4, SIZE[1] * 4)), tmp_path / "images" / f"p{i}.jpg")
+    with pytest.raises(BadData) as raised:
+        load_dataset(f"folder:{tmp_path}", None, 32, tmp_path / "cache")
+    message = str(raised.value)
+    assert message.startswith(
+        f"{tmp_path}/masks: masks have smooth edges: beside the values that fill areas (0, 255), "
+    )
+    assert message.endswith("lie at the borders between them; write 1 where it is over 127, and 0 elsewhere")
+
+
+def test_many_classes_and_thin_ones_are_no_smooth_edges(tmp_path: Path) -> None:
+    """Classes in areas of their own, whatever their number; lines; and a border class between two others."""
+    many = np.kron(np.arange(40).reshape(5, 8), np.ones((6, 5), int)).astype(np.uint8)
+    lines = labels(0, 2)
+    lines[::5] = 1
+    border = labels(0, 2)
+    border[:, 19:21] = 1
+    for name, mask in (("many", many), ("lines", lines), ("border", border)):
+        folder = write_pairs(tmp_path / name, mask=mask)
+        dataset = load_dataset(f"folder:{folder}", None, 32, tmp_path / "cache")
+        assert len(dataset.classes) == int(mask.max()) + 1
+
+
+READ_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from trainer.data.cache import load_dataset
+from maskfleet.errors import BadData
+load_dataset(sys.argv[1], None, 32, Path(sys.argv[3], "of root"))
+os.chmod(sys.argv[3], 0o777)
+os.chmod(sys.argv[2], 0)
+os.setgroups([])
+os.setgid(20001)
+os.setuid(20001)
+try:
+    load_dataset(sys.argv[1], None, 32, Path(sys.argv[3]))
+except BadData as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("images/p1.jpg", "{0}/images/p1.jpg: can't be read: Permission denied; let this user read it (chmod a+r)"),
+        ("masks/p1.png", "{0}/masks/p1.png: can't be read: Permission denied; let this user read it (chmod a+r)"),
+        (
+            "images",
+            "--data folder:{0}: {0}/images can't be read: Permission denied; let this user read it (chmod a+rX)",
+        ),
+        ("classes.txt", "{0}/classes.txt: expected text with a name on each line: Permission denied"),
+    ],
+)
+def test_what_may_not_be_read_is_told_as_such(place: str, message: str, tmp_path: Path) -> None:
+    """Not as a damaged file that is to be replaced."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    folder = write_pairs(tmp_path / "set", classes=["a", "b", "c"])
+    command = [sys.executable, "-c", READ_AS_NOBODY, f"folder:{folder}", str(folder / place), str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == message.format(folder) + "\n", done.stderr
 
 
 def assert_message(found: str, expected: str) -> None:

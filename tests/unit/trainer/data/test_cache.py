@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from trainer.data.cache import load_dataset
 
 LOAD = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from trainer.data.cache import load_dataset
 from maskfleet.errors import MaskfleetError
@@ -125,11 +127,109 @@ def test_a_cache_folder_that_can_not_be_is_told_in_one_line(tmp_path: Path, monk
     )
 
 
-def test_a_damaged_cache_is_told_in_one_line(tmp_path: Path) -> None:
-    folder = write_pets(tmp_path / "set")
-    load_dataset(f"folder:{folder}", None, 32, tmp_path / "cache")
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
+    ("train-images.npy", lambda file: os.truncate(file, 1000), "has 1000 bytes instead of 9344"),
+    ("train-masks.npy", lambda file: file.write_bytes(file.read_bytes() + b"x"), "has 3201 bytes instead of 3200"),
+    ("test-images.npy", lambda file: file.write_bytes(bytes(file.stat().st_size)), "has other bytes"),
+    ("test-masks.npy", flip_a_byte, "has other bytes"),
+    ("test-masks.npy", Path.unlink, "is missing"),
+    ("content.json", flip_a_byte, "has other bytes"),
+    ("content.json", Path.unlink, "is missing"),
+    ("digests.json", Path.unlink, "is missing"),
+    ("digests.json", lambda file: file.write_text("[1, 2]"), "can't be read"),
+    ("digests.json", lambda file: file.write_text('{"a": 1}'), "can't be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "problem"), DAMAGES)
+def test_a_damaged_cache_is_made_anew(name: str, spoil: Callable[[Path], object], problem: str, tmp_path: Path) -> None:
+    data = f"folder:{write_pets(tmp_path / 'set')}"
+    first = load_dataset(data, None, 32, tmp_path / "cache")
+    images = first.train.images.copy()
+    (file,) = (tmp_path / "cache").glob(f"*/{name}")
+    spoil(file)
+    lines: list[str] = []
+    again = load_dataset(data, None, 32, tmp_path / "cache", lines.append)
+    assert lines[0] == f"{file.parent}: this data cache is damaged ({name} {problem}) and made anew"
+    assert again.fingerprint == first.fingerprint
+    np.testing.assert_array_equal(again.train.images, images)
+    assert [entry.name for entry in (tmp_path / "cache").iterdir() if entry.suffix != ".lock"] == [file.parent.name]
+
+
+def test_several_processes_mend_a_damaged_cache_at_once(tmp_path: Path) -> None:
+    folder = write_pets(tmp_path / "set", train=30, test=10)
+    load_dataset(f"folder:{folder}", None, 64, tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob("*/train-images.npy")
     os.truncate(file, 1000)
-    with pytest.raises(BadData) as raised:
-        load_dataset(f"folder:{folder}", None, 32, tmp_path / "cache")
-    assert str(raised.value) == f"{file.parent}: this data cache is damaged; delete the folder to have it built again"
+    command = [sys.executable, "-c", LOAD, f"folder:{folder}", str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0] * 3
+    assert len(outputs) == 1
+
+
+def test_users_share_a_cache_and_its_lock(tmp_path: Path) -> None:
+    """The second user can write neither the first one's lock nor, in the end, the folder, and reads what is there."""
+    if os.getuid() != 0:
+        pytest.skip("only root can be two other users")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != Path("/") and folder.owner() == "root" and folder != Path("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    data = write_pets(tmp_path / "set")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+
+    def load(user: int) -> subprocess.CompletedProcess[str]:
+        # Another user may not be able to start this Python: it changes to them when all is imported.
+        change = (
+            "import os\nload_dataset(sys.argv[1], None, 32, Path(sys.argv[3]))\n"
+            f"os.setgroups([])\nos.setgid({user})\nos.setuid({user})\ntry:"
+        )
+        program = LOAD.replace("try:", change)
+        command = [
+            sys.executable,
+            "-c",
+            program,
+            f"folder:{data}",
+            str(cache),
+            str(tmp_path / f"root-{len(list(tmp_path.iterdir()))}"),
+        ]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    first = load(20001)
+    assert first.returncode == 0, first.stderr
+    (folder,) = (entry for entry in cache.iterdir() if entry.suffix != ".lock")
+    folder.chmod(0o777)
+    (folder / "content.json").unlink()
+    second = load(20002)
+    assert (second.stdout, second.stderr) == (first.stdout, ""), (
+        "the second user makes it anew, behind the first one's lock"
+    )
+    cache.chmod(0o755)
+    assert load(20001).stdout == first.stdout
+    (folder / "content.json").unlink()
+    refused = load(20001)
+    assert refused.returncode == 1
+    assert "the data cache can't be kept here: Permission denied" in refused.stderr
+
+
+def test_what_was_passed_over_or_lost_is_said_when_it_is_read(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "set", classes=["a", "b", "c"])
+    mask = labels(0, 1)
+    mask[7, 2] = 2
+    save(mask, folder / "masks" / "p3.png")
+    (folder / "images" / "p9.heic").write_bytes(b"")
+    lines: list[str] = []
+    load_dataset(f"folder:{folder}", None, 32, tmp_path / "cache", lines.append)
+    assert lines[1:] == [
+        f"{folder}/images: passed over p9.heic",
+        "at 32 x 32 pixels, images lose all pixels of a class (c in 1); 'trainer verify-data' names them; "
+        "a larger --image-size keeps more",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.helpers.data_folders import (
     picture,
     save,
     with_palette,
+    write_cvat,
+    write_labelme,
     write_list,
     write_pairs,
     write_pets,
@@ -47,7 +50,7 @@ def test_pets_folder(tmp_path: Path) -> None:
     assert source.background == 1
     assert source.train.names == ("cat_0", "cat_1", "cat_2")
     assert source.test.names == ("cat_3", "cat_4")
-    image, mask = source.train.read(1)
+    image, mask, _ = source.train.read(1)
     assert image.shape == (SIZE[1], SIZE[0], 3)
     assert np.abs(image.astype(int) - np.asarray(picture(1))).mean() < 4  # JPEG
     np.testing.assert_array_equal(mask, labels(1, 2, 0, 2, 1))
@@ -57,7 +60,7 @@ def test_pets_folder(tmp_path: Path) -> None:
 def test_real_pets() -> None:
     source = open_source(f"folder:{shared('data', 'oxford_iiit_pet')}", None)
     assert (len(source.train), len(source.test)) == (300, 298)
-    image, mask = source.test.read(17)
+    image, mask, _ = source.test.read(17)
     assert image.shape == (*mask.shape, 3)
     assert set(np.unique(mask)) == {0, 1, 2}
 
@@ -277,6 +280,102 @@ def test_voc_masks_without_their_palette(tmp_path: Path) -> None:
     assert (every_mask(open_source(f"voc:{tmp_path}", None)) == mask).all()
 
 
+@pytest.mark.parametrize("list_name", ["default.txt", "trainval.txt", "my_task.txt"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_cvat_s_export_has_classes_of_its_own(list_name: str, suffix: str, tmp_path: Path) -> None:
+    source = open_source(f"voc:{write_cvat(tmp_path, list_name=list_name, suffix=suffix)}", None)
+    assert (source.classes, source.background) == (("background", "cat", "dog"), 0)
+    assert source.colours.tolist() == [[0, 0, 0], [250, 50, 83], [51, 221, 255]]
+    assert (len(source.train), len(source.test)) == (4, 1)
+    assert (every_mask(source) == labels(0, 1, 2)).all()
+    assert source.train.read(0).image.shape == (SIZE[1], SIZE[0], 3)
+
+
+@pytest.mark.parametrize("test_list", ["Validation.txt", "Test.txt", "val.txt"])
+def test_cvat_s_subsets_are_the_splits(test_list: str, tmp_path: Path) -> None:
+    lists = write_cvat(tmp_path) / "ImageSets" / "Segmentation"
+    (lists / "default.txt").unlink()
+    write_list(lists / "Train.txt", ["frame_3", "frame_0"])
+    write_list(lists / test_list, ["frame_1"])
+    source = open_source(f"voc:{tmp_path}", None)
+    assert (source.train.names, source.test.names) == (("frame_3", "frame_0"), ("frame_1",))
+
+
+@pytest.mark.parametrize("masks", ["SegmentationClass", "SegmentationClassPNG"])
+def test_labelme_s_folder_has_no_lists(masks: str, tmp_path: Path) -> None:
+    write_labelme(tmp_path, masks)
+    (tmp_path / "SegmentationClass").mkdir(exist_ok=True)
+    np.save(tmp_path / "SegmentationClass" / "0.npy", labels(0, 1))
+    source = open_source(f"voc:{tmp_path}", None)
+    assert (source.classes, source.background) == (("_background_", "cat", "dog"), 0)
+    assert (len(source.train), len(source.test)) == (4, 1)
+    assert (every_mask(source) == labels(0, 1, 2, 255)).all()
+    (note,) = source.notes
+    assert note.endswith("has no lists in ImageSets/Segmentation: a fifth of the masks is for testing")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "background"),
+    [
+        (["__ignore__", "_background_", "cat"], ("_background_", "cat"), 0),
+        (["cat", "Background"], ("cat", "Background"), 1),
+        (["cat", "__background__"], ("cat", "__background__"), 1),
+        (["cat", "background noise"], ("cat", "background noise"), None),
+        (["background:::", "cat:::"], ("background", "cat"), 0),
+        (["background:0,0,0::", "cat:1,2,3:head,tail:walk,run"], ("background", "cat"), 0),
+        (["background:0,0,0::", "my cat:1,2,3::", "ignored:224,224,192::"], ("background", "my cat"), 0),
+    ],
+)
+def test_class_tables_of_several_tools(
+    names: list[str], classes: tuple[str, ...], background: int | None, tmp_path: Path
+) -> None:
+    write_list(tmp_path / "classes.txt", names)
+    table = ClassTable.read(tmp_path / "classes.txt")
+    assert (table.names, table.background) == (classes, background)
+
+
+def test_what_is_passed_over_in_a_folder_is_noted(tmp_path: Path) -> None:
+    write_pairs(tmp_path, classes=["a", "b", "c"])
+    (tmp_path / "labelmap.txt").write_text("x\ny\n")
+    (tmp_path / "images" / "old").mkdir()
+    for name in ("p9.heic", "Thumbs.db", "\x1b[31m.txt", "p0.npy", "p1.jp2"):
+        (tmp_path / "images" / name).write_bytes(b"")
+    os.mkfifo(tmp_path / "masks" / "pipe.png")
+    (tmp_path / "masks" / ".hidden").write_bytes(b"")
+    assert open_source(f"folder:{tmp_path}", None).notes == (
+        f"{tmp_path}/images: passed over the folder old, \\x1b[31m.txt, Thumbs.db, p0.npy, p1.jp2 and 1 more",
+        f"{tmp_path}/masks: passed over pipe.png",
+        f"{tmp_path}/labelmap.txt: passed over for classes.txt",
+    )
+    write_list(tmp_path / "train.txt", ["p0", "p1"])
+    write_list(tmp_path / "test.txt", ["p2"])
+    assert f"{tmp_path}: 2 images are named neither in train.txt nor in test.txt" in (
+        open_source(f"folder:{tmp_path}", None).notes
+    )
+
+
+def test_a_folder_is_found_under_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_pairs(tmp_path / "set")
+    assert len(open_source("folder:~/set", None).train) == 4
+
+
+def test_the_limit_on_pixels_holds_for_images_and_masks_of_every_layout(tmp_path: Path) -> None:
+    folders = {
+        "folder:": [write_pets(tmp_path / "pets"), write_pairs(tmp_path / "pairs", classes=["a", "b", "c"])],
+        "voc:": [write_voc(tmp_path / "voc"), write_cvat(tmp_path / "cvat")],
+    }
+    pixels = SIZE[0] * SIZE[1]
+    for kind, places in folders.items():
+        for place in places:
+            assert len(open_source(f"{kind}{place}", None, pixels).train.read(0).mask) == SIZE[1]
+            with pytest.raises(BadData, match=f"--max-pixels allows {pixels - 1}"):
+                open_source(f"{kind}{place}", None, pixels - 1).train.read(0)
+    write_pairs(tmp_path / "unnamed")
+    with pytest.raises(BadData, match=f"masks/p.*--max-pixels allows {pixels - 1}"):
+        open_source(f"folder:{tmp_path / 'unnamed'}", None, pixels - 1)
+
+
 def test_the_key_changes_with_the_files(tmp_path: Path) -> None:
     folder = write_pairs(tmp_path, classes=["a", "b", "c"])
     keys = [open_source(f"folder:{folder}", None).key]
@@ -296,8 +395,8 @@ def test_synthetic_pictures_are_labelled_like_pets() -> None:
     )
     assert (shares > [0.15, 0.55, 0.05]).all()
     for split in (source.train, source.test):
-        image, mask = split.read(3)
-        again, _ = split.read(3)
+        image, mask, _ = split.read(3)
+        again = split.read(3).image
         np.testing.assert_array_equal(image, again)
         # The border lies between the object and the ground: they never touch.
         for first, second in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings
 from tests.helpers.data_folders import SIZE, labels, picture, save, write_list, write_pairs, write_pets
+from tests.helpers.shared import shared
 from trainer.data.cache import load_dataset
 from trainer.data.samples import write_samples
 from trainer.data.verify import verify
@@ -68,12 +70,90 @@ def test_masks_of_0_and_255_are_good_where_another_has_an_object(
     for split, names in (("train", ["p0", "p1", "p2"]), ("test", ["p3", "p4"])):
         write_list(folder / f"{split}.txt", names)
     mask = labels(0, 255)
-    mask[:, 2 : 3 if "thin" in objects else None] = 1  # of 40 columns 32 are looked at, and the third is not
+    mask[:, 2 : 3 if "thin" in objects else 30] = 1  # of 40 columns 32 are looked at, and the third is not
     save(mask, folder / "masks" / ("p4.png" if objects == "test" else "p0.png"))
     config = TrainConfig(data=f"folder:{folder}", image_size=32)
     assert verify(config).first_bad is None
     dataset = load_dataset(config.data, None, config.image_size)
     assert (dataset.train.masks == 1).any() == (objects == "train")
+
+
+def test_small_objects_are_counted_at_the_training_size_and_those_that_vanish_are_named(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path, classes=["ground", "roof", "bolt", "tree"])
+    for i in range(5):
+        mask = labels(0, 1)
+        if i < 2:
+            mask[7, 2] = 2  # of 40 x 30 pixels, 32 x 32 are looked at
+        if i == 2:
+            mask[0, 0] = 2
+        save(mask, folder / "masks" / f"p{i}.png")
+    report = verify(TrainConfig(data=f"folder:{folder}", image_size=32))
+    assert report.first_bad is None
+    reports = (report.train, report.test)
+    assert sum(split.images_with["bolt"] for split in reports) == 3
+    assert sum(split.images_with_scaled["bolt"] for split in reports) == 1
+    assert sum(split.pixels_scaled["roof"] for split in reports) == 5 * 32 * 16
+    assert sorted(name for split in reports for name in split.vanished.get("bolt", ())) == ["p0", "p1"]
+    missing = report.warnings[0]
+    vanished = [
+        line for line in report.warnings if line.startswith("bolt: 2 of the 3 images that have it lose all its")
+    ]
+    assert len(vanished) == 1
+    assert "at 32 x 32, which training sees (p" in vanished[0]
+    assert missing == "no mask has a pixel of tree"
+    assert "at 32 x 32:" in report.text()
+    assert f"warning: {vanished[0]}" in report.text()
+    assert "vanished" in json.loads(json.dumps(report.as_json()))["train"]
+
+
+def test_a_class_that_only_one_split_has_is_warned_of(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path, mask=labels(0, 1), classes=["a", "b", "c"])
+    write_list(folder / "train.txt", ["p0", "p1"])
+    write_list(folder / "test.txt", ["p2"])
+    save(labels(0, 2), folder / "masks" / "p2.png")
+    assert verify(TrainConfig(data=f"folder:{folder}")).warnings == (
+        f"{folder}: 2 images are named neither in train.txt nor in test.txt",
+        "no training mask has a pixel of c",
+        "no test mask has a pixel of b",
+    )
+
+
+def test_black_and_white_and_transparent_images_are_warned_of(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path, count=6, classes=["a", "b", "c"])
+    see_through = picture().convert("RGBA")
+    see_through.putalpha(100)
+    for i, image in enumerate(
+        [Image.new("L", SIZE), Image.new("RGB", SIZE, (3, 2, 15)), Image.new("L", SIZE, 255), see_through]
+    ):
+        (folder / f"images/p{i}.jpg").unlink()
+        save(image, folder / f"images/p{i}.png")
+    report = verify(TrainConfig(data=f"folder:{folder}"))
+    assert report.first_bad is None
+    assert {line.split(" (")[0] for line in report.warnings} == {
+        "2 images are all black, or nearly so",
+        "1 image is all white, or nearly so",
+        "1 image is read without what its file has beside: transparency",
+    }
+    assert {*report.train.black, *report.test.black} == {"p0", "p1"}
+    lowest, highest = zip(report.train.pixel_range or (0, 0), report.test.pixel_range or (0, 0), strict=True)
+    assert (min(lowest), max(highest)) == (0, 255)
+    assert "pixels, of values 0 to 255" in report.text()
+
+
+def test_foreign_text_is_shown_as_text(tmp_path: Path) -> None:
+    """A name can hold what moves the cursor of a terminal."""
+    folder = write_pairs(tmp_path, classes=["a", "b\x1b[2K", "c", "d\u202e"])
+    text = verify(TrainConfig(data=f"folder:{folder}")).text()
+    assert "b\\x1b[2K" in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+@pytest.mark.shared_data
+def test_real_photographs_have_no_warning(tmp_path: Path) -> None:
+    report = verify(TrainConfig(data=f"folder:{shared('data', 'oxford_iiit_pet')}"))
+    assert (report.first_bad, report.warnings) == (None, ())
+    assert report.train.pixel_range == (0, 255)
 
 
 def test_data_that_can_not_be_opened(tmp_path: Path) -> None:

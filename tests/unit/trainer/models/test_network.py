@@ -140,16 +140,44 @@ def test_with_frozen_normalisation_an_example_s_logits_know_nothing_of_its_batch
     [
         (None, "--encoder-weights {}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"),
         (b"text", "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "),
+        (b"", "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "),
+        (
+            b"\n<!DOCTYPE html><html>Sign in</html>",
+            "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "
+            "found a page of HTML or XML; download the file itself",
+        ),
     ],
 )
-def test_bad_encoder_weights_are_one_line(content: bytes | None, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.h5"
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras", ".bin"])
+def test_bad_encoder_weights_are_one_line(content: bytes | None, message: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BadSettings) as caught:
         build_encoder(config(encoder_weights=str(path)))
     assert str(caught.value).startswith(message.format(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_encoder_weights_that_are_cut_or_of_another_network_are_one_line(suffix: str, tmp_path: Path) -> None:
+    path, other = tmp_path / f"weights{suffix}", tmp_path / f"other{suffix}"
+    for file, build in ((path, keras.applications.MobileNetV2), (other, keras.applications.MobileNetV3Large)):
+        network = build(include_top=False, weights=None)
+        network.save(file) if suffix == ".keras" else network.save_weights(file)
+    build_encoder(config(encoder_weights=str(path)))
+    path.write_bytes(path.read_bytes()[:-1000])
+    for file, found in ((path, "found a file that is cut or damaged"), (other, "found those of another network")):
+        with pytest.raises(BadSettings) as caught:
+            build_encoder(config(encoder_weights=str(file)))
+        assert f"without its top: {found}" in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+
+def test_encoder_weights_lie_under_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keras.applications.MobileNetV2(include_top=False, weights=None).save_weights(tmp_path / "w.weights.h5")
+    build_encoder(config(encoder_weights="~/w.weights.h5"))
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "nearest", "bilinear", "bicubic"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,40 @@ def test_what_a_cleaner_has_left_of_a_cache_is_made_anew_or_deleted(
     assert features(network, dataset, []) is not None
     assert folders(cache) == [folder]
     assert (folder / "train-0").exists()
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "problem"),
+    [
+        ("train-0", lambda file: os.truncate(file, file.stat().st_size // 2), r"has \d+ bytes instead of \d+"),
+        ("train-0", Path.unlink, "is missing"),
+        ("test-4", lambda file: file.write_bytes(bytes(file.stat().st_size)), "has other bytes"),
+        ("train-3", flip_a_byte, "has other bytes"),
+        ("digests.json", Path.unlink, "is missing"),
+        ("digests.json", lambda file: file.write_text(""), "can't be read"),
+    ],
+)
+def test_damaged_features_are_made_anew(
+    network: Network, dataset: Dataset, cache: Path, name: str, spoil: Callable[[Path], object], problem: str
+) -> None:
+    first = features(network, dataset, [])
+    assert first is not None
+    (folder,) = folders(cache)
+    contents = {file.name: file.read_bytes() for file in folder.iterdir()}
+    spoil(folder / name)
+    lines: list[str] = []
+    assert features(network, dataset, lines) is not None
+    assert re.fullmatch(rf"{folder}: these cached features are damaged \({name} {problem}\) and made anew", lines[0]), (
+        lines
+    )
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == contents
+    assert folders(cache) == [folder]
 
 
 @pytest.mark.parametrize(
