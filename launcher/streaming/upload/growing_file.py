@@ -38,7 +38,7 @@ class GrowingFile:
 
     Attributes:
         pending: bytes of the file that are not in the object yet, as of the last step.
-        pending_since: Unix time at which the oldest of them was first seen; None without any.
+        pending_since: time, by the clock of ``step``, at which the oldest of them was first seen; None without any.
         problem: why the file is not copied (any further), in one line; None if all is well.
     """
 

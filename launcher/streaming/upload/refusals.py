@@ -45,13 +45,13 @@ class Refusals:
             StoreUnavailable, Conflict: what hinders this one hinders all.
         """
         before = self._refusals.get(what)
-        if before is not None and time.time() < before.not_before:
+        if before is not None and time.monotonic() < before.not_before:
             return 0
         try:
             sent = action() or 0
         except (StoreRefused, Changed, ContentDiffers, OSError) as error:
             waits = pauses(patience.SHORTEST_PAUSE, LONGEST_PAUSE) if before is None else before.waits
-            self._refusals[what] = _Refusal(error, waits, time.time() + next(waits))
+            self._refusals[what] = _Refusal(error, waits, time.monotonic() + next(waits))
             self._count(error, before is not None and str(before.error) == str(error))
             return 0
         self._refusals.pop(what, None)

@@ -95,6 +95,7 @@ class Streamer:
         self._running = 0
         self._fatal: BaseException | None = None
         self._reported: set[str] = set()
+        self._compared = threading.Event()
         store.on_retry = self._count_retry
 
     def stop(self) -> None:
@@ -124,7 +125,7 @@ class Streamer:
         for lane in lanes:
             threading.Thread(target=self._lane, args=(lane,), daemon=True).start()
         drained = self._supervise()
-        self._note(time.time())
+        self._note(time.monotonic())
         if isinstance(self._fatal, Conflict):
             raise self._fatal
         if self._fatal is not None:
@@ -145,10 +146,10 @@ class Streamer:
 
     def _supervise(self) -> bool:
         """Waits for the lanes; notes and logs the metrics meanwhile. False if the grace period ran out."""
-        next_note = next_line = time.time()
+        next_note = next_line = time.monotonic()
         stop_at: float | None = None
         while self._running:
-            now = time.time()
+            now = time.monotonic()
             if self._stopped.is_set() and stop_at is None:
                 stop_at = now + self._grace
             if stop_at is not None and now >= stop_at:
@@ -191,26 +192,29 @@ class Streamer:
                 self._files[name] = self._follow(path, name)
         done = True
         for name, copied in list(self._files.items()):
-            self._count_sent(self._refusals.attempt(name, partial(copied.step, time.time(), final=final)))
+            self._count_sent(self._refusals.attempt(name, partial(copied.step, time.monotonic(), final=final)))
             if copied.problem is not None and copied.problem not in self._reported:
                 self._reported.add(copied.problem)
                 log.error("%s", copied.problem)
             done = self._is_done(name, copied.is_caught_up()) and done
+        self._compared.set()
         return done
 
     def _large_step(self, final: bool) -> bool:
+        if not self._compared.wait(self._interval):  # the destination may turn out to be another run's
+            return False
         self._checkpoints.start()
         steps = self._checkpoints.pending()
         for step in self._tried.difference(steps):
             self._refusals.forget(_checkpoint(step))  # the trainer has deleted it meanwhile
         self._tried = set(steps)
         if steps:
-            self._uploading_since = self._uploading_since or time.time()
+            self._uploading_since = self._uploading_since or time.monotonic()
             self._upload(steps)
         if not any(self._refusals.error(_checkpoint(step)) for step in steps):
             self._uploading_since = None
         self._undeleted.attempt("old checkpoints", self._checkpoints.delete_old)
-        self._count_sent(self._refusals.attempt(_EXPORT, partial(self._export.step, time.time(), final=final)))
+        self._count_sent(self._refusals.attempt(_EXPORT, partial(self._export.step, time.monotonic(), final=final)))
         checkpoints = all(self._is_done(_checkpoint(step), False) for step in self._checkpoints.pending())
         return checkpoints and self._is_done(_EXPORT, self._export.is_caught_up())
 
@@ -274,7 +278,7 @@ class Streamer:
         if self._uploading_since is not None:
             since.append(self._uploading_since)
         metrics = self.metrics
-        metrics.time = now
+        metrics.time = time.time()
         metrics.lag_seconds = max(0.0, now - min(since, default=now))
         metrics.lag_bytes = sum(each.pending for each in copied) + self._checkpoints.pending_bytes()
         metrics.problems = [each.problem for each in copied if each.problem] + self._refusals.lines()

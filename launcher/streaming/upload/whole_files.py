@@ -15,7 +15,7 @@ from maskfleet.files import FileDigest
 from maskfleet.run_directory import RunDirectory
 
 SETTLED_SECONDS = 5.0
-"""Age of a picture's or export's last change from which on it is taken for finished."""
+"""For which a picture or the export has to stay as it is to be taken for finished."""
 
 _Signature = tuple[int, int, int]
 
@@ -34,9 +34,22 @@ def finished_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _signature(path: Path) -> tuple[_Signature, float]:
+def _signature(path: Path) -> _Signature:
     status = path.stat()
-    return (status.st_ino, status.st_size, status.st_mtime_ns), status.st_mtime
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class _Rest:
+    """For how long something has stayed as it is, by the clock of who looks: a file's own may have been set."""
+
+    def __init__(self) -> None:
+        self._seen: object = None
+        self._since = 0.0
+
+    def seconds(self, found: object, now: float) -> float:
+        if found != self._seen:
+            self._seen, self._since = found, now
+        return now - self._since
 
 
 class WholeFile:
@@ -52,6 +65,7 @@ class WholeFile:
         self._settle = settle
         self._remote = GuardedObject(store, name)
         self._looked = False
+        self._rest = _Rest()
         self._sent: _Signature | None = None
         self._not_before = 0.0
 
@@ -63,14 +77,15 @@ class WholeFile:
             StoreUnavailable: nothing is lost; call again.
         """
         try:
-            signature, changed = _signature(self._path)
+            signature = _signature(self._path)
         except FileNotFoundError:
             self._observe(0, now)
             return 0
         if signature == self._sent:
             return 0
         self._observe(max(1, signature[1]), now)
-        if not final and (now < self._not_before or (self._settle and now - changed < SETTLED_SECONDS)):
+        settled = not self._settle or self._rest.seconds(signature, now) >= SETTLED_SECONDS
+        if not final and (now < self._not_before or not settled):
             return 0
         return self._send(now)
 
@@ -82,9 +97,9 @@ class WholeFile:
             self._remote.look()
             self._looked = True
         try:
-            signature, _ = _signature(self._path)
+            signature = _signature(self._path)
             digest = FileDigest.of(self._path)
-            if _signature(self._path)[0] != signature or digest.size != signature[1]:
+            if _signature(self._path) != signature or digest.size != signature[1]:
                 return 0  # it is being written
             sent = 0
             if self._remote.current is None or not self._remote.current.matches(digest):
@@ -115,6 +130,7 @@ class ExportFolder:
         self.problem: str | None = None
         self._store = store
         self._run = run
+        self._rest = _Rest()
         self._sent: dict[str, _Signature] = {}
 
     def step(self, now: float, *, final: bool = False) -> int:
@@ -124,16 +140,13 @@ class ExportFolder:
             Conflict, StoreUnavailable: as for WholeFile.
         """
         found: dict[str, _Signature] = {}
-        newest = 0.0
         for path in finished_files(self._run.export):
-            signature, changed = _signature(path)
-            found[path.relative_to(self._run.path).as_posix()] = signature
-            newest = max(newest, changed)
+            found[path.relative_to(self._run.path).as_posix()] = _signature(path)
         if found == self._sent:
             return 0
         self.pending = sum(size for name, (_, size, _) in found.items() if self._sent.get(name) != found[name])
         self.pending_since = self.pending_since or now
-        if not final and now - newest < SETTLED_SECONDS:
+        if self._rest.seconds(found, now) < SETTLED_SECONDS and not final:
             return 0
         sent = self._send(found)
         self._sent, self.pending, self.pending_since = found, 0, None

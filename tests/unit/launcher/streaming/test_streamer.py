@@ -14,10 +14,11 @@ from launcher.streaming.download.stored_logs import stored_logs
 from launcher.streaming.stores import patience
 from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
+from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE, FAILED
 from maskfleet.files import write_json
-from tests.helpers.sample_run import SampleRun
+from tests.helpers.sample_run import EVENTS, SampleRun
 
 
 @pytest.fixture
@@ -179,3 +180,35 @@ def test_the_log_of_a_run_that_still_grows_is_told(
     with log.open("ab") as file:
         file.write(more)
     assert {worker: list(each) for worker, each in told.items()} == {0: lines}
+
+
+def test_a_destination_of_another_run_gets_no_checkpoint_of_this_one(tmp_path: Path) -> None:
+    first, second = SampleRun(tmp_path / "first"), SampleRun(tmp_path / "second", seed=1)
+    for number, sample in enumerate((first, second)):
+        sample.everything()
+        sample.checkpoint(30 + number)
+    destination = tmp_path / "destination"
+    assert Streamer(first.run, FolderStore(destination)).run(once=True) == 0
+    before = sorted(path.name for path in destination.rglob("*"))
+    with pytest.raises(Conflict, match="belongs to another run"):
+        Streamer(second.run, FolderStore(destination)).run(once=True)
+    assert sorted(path.name for path in destination.rglob("*")) == before
+
+
+def test_a_clock_that_is_set_back_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = SampleRun(tmp_path / "run")
+    sample.log_events()
+    store = FolderStore(tmp_path / "destination")
+    streamer = Streamer(sample.run, store, interval=0.1)
+    thread = threading.Thread(target=streamer.run)
+    thread.start()
+    try:
+        copy = tmp_path / "destination" / EVENTS
+        wait_until(copy.exists)
+        monkeypatch.setattr(time, "time", lambda: 0.0)  # for all of this process
+        sample.log_events()
+        content = (sample.run.path / EVENTS).read_bytes()
+        wait_until(lambda: copy.read_bytes() == content)
+    finally:
+        streamer.stop()
+        thread.join(30)
