@@ -14,6 +14,12 @@ import click
 from maskfleet.environment import is_debugging
 from maskfleet.errors import BAD_INPUT, INTERRUPTED, MaskfleetError
 from maskfleet.sentences import ERROR
+from maskfleet.text import printable
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Prints ``text``, whoever wrote it, so that a terminal obeys nothing in it."""
+    click.echo(printable(text), err=err, nl=nl)
 
 
 class Group(click.Group):
@@ -26,13 +32,13 @@ class Group(click.Group):
         except MaskfleetError as error:
             if is_debugging():
                 traceback.print_exc()
-            click.echo(ERROR + str(error), err=True)
+            echo(ERROR + str(error), err=True)
             sys.exit(error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(BAD_INPUT)
         except click.ClickException as error:
-            click.echo(ERROR + error.format_message(), err=True)
+            echo(ERROR + error.format_message(), err=True)
             sys.exit(BAD_INPUT)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)

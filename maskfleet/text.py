@@ -29,5 +29,19 @@ def format_duration(seconds: float) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """``text`` without line ends, cut in the middle of what is too long for a line."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 100]} … {line[-90:]}"
+
+
+def printable(text: str) -> str:
+    """``text`` with what a terminal would obey, and what would turn around the direction of writing, as its code.
+
+    Names and lines of files, buckets and clusters are other people's: an escape sequence in one could forge the next.
+    Ends of lines and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each in "\n\t" or each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in text
+    )

@@ -11,6 +11,7 @@ from typing import Literal
 import click
 
 from maskfleet.child_processes import set_up_logging
+from maskfleet.command_line import echo
 from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 
@@ -98,11 +99,11 @@ def restore(destination: str, run: Path, step: int | None, worker: int | None, o
 
     manifest = restore_run(open_store(destination), RunDirectory(run.absolute()), step, worker)
     if output == "json":
-        click.echo(json.dumps({"step": manifest.step, "epoch": manifest.epoch} if manifest else {"step": None}))
+        echo(json.dumps({"step": manifest.step, "epoch": manifest.epoch} if manifest else {"step": None}))
     elif manifest:
-        click.echo(f"{run} has the checkpoint of step {manifest.step}, epoch {manifest.epoch}")
+        echo(f"{run} has the checkpoint of step {manifest.step}, epoch {manifest.epoch}")
     else:
-        click.echo(f"no checkpoint was brought back from {destination}")
+        echo(f"no checkpoint was brought back from {destination}")
 
 
 @click.command()
@@ -115,12 +116,12 @@ def ls(destination: str, output: Literal["text", "json"]) -> None:
 
     runs = list_runs(open_store(destination))
     if output == "json":
-        click.echo(json.dumps([dataclasses.asdict(run) for run in runs], indent=1))
+        echo(json.dumps([dataclasses.asdict(run) for run in runs], indent=1))
         return
     for run in runs:
         steps = f"{len(run.steps)} checkpoints, newest of step {run.steps[-1]}" if run.steps else "no checkpoint"
         progress = "" if run.progress is None else _progress_line(run.progress)
-        click.echo(
+        echo(
             f"{run.name or '.'}: {run.size / 1e6:.1f} MB in {run.files} files, {steps}"
             + (f"; {progress}" if progress else "")
         )
@@ -142,7 +143,7 @@ def pull(destination: str, folder: Path) -> None:
 
     fetched = list(pull_all(open_store(destination), folder))
     size = sum(each.size for each in fetched)
-    click.echo(
+    echo(
         f"{folder}: {len(fetched)} files, {size / 1e6:.1f} MB fetched from {destination}"
         + (f", {verification(fetched)}" if fetched else "")
     )

@@ -8,6 +8,7 @@ import click
 
 from launcher.commands.options import on_cluster
 from launcher.operations import ending
+from maskfleet.command_line import echo
 
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import Cluster
@@ -20,9 +21,9 @@ def cancel(cluster: Cluster, name: str) -> None:
     """Stop a job, which saves first, and keep its objects; 'resume' goes on."""
 
     notes = ending.cancel(name, cluster)
-    click.echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
+    echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
 
 
 @click.command()
@@ -37,4 +38,4 @@ def delete(cluster: Cluster, name: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"delete job {name} in namespace {cluster.namespace}?", abort=True)
     ending.delete(name, cluster)
-    click.echo(f"job {name} is deleted")
+    echo(f"job {name} is deleted")

@@ -10,6 +10,7 @@ import click
 from launcher.commands.options import output_option, print_as
 from launcher.diagnosis.tables import table
 from launcher.estimate import Link, Measured, estimate
+from maskfleet.command_line import echo
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_duration
 
@@ -54,4 +55,4 @@ def estimate_(
         for e in found
     ]  # fmt: skip
     header = ("WORKERS", "GLOBAL BATCH", "STEP", "IMAGES/S", "EFFICIENCY", f"{measured.epochs} EPOCHS")
-    click.echo("\n".join(table(header, rows)))
+    echo("\n".join(table(header, rows)))

@@ -10,6 +10,7 @@ import click
 from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option, print_as
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending
+from maskfleet.command_line import echo
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
 
@@ -57,16 +58,16 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
         from launcher.job.manifests import manifests
 
         for manifest in manifests(job):
-            click.echo(f"{manifest['kind']} {job.name}: would be created")
+            echo(f"{manifest['kind']} {job.name}: would be created")
         return DONE
     done = submission.submit(job, cluster, dry_run=dry_run == "server")
     if dry_run:
         answer = "the server would take it" if done.new else "is there already; submit would change no setting of it"
-        click.echo(f"job {done.name}: {answer}")
+        echo(f"job {done.name}: {answer}")
         return DONE
-    click.echo(_submitted(done, job))
+    echo(_submitted(done, job))
     for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if follow:
         from launcher.commands.watching import print_logs
 
@@ -95,11 +96,11 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
     """Print what submit would send, as YAML."""
     job = asked_for(arguments)
     if as_job:
-        click.echo(job.to_yaml() if form is None else f"{job.to_json()}\n", nl=False)
+        echo(job.to_yaml() if form is None else f"{job.to_json()}\n", nl=False)
         return
     from launcher.job.manifests import render, render_json
 
-    click.echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
+    echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
 
 
 @click.command()
@@ -113,9 +114,9 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
     """
 
     done = ending.resume(name, cluster, training=settings)
-    click.echo(f"job {name} goes on in namespace {done.namespace}")
+    echo(f"job {name} goes on in namespace {done.namespace}")
     for note in done.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
 
 
 @job_settings
@@ -136,5 +137,5 @@ def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
     if form:
         print_as(form, [asdict(check) for check in checks])
     else:
-        click.echo("\n".join(table(["CHECK", "RESULT", "DETAIL"], [(c.what, c.result, c.detail) for c in checks])))
+        echo("\n".join(table(["CHECK", "RESULT", "DETAIL"], [(c.what, c.result, c.detail) for c in checks])))
     return FAILED if any(check.result == "no" for check in checks) else DONE

@@ -10,6 +10,7 @@ import click
 from launcher.commands.destinations import keep_checkpoints_option
 from launcher.local.local_run import LocalRun, check_empty, discard_refused, new_run, resumed_run
 from launcher.local.streamer_process import StreamerProcess
+from maskfleet.command_line import echo
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT
 from maskfleet.records import write_settings
@@ -44,7 +45,7 @@ def run(
         from launcher.streaming.stores.opening import open_store
 
         for warning in open_store(output).check():
-            click.echo(f"warning: {warning}", err=True)
+            echo(f"warning: {warning}", err=True)
     if resume is not None:
         if run_dir is not None or config is not None:
             raise click.UsageError("--resume names the run and its settings; leave out --run-dir and --config")
@@ -58,7 +59,7 @@ def run(
         with contextlib.ExitStack() as stack:
             begun = None
             if output is not None:
-                begun = stack.enter_context(StreamerProcess(directory, output, click.echo, keep_checkpoints)).start
+                begun = stack.enter_context(StreamerProcess(directory, output, echo, keep_checkpoints)).start
             changes = settings if resume is not None else ()
             code = LocalRun(directory, resolved, workers, begun, changes).run()
         if code == BAD_INPUT and resume is None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from maskfleet.command_line import echo
+
 
 @click.command()
 @click.option("--target", type=click.Choice(["cpu", "gpu", "launcher"]), default="cpu", show_default=True)
@@ -18,7 +20,7 @@ def build(target: str, tag: str | None, encoder_weights: Path | None, push: bool
 
     tag = tag or image.default_tag(target)
     image.build(target, tag, encoder_weights, push=push)
-    click.echo(f"built {tag}" + (" and pushed it" if push else ""))
+    echo(f"built {tag}" + (" and pushed it" if push else ""))
 
 
 @click.command()

@@ -10,7 +10,9 @@ import click
 
 from launcher.commands.options import on_cluster, on_cluster_or_destination, output_option, print_as
 from launcher.job.quantities import parse_duration
+from maskfleet.command_line import echo
 from maskfleet.errors import BadSettings
+from maskfleet.text import printable
 
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import Cluster
@@ -33,7 +35,7 @@ def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
         if form in ("json", "yaml"):
             print_as(form, now.to_dict())
         else:
-            click.echo("\n".join(describe_status(now, wide=form == "wide")))
+            echo("\n".join(describe_status(now, wide=form == "wide")))
         return
     if form in ("json", "yaml"):
         raise click.UsageError("--watch shows text; leave out -o, or ask again and again without --watch")
@@ -58,7 +60,7 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
                 live.update(Text(text), refresh=True)
             elif (key := f"{now.phase} {now.reason} {now.progress} {now.workers}") != before:
                 before = key
-                click.echo(text + "\n")
+                echo(text + "\n")
             if now.ended:
                 return
 
@@ -75,9 +77,9 @@ def list_(cluster: Cluster, form: str | None) -> None:
     if form in ("json", "yaml"):
         print_as(form, [job.to_dict() for job in jobs])
     elif jobs:
-        click.echo("\n".join(job_table(jobs, wide=form == "wide")))
+        echo("\n".join(job_table(jobs, wide=form == "wide")))
     else:
-        click.echo(f"no jobs in namespace {cluster.namespace}", err=True)
+        echo(f"no jobs in namespace {cluster.namespace}", err=True)
 
 
 @click.command()
@@ -132,7 +134,7 @@ def print_logs(
 
     request = request or LogRequest()
     if follow:
-        lines = follow_logs(name, cluster, request, report_line=lambda text: click.echo(f"note: {text}", err=True))
+        lines = follow_logs(name, cluster, request, report_line=lambda text: echo(f"note: {text}", err=True))
     else:
         lines = logs(name, cluster, request, previous=previous)
     for line in lines:
@@ -145,7 +147,7 @@ def _print_line(worker: int, text: str) -> None:
     prefix = f"worker-{worker} | "
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         prefix = click.style(prefix, fg=COLOURS[worker % len(COLOURS)])
-    click.echo(prefix + text)
+    click.echo(prefix + printable(text))
 
 
 @click.command()
@@ -167,11 +169,11 @@ def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> int:
 
     def show(now: JobStatus) -> None:
         why = f" – {now.reason}" if now.reason else ""
-        click.echo(f"{now.name}: {now.phase}{why}", err=True)
+        echo(f"{now.name}: {now.phase}{why}", err=True)
 
     end = operations.wait(name, cluster, timeout=timeout, on_change=show)
     for line in end.evidence:
-        click.echo(f"  {line}", err=True)
+        echo(f"  {line}", err=True)
     return end.exit_code
 
 
@@ -188,4 +190,4 @@ def describe(cluster: Cluster, name: str, form: str | None) -> None:
     if form:
         print_as(form, found)
     else:
-        click.echo("\n".join(describe_lines(found)))
+        echo("\n".join(describe_lines(found)))

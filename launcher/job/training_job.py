@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -77,7 +78,7 @@ class TrainingJob(Settings):
     """
 
     name: Annotated[str, AfterValidator(_job_name)] = Field(
-        default_factory=lambda: f"train-{datetime.now():%Y%m%d-%H%M%S}",
+        default_factory=lambda: f"train-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         description="of the job and its objects; the same name again finishes an interrupted submit",
     )
     workers: Positive = Field(1, description="pods that train together")

@@ -14,6 +14,7 @@ import rich.progress
 from rich.text import Text
 
 from maskfleet.records import Progress
+from maskfleet.text import printable
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
@@ -53,9 +54,9 @@ class Console:
     def worker_line(self, worker: int, line: str) -> None:
         """A line that a worker has printed."""
         if self._workers == 1:
-            self._print(line)
+            self._print(printable(line))
         else:
-            self._print(Text(f"worker-{worker} | ", style=COLOURS[worker % len(COLOURS)]) + line)
+            self._print(Text(f"worker-{worker} | ", style=COLOURS[worker % len(COLOURS)]) + printable(line))
 
     def progress(self, progress: Progress | None) -> None:
         """Shows where the run is, once it is known."""

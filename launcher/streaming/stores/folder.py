@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import uuid
@@ -21,6 +22,9 @@ from launcher.streaming.stores.store import (
 )
 from maskfleet.files import FileDigest
 
+_APPEND = "append-"
+"""Begins the name of the note of an append that is going on."""
+
 
 class FolderStore:
     """Files under ``path``. A lock file makes each check and its write one step among streamers."""
@@ -34,7 +38,9 @@ class FolderStore:
         with self._locked():
             (self.path / INTERNAL / "probe").touch()
             for left in (self.path / INTERNAL).iterdir():  # what a streamer that was killed was about to write
-                if left.name != "lock":
+                if left.name.startswith(_APPEND):
+                    self._undo_append(left, None)
+                elif left.name != "lock":
                     left.unlink()
         return []
 
@@ -84,12 +90,38 @@ class FolderStore:
         with self._locked():
             self._expect(name, expected)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("ab") as file:
-                file.write(content)
+            note = self.path / INTERNAL / f"{_APPEND}{uuid.uuid4().hex}"
+            note.write_text(f"{target.stat().st_size if target.exists() else -1}\n{name}\n")
+            try:
+                with target.open("ab", buffering=0) as file:
+                    if file.write(content) != len(content):  # what is left of the disk takes a part
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+            except BaseException:
+                self._undo_append(note, expected)
+                raise
+            note.unlink()
             return _stored(name, target.stat(), digest.crc32c)
 
     def tidy(self, name: str) -> None:
         pass
+
+    def _undo_append(self, note: Path, before: StoredObject | None) -> None:
+        """What there was is there again, and in its old version if that is known.
+
+        ``note`` holds the size before, -1 where there was no file, and the name; it is there while the append goes on.
+        """
+        text = note.read_text()
+        size, _, name = text.removesuffix("\n").partition("\n")
+        target = self.path / name
+        if not text.endswith("\n"):  # it was cut itself, and nothing is written before it is whole
+            pass
+        elif size == "-1":
+            target.unlink(missing_ok=True)
+        elif target.exists():
+            os.truncate(target, int(size))
+            if before is not None:
+                os.utime(target, ns=(target.stat().st_atime_ns, int(before.version.rsplit("-", 1)[1])))
+        note.unlink()
 
     def delete(self, found: StoredObject) -> None:
         with self._locked():

@@ -1,0 +1,32 @@
+"""Texts as people read them: one line, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskfleet.text import one_line, printable
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("as it is: ümläut, 漢字, ×", "as it is: ümläut, 漢字, ×"),
+    ("a\nb\tc", "a\nb\tc"),
+    ("\x1b[2J\x1b[1;31mred", "\\x1b[2J\\x1b[1;31mred"),
+    ("worker 0\rworker-9 | forged", "worker 0\\rworker-9 | forged"),
+    ("\x9b31m", "\\x9b31m"),
+    ("\x07\x08\x00", "\\x07\\x08\\x00"),
+    ("gnp.\u202eexe", "gnp.\\u202eexe"),
+    ("\udcff", "\\udcff"),
+])  # fmt: skip
+def test_what_a_terminal_would_obey_is_shown_as_its_code(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text(st.characters()))
+def test_no_control_character_is_left(text: str) -> None:
+    left = printable(text).replace("\n", "").replace("\t", "")
+    assert not [each for each in left if unicodedata.category(each) in ("Cc", "Cf", "Cs")]
+    assert one_line(text).splitlines() in ([], [one_line(text)])
