@@ -58,124 +58,134 @@ class TrainConfig(Settings):
     """The settings of one training run."""
 
     preset: Literal["default", "tutorial"] = Field(
-        "default", description="recipe whose values the other flags override; 'tutorial' is TensorFlow's own"
+        default="default", description="recipe whose values the other flags override; 'tutorial' is TensorFlow's own"
     )
 
     # Data
-    data: str = Field("synthetic", description="oxford_iiit_pet[:VERSION] (TFDS), folder:PATH, voc:PATH or synthetic")
+    data: str = Field(
+        default="synthetic", description="oxford_iiit_pet[:VERSION] (TFDS), folder:PATH, voc:PATH or synthetic"
+    )
     data_dir: Path | None = Field(
-        None,
+        default=None,
         description="where TensorFlow Datasets lie and are built (its own default: ~/tensorflow_datasets)",
     )
     image_size: Annotated[int, Field(ge=32)] = Field(
-        224, description="side of the network's input, pixels; that of the images the encoders were trained on"
+        default=224, description="side of the network's input, pixels; that of the images the encoders were trained on"
     )
 
     max_pixels: Positive = Field(
-        DEFAULT_MAX_PIXELS,
+        default=DEFAULT_MAX_PIXELS,
         description="largest picture or mask that is read, pixels: a small file may fill the memory; "
         "raise it for large ones that you trust",
     )
 
     # Augmentation of training images, with their masks
     flip: Literal["none", "random", "frozen"] = Field(
-        "random", description="mirror half of the images: anew each epoch, or the same ones in all epochs (frozen)"
+        default="random",
+        description="mirror half of the images: anew each epoch, or the same ones in all epochs (frozen)",
     )
-    flip_vertical: bool = Field(False, description="also mirror half of them top to bottom, for pictures from above")
-    zoom: Fraction = Field(0.1, description="enlarge or shrink by up to 1 + ZOOM, and move; 0: not")
-    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="turn by up to so many degrees")
-    colour: Fraction = Field(0.1, description="change brightness, contrast, saturation and hue, up to 1")
-    cutout: Fraction = Field(0.0, description="side of a square that is made grey, as a share of the image's")
+    flip_vertical: bool = Field(
+        default=False, description="also mirror half of them top to bottom, for pictures from above"
+    )
+    zoom: Fraction = Field(default=0.1, description="enlarge or shrink by up to 1 + ZOOM, and move; 0: not")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(default=0.0, description="turn by up to so many degrees")
+    colour: Fraction = Field(default=0.1, description="change brightness, contrast, saturation and hue, up to 1")
+    cutout: Fraction = Field(default=0.0, description="side of a square that is made grey, as a share of the image's")
 
     # Network
-    model: Literal["unet", "fcn32s", "fcn16s", "fcn8s"] = Field("unet", description="network")
+    model: Literal["unet", "fcn32s", "fcn16s", "fcn8s"] = Field(default="unet", description="network")
     encoder: Literal["mobilenet_v2", "mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16"] = Field(
-        "mobilenet_v2", description="encoder under the network"
+        default="mobilenet_v2", description="encoder under the network"
     )
     encoder_weights: str = Field(
-        "imagenet",
+        default="imagenet",
         description="'imagenet' (Keras downloads them), 'none' (random; the default for synthetic data), "
         "or a weights FILE",
     )
     unfreeze_from: str = Field(
-        "stride-8",
+        default="stride-8",
         description="first layer of the encoder that is trained, 'stride-N' for all after its features of that "
         "stride (2, 4, 8, 16), 'all' (the default for random weights), or 'none' to freeze the encoder. "
         "Batch normalisation with trained weights stays in inference mode",
     )
     decoder_filters: Annotated[int, Field(ge=8)] = Field(
-        128, description="filters of the U-Net's first up-sampling block; each next one has half as many"
+        default=128, description="filters of the U-Net's first up-sampling block; each next one has half as many"
     )
     upsampling: Literal["transposed", "nearest", "bilinear", "bicubic"] = Field(
-        "bilinear", description="how the decoder enlarges"
+        default="bilinear", description="how the decoder enlarges"
     )
     upsampling_trainable: bool = Field(
-        True,
+        default=True,
         description="train the FCN's transposed convolutions, or keep them the bilinear interpolation they start as",
     )
     normalization: Literal["batch", "instance", "frozen"] = Field(
-        "batch",
+        default="batch",
         description="normalisation in the decoder; 'frozen' is batch normalisation that keeps its first statistics, "
         "so that the result does not depend on the batch per replica",
     )
     batch_norm_momentum: Fraction = Field(
-        0.9,
+        default=0.9,
         description="of the decoder's moving averages; Keras's own .99 needs more steps than a short run has",
     )
-    dropout: bool = Field(False, description="dropout of .5 in each up-sampling block")
+    dropout: bool = Field(default=False, description="dropout of .5 in each up-sampling block")
     input_range: Literal["encoder", "unit"] = Field(
-        "encoder", description="scale pixels to what the encoder was trained with, or to [0, 1]"
+        default="encoder", description="scale pixels to what the encoder was trained with, or to [0, 1]"
     )
 
     # Loss
     loss: str = Field(
-        "cross_entropy+jaccard",
+        default="cross_entropy+jaccard",
         description="cross_entropy, focal, dice, jaccard, lovasz, or a sum such as cross_entropy+dice",
     )
     class_weights: str | None = Field(
-        None,
+        default=None,
         description="of cross-entropy and focal loss: median_frequency (from the training masks), "
         "or a number for each class: 1,0.5,3",
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of cross-entropy")
-    focal_gamma: Annotated[float, Field(ge=1)] = Field(2.0, description="how much focal loss neglects easy pixels")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="of cross-entropy")
+    focal_gamma: Annotated[float, Field(ge=1)] = Field(
+        default=2.0, description="how much focal loss neglects easy pixels"
+    )
 
     # Optimisation
-    epochs: Positive = Field(7, description="passes over the training split")
+    epochs: Positive = Field(default=7, description="passes over the training split")
     batch_per_replica: Positive | Literal["auto"] = Field(
-        DEFAULT_BATCH,
+        default=DEFAULT_BATCH,
         description="examples per replica (a worker's GPU or CPU) and step; 'auto': the most that fit the GPU, "
         f"{DEFAULT_BATCH} on a CPU, and the learning rate is that of one replica's",
     )
     global_batch: Positive | None = Field(
-        None, description="examples per step over all replicas; fixes the product instead of the factor"
+        default=None, description="examples per step over all replicas; fixes the product instead of the factor"
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="optimizer")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="optimizer")
     learning_rate: Annotated[float, Field(gt=0)] = Field(
-        1e-3, description="peak learning rate at the global batch of one replica"
+        default=1e-3, description="peak learning rate at the global batch of one replica"
     )
     encoder_learning_rate: Fraction = Field(
-        0.1, description="of an encoder that has weights already, as a share of the learning rate"
+        default=0.1, description="of an encoder that has weights already, as a share of the learning rate"
     )
     learning_rate_scaling: Literal["linear", "sqrt", "none"] = Field(
-        "linear", description="how the learning rate grows with the number of replicas"
+        default="linear", description="how the learning rate grows with the number of replicas"
     )
     schedule: Literal["constant", "polynomial", "cosine", "step"] = Field(
-        "cosine", description="learning rate after the warm-up"
+        default="cosine", description="learning rate after the warm-up"
     )
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="epochs of linear warm-up from zero")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="decoupled weight decay (adamw)")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(default=1.0, description="epochs of linear warm-up from zero")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=1e-4, description="decoupled weight decay (adamw)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="of sgd")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="of the weights' exponential moving average, by which is validated and exported; 0: none"
+        default=0.0,
+        description="of the weights' exponential moving average, by which is validated and exported; 0: none",
     )
-    seed: NotNegative = Field(0, description="of initial weights, order and augmentation")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the computation")
+    seed: NotNegative = Field(default=0, description="of initial weights, order and augmentation")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="of the computation")
 
     # Running
-    checkpoint_steps: NotNegative = Field(0, description="save every N steps; 0: only by time and at each epoch")
-    checkpoint_seconds: Positive = Field(60, description="save when the last checkpoint is older, seconds")
-    keep: Positive = Field(3, description="newest checkpoints that are kept, beside the best")
+    checkpoint_steps: NotNegative = Field(
+        default=0, description="save every N steps; 0: only by time and at each epoch"
+    )
+    checkpoint_seconds: Positive = Field(default=60, description="save when the last checkpoint is older, seconds")
+    keep: Positive = Field(default=3, description="newest checkpoints that are kept, beside the best")
     best_by: Literal[
         "miou",
         "miou_without_background",
@@ -184,39 +194,39 @@ class TrainConfig(Settings):
         "mean_class_accuracy",
         "mean_dice",
         "loss",
-    ] = Field("miou", description="score of a validation that says which checkpoint is the best")
+    ] = Field(default="miou", description="score of a validation that says which checkpoint is the best")
     patience: NotNegative = Field(
-        0, description="epochs without a better score after which training stops; 0: it never stops early"
+        default=0, description="epochs without a better score after which training stops; 0: it never stops early"
     )
     export: bool = Field(
-        True,
+        default=True,
         description="leave the network (Keras, HDF5, SavedModel) and the report behind at the end; "
         "'trainer export' and 'trainer report' make them later",
     )
     profile_steps: str | None = Field(
-        None, description="FIRST-LAST: steps that TensorFlow's profiler records on worker 0, for TensorBoard"
+        default=None, description="FIRST-LAST: steps that TensorFlow's profiler records on worker 0, for TensorBoard"
     )
     cache_features: bool = Field(
-        True,
+        default=True,
         description="keep what a frozen encoder makes of the images, where it fits and nothing but the flip changes "
         "them: the same results sooner",
     )
     steps_per_call: Positive = Field(
-        1,
+        default=1,
         description="training steps that TensorFlow takes at once, without Python between them: sooner where a step "
         "takes few milliseconds (a GPU, small images). A stop waits for their end",
     )
     xla: bool = Field(
-        False,
+        default=False,
         description="compile the network with XLA, for GPUs; on a CPU its steps take up to five times as long",
     )
     threads: NotNegative = Field(
-        0, description="CPU threads of a worker; 0: the container's CPU limit shared by the local workers"
+        default=0, description="CPU threads of a worker; 0: the container's CPU limit shared by the local workers"
     )
-    start_timeout: Positive = Field(600, description="for all workers to come up, seconds")
-    stall_timeout: Positive = Field(600, description="without a step before a worker is restarted, seconds")
+    start_timeout: Positive = Field(default=600, description="for all workers to come up, seconds")
+    stall_timeout: Positive = Field(default=600, description="without a step before a worker is restarted, seconds")
     max_restarts: NotNegative = Field(
-        20, description="restarts of the training process within an hour before the run fails"
+        default=20, description="restarts of the training process within an hour before the run fails"
     )
 
     @field_validator("loss")

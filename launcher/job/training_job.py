@@ -81,68 +81,72 @@ class TrainingJob(Settings):
         default_factory=lambda: f"train-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         description="of the job and its objects; the same name again finishes an interrupted submit",
     )
-    workers: Positive = Field(1, description="pods that train together")
-    image: str = Field(IMAGE, description=f"container image of the trainer; default with GPUs: {GPU_IMAGE}")
+    workers: Positive = Field(default=1, description="pods that train together")
+    image: str = Field(default=IMAGE, description=f"container image of the trainer; default with GPUs: {GPU_IMAGE}")
     sidecar_image: str | None = Field(
-        None,
+        default=None,
         description="image of the streamer and reporter (target 'launcher'); default: the trainer's",
     )
-    image_pull_secret: ObjectName | None = Field(None, description="Secret for the image's registry")
-    image_pull_policy: str = Field("IfNotPresent", description="IfNotPresent, Always or Never")
+    image_pull_secret: ObjectName | None = Field(default=None, description="Secret for the image's registry")
+    image_pull_policy: str = Field(default="IfNotPresent", description="IfNotPresent, Always or Never")
 
     # What each worker gets
-    cpu: Quantity = Field("2", description="CPUs of a worker, requested and limit; the trainer's threads follow it")
-    memory: Quantity = Field("4Gi", description="memory of a worker, requested and limit")
-    gpus_per_worker: NotNegative = Field(0, description="nvidia.com/gpu of a worker")
+    cpu: Quantity = Field(
+        default="2", description="CPUs of a worker, requested and limit; the trainer's threads follow it"
+    )
+    memory: Quantity = Field(default="4Gi", description="memory of a worker, requested and limit")
+    gpus_per_worker: NotNegative = Field(default=0, description="nvidia.com/gpu of a worker")
     scratch: Quantity | None = Field(
-        None,
+        default=None,
         description="local disk of a worker for data, cache and run directory together, requested and limit; "
         f"default: none requested, and at most {SCRATCH} for each of the three",
     )
 
     # What goes in and out
     data: str | None = Field(
-        None,
+        default=None,
         description="a TFDS name, pvc:CLAIM/PATH, gs:// or s3://BUCKET/PATH (fetched once a pod), host:/PATH; "
         "unless given after --, the trainer's --data becomes folder:/data",
     )
     output: str | None = Field(
-        None, description="where runs go and come back from: gs://, s3://BUCKET/PATH, pvc:CLAIM/PATH or host:/PATH"
+        default=None,
+        description="where runs go and come back from: gs://, s3://BUCKET/PATH, pvc:CLAIM/PATH or host:/PATH",
     )
     keep_checkpoints: Positive | None = Field(
-        None, description="newest checkpoints that --output keeps, beside the best; default: all"
+        default=None, description="newest checkpoints that --output keeps, beside the best; default: all"
     )
-    env: tuple[Variable, ...] = Field((), description="VARIABLE=VALUE for every container; repeatable")
+    env: tuple[Variable, ...] = Field(default=(), description="VARIABLE=VALUE for every container; repeatable")
     env_from_secret: tuple[SecretVariable, ...] = Field(
-        (), description="SECRET (all its keys) or VARIABLE=SECRET/KEY, for every container; repeatable"
+        default=(), description="SECRET (all its keys) or VARIABLE=SECRET/KEY, for every container; repeatable"
     )
     mount: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="pvc:CLAIM/PATH=/AT, host:/PATH=/AT, secret:NAME=/AT, configmap:NAME=/AT[:rw]; repeatable",
     )
     service_account: ObjectName | None = Field(
-        None, description="existing ServiceAccount of the pods (workload identity); default: one made for the job"
+        default=None,
+        description="existing ServiceAccount of the pods (workload identity); default: one made for the job",
     )
 
     # Where and when
-    node_selector: tuple[NodeLabel, ...] = Field((), description="LABEL=VALUE that nodes must have; repeatable")
+    node_selector: tuple[NodeLabel, ...] = Field(default=(), description="LABEL=VALUE that nodes must have; repeatable")
     toleration: tuple[Toleration, ...] = Field(
-        (), description="taint to tolerate: KEY, KEY=VALUE, with :EFFECT to name one; repeatable"
+        default=(), description="taint to tolerate: KEY, KEY=VALUE, with :EFFECT to name one; repeatable"
     )
-    spot: bool = Field(False, description="only nodes that the cloud may take back (GKE, EKS, AKS, Karpenter)")
-    priority: ObjectName | None = Field(None, description="PriorityClass")
-    queue: ObjectName | None = Field(None, description="Kueue LocalQueue that admits the job")
+    spot: bool = Field(default=False, description="only nodes that the cloud may take back (GKE, EKS, AKS, Karpenter)")
+    priority: ObjectName | None = Field(default=None, description="PriorityClass")
+    queue: ObjectName | None = Field(default=None, description="Kueue LocalQueue that admits the job")
 
     # Failing and ending
     max_restarts: NotNegative = Field(
-        6, description="pods that may fail by themselves before the job does; disruptions are not counted"
+        default=6, description="pods that may fail by themselves before the job does; disruptions are not counted"
     )
-    deadline: Duration | None = Field(None, description="fail the job after this long: 90s, 30m, 12h, 2d")
+    deadline: Duration | None = Field(default=None, description="fail the job after this long: 90s, 30m, 12h, 2d")
     ttl: Duration | None = Field(
-        "7d", validate_default=True, description="delete the ended job and its objects after this long: 12h, 7d"
+        default="7d", validate_default=True, description="delete the ended job and its objects after this long: 12h, 7d"
     )
     grace: Duration | None = Field(
-        None,
+        default=None,
         description="for a worker that is stopped to save, and for one that has ended to stream the rest, at most; "
         "default: 10m with --output, else 60s",
     )

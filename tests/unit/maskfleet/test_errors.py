@@ -7,6 +7,8 @@ import pkgutil
 import re
 
 import launcher
+import maskfleet
+import trainer
 from maskfleet import errors
 from maskfleet.errors import MaskfleetError
 
@@ -29,8 +31,9 @@ def all_below(error: type[MaskfleetError]) -> list[type[MaskfleetError]]:
 
 
 def test_every_error_is_drawn_with_its_parent_and_its_code() -> None:
-    for module in pkgutil.walk_packages(launcher.__path__, "launcher."):
-        importlib.import_module(module.name)
+    for package in (launcher, maskfleet, trainer):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
     tree = drawn()
     ours = [
         MaskfleetError,

@@ -52,7 +52,7 @@ def test_render_as_json(no_kubeconfig: None) -> None:
 
 
 def test_wait_is_1_with_one_line_if_the_end_was_not_streamed(cluster: FakeCluster) -> None:
-    submit(TrainingJob(name="pets", output="gs://bucket"), cluster)  # type: ignore[arg-type]
+    submit(TrainingJob(name="pets", output="gs://bucket"), cluster)
     cluster.objects["Job", "pets"]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
     pod = worker_pod(0, phase="Succeeded", terminated={"exitCode": 0})
     ended = {"exitCode": 1, "message": "2026-11-23 10:00:00,001 launcher.stream: not copied: the export"}
@@ -65,7 +65,7 @@ def test_wait_is_1_with_one_line_if_the_end_was_not_streamed(cluster: FakeCluste
 
 
 def test_cancel_notes_what_is_lost_beside_what_it_did(cluster: FakeCluster) -> None:
-    submit(TrainingJob(name="pets"), cluster)  # type: ignore[arg-type]
+    submit(TrainingJob(name="pets"), cluster)
     done = launcher("cancel", "pets")
     assert done.stdout.startswith("job pets is cancelled")
     assert (
@@ -77,6 +77,6 @@ def test_a_second_check_by_the_server_says_that_the_job_is_there(cluster: FakeCl
     command = ("submit", "--name", "pets", "--dry-run", "server")
     assert launcher(*command).stdout == "job pets: the server would take it\n"
     assert cluster.objects == {}
-    submit(TrainingJob(name="pets"), cluster)  # type: ignore[arg-type]
+    submit(TrainingJob(name="pets"), cluster)
     again = launcher(*command)
     assert (again.exit_code, again.stdout) == (0, "job pets: is there already; submit would change no setting of it\n")

@@ -28,7 +28,7 @@ REFUSAL = 'pods "pets-check" is forbidden: violates PodSecurity "restricted:late
 
 def submitted(*, cluster: FakeCluster | None = None, **settings: Any) -> FakeCluster:
     cluster = cluster or FakeCluster()
-    submit(TrainingJob(name="pets", **settings), cluster)  # type: ignore[arg-type]
+    submit(TrainingJob(name="pets", **settings), cluster)
     return cluster
 
 
@@ -82,24 +82,24 @@ def test_the_server_s_check_sees_what_submit_would() -> None:
     cluster = FakeCluster()
     cluster.before = refuse_pods
     with pytest.raises(BadInput, match="Pod Security restricted:latest refuses"):
-        submit(asked, cluster, dry_run=True)  # type: ignore[arg-type]
+        submit(asked, cluster, dry_run=True)
     assert cluster.objects == {}
 
 
 def test_the_server_s_check_of_a_job_that_is_there_is_as_idempotent_as_submit() -> None:
     cluster = submitted(output="gs://bucket")
     before = dict(cluster.objects)
-    done = submit(TrainingJob(name="pets", output="gs://bucket"), cluster, dry_run=True)  # type: ignore[arg-type]
+    done = submit(TrainingJob(name="pets", output="gs://bucket"), cluster, dry_run=True)
     assert done.new is False
     assert cluster.objects == before
     with pytest.raises(BadInput, match="a job of this name exists with --workers 1, not 2"):
-        submit(TrainingJob(name="pets", output="gs://bucket", workers=2), cluster, dry_run=True)  # type: ignore[arg-type]
+        submit(TrainingJob(name="pets", output="gs://bucket", workers=2), cluster, dry_run=True)
 
 
 def test_the_server_s_check_names_an_object_that_is_in_the_way() -> None:
     cluster = FakeCluster({"kind": "Service", "metadata": {"name": "pets"}})
     with pytest.raises(BadInput, match="there is a Service of this name which is not the job's"):
-        submit(TrainingJob(name="pets"), cluster, dry_run=True)  # type: ignore[arg-type]
+        submit(TrainingJob(name="pets"), cluster, dry_run=True)
 
 
 def test_a_role_that_is_not_there_yet_is_no_reason_against_a_job() -> None:
@@ -110,7 +110,7 @@ def test_a_role_that_is_not_there_yet_is_no_reason_against_a_job() -> None:
             raise NotFound('roles.rbac.authorization.k8s.io "pets" not found')
 
     cluster.before = bind_nothing
-    assert submit(TrainingJob(name="pets"), cluster, dry_run=True).new  # type: ignore[arg-type]
+    assert submit(TrainingJob(name="pets"), cluster, dry_run=True).new
 
 
 def queued() -> FakeCluster:

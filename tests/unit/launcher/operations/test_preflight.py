@@ -109,7 +109,7 @@ class Server(FakeCluster):
         )
         self.denied, self.refused = denied, refused or {}
 
-    def create(self, manifest: Object, **how: Any) -> Object:  # type: ignore[override]
+    def create(self, manifest: Object, **how: Any) -> Object:
         if manifest["kind"] == "SelfSubjectAccessReview":
             asked = manifest["spec"]["resourceAttributes"]
             words = f"{asked['verb']} {asked['resource']}"
@@ -120,7 +120,7 @@ class Server(FakeCluster):
 
 
 def checks(server: Server, **settings: Any) -> dict[str, Check]:
-    return {check.what: check for check in preflight(TrainingJob(name="job", **settings), server)}  # type: ignore[arg-type]
+    return {check.what: check for check in preflight(TrainingJob(name="job", **settings), server)}
 
 
 def test_a_permission_to_watch_is_missed_before_wait_needs_it() -> None:

@@ -15,6 +15,7 @@ from launcher.streaming.stream_metrics import StreamMetrics, metrics_file
 from maskfleet.files import write_json
 from maskfleet.records import Event, Progress
 from maskfleet.run_directory import RunDirectory
+from tests.fakes.cluster import FakeCluster
 
 PROGRESS = Progress("running", 3, 20, 57, 380, images_per_second=41.23, loss=0.5123, miou=0.613, eta_seconds=725.0)
 
@@ -39,38 +40,34 @@ def test_a_restart_is_a_warning_on_the_job_with_its_time_and_reason() -> None:
     assert event["firstTimestamp"] == "2026-11-23T10:00:00Z"
 
 
-class Recorder:
-    """As much of a cluster as the reporter talks to; keeps what it is sent."""
-
-    namespace = "team"
+class Recorder(FakeCluster):
+    """A cluster with the job, whose messages and annotations are what it was sent."""
 
     def __init__(self) -> None:
-        self.events: list[str] = []
-        self.annotations: dict[str, str] = {}
+        super().__init__({"kind": "Job", "metadata": {"name": "pets", "uid": "0-1"}})
 
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        return {"metadata": {"uid": "0-1"}}
+    @property
+    def events(self) -> list[str]:
+        return [each["message"] for (kind, _), each in self.objects.items() if kind == "Event"]
 
-    def create(self, event: dict[str, Any]) -> None:
-        self.events.append(event["message"])
-
-    def patch(self, kind: str, name: str, change: dict[str, Any]) -> None:
-        self.annotations |= change["metadata"]["annotations"]
+    @property
+    def annotations(self) -> dict[str, str]:
+        return dict(self.objects["Job", "pets"]["metadata"]["annotations"])
 
 
 def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_path: Path) -> None:
     run, recorder = RunDirectory(tmp_path), Recorder()
     Event.append(run, "start", "training starts")
-    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    JobReporter(recorder, "pets", run).step()
     Event.append(run, "end", "training is complete")
-    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    JobReporter(recorder, "pets", run).step()
     assert recorder.events == ["training starts", "training is complete"]
 
 
 def test_what_hindered_the_streamer_last_is_in_its_line(tmp_path: Path) -> None:
     run, recorder = RunDirectory(tmp_path), Recorder()
     write_json(metrics_file(run), asdict(StreamMetrics(errors=2, last_error="gs://b: 503\nService Unavailable")))
-    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    JobReporter(recorder, "pets", run).step()
     streamer = json.loads(recorder.annotations[PROGRESS_JSON_ANNOTATION])["streamer"]
     assert streamer["line"].endswith(" 0 retries, 2 errors, the last: gs://b: 503 Service Unavailable")
 
@@ -80,5 +77,5 @@ def test_what_was_brought_back_from_an_earlier_pod_is_not_sent_again(tmp_path: P
     Event.append(run, "start", "training starts")
     take_events_as_reported(run)
     Event.append(run, "restart", "attempt 1 ended")
-    JobReporter(recorder, "pets", run).step()  # type: ignore[arg-type]
+    JobReporter(recorder, "pets", run).step()
     assert recorder.events == ["attempt 1 ended"]
