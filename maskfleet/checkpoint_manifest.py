@@ -47,8 +47,32 @@ class CheckpointManifest:
                 files,
                 None if fields.get("score") is None else float(fields["score"]),
             )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, UnicodeDecodeError) as error:
             raise ValueError(f"no checkpoint manifest: {error!r}") from error
+        except json.JSONDecodeError as error:
+            raise ValueError(f"no checkpoint manifest: {error}") from error
+
+    @classmethod
+    def of_step(cls, content: bytes, step: int) -> CheckpointManifest:
+        """What :meth:`parse` gives, if it is one of ``step``: that names it, and a checkpoint has an index and data.
+
+        Raises:
+            ValueError: it is none.
+        """
+        manifest = cls.parse(content)
+        if manifest.step != step:
+            raise ValueError(f"no checkpoint manifest of step {step}: it says step {manifest.step}")
+        if manifest.epoch < 0 or not 0 <= manifest.training_seconds < math.inf:
+            seconds = manifest.training_seconds
+            raise ValueError(f"no checkpoint manifest: it says epoch {manifest.epoch} after {seconds} s of training")
+        prefix = f"step-{step:08d}"
+        if f"{prefix}.index" not in manifest.files or not any(
+            name.startswith(f"{prefix}.data-") for name in manifest.files
+        ):
+            raise ValueError(f"no checkpoint manifest: expected {prefix}.index and {prefix}.data-… among its files")
+        if foreign := [name for name in manifest.files if not name.startswith(f"{prefix}.")]:
+            raise ValueError(f"no checkpoint manifest: {foreign[0]!r} is of no checkpoint of step {step}")
+        return manifest
 
     def serialize(self) -> bytes:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()

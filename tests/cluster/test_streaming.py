@@ -41,9 +41,11 @@ for step in range(steps[0] + 1 if steps else 1, 9):
     time.sleep(1)
     print("step", step, file=log)
     if worker == 0:
-        path = directory.checkpoints / f"step-{step:08d}.data-00000-of-00001"
-        write_atomically(path, random.Random(step).randbytes(100_000))
-        manifest = CheckpointManifest(step, 1, float(step), None, {path.name: FileDigest.of(path)})
+        prefix = directory.checkpoint_prefix(step)
+        paths = [prefix.with_name(prefix.name + suffix) for suffix in (".data-00000-of-00001", ".index")]
+        for path in paths:
+            write_atomically(path, random.Random(step).randbytes(50_000))
+        manifest = CheckpointManifest(step, 1, float(step), None, {path.name: FileDigest.of(path) for path in paths})
         write_atomically(directory.checkpoint_manifest(step), manifest.serialize())
 """
 

@@ -46,7 +46,8 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
         wanted = "a complete checkpoint" if step is None else f"a checkpoint of step {step}"
         raise NotFound(f"{run.path}: expected {wanted}, found steps {steps}")
     try:
-        manifest = CheckpointManifest.parse(run.checkpoint_manifest(step or steps[0]).read_bytes())
+        chosen = step or steps[0]
+        manifest = CheckpointManifest.of_step(run.checkpoint_manifest(chosen).read_bytes(), chosen)
         problem = manifest.problem(run.checkpoints)
     except (OSError, ValueError) as error:
         problem = str(error)
@@ -65,7 +66,7 @@ def manifests_of(run: RunDirectory) -> dict[int, CheckpointManifest]:
     manifests = {}
     for step in run.checkpoint_steps():
         with contextlib.suppress(OSError, ValueError):
-            manifests[step] = CheckpointManifest.parse(run.checkpoint_manifest(step).read_bytes())
+            manifests[step] = CheckpointManifest.of_step(run.checkpoint_manifest(step).read_bytes(), step)
     return manifests
 
 

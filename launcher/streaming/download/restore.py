@@ -46,7 +46,7 @@ def restore(
         if step not in manifests:
             there = f"it has {', '.join(map(str, manifests))}" if manifests else "it has none"
             raise NotFound(f"{store.url}: there is no checkpoint of step {step}; {there}")
-        manifest, problem = _fetch_checkpoint(store, run, manifests[step])
+        manifest, problem = _fetch_checkpoint(store, run, manifests[step], step)
         if manifest is None:
             raise BadData(f"{store.url}: the checkpoint of step {step} is damaged: {problem}")
         return manifest
@@ -54,7 +54,7 @@ def restore(
     for each in sorted(manifests, reverse=True):
         if local is not None and local.step >= each:
             break
-        manifest, problem = _fetch_checkpoint(store, run, manifests[each])
+        manifest, problem = _fetch_checkpoint(store, run, manifests[each], each)
         if manifest is not None:
             log.info("brought back the checkpoint of step %d from %s", each, store.url)
             return manifest
@@ -89,7 +89,7 @@ def download(store: Store, found: StoredObject, path: Path) -> FileDigest:
 def _newest_local(run: RunDirectory) -> CheckpointManifest | None:
     for step in run.checkpoint_steps():
         try:
-            manifest = CheckpointManifest.parse(run.checkpoint_manifest(step).read_bytes())
+            manifest = CheckpointManifest.of_step(run.checkpoint_manifest(step).read_bytes(), step)
         except (OSError, ValueError):
             continue
         if manifest.problem(run.checkpoints) is None:
@@ -98,12 +98,12 @@ def _newest_local(run: RunDirectory) -> CheckpointManifest | None:
 
 
 def _fetch_checkpoint(
-    store: Store, run: RunDirectory, found: StoredObject
+    store: Store, run: RunDirectory, found: StoredObject, step: int
 ) -> tuple[CheckpointManifest | None, str | None]:
     """The manifest once all files are here and verify; or None and what is wrong."""
     try:
         content = b"".join(store.read(found))
-        manifest = CheckpointManifest.parse(content)
+        manifest = CheckpointManifest.of_step(content, step)
         for name, expected in manifest.files.items():
             path = run.checkpoints / name
             if path.is_file() and FileDigest.of(path) == expected:

@@ -43,7 +43,7 @@ class CheckpointUploads:
             remote = manifests_by_step(objects)
             for step, found in remote.items():
                 try:
-                    self._manifests[step] = CheckpointManifest.parse(b"".join(self._store.read(found)))
+                    self._manifests[step] = CheckpointManifest.of_step(b"".join(self._store.read(found)), step)
                 except ValueError as error:
                     log.warning("the checkpoint of step %d in %s is passed over: %s", step, self._store.url, error)
             self._remote = {step: found for step, found in remote.items() if step in self._manifests}
@@ -78,7 +78,7 @@ class CheckpointUploads:
         self.start()
         try:
             content = self._run.checkpoint_manifest(step).read_bytes()
-            manifest = CheckpointManifest.parse(content)
+            manifest = CheckpointManifest.of_step(content, step)
             with ExitStack() as stack:  # open files can't vanish when the trainer deletes old checkpoints
                 files = {
                     name: stack.enter_context((self._run.checkpoints / name).open("rb")) for name in manifest.files
@@ -168,7 +168,7 @@ class CheckpointUploads:
 
     def _read_manifest(self, step: int) -> CheckpointManifest | None:
         try:
-            return CheckpointManifest.parse(self._run.checkpoint_manifest(step).read_bytes())
+            return CheckpointManifest.of_step(self._run.checkpoint_manifest(step).read_bytes(), step)
         except (FileNotFoundError, ValueError):
             return None  # upload() says so
 

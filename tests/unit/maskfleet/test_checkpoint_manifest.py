@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maskfleet.checkpoint_manifest import CheckpointManifest, best_step, kept_steps
+from maskfleet.files import FileDigest
 
 SCORE = st.none() | st.just(math.nan) | st.sampled_from([0.1, 0.5, 0.9]) | st.floats(allow_nan=True)
 
@@ -44,3 +49,34 @@ def test_the_best_has_no_better_and_is_the_newest_of_equals(all_of_them: dict[in
 def test_what_stays_stays_when_it_is_asked_again(all_of_them: dict[int, CheckpointManifest], keep: int) -> None:
     kept = kept_steps(all_of_them, keep)
     assert kept_steps({step: all_of_them[step] for step in kept}, keep) == kept
+
+
+GOOD = CheckpointManifest(
+    7, 1, 2.5, 0.5, {"step-00000007.data-00000-of-00001": FileDigest(9, "x"), "step-00000007.index": FileDigest(3, "y")}
+)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"step": 8}, "no checkpoint manifest of step 7: it says step 8"),
+    ({"step": -99}, "it says step -99"),
+    ({"epoch": -1}, "it says epoch -1"),
+    ({"training_seconds": float("inf")}, "after inf s of training"),
+    ({"training_seconds": float("nan")}, "after nan s of training"),
+    ({"files": {}}, "expected step-00000007.index and step-00000007.data-… among its files"),
+    ({"files": {"step-00000007.index": FileDigest(3, "y")}}, "expected step-00000007.index and"),
+    ({"files": {**GOOD.files, "step-00000008.index": FileDigest(3, "y")}}, "'step-00000008.index' is of no checkpoint"),
+])  # fmt: skip
+def test_a_manifest_is_believed_of_its_own_step_alone(change: dict[str, Any], message: str) -> None:
+    content = dataclasses.replace(GOOD, **change).serialize()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CheckpointManifest.of_step(content, 7)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"1e999", b"[" * 99_999, b'{"step": 1e999, "files": {}}', b"\xff"])
+def test_what_is_no_manifest_is_a_value_error(content: bytes) -> None:
+    with pytest.raises(ValueError, match="no checkpoint manifest"):
+        CheckpointManifest.of_step(content, 7)
+
+
+def test_a_manifest_of_its_step_is_read() -> None:
+    assert CheckpointManifest.of_step(GOOD.serialize(), 7) == GOOD

@@ -48,9 +48,11 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 
 
 def write_checkpoint(run: RunDirectory, step: int) -> None:
-    path = run.checkpoints / f"step-{step:08d}.data-00000-of-00001"
-    write_atomically(path, b"x" * 1000)
-    manifest = CheckpointManifest(step, 1, float(step), None, {path.name: FileDigest.of(path)})
+    prefix = run.checkpoint_prefix(step)
+    paths = [prefix.with_name(f"{prefix.name}{suffix}") for suffix in (".data-00000-of-00001", ".index")]
+    for path in paths:
+        write_atomically(path, b"x" * 1000)
+    manifest = CheckpointManifest(step, 1, float(step), None, {path.name: FileDigest.of(path) for path in paths})
     write_atomically(run.checkpoint_manifest(step), manifest.serialize())
 
 
