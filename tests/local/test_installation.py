@@ -159,7 +159,7 @@ class ApiServer(HttpFake):
         if request.path in self.objects:
             return Answer.of(self.objects[request.path])
         found = [value for path, value in self.objects.items() if path.startswith(f"{request.path}/")]
-        return Answer.of({"metadata": {"resourceVersion": "1"}, "items": found})
+        return Answer.of({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": found})
 
 
 @pytest.fixture

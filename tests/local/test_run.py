@@ -340,7 +340,7 @@ def test_changed_data_is_noticed_before_anything_is_written(done: RunDirectory, 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path):
     errors = set()
     for steps in (1, 4):
-        settings = (*SETTINGS, "--learning-rate=1e30", "--optimizer=sgd", f"--steps-per-call={steps}")
+        settings = (*SETTINGS, "--learning-rate=1e38", "--optimizer=sgd", f"--steps-per-call={steps}")
         result = launcher("run", "--run-dir", str(tmp_path / f"run-{steps}"), "--", *settings)
         assert result.returncode == 1
         errors.add(next(line for line in result.stdout.splitlines() if line.startswith("error: ")))
