@@ -14,6 +14,8 @@ from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import DONE, MaskfleetError
 from maskfleet.run_directory import RunDirectory
+from maskfleet.sentences import logged, what_was_not_copied, without_error
+from maskfleet.text import one_line
 
 DRAIN_SECONDS = 600.0
 """For what is left after the workers have ended; nobody is about to take this machine away."""
@@ -91,7 +93,7 @@ class StreamerProcess:
                 f"copied to:   {self._destination}" + (f" ({metrics.bytes_sent / 1e6:.1f} MB)" if metrics else "")
             )
             return
-        last = streamer_log(self._run).read_text(errors="replace").strip().rsplit("\n", 1)[-1]
+        last = self._why_not_all()
         message = (
             f"not all of {self._run.path} is in {self._destination}: {last}; mend it and run "
             f"'launcher stream {self._run.path} {self._destination} --once'"
@@ -99,3 +101,10 @@ class StreamerProcess:
         if kind is None:
             raise NotStreamed(message)
         self._report_line(f"error: {message}")
+
+    def _why_not_all(self) -> str:
+        """What the streamer has named of what it left, or else its last words."""
+        lines = streamer_log(self._run).read_text(errors="replace").strip().splitlines()
+        if left := what_was_not_copied(lines):
+            return one_line(left[-1])
+        return one_line(without_error(logged(lines[-1]))) if lines else "it said nothing"
