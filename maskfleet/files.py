@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +45,14 @@ def stays_inside(name: str) -> bool:
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Replaces ``path`` so that a reader sees the old content or the new, never a part.
+    """:func:`replacing` for content that is at hand whole."""
+    with replacing(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to be written, which takes the place of ``path`` so that a reader sees the old content or the new.
 
     ``durable`` waits for the disk, so that the file outlives a crash of the machine too.
 
@@ -55,7 +63,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ _GAP = 6
 _LINE = 18
 _LARGEST = 20.0
 """Side of a confusion matrix's picture, inches of 100 pixels."""
+_RGB, _DIFFERENCE_TO_LINE_ABOVE = 2, 2
+"""Numbers of the PNG format: its colour type, and one of its filters."""
 _NUMBERED = 30
 """Classes of a confusion matrix whose numbers can be read at that size."""
 
@@ -123,6 +127,30 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def write_png(file: BinaryIO, width: int, height: int, strips: Iterable[NDArray[np.uint8]]) -> None:
+    """Writes an RGB picture that comes in strips [rows, width, 3] from the top.
+
+    Pillow would need the whole of it, in four bytes a pixel, which for a photograph are hundreds of megabytes.
+    """
+
+    def chunk(kind: bytes, content: bytes) -> None:
+        checksum = zlib.crc32(content, zlib.crc32(kind))
+        file.write(struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", checksum))
+
+    file.write(b"\x89PNG\r\n\x1a\n")
+    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _RGB, 0, 0, 0))
+    compressor = zlib.compressobj()
+    above = np.zeros((1, width, 3), np.uint8)
+    for strip in strips:
+        lines = np.empty((len(strip), 1 + 3 * width), np.uint8)
+        lines[:, 0] = _DIFFERENCE_TO_LINE_ABOVE
+        lines[:, 1:] = (strip - np.concatenate([above, strip[:-1]])).reshape(len(strip), -1)
+        above = strip[-1:]
+        chunk(b"IDAT", compressor.compress(lines.tobytes()))
+    chunk(b"IDAT", compressor.flush())
+    chunk(b"IEND", b"")
 
 
 def _figure(width: float, height: float) -> Figure:

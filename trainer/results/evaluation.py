@@ -67,9 +67,23 @@ def masker(model: keras.Model) -> Masker:
     return lambda images: run(tf.constant(images)).numpy()
 
 
+_PIXELS_AT_ONCE, _NUMBERS_AT_ONCE = 1 << 20, 1 << 23
+"""Of the images that a network is given together, and of pixels times classes that it gives: 32 MiB, in some copies."""
+
+
+def batch_that_fits(batch_size: int, pixels: int, classes: int) -> int:
+    """``batch_size``, or as many images of ``pixels`` as the memory that is meant for them holds."""
+    return max(1, min(batch_size, _PIXELS_AT_ONCE // pixels, _NUMBERS_AT_ONCE // (pixels * classes)))
+
+
 def evaluate(predict: Masker, split: Arrays, legend: Legend, batch_size: int = 16) -> Evaluation:
-    """Scores over all of ``split``, at the network's input size, as training's validation has them."""
+    """Scores over all of ``split``, at the network's input size, as training's validation has them.
+
+    Args:
+        batch_size: images at a time; fewer where so many would take too much memory.
+    """
     classes = len(legend.classes)
+    batch_size = batch_that_fits(batch_size, split.masks[0].size, classes)
     matrix = np.zeros((classes, classes), np.int64)
     mious, boundaries, seconds = [], [], []
     for start in range(0, len(split), batch_size):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import write_atomically, write_json
 from trainer.data.cache import Dataset
+from trainer.results.enlarging import enlarged_mask
 from trainer.results.legend import LEGEND_FILE, Legend
 from trainer.results.trained import Trained
 
@@ -101,11 +102,18 @@ def _save_saved_model(model: keras.Model, folder: Path) -> None:
     """A SavedModel with all processing inside: images uint8 [b, H, W, 3] of any size -> see :class:`_Serving`."""
     serving = _Serving(model)
     images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
-    tf.saved_model.save(serving, str(folder), {"serving_default": serving.serve.get_concrete_function(images)})
+    signatures = {
+        "serving_default": serving.masks.get_concrete_function(images),
+        "probabilities": serving.probabilities.get_concrete_function(images),
+    }
+    tf.saved_model.save(serving, str(folder), signatures)
 
 
 class _Serving(tf.Module):
     """The network behind the scaling of images to its input's size and of its output back to theirs.
+
+    Masks and probabilities are two signatures: who calls one computes all that it gives, and the probabilities of all
+    classes at a photograph's size are gigabytes.
 
     It tracks the network's variables and not its layers: else each layer's functions would be traced and saved.
     """
@@ -115,15 +123,27 @@ class _Serving(tf.Module):
         self.weights = [variable.value for variable in model.variables]
         size = model.input_shape[1:3]
 
-        @tf.function(autograph=False)
-        def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            """``mask``: class indices uint8 [b, H, W]; ``probabilities``: float32 [b, H, W, classes]."""
-            inputs = tf.image.resize(images, size, antialias=True)
-            probabilities = tf.nn.softmax(model(inputs, training=False))
-            probabilities = tf.image.resize(probabilities, tf.shape(images)[1:3])
-            return {"mask": tf.cast(tf.argmax(probabilities, axis=-1), tf.uint8), "probabilities": probabilities}
+        def small(images: tf.Tensor) -> tf.Tensor:
+            return tf.nn.softmax(model(tf.image.resize(images, size, antialias=True), training=False))
 
-        self.serve = serve
+        @tf.function(autograph=False)
+        def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            """``mask``: class indices uint8 [b, H, W]."""
+            height, width = tf.unstack(tf.shape(images)[1:3])
+            found = tf.map_fn(
+                lambda probabilities: enlarged_mask(probabilities, height, width),
+                small(images),
+                fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
+                parallel_iterations=1,
+            )
+            return {"mask": found}
+
+        @tf.function(autograph=False)
+        def probabilities(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            """``probabilities``: float32 [b, H, W, classes]."""
+            return {"probabilities": tf.image.resize(small(images), tf.shape(images)[1:3])}
+
+        self.masks, self.probabilities = masks, probabilities
 
 
 def _save_h5(model: keras.Model, path: Path) -> None:

@@ -1,12 +1,19 @@
-"""Masks of images at their own size, and the files they are written to."""
+"""Masks of images at their own size, and the files they are written to.
+
+No array of all classes at an image's size is ever made: what the network says is enlarged, or summed up over its
+windows, a tile at a time.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import glob
-import io
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import keras
 import numpy as np
@@ -14,15 +21,35 @@ import PIL.Image
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
 from maskfleet.errors import BadData, BadSettings
-from maskfleet.files import write_atomically
-from trainer.data.images import IMAGE_SUFFIXES, read_image
-from trainer.pictures import legend_strip, overlay, png
+from maskfleet.files import replacing
+from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_image
+from trainer.pictures import legend_strip, overlay, write_png
+from trainer.results.enlarging import PART, enlarged_part
+from trainer.results.evaluation import batch_that_fits
 from trainer.results.legend import Legend
 
 Image = NDArray[np.uint8]
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Images uint8 [b, S, S, 3] -> probabilities float32 [b, S, S, classes]."""
+
+_BAND = 1 << 24
+"""Pixels times classes of the windows that are summed up: 64 MiB. Narrower bands compute more windows twice."""
+_PIXELS = 1 << 26
+"""Of the images that are in memory together, 192 MiB; a larger one is there alone."""
+_STRIP = 1 << 18
+"""Pixels of an overlay that are mixed at once."""
+_OF_ONE_FILE = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL})
+"""What goes wrong in writing a file because of its name; all else will go wrong with the next one too."""
+
+
+class Tile(NamedTuple):
+    """A part of an image: its place there, and probabilities float32 [rows, columns, classes]."""
+
+    rows: slice
+    columns: slice
+    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -31,51 +58,82 @@ class Predictor:
 
     Attributes:
         size: S, the side of the network's input.
+        classes: how many the network tells apart.
         window: slide it over the image at the image's own scale, instead of scaling the image to it.
         overlap: share of the window by which neighbours overlap.
         flip: average with the prediction of the mirrored image.
-        batch_size: images, or windows of an image, at a time.
+        batch_size: images, or windows of an image, at a time; fewer where so many would take too much memory.
     """
 
     network: Network
     size: int
+    classes: int
     window: bool = False
     overlap: float = 0.5
     flip: bool = False
     batch_size: int = 8
 
-    def probabilities(self, images: Sequence[Image]) -> Iterator[NDArray[np.float32]]:
-        """Images uint8 [H, W, 3], each of its own size -> probabilities float32 [H, W, classes], one after another."""
+    def tiles(self, images: Sequence[Image]) -> Iterator[Iterator[Tile]]:
+        """For one image [H, W, 3] after another, each of its own size, the tiles that cover it, each pixel once."""
         if self.window:
             yield from map(self._slide, images)
             return
-        for start in range(0, len(images), self.batch_size):
-            some = images[start : start + self.batch_size]
+        for start in range(0, len(images), self._at_once):
+            some = images[start : start + self._at_once]
             scaled = np.stack([_scaled(image, self.size) for image in some])
             for image, found in zip(some, self._run(scaled), strict=True):
-                yield tf.image.resize(found, image.shape[:2]).numpy()
+                yield _enlarge(found, *image.shape[:2])
 
-    def _slide(self, image: Image) -> NDArray[np.float32]:
+    def _slide(self, image: Image) -> Iterator[Tile]:
         """Windows that overlap, weighted less towards their rims, where a network knows less of the surroundings."""
         height, width = image.shape[:2]
         size = self.size
-        padded = np.pad(image, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)), "edge")
-        rows, columns = (_starts(side, size, self.overlap) for side in padded.shape[:2])
-        corners = [(row, column) for row in rows for column in columns]
+        if min(height, width) < size:
+            image = np.pad(image, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)), "edge")
+        rows, columns = (_starts(side, size, self.overlap) for side in image.shape[:2])
+        at_once = max(1, _BAND // (size * self.classes))
+        for left in range(0, width, at_once):
+            right = min(left + at_once, width)
+            corners = [(row, column) for row in rows for column in columns if left - size < column < right]
+            yield from self._slide_down(image, corners, slice(0, height), slice(left, right))
+
+    def _slide_down(
+        self, image: Image, corners: Sequence[tuple[int, int]], rows: slice, columns: slice
+    ) -> Iterator[Tile]:
+        """The part of the image in ``columns``; ``corners`` are of the windows that reach into it, from the top."""
+        size, (left, right) = self.size, (columns.start, columns.stop)
         line = np.minimum(np.arange(1, size + 1), np.arange(size, 0, -1)).astype(np.float32)
         weight = np.outer(line, line)[..., None]
-        total = np.zeros((*padded.shape[:2], 1), np.float32)
-        summed: NDArray[np.float32] | None = None
-        for start in range(0, len(corners), self.batch_size):
-            some = corners[start : start + self.batch_size]
-            windows = np.stack([padded[row : row + size, column : column + size] for row, column in some])
+        summed = np.zeros((size, right - left, self.classes), np.float32)  # of the rows from ``top`` on
+        total = np.zeros((size, right - left, 1), np.float32)
+        top = rows.start
+
+        def done(end: int) -> Iterator[Tile]:
+            rows_at_once = max(1, PART // ((right - left) * self.classes))
+            for first in range(top, min(end, rows.stop), rows_at_once):
+                last = min(first + rows_at_once, end, rows.stop)
+                part = slice(first - top, last - top)
+                found = (summed[part] / total[part]).astype(np.float32, copy=False)
+                yield Tile(slice(first, last), columns, found)
+
+        for start in range(0, len(corners), self._at_once):
+            some = corners[start : start + self._at_once]
+            windows = np.stack([image[row : row + size, column : column + size] for row, column in some])
             for (row, column), found in zip(some, self._run(windows), strict=True):
-                if summed is None:
-                    summed = np.zeros((*padded.shape[:2], found.shape[-1]), np.float32)
-                summed[row : row + size, column : column + size] += weight * found
-                total[row : row + size, column : column + size] += weight
-        assert summed is not None
-        return (summed / total)[:height, :width].astype(np.float32)
+                if row > top:  # no other window reaches above
+                    yield from done(row)
+                    for sums in (summed, total):
+                        _move_up(sums, row - top)
+                    top = row
+                here = slice(max(column - left, 0), min(column + size, right) - left)
+                inside = slice(here.start + left - column, here.stop + left - column)
+                summed[:, here] += weight[:, inside] * found[:, inside]
+                total[:, here] += weight[:, inside]
+        yield from done(top + size)
+
+    @property
+    def _at_once(self) -> int:
+        return batch_that_fits(self.batch_size, self.size**2, self.classes)
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         found = self.network(images)
@@ -104,12 +162,15 @@ def find_images(names: Sequence[str], out: Path) -> list[Path]:
         out: where :func:`predict_files` will write.
 
     Raises:
-        BadData: a name means no image, or two images would get the same output file.
+        BadData: a name means no image or can't be read, or two images would get the same output file.
         BadSettings: an image would be replaced by an output file.
     """
     found: dict[str, Path] = {}  # the image of each output file
     for name in names:
-        files = list(_expand(name))
+        try:
+            files = list(_expand(name))
+        except OSError as error:
+            raise BadData(f"{name}: can't be read: {error.strerror or error}; let this user read it") from error
         if not files:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             raise BadData(f"{name}: expected an image, a folder of images ({suffixes}) or a pattern, found none")
@@ -131,6 +192,15 @@ def find_images(names: Sequence[str], out: Path) -> list[Path]:
     return images
 
 
+def is_done(file: Path, out: Path, *, with_probabilities: bool = False) -> bool:
+    """Whether all that :func:`predict_files` would write for the image is there, and no older than the image."""
+    try:
+        changed = file.stat().st_mtime_ns
+        return all((out / name).stat().st_mtime_ns >= changed for name in _outputs(file)[: 2 + with_probabilities])
+    except OSError:
+        return False
+
+
 def predict_files(
     predictor: Predictor,
     legend: Legend,
@@ -138,36 +208,103 @@ def predict_files(
     out: Path,
     *,
     with_probabilities: bool = False,
-) -> Iterator[Path]:
-    """Writes OUT/NAME.png and OUT/NAME_overlay.png for each file, if asked for NAME.npy too, and gives the mask's path.
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Iterator[tuple[Path, BadData | None]]:
+    """Writes OUT/NAME.png and OUT/NAME_overlay.png for each file, and NAME.npy too if asked for.
 
     The mask is a palette image at the image's own size: its pixel values are the class indices, its palette
     their colours. NAME.npy holds the probabilities, float32 [H, W, classes].
 
+    Args:
+        max_pixels: of the largest image that is read.
+
+    Returns:
+        Each file when it is done, with what is wrong with it if it has no mask for that.
+
     Raises:
-        BadData: a file is no image; those before it have their masks.
-        BadSettings: ``out`` can't be written.
+        BadSettings: ``out`` can't be written; the files before have their masks.
     """
-    for start in range(0, len(files), predictor.batch_size):
-        images, bad = _read(files[start : start + predictor.batch_size])
-        some = files[start : start + len(images)]
-        for file, image, probabilities in zip(some, images, predictor.probabilities(images), strict=True):
-            mask = np.argmax(probabilities, axis=-1).astype(np.uint8)
-            laid_over = np.concatenate([overlay(image, mask, legend.colours), _strip(image, legend)])
-            name_mask, name_overlay, name_probabilities = _outputs(file)
-            contents = {name_mask: _palette_png(mask, legend), name_overlay: png(PIL.Image.fromarray(laid_over))}
-            if with_probabilities:
-                buffer = io.BytesIO()
-                np.save(buffer, probabilities)
-                contents[name_probabilities] = buffer.getvalue()
+    for some in _groups(files, 1 if predictor.window else predictor.batch_size):
+        found = [_read(file, max_pixels) for file in some]
+        tiles = predictor.tiles([image for image in found if not isinstance(image, BadData)])
+        for file, image in zip(some, found, strict=True):
+            if isinstance(image, BadData):
+                yield file, image
+                continue
             try:
-                for name, content in contents.items():
-                    write_atomically(out / name, content, durable=False)
+                _write(image, next(tiles), legend, [out / name for name in _outputs(file)[: 2 + with_probabilities]])
             except OSError as error:
-                raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
-            yield out / name_mask
-        if bad is not None:
-            raise bad
+                why = f"can't be written: {error.strerror or error}"
+                if error.errno not in _OF_ONE_FILE:
+                    raise BadSettings(f"--out {out}: {why}") from error
+                yield file, BadData(f"{file}: its mask in {out} {why}; rename one of the two")
+            else:
+                yield file, None
+
+
+def _groups(files: Sequence[Path], most: int) -> Iterator[list[Path]]:
+    """The files in their order, as many together as memory holds, and at most ``most``."""
+    group: list[Path] = []
+    pixels = 0
+    for file in files:
+        more = pixels_of(file) if file.is_file() else 0
+        if group and (len(group) == most or pixels + more > _PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append(file)
+        pixels += more
+    if group:
+        yield group
+
+
+def _read(file: Path, max_pixels: int) -> Image | BadData:
+    """The image, or what is wrong with it: the others shall not be lost with it."""
+    if file.exists() and not file.is_file():  # to open a pipe could take for ever
+        return BadData(f"{file}: expected an image, found {'a folder' if file.is_dir() else 'no regular file'}")
+    try:
+        return read_image(file, max_pixels=max_pixels)
+    except BadData as error:
+        return error
+    except MemoryError:
+        return BadData(f"{file}: does not fit in this machine's memory; save it smaller")
+
+
+def _write(image: Image, tiles: Iterator[Tile], legend: Legend, outputs: Sequence[Path]) -> None:
+    """The mask, the overlay and, if ``outputs`` has a third name, the probabilities."""
+    height, width = image.shape[:2]
+    mask = np.empty((height, width), np.uint8)
+    with contextlib.ExitStack() as files:
+        numbers = None
+        for tile in tiles:
+            mask[tile.rows, tile.columns] = np.argmax(tile.probabilities, axis=-1)
+            for path in outputs[2:]:
+                if numbers is None:
+                    shape = (height, width, tile.probabilities.shape[-1])
+                    numbers = _NumbersFile(files.enter_context(replacing(path, durable=False)), shape)
+                numbers.write(tile)
+    with replacing(outputs[0], durable=False) as file:
+        _palette_image(mask, legend).save(file, "PNG")
+    with replacing(outputs[1], durable=False) as file:
+        strip = legend_strip(width, legend.classes, legend.colours)
+        write_png(
+            file, width, height + strip.height, itertools.chain(_overlay(image, mask, legend), [np.asarray(strip)])
+        )
+
+
+class _NumbersFile:
+    """Probabilities of a whole image as NumPy keeps arrays, filled tile by tile."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, int, int]):
+        self._file, self._shape = file, shape
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self._start = file.tell()
+
+    def write(self, tile: Tile) -> None:
+        _, width, classes = self._shape
+        for row, numbers in zip(range(tile.rows.start, tile.rows.stop), tile.probabilities, strict=True):
+            self._file.seek(self._start + 4 * classes * (row * width + tile.columns.start))
+            self._file.write(numbers.astype("<f4").tobytes())
 
 
 def _outputs(file: Path) -> tuple[str, str, str]:
@@ -175,26 +312,38 @@ def _outputs(file: Path) -> tuple[str, str, str]:
     return f"{file.stem}.png", f"{file.stem}_overlay.png", f"{file.stem}.npy"
 
 
-def _read(files: Sequence[Path]) -> tuple[list[Image], BadData | None]:
-    """The images up to the first bad file, and what is bad about it: the good ones shall not be lost with it."""
-    images: list[Image] = []
-    for file in files:
-        try:
-            images.append(read_image(file))
-        except BadData as error:
-            return images, error
-    return images, None
-
-
 def _expand(name: str) -> Iterator[Path]:
     path = Path(name)
+    if name.startswith("~"):
+        path = absolute_path(name, "IMAGES:")
     if path.is_dir():
         files = (file for file in path.iterdir() if not file.name.startswith("."))
         yield from sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
     elif path.exists():
         yield path
     else:  # Path.glob takes no absolute pattern
-        yield from sorted(file for file in map(Path, glob.glob(name, recursive=True)) if file.is_file())  # noqa: PTH207
+        found = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        yield from sorted(file for file in found if file.is_file())
+
+
+def _enlarge(found: NDArray[np.float32], height: int, width: int) -> Iterator[Tile]:
+    """What the network says of a scaled image, [S, S, classes], at the image's size."""
+    classes = found.shape[-1]
+    columns = max(1, min(width, PART // classes))
+    rows = max(1, min(height, PART // (columns * classes)))
+    probabilities = tf.constant(found)
+    for left in range(0, width, columns):
+        for top in range(0, height, rows):
+            tall, wide = min(rows, height - top), min(columns, width - left)
+            part = _enlarged_part(probabilities, height, width, top, tall, left, wide)
+            yield Tile(slice(top, top + tall), slice(left, left + wide), part.numpy())
+
+
+_enlarged_part = tf.function(
+    enlarged_part,
+    autograph=False,
+    input_signature=[tf.TensorSpec([None, None, None], tf.float32), *[tf.TensorSpec([], tf.int32)] * 6],
+)
 
 
 def _scaled(image: Image, size: int) -> Image:
@@ -209,11 +358,22 @@ def _starts(side: int, size: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, side - size, count)]
 
 
-def _palette_png(mask: NDArray[np.uint8], legend: Legend) -> bytes:
-    image = PIL.Image.fromarray(mask, "L")
+def _move_up(sums: NDArray[np.float32], rows: int) -> None:
+    """Without a copy of the whole."""
+    for start in range(0, len(sums) - rows, rows):
+        end = min(start + rows, len(sums) - rows)
+        sums[start:end] = sums[start + rows : end + rows]
+    sums[-rows:] = 0
+
+
+def _palette_image(mask: NDArray[np.uint8], legend: Legend) -> PIL.Image.Image:
+    image = PIL.Image.fromarray(mask)
     image.putpalette(legend.colours.tobytes())
-    return png(image)
+    return image
 
 
-def _strip(image: Image, legend: Legend) -> Image:
-    return np.asarray(legend_strip(image.shape[1], legend.classes, legend.colours))
+def _overlay(image: Image, mask: NDArray[np.uint8], legend: Legend) -> Iterator[Image]:
+    """The image under its mask, in strips from the top."""
+    rows = max(1, _STRIP // mask.shape[1])
+    for top in range(0, len(mask), rows):
+        yield overlay(image[top : top + rows], mask[top : top + rows], legend.colours)

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ import tensorflow as tf
 from maskfleet.config import TrainConfig
 from maskfleet.errors import TrainingFailed
 from trainer.models.network import Network, build_network
+from trainer.results.enlarging import enlarged_mask
 from trainer.results.exporting import export
 from trainer.results.legend import Legend
 
@@ -53,10 +56,34 @@ def test_the_saved_model_takes_bytes_of_any_size_and_gives_masks_of_that_size(ne
     assert mask.dtype == tf.uint8
     np.testing.assert_array_equal(mask, np.argmax(network.model(same_size), axis=-1))
     other = tf.constant(images(50, 81))
-    probabilities = signatures["serving_default"](images=other)["probabilities"]
+    probabilities = signatures["probabilities"](images=other)["probabilities"]
     assert probabilities.shape == (2, 50, 81, 3)
     np.testing.assert_allclose(tf.reduce_sum(probabilities, -1), 1, rtol=1e-5)
     np.testing.assert_array_equal(signatures["serving_default"](images=other)["mask"], tf.argmax(probabilities, -1))
+
+
+def test_masks_are_enlarged_in_strips_to_the_bit_what_they_are_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.results.enlarging.PART", 1000)
+    found = np.random.default_rng(0).random((24, 24, 7), np.float32)
+    for height, width in ((24, 24), (90, 41), (5, 300), (1, 1), (13, 9)):
+        expected = tf.argmax(tf.image.resize(found, (height, width)), -1)
+        np.testing.assert_array_equal(enlarged_mask(tf.constant(found), height, width), expected)
+
+
+def test_the_masks_of_a_saved_model_take_little_memory(tmp_path: Path) -> None:
+    """3 megapixels and 150 classes are 1.8 GB."""
+    small = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(150, 1)], name="small")
+    export(small, tmp_path, Legend.unnamed(150))
+    program = (
+        "import resource, sys, tensorflow as tf; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "network = tf.saved_model.load(sys.argv[1]).signatures['serving_default']; before = peak(); "
+        "assert network(images=tf.zeros((1, 1500, 2000, 3), tf.uint8))['mask'].shape == (1, 1500, 2000); "
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "saved_model")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 350_000, "KiB"
 
 
 def test_the_working_directory_may_be_written_to(

@@ -1,14 +1,20 @@
 """Masks at the image's own size: scaled, in sliding windows, mirrored; and the files they go to."""
 
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 
 from maskfleet.errors import BadData, BadSettings
 from trainer.results.legend import Legend
-from trainer.results.predict import Predictor, find_images, predict_files
+from trainer.results.predict import Predictor, Tile, find_images, is_done, predict_files
 
 LEGEND = Legend(("dark", "bright"), np.array([[9, 8, 7], [250, 240, 230]], np.uint8), None)
 
@@ -25,6 +31,30 @@ def leftness(images: np.ndarray) -> np.ndarray:
     return np.concatenate([1 - left, left], axis=-1)
 
 
+def five_classes(images: np.ndarray) -> np.ndarray:
+    """A network of which each pixel's class hangs on its neighbours; to the bit the same in any batch."""
+    mixed = (images.astype(np.float32)[..., None] * np.arange(1, 16, dtype=np.float32).reshape(3, 5)).sum(-2)
+    found = np.abs(np.sin(mixed + np.roll(mixed, 1, 1)))
+    return found / found.sum(-1, keepdims=True)
+
+
+def put_together(tiles: Iterable[Tile], pixels: np.ndarray) -> np.ndarray:
+    """The probabilities of the whole image; each pixel must come once."""
+    found, times = np.zeros((*pixels.shape[:2], 0)), np.zeros(pixels.shape[:2], int)
+    for tile in tiles:
+        if not found.size:
+            found = np.zeros((*pixels.shape[:2], tile.probabilities.shape[-1]), np.float32)
+        found[tile.rows, tile.columns] = tile.probabilities
+        times[tile.rows, tile.columns] += 1
+    assert (times == 1).all()
+    return found
+
+
+def whole(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+    (tiles,) = predictor.tiles([pixels])
+    return put_together(tiles, pixels)
+
+
 def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Two areas, dark and bright."""
     pixels = np.random.default_rng(seed).integers(0, 60, (height, width, 3), dtype=np.uint8)
@@ -36,7 +66,7 @@ def image(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("window", [False, True])
 @pytest.mark.parametrize("flip", [False, True])
 def test_probabilities_have_the_images_size(height: int, width: int, window: bool, flip: bool) -> None:
-    (found,) = Predictor(brightness, 16, window=window, flip=flip, batch_size=3).probabilities([image(height, width)])
+    found = whole(Predictor(brightness, 16, 2, window=window, flip=flip, batch_size=3), image(height, width))
     assert found.shape == (height, width, 2)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     columns = np.argmax(found, axis=-1).mean(axis=0)
@@ -47,29 +77,64 @@ def test_probabilities_have_the_images_size(height: int, width: int, window: boo
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 def test_windows_cover_every_pixel_at_the_images_own_scale(overlap: float) -> None:
     pixels = image(50, 37)
-    (found,) = Predictor(brightness, 16, window=True, overlap=overlap).probabilities([pixels])
+    found = whole(Predictor(brightness, 16, 2, window=True, overlap=overlap), pixels)
     np.testing.assert_allclose(found, brightness(pixels[None])[0], atol=1e-5)
 
 
 def test_flipping_averages_with_the_mirrored_image() -> None:
-    (found,) = Predictor(leftness, 16, flip=True).probabilities([image(16, 16)])
+    found = whole(Predictor(leftness, 16, 2, flip=True), image(16, 16))
     np.testing.assert_allclose(found, 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_the_batch_size_changes_nothing(batch_size: int) -> None:
     images = [image(20 + number, 16 + 3 * number, number) for number in range(5)]
-    found = list(Predictor(brightness, 16, batch_size=batch_size).probabilities(images))
-    for alone, one in zip(images, found, strict=True):
-        np.testing.assert_array_equal(next(Predictor(brightness, 16).probabilities([alone])), one)
+    found = Predictor(brightness, 16, 2, batch_size=batch_size).tiles(images)
+    for alone, tiles in zip(images, found, strict=True):
+        np.testing.assert_array_equal(whole(Predictor(brightness, 16, 2), alone), put_together(tiles, alone))
+
+
+def scaled_at_once(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+    """All probabilities of an image by TensorFlow's own enlargement."""
+    small = np.asarray(PIL.Image.fromarray(pixels).resize((16, 16), PIL.Image.Resampling.BILINEAR))
+    return tf.image.resize(predictor.network(small[None])[0], pixels.shape[:2]).numpy()
+
+
+def slid_at_once(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+    """All probabilities of an image of at least a window's size, in one array."""
+    summed, total = np.zeros((*pixels.shape[:2], predictor.classes), np.float32), np.zeros(pixels.shape[:2], np.float32)
+    line = np.minimum(np.arange(1, 17), np.arange(16, 0, -1)).astype(np.float32)
+    weight = np.outer(line, line)
+    rows, columns = (np.linspace(0, side - 16, 1 - (16 - side) // 8).round().astype(int) for side in pixels.shape[:2])
+    for row, column in itertools.product(rows, columns):
+        here = (slice(row, row + 16), slice(column, column + 16))
+        summed[here] += weight[..., None] * predictor.network(pixels[here][None])[0]
+        total[here] += weight
+    return summed / total[..., None]
+
+
+@pytest.mark.parametrize("numbers", [16 * 7 * 5, 1 << 22])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (47, 61), (130, 16), (16, 99)])
+@pytest.mark.parametrize("window", [False, True])
+def test_tiles_are_to_the_bit_what_one_array_would_hold(
+    window: bool, height: int, width: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.results.predict._BAND", numbers)
+    monkeypatch.setattr("trainer.results.predict.PART", numbers)
+    predictor = Predictor(five_classes, 16, 5, window=window)
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = (slid_at_once if window else scaled_at_once)(predictor, pixels)
+    np.testing.assert_array_equal(whole(predictor, pixels), expected)
+    (tiles,) = predictor.tiles([pixels])
+    assert max(tile.probabilities.size for tile in tiles) <= numbers
 
 
 def test_files_are_a_palette_mask_an_overlay_and_probabilities(tmp_path: Path) -> None:
     PIL.Image.fromarray(image(40, 60)).save(tmp_path / "one.png")
     out = tmp_path / "out"
-    predictor = Predictor(brightness, 16, window=True)
+    predictor = Predictor(brightness, 16, 2, window=True)
     written = list(predict_files(predictor, LEGEND, [tmp_path / "one.png"], out, with_probabilities=True))
-    assert written == [out / "one.png"]
+    assert written == [(tmp_path / "one.png", None)]
     assert sorted(path.name for path in out.iterdir()) == ["one.npy", "one.png", "one_overlay.png"]
     with PIL.Image.open(out / "one.png") as mask:
         assert (mask.mode, mask.size) == ("P", (60, 40))
@@ -80,22 +145,73 @@ def test_files_are_a_palette_mask_an_overlay_and_probabilities(tmp_path: Path) -
     with PIL.Image.open(out / "one_overlay.png") as laid_over:
         assert laid_over.width == 60
         assert laid_over.height > 40  # the legend is below
+        with PIL.Image.open(out / "one.png") as mask:
+            mixed = (image(40, 60).astype(int) + LEGEND.colours[np.asarray(mask)]) // 2
+        np.testing.assert_array_equal(np.asarray(laid_over)[:40], mixed)
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_a_bad_image_stops_it_with_one_line_and_the_good_ones_before_stay(tmp_path: Path, batch_size: int) -> None:
-    PIL.Image.fromarray(image(20, 20)).save(tmp_path / "good.png")
-    (tmp_path / "worse.png").write_bytes(b"no picture")
-    files = [tmp_path / "good.png", tmp_path / "worse.png"]
-    with pytest.raises(BadData, match=r"worse\.png: expected an image"):
-        list(predict_files(Predictor(brightness, 16, batch_size=batch_size), LEGEND, files, tmp_path / "out"))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.png", "good_overlay.png"]
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize("window", [False, True])
+def test_a_bad_image_is_told_and_all_others_have_their_masks(batch_size: int, window: bool, tmp_path: Path) -> None:
+    for number in range(4):
+        PIL.Image.fromarray(image(20, 20)).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    (tmp_path / "2a.png").mkdir()
+    (tmp_path / "2b.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "2c.png")
+    PIL.Image.fromarray(image(30, 20)).save(tmp_path / "large.png")
+    predictor = Predictor(brightness, 16, 2, window=window, batch_size=batch_size)
+    files = find_images([str(tmp_path)], tmp_path / "out")
+    found = dict(predict_files(predictor, LEGEND, files, tmp_path / "out", max_pixels=500))
+    assert [file.name for file in found] == [file.name for file in files]
+    problems = {file.stem: str(problem) for file, problem in found.items() if problem is not None}
+    assert list(problems) == ["1", "2a", "2b", "2c", "large"]
+    assert "expected an image, found something else or a damaged file" in problems["1"]
+    assert "found a folder" in problems["2a"]
+    assert "found no regular file" in problems["2c"]
+    assert "--max-pixels allows 500" in problems["large"]
+    masks = [f"{number}{end}.png" for number in (0, 2, 3) for end in ("", "_overlay")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == masks
+
+
+def test_a_name_that_has_no_room_for_an_overlay_is_told(tmp_path: Path) -> None:
+    for name in ("x" * 240, "y"):
+        PIL.Image.fromarray(image(20, 20)).save(tmp_path / f"{name}.png")
+    files = find_images([str(tmp_path)], tmp_path / "out")
+    (_, problem), (_, other) = predict_files(Predictor(brightness, 16, 2), LEGEND, files, tmp_path / "out")
+    assert "can't be written: File name too long; rename" in str(problem)
+    assert other is None
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert sorted(names) == ["x" * 240 + ".png", "y.png", "y_overlay.png"]
+
+
+def test_what_is_done_is_known(tmp_path: Path) -> None:
+    file, out = tmp_path / "one.jpg", tmp_path / "out"
+    PIL.Image.fromarray(image(20, 20)).save(file)
+    assert not is_done(file, out)
+    list(predict_files(Predictor(brightness, 16, 2), LEGEND, [file], out))
+    assert is_done(file, out)
+    assert not is_done(file, out, with_probabilities=True)
+    later = (out / "one.png").stat().st_mtime + 5
+    os.utime(file, (later, later))
+    assert not is_done(file, out)
+    os.utime(file, (0, 0))
+    (out / "one_overlay.png").unlink()
+    assert not is_done(file, out)
+
+
+def test_names_that_are_not_utf_8_have_masks(tmp_path: Path) -> None:
+    file, out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.png")), tmp_path / "out"
+    PIL.Image.fromarray(image(20, 20)).save(file)
+    (found,) = predict_files(Predictor(brightness, 16, 2), LEGEND, find_images([str(tmp_path)], out), out)
+    assert found == (file, None)
+    assert (out / file.name).is_file()
 
 
 def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     PIL.Image.fromarray(image(20, 20)).save(tmp_path / "good.png")
     with pytest.raises(BadSettings, match=r"--out .*good\.png: can't be written"):
-        list(predict_files(Predictor(brightness, 16), LEGEND, [tmp_path / "good.png"], tmp_path / "good.png"))
+        list(predict_files(Predictor(brightness, 16, 2), LEGEND, [tmp_path / "good.png"], tmp_path / "good.png"))
 
 
 def test_names_are_files_folders_and_patterns(tmp_path: Path) -> None:
@@ -150,3 +266,33 @@ def test_a_mask_never_replaces_its_image(name: str, tmp_path: Path) -> None:
 def test_masks_may_lie_beside_images_of_another_suffix(tmp_path: Path) -> None:
     (tmp_path / "one.jpg").touch()
     assert find_images([str(tmp_path)], tmp_path) == [tmp_path / "one.jpg"]
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from trainer.results.legend import Legend
+from trainer.results.predict import Predictor, predict_files
+
+def network(images):
+    found = np.random.default_rng(0).random((len(images), 64, 64, 150), np.float32)
+    return found / found.sum(-1, keepdims=True)
+
+file, out = map(Path, sys.argv[1:3])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+predictor = Predictor(network, 64, 150, window="window" in sys.argv, overlap=0)
+((_, problem),) = predict_files(predictor, Legend.unnamed(150), [file], out, with_probabilities="all" in sys.argv)
+assert problem is None
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["window"], ["all"]])
+def test_many_classes_of_a_large_image_take_little_memory(options: list[str], tmp_path: Path) -> None:
+    """3 megapixels and 150 classes are 1.8 GB."""
+    PIL.Image.fromarray(image(1500, 2000)).save(tmp_path / "large.png")
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "large.png"), str(tmp_path / "out"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 350_000, "KiB"

@@ -188,6 +188,19 @@ def test_an_evaluation_counts_every_image_once() -> None:
     assert "pet" in table(result)
 
 
+def test_an_evaluation_asks_for_as_many_images_as_memory_holds() -> None:
+    seen = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return images[..., 0]
+
+    split = Arrays(tuple("abc"), np.zeros((3, 512, 512, 3), np.uint8), np.zeros((3, 512, 512), np.uint8))
+    evaluate(predict, split, Legend.unnamed(150))
+    evaluate(predict, split, Legend.unnamed(2))
+    assert seen == [1, 1, 1, 3]
+
+
 def data(*classes: str) -> Dataset:
     nothing = Arrays((), IMAGES[:0], IMAGES[:0, ..., 0])
     return Dataset("set", classes, palette(len(classes)), None, nothing, nothing, "")
