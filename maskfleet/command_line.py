@@ -5,8 +5,10 @@ MASKFLEET_DEBUG=1 puts the traceback, with all causes, before the line.
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,10 +18,37 @@ from maskfleet.errors import BAD_INPUT, INTERRUPTED, MaskfleetError
 from maskfleet.sentences import ERROR
 from maskfleet.text import printable
 
+_IN_ASCII = str.maketrans({"█": "#", "…": "..."})
+
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Prints ``text``, whoever wrote it, so that a terminal obeys nothing in it."""
-    click.echo(printable(text), err=err, nl=nl)
+    """Prints ``text``, whoever wrote it, so that a terminal obeys nothing in it, and whatever the output can take."""
+    text = printable(text)
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    click.echo(text, err=err, nl=nl)
+
+
+def echo_line(text: str) -> None:
+    """Prints ``text`` to standard error in one line, also if a file's name in it has several."""
+    echo(text.replace("\n", "\\n"), err=True)
+
+
+class UserPath(click.Path):
+    """A file or folder; ``~`` and ``~USER`` mean what they do to the shell, which passes over ``--out=~/x``."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).startswith("~"):
+            from maskfleet.config import absolute_path  # slow, and seldom needed
+
+            value = absolute_path(value, param.opts[0] if isinstance(param, click.Option) else "the path")
+        return super().convert(value, param, ctx)
 
 
 class Group(click.Group):
@@ -27,12 +56,15 @@ class Group(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> None:  # type: ignore[override]
         extra["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):  # what an output can't take, as a name in other letters, is no reason
+            if isinstance(stream, io.TextIOWrapper):  # to end
+                stream.reconfigure(errors="backslashreplace")
         try:
             sys.exit(super().main(*args, **extra) or 0)
         except MaskfleetError as error:
             if is_debugging():
                 traceback.print_exc()
-            echo(ERROR + str(error), err=True)
+            echo_line(ERROR + str(error))
             sys.exit(error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)

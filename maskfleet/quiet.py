@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+from typing import TextIO
 
 from maskfleet.environment import is_debugging
 
@@ -41,14 +42,17 @@ def is_startup_line(line: bytes) -> bool:
     return not is_debugging() and _STARTUP_LINE.match(line) is not None
 
 
-def quiet_stderr() -> None:
+def quiet_stderr() -> TextIO:
     """From now on, leaves TensorFlow's start-up lines out of this process's standard error.
 
     A child of this process reads what is written there, also by C++, and passes the rest on, until this process has
     ended. To be called before any thread is started.
+
+    Returns:
+        Standard error itself, past that child: for a progress bar, which needs the terminal if it is one.
     """
     if is_debugging() or not hasattr(os, "fork"):
-        return
+        return sys.stderr
     os.environ.setdefault(LEVEL_VARIABLE, ERRORS_ONLY)
     sys.stderr.flush()
     terminal = os.dup(2)
@@ -67,6 +71,7 @@ def quiet_stderr() -> None:
         os.waitpid(child, 0)
 
     atexit.register(wait_for_the_last_line)
+    return open(terminal, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors, closefd=False)
 
 
 def _pass_on(reading: int, writing: int) -> None:

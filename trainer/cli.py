@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from maskfleet.command_line import Group
+from maskfleet.command_line import Group, UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
+from maskfleet.sentences import ERROR
 from maskfleet.settings import flag_layer
 
 if TYPE_CHECKING:
     from trainer.data.cache import Dataset
     from trainer.results.trained import Trained
+
+T = TypeVar("T")
 
 EXPORT_FORMATS = ("keras", "h5", "saved_model", "tflite-float32", "tflite-float16", "tflite-int8")
 
@@ -29,15 +33,15 @@ def main() -> None:
     """Trains, evaluates and exports segmentation networks."""
 
 
-RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
+RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=UserPath())
 BEST = click.option("--best", is_flag=True, help="the run's checkpoint with the best score, instead of the newest")
 OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
 
 
 @main.command(
     params=[
-        click.Option(["--run-dir"], type=click.Path(path_type=Path), required=True, help="where the run's files go"),
-        click.Option(["--config"], type=click.Path(path_type=Path), help="settings as YAML or JSON; flags win"),
+        click.Option(["--run-dir"], type=UserPath(), required=True, help="where the run's files go"),
+        click.Option(["--config"], type=UserPath(), help="settings as YAML or JSON; flags win"),
         *TrainConfig.flags(),
     ]
 )
@@ -72,9 +76,9 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 
 @main.command(
     params=[
-        click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path)),
+        click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
         click.Option(["--data"], help="data whose test split is scored  [default: the run's]"),
-        click.Option(["--data-dir"], type=click.Path(path_type=Path), help="where TensorFlow Datasets lie"),
+        click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
         click.Option(
             ["--batch-size"], type=click.IntRange(min=1), default=16, show_default=True, help="images at a time"
         ),
@@ -87,18 +91,27 @@ def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, b
     quiet_stderr()
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
-    from trainer.results.trained import load_trained
+    from trainer.results.trained import load_trained, run_of
+    from trainer.results.trained_on import TestedOn, compare_with_training
 
     trained = load_trained(place, best=best)
     dataset = _dataset(place, trained, data, data_dir)
+    run = run_of(place)
+    tested = TestedOn(None, None) if run is None else compare_with_training(run, dataset)
+    if tested.warning:
+        echo_line(f"warning: {tested.warning}")
     result = evaluate_split(masker(trained.model), dataset.test, trained.legend, batch_size)
-    click.echo(json.dumps(result.to_json()) if output == "json" else table(result))
+    if output == "json":
+        seen = None if tested.trained_on is None else len(tested.trained_on)
+        echo(json.dumps({**result.to_json(), "test_images": len(dataset.test), "of_these_trained_on": seen}))
+    else:
+        echo(table(result))
 
 
 @main.command()
-@click.argument("model", metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path))
+@click.argument("model", metavar="RUN|CHECKPOINT|MODEL", type=UserPath())
 @click.argument("images", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for the masks")
+@click.option("--out", type=UserPath(), required=True, help="folder for the masks")
 @BEST
 @click.option("--window", is_flag=True, help="slide the network over large images instead of scaling them to its input")
 @click.option(
@@ -107,6 +120,14 @@ def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, b
 @click.option("--flip", is_flag=True, help="average with the prediction of the mirrored image")
 @click.option("--probabilities", is_flag=True, help="write NAME.npy, float32 [H, W, classes], too")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="images at a time")
+@click.option("--skip-done", is_flag=True, help="leave out images whose files are in --out and no older than they are")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=DEFAULT_MAX_PIXELS,
+    show_default=True,
+    help="largest image that is read",
+)
 def predict(
     model: Path,
     images: tuple[str, ...],
@@ -117,26 +138,50 @@ def predict(
     flip: bool,
     probabilities: bool,
     batch_size: int,
-) -> None:
-    """Write the mask of each of IMAGES (files, folders, patterns) at its own size, and an overlay."""
-    quiet_stderr()
-    from rich.progress import track
+    skip_done: bool,
+    max_pixels: int,
+) -> int:
+    """Write the mask of each of IMAGES (files, folders, patterns) at its own size, and an overlay.
 
-    from trainer.results.predict import Predictor, find_images, network_of, predict_files
+    An image that can't be read is left out, and named at the end; the exit code is 2 then.
+    """
+    terminal = quiet_stderr()
+    from trainer.results.predict import Predictor, find_images, is_done, network_of, predict_files
     from trainer.results.trained import load_trained
 
     files = find_images(images, out)
+    done = {file for file in files if skip_done and is_done(file, out, with_probabilities=probabilities)}
+    left = [file for file in files if file not in done]
     trained = load_trained(model, best=best)
-    predictor = Predictor(network_of(trained.model), trained.size, window, overlap, flip, batch_size)
-    written = predict_files(predictor, trained.legend, files, out, with_probabilities=probabilities)
-    for _ in track(written, description="predicting", total=len(files), transient=True):
-        pass
-    click.echo(f"{len(files)} mask(s) in {out}")
+    classes = len(trained.legend.classes)
+    predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
+    written = predict_files(
+        predictor, trained.legend, left, out, with_probabilities=probabilities, max_pixels=max_pixels
+    )
+    bad, count = [], 0
+    try:
+        for _, problem in _with_progress(written, len(left), terminal):
+            count += problem is None
+            if problem is not None:
+                bad.append(problem)
+    except KeyboardInterrupt:
+        echo(
+            f"stopped: {len(done) + count} of {len(files)} mask(s) are in {out}; --skip-done goes on from there",
+            err=True,
+        )
+        raise
+    finally:
+        for problem in bad:
+            echo_line(f"bad: {problem}")
+    echo(f"{count} mask(s) in {out}" + (f", {len(done)} were there" if done else ""))
+    if bad:
+        echo(f"{ERROR}{len(bad)} of {len(files)} image(s) have no mask, as said above", err=True)
+    return BAD_INPUT if bad else DONE
 
 
 @main.command()
-@click.argument("place", metavar="RUN|CHECKPOINT|MODEL", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="folder to write to  [default: RUN/export]")
+@click.argument("place", metavar="RUN|CHECKPOINT|MODEL", type=UserPath())
+@click.option("--out", type=UserPath(), help="folder to write to  [default: RUN/export]")
 @BEST
 @click.option(
     "--format",
@@ -146,7 +191,7 @@ def predict(
     help="repeatable  [default: keras, h5 and saved_model]",
 )
 @click.option("--data", help="for TFLite: data to calibrate and to compare with  [default: the run's]")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="where TensorFlow Datasets lie")
+@click.option("--data-dir", type=UserPath(), help="where TensorFlow Datasets lie")
 @click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="for TFLite: how many")
 def export(
     place: Path,
@@ -173,13 +218,13 @@ def export(
     tflite = any(name.startswith("tflite-") for name in formats)
     dataset = _dataset(place, trained, data, data_dir) if tflite else None
     for line in export_formats(trained, out, formats or EXPORT_FORMATS[:3], dataset, images):
-        click.echo(line)
+        echo(line)
 
 
 @main.command(
     params=[
         click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
-        click.Option(["--pictures"], type=click.Path(path_type=Path), help="write a picture of 16 augmented examples"),
+        click.Option(["--pictures"], type=UserPath(), help="write a picture of 16 augmented examples"),
         *TrainConfig.flags(),
     ]
 )
@@ -189,13 +234,13 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
 
     config = TrainConfig.from_sources([], flag_layer(flags))
     report = verify(config)
-    click.echo(json.dumps(report.as_json()) if output == "json" else report.text())
+    echo(json.dumps(report.as_json()) if output == "json" else report.text())
     if pictures is not None and report.first_bad is None:
         quiet_stderr()
         from trainer.data.samples import write_samples
 
         write_samples(config, pictures)
-        click.echo(f"pictures: {pictures}", err=True)
+        echo(f"pictures: {pictures}", err=True)
     return DONE if report.first_bad is None else BAD_INPUT
 
 
@@ -210,7 +255,7 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
             show_default=True,
             help="ways to enlarge, joined by commas",
         ),
-        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="folder for runs and tables"),
+        click.Option(["--out"], type=UserPath(), required=True, help="folder for runs and tables"),
         click.Option(
             ["--images"], type=click.IntRange(min=1), default=6, show_default=True, help="in the picture's rows"
         ),
@@ -228,14 +273,14 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
 
     configs = grid(TrainConfig.from_sources([], flag_layer(flags)), models.split(","), upsampling.split(","))
     for line in train_all(configs, out):
-        click.echo(line)
-    click.echo("\n" + write_comparison(configs, out, images))
-    click.echo(f"{out / 'compare.png'}, {out / 'compare.csv'}; tensorboard --logdir {out}")
+        echo(line)
+    echo("\n" + write_comparison(configs, out, images))
+    echo(f"{out / 'compare.png'}, {out / 'compare.csv'}; tensorboard --logdir {out}")
 
 
 @main.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="the HTML file")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=UserPath())
+@click.option("--out", type=UserPath(), required=True, help="the HTML file")
 @BEST
 def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
     """Write one self-contained page about runs: curves, classes, predictions, and what differs between them."""
@@ -243,7 +288,7 @@ def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
     from trainer.results.report import write_report
 
     write_report([RunDirectory(run) for run in runs], out, best=best)
-    click.echo(f"report: {out}")
+    echo(f"report: {out}")
 
 
 @main.command()
@@ -256,10 +301,21 @@ def inspect(place: Path, output: str) -> None:
 
     facts = inspect_checkpoint(place)
     if output == "json":
-        click.echo(json.dumps(facts))
+        echo(json.dumps(facts))
     else:
         for key, value in facts.items():
-            click.echo(f"{key:20} {value}")
+            echo(f"{key:20} {value}")
+
+
+def _with_progress(work: Iterable[T], count: int, terminal: TextIO) -> Iterator[T]:
+    """``work`` with a bar that grows, if ``terminal`` is one, and is gone at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(file=terminal)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(work, total=count)
 
 
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
@@ -274,7 +330,7 @@ def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | N
     max_pixels = trained.config.max_pixels if trained.config else DEFAULT_MAX_PIXELS
     dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels)
     if warning := check_classes(trained.legend, dataset, str(place)):
-        click.echo(f"warning: {warning}", err=True)
+        echo_line(f"warning: {warning}")
     return dataset
 
 

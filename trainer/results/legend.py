@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadInput
+from maskfleet.text import one_line
 from trainer.data.cache import Dataset
 from trainer.data.source import palette
 
 LEGEND_FILE = "classes.json"
 """Lies beside an exported network."""
+MOST_CLASSES = 255
+"""Of a mask of 8 bits, whose 255 is no class."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ class Legend:
             BadInput: it can't be read or is no legend.
         """
         try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path}: can't be read: {' '.join(str(error).split())}") from error
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadInput(f"{path}: can't be read: {one_line(str(error))}") from error
         return cls.from_json(content, path)
 
     @classmethod
@@ -57,12 +60,18 @@ class Legend:
             BadInput: the content is no legend.
         """
         try:
-            classes = tuple(str(name) for name in content["classes"])
-            colours = np.array(content["colours"], np.uint8).reshape(len(classes), 3)
-            return cls(classes, colours, content["background"])
+            classes, colours, background = (content[key] for key in ("classes", "colours", "background"))
+            if not (isinstance(classes, list | tuple) and classes and all(isinstance(name, str) for name in classes)):
+                raise ValueError(f"classes: expected names, found {classes!r}")
+            if len(classes) > MOST_CLASSES:
+                raise ValueError(f"classes: expected at most {MOST_CLASSES}, found {len(classes)}")
+            if not (background is None or background in classes):
+                raise ValueError(f"background: expected one of the classes or null, found {background!r}")
+            return cls(tuple(classes), np.array(colours, np.uint8).reshape(len(classes), 3), background)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise BadInput(
-                f"{origin}: expected classes, colours and background of a network: {type(error).__name__}: {error}"
+                f"{origin}: expected classes, colours and background of a network: {type(error).__name__}: "
+                f"{one_line(str(error))}"
             ) from error
 
     def to_json(self) -> dict[str, Any]:

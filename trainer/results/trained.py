@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from maskfleet.errors import BadInput, BadSettings, NotFound
 from maskfleet.records import RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
+from maskfleet.text import one_line
 from trainer.checkpoints.averaging import load_averages
 from trainer.checkpoints.reading import best_checkpoint, load_weights
 from trainer.models.network import build_network
-from trainer.results.legend import LEGEND_FILE, Legend
+from trainer.results.legend import LEGEND_FILE, MOST_CLASSES, Legend
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ def load_trained(place: Path, precision: Literal["float32"] | None = None, *, be
     raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
 
 
+def run_of(place: Path) -> RunDirectory | None:
+    """The run that ``place`` is, or a checkpoint or the exported file of; None if it is of none."""
+    parents = (place, *(place.absolute().parents[level] for level in range(min(3, len(place.absolute().parents)))))
+    return next((run for run in map(RunDirectory, parents) if run.config.is_file()), None)
+
+
 def _best_step(run: RunDirectory) -> int:
     found = best_checkpoint(run)
     if found is None:
@@ -100,13 +108,15 @@ def _legend(run: RunDirectory) -> Legend:
 
 def _from_file(file: Path, precision: str | None) -> Trained:
     try:
-        model = keras.models.load_model(file, compile=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(f"{file}: expected a network that 'trainer export' wrote (.keras or .h5): {reason}") from error
-    shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
-    if any(not isinstance(shape, tuple) or len(shape) != 4 for shape in shapes):
-        raise BadInput(f"{file}: expected images [b, S, S, 3] to logits [b, S, S, classes], found {shapes}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's are for who wrote the layers
+            model = keras.models.load_model(file, compile=False)
+    except Exception as error:  # a file that is none of ours raises what it likes: of zip, HDF5, JSON, Keras
+        raise BadInput(
+            f"{file}: expected a network that 'trainer export' wrote (.keras or .h5): "
+            f"{one_line(str(error)) or type(error).__name__}"
+        ) from error
+    _check_shapes(file, getattr(model, "input_shape", None), getattr(model, "output_shape", None))
     if precision is not None:
         weights = model.get_weights()
         model = model.__class__.from_config(_in_float32(model.get_config()))
@@ -117,6 +127,18 @@ def _from_file(file: Path, precision: str | None) -> Trained:
     if len(legend.classes) != classes:
         raise BadInput(f"{beside}: expected the {classes} classes of {file.name}, found {len(legend.classes)}")
     return Trained(model, legend, None)
+
+
+def _check_shapes(file: Path, images: Any, logits: Any) -> None:
+    """Raises BadInput unless they are (b, S, S, 3) and (b, S, S, classes)."""
+    shapes = [shape if isinstance(shape, tuple) and len(shape) == 4 else (0, 0, 0, 0) for shape in (images, logits)]
+    (_, height, width, bands), (_, rows, columns, classes) = shapes
+    square = isinstance(height, int) and height > 0 and height == width == rows == columns
+    if not (square and bands == 3 and isinstance(classes, int) and 1 <= classes <= MOST_CLASSES):
+        raise BadInput(
+            f"{file}: expected a network from images [b, S, S, 3] to logits [b, S, S, classes], found "
+            f"{one_line(str(images))} to {one_line(str(logits))}"
+        )
 
 
 def _in_float32(config: Any) -> Any:

@@ -1,0 +1,121 @@
+"""The trainer's commands as a user meets them: in a process of their own, with its outputs and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+from trainer.results.legend import Legend
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "trainer.cli", *map(str, arguments)]
+
+
+def trainer(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    everything = {**os.environ, **environment}
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, env=everything, timeout=300,
+        errors="surrogateescape",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network as a file, with its legend."""
+    file = tmp_path_factory.mktemp("network") / "small.keras"
+    keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 3, padding="same")]).save(file)
+    (file.parent / "classes.json").write_text(
+        json.dumps(Legend(("ground", "Käfer\x1b[2J"), Legend.unnamed(2).colours, None).to_json())
+    )
+    return file
+
+
+def photos(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(Path(os.fsdecode(os.fsencode(folder) + b"/" + os.fsencode(name))))
+    return folder
+
+
+def test_bad_photographs_are_named_at_the_end_whatever_their_names_and_the_output(
+    network: Path, tmp_path: Path
+) -> None:
+    folder, out = photos(tmp_path / "photos", "a.png", "é\udce9.png", "z.png"), tmp_path / "out"
+    for name in (b"b\xff.png", b"c\x1b[31m\n.png"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"no picture")
+    done = trainer("predict", network, folder, "--out", out, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 2
+    assert done.stdout == f"3 mask(s) in {out}\n"
+    first, second, last = done.stderr.splitlines()
+    assert first.startswith(f"bad: {folder}/b\\udcff.png: expected an image, found something else")
+    assert second.startswith(f"bad: {folder}/c\\x1b[31m\\n.png: expected an image")
+    assert last == "error: 2 of 5 image(s) have no mask, as said above"
+    assert len(list(out.iterdir())) == 6
+
+    again = trainer("predict", network, folder, "--out", out, "--skip-done")
+    assert again.returncode == 2
+    assert again.stdout == f"0 mask(s) in {out}, 3 were there\n"
+
+
+def test_a_terminal_shows_progress_and_a_pipe_none(network: Path, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", "a.png", "b.png")
+    leader, follower = pty.openpty()
+    arguments = command("predict", network, folder, "--out", tmp_path / "out")
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=follower, env={**os.environ, "TERM": "xterm"}
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(leader, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            shown += piece
+        assert process.wait(timeout=60) == 0
+    os.close(leader)
+    assert b"0/2" in shown
+    assert b"I0000" not in shown
+    assert b"Warning" not in shown
+    done = trainer("predict", network, folder, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"2 mask(s) in {tmp_path / 'out'}\n", "")
+
+
+def test_a_home_is_meant_in_every_path(network: Path, tmp_path: Path) -> None:
+    photos(tmp_path / "photos", "a.png")
+    network.rename(tmp_path / "small.keras")
+    done = trainer("predict", "~/small.keras", "~/photos/*.png", "--out=~/out", HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "a.png").is_file()
+    (tmp_path / "small.keras").rename(network)
+    nobody = trainer("predict", "~nosuch/small.keras", "~/photos/*.png", "--out=~/out", HOME=str(tmp_path))
+    assert (nobody.returncode, nobody.stderr) == (
+        2, "error: the path ~nosuch/small.keras: there is no home of ~nosuch; name the place in full\n",
+    )  # fmt: skip
+
+
+def test_what_is_printed_goes_through_an_output_that_knows_no_such_letters(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(4):
+        pixels = np.full((40, 40, 3), 50 * number, np.uint8)
+        pixels[0, 0] = 255
+        PIL.Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        PIL.Image.fromarray(np.eye(40, dtype=np.uint8)).save(folder / "masks" / f"{number}.png")
+    (folder / "classes.txt").write_text("ground\nKäfer\n")
+    done = trainer("verify-data", "--data", f"folder:{folder}", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "K\\xe4fer" in done.stdout
+    assert "####" in done.stdout
