@@ -214,6 +214,29 @@ class RunRecord:
         write_json(run.config, content if self.resolved is not None else {"settings": content["settings"]})
 
 
+@dataclass(frozen=True)
+class Examples:
+    """examples.json: the pictures of a run's splits, digests of their pixels by name.
+
+    ``fingerprint`` is that of the data; it covers the masks too.
+    """
+
+    fingerprint: str
+    train: Mapping[str, str]
+    test: Mapping[str, str]
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Self | None:
+        """None of a run that has none, as one that an older version began."""
+        try:
+            return _parse(cls, run.examples.read_bytes())
+        except OSError:
+            return None
+
+    def write(self, run: RunDirectory) -> None:
+        write_json(run.examples, asdict(self))
+
+
 def write_settings(run: RunDirectory, settings: Mapping[str, Any]) -> Callable[[], None]:
     """Puts ``settings`` into config.json and leaves what else stands there.
 

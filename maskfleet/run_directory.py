@@ -25,6 +25,11 @@ class RunDirectory:
         return self.path / "config.json"
 
     @property
+    def examples(self) -> Path:
+        """Which pictures the run trains on and which it is tested on, with their digests."""
+        return self.path / "examples.json"
+
+    @property
     def tensorboard(self) -> Path:
         """The TensorBoard logdir, which holds event files and nothing else."""
         return self.path / "tensorboard"

@@ -92,12 +92,12 @@ def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, b
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
     from trainer.results.trained import load_trained, run_of
-    from trainer.results.trained_on import TestedOn, compare_with_training
+    from trainer.results.trained_on import Overlap, compare_with_training
 
     trained = load_trained(place, best=best)
     dataset = _dataset(place, trained, data, data_dir)
     run = run_of(place)
-    tested = TestedOn(None, None) if run is None else compare_with_training(run, dataset)
+    tested = Overlap(None, None) if run is None else compare_with_training(run, dataset)
     if tested.warning:
         echo_line(f"warning: {tested.warning}")
     result = evaluate_split(masker(trained.model), dataset.test, trained.legend, batch_size)

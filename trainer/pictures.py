@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from maskfleet.records import CURVES, MetricsLine
+from maskfleet.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +24,8 @@ _GAP = 6
 _LINE = 18
 _LARGEST = 20.0
 """Side of a confusion matrix's picture, inches of 100 pixels."""
+_LONGEST, _LONGEST_TICK = 60, 30
+"""Characters of a class's name in a legend, and beside a confusion matrix."""
 _RGB, _DIFFERENCE_TO_LINE_ABOVE = 2, 2
 """Numbers of the PNG format: its colour type, and one of its filters."""
 _NUMBERED = 30
@@ -69,7 +73,8 @@ def predictions_picture(
 def legend_strip(width: int, classes: Sequence[str], colours: NDArray[np.uint8]) -> Image.Image:
     """The classes with their colours, in as many lines of ``width`` pixels as they need."""
     font = ImageFont.load_default(13)
-    lengths = [20 + font.getlength(name) for name in classes]
+    names = [_label(name, _LONGEST) for name in classes]
+    lengths = [20 + font.getlength(name) for name in names]
     places = []
     left, top = float(_GAP), 0
     for length in lengths:
@@ -79,7 +84,7 @@ def legend_strip(width: int, classes: Sequence[str], colours: NDArray[np.uint8])
         left += length + _GAP
     strip = Image.new("RGB", (width, top + _LINE), "white")
     draw = ImageDraw.Draw(strip)
-    for (left, top), name, colour in zip(places, classes, colours.tolist(), strict=True):
+    for (left, top), name, colour in zip(places, names, colours.tolist(), strict=True):
         draw.rectangle((left, top + 3, left + 10, top + 13), tuple(colour), "black")
         draw.text((left + 14, top), name, "black", font)
     return strip
@@ -108,8 +113,9 @@ def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> byte
     shares = confusion_shares(matrix)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     points = min(10.0, 1000 / count)
-    axes.set_xticks(range(count), classes, rotation=45, ha="right", fontsize=points)
-    axes.set_yticks(range(count), classes, fontsize=points)
+    names = [_label(name, _LONGEST_TICK).replace("$", r"\$") for name in classes]  # else it begins a formula
+    axes.set_xticks(range(count), names, rotation=45, ha="right", fontsize=points)
+    axes.set_yticks(range(count), names, fontsize=points)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     for row, column in np.ndindex(*matrix.shape) if count <= _NUMBERED else ():
@@ -153,6 +159,12 @@ def write_png(file: BinaryIO, width: int, height: int, strips: Iterable[NDArray[
     chunk(b"IEND", b"")
 
 
+def _label(name: str, longest: int) -> str:
+    """A class's name, which somebody else chose, as it is drawn: in one line of so many characters at most."""
+    line = printable(" ".join(name.split()))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
 def _figure(width: float, height: float) -> Figure:
     # pyplot is avoided: it keeps every figure alive and looks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -165,5 +177,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font lacks, and names too long for the layout
+        figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

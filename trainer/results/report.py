@@ -23,6 +23,7 @@ from trainer.pictures import colour_mask
 from trainer.results.legend import Legend
 from trainer.results.report_page import page
 from trainer.results.run_facts import EVALUATED, Example, RunFacts
+from trainer.results.trained_on import compare_with_training
 
 if TYPE_CHECKING:
     from trainer.results.trained import Trained
@@ -89,20 +90,14 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
     """The data that the run was trained on, if it is at hand, and what is to be said about it."""
     from trainer.results.evaluation import check_classes
 
-    record = RunRecord.read(run)
     config = TrainConfig.resolve([read_settings_file(run.config)])
     try:
         dataset = load_dataset(config.data, config.data_dir, trained.size, max_pixels=config.max_pixels)
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:
         return None, f"No predictions: {error}."
-    known = record.data_fingerprint
-    if known is not None and known != dataset.fingerprint:
-        return dataset, (
-            f"The data has changed since the run began (fingerprint {known[:12]}, now {dataset.fingerprint[:12]}): "
-            "the scores above are not of these images, and it may have been trained on some of them."
-        )
-    return dataset, ""
+    warning = compare_with_training(run, dataset).warning
+    return dataset, f"{warning[:1].upper()}{warning[1:]}." if warning else ""
 
 
 def _check(run: RunDirectory) -> None:

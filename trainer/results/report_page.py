@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskfleet.records import CURVES, Resolved
+from maskfleet.text import one_line, printable
 from trainer.pictures import confusion_shares
 from trainer.results.run_facts import EVALUATED
 
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 _COLOURS = ("#2563a8", "#c2501c", "#2d8659", "#8a4fa3", "#b8860b", "#5f6b76")
 _STYLE = """
 body { font: 15px/1.45 system-ui, "DejaVu Sans", sans-serif; color: #1c2733; background: #fff;
-       max-width: 1100px; margin: 0 auto; padding: 24px; }
+       max-width: 1100px; margin: 0 auto; padding: 24px; overflow-wrap: anywhere; }
 h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 19px; margin: 32px 0 8px; border-bottom: 1px solid #d5dce3 }
 h3 { font-size: 15px; margin: 16px 0 6px } p { margin: 4px 0 } .note { color: #667788 }
-.wide { overflow-x: auto } table { border-collapse: collapse; margin: 4px 0 }
+.wide { overflow-x: auto; overflow-wrap: normal } table { border-collapse: collapse; margin: 4px 0 }
 th, td { padding: 3px 12px 3px 0; text-align: left; vertical-align: top } td.n, th.n { text-align: right }
+th:first-child, td:first-child { max-width: 360px; overflow-wrap: anywhere }
 thead th { border-bottom: 1px solid #9aa7b4 } tbody tr:nth-child(even) { background: #f4f6f8 }
 .confusion td { padding: 6px 10px; text-align: right; background: none } .confusion tr { background: none !important }
 .side { display: flex; flex-wrap: wrap; gap: 24px } svg { max-width: 100% } svg text { font-size: 12px; fill: #44525f }
 .dot { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 6px }
-.examples { display: flex; flex-wrap: wrap; gap: 16px } figure { margin: 0 } figcaption { font-size: 13px }
+.examples { display: flex; flex-wrap: wrap; gap: 16px } figure { margin: 0; max-width: 100% }
+.examples figure { max-width: 326px } figcaption { font-size: 13px }
 figure img { width: 104px; height: auto; margin-right: 2px; image-rendering: auto }
 .key { display: inline-block; width: 12px; height: 12px; border: 1px solid #44525f; margin: 0 5px 0 12px }
 details { margin: 6px 0 } summary { cursor: pointer }
@@ -53,9 +56,9 @@ def page(runs: Sequence[RunFacts]) -> str:
         _section("Origin", _origin(runs)),
     ]
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body><h1>{escape(title)}</h1>{''.join(sections)}</body></html>\n"
+        f"<body><h1>{_html(title)}</h1>{''.join(sections)}</body></html>\n"
     )
 
 
@@ -73,10 +76,10 @@ def _results(runs: Sequence[RunFacts]) -> str:
         restarts = f", {run.restarts} restart(s)" if run.restarts else ""
         lines.append(
             [
-                _dot(number) + escape(run.name),
-                escape(f"{settings['model']}, {settings['encoder']}, {settings['image_size']} px"),
+                _dot(number) + _html(run.name),
+                _html(f"{settings.get('model')}, {settings.get('encoder')}, {settings.get('image_size')} px"),
                 f"{run.parameters:,}",
-                f"{last.epoch} of {settings['epochs']}",
+                f"{last.epoch} of {_value(settings.get('epochs'))}",
                 f"<b>{last.miou:.4f}</b>",
                 f"{best.miou:.4f} (epoch {best.epoch})",
                 f"{last.pixel_accuracy:.4f}",
@@ -96,19 +99,19 @@ def _curves(runs: Sequence[RunFacts]) -> str:
             for key, dashed in ((training, True), (validation, False)):
                 lines.append((_colour(number), dashed, epochs, [float(getattr(line, key)) for line in run.metrics]))
         charts.append(f"<figure><h3>{title}</h3>{_chart(lines)}</figure>")
-    key = " ".join(f"<span>{_dot(number)}{escape(run.name)}</span>" for number, run in enumerate(runs))
+    key = " ".join(f"<span>{_dot(number)}{_html(run.name)}</span>" for number, run in enumerate(runs))
     return f'<div class="side">{"".join(charts)}</div><p class="note">Dashed: training. Solid: validation. {key}</p>'
 
 
 def _classes(runs: Sequence[RunFacts]) -> str:
     header = ["class"]
     for number, run in enumerate(runs):
-        prefix = f"{_dot(number)}{escape(run.name)}: " if len(runs) > 1 else ""
+        prefix = f"{_dot(number)}{_html(run.name)}: " if len(runs) > 1 else ""
         header += [prefix + "IoU", "Dice", *(["boundary F1"] if run.boundary_f1 else [])]
     names = list(dict.fromkeys(name for run in runs for name in run.legend.classes))
     lines = []
     for name in names:
-        line = [escape(name)]
+        line = [_html(name)]
         for run in runs:
             last = run.metrics[-1]
             line += [_score(last.iou.get(name)), _score(last.dice.get(name))]
@@ -118,8 +121,11 @@ def _classes(runs: Sequence[RunFacts]) -> str:
 
 
 def _confusion(run: RunFacts) -> str:
-    shares = confusion_shares(np.array(run.metrics[-1].confusion, np.int64))
-    names = [escape(name) for name in run.legend.classes]
+    matrix = run.metrics[-1].confusion
+    names = [_html(name) for name in run.legend.classes]
+    if {len(matrix), *map(len, matrix)} != {len(names)}:  # of a line that is not the trainer's
+        return f"<h3>{_html(run.name)}</h3><p>The last validation has no confusion matrix of these classes.</p>"
+    shares = confusion_shares(np.array(matrix, np.int64))
     rows = [f"<tr><th></th>{''.join(f'<th class=n>{name}</th>' for name in names)}</tr>"]
     for name, line in zip(names, shares, strict=True):
         cells = "".join(
@@ -128,20 +134,20 @@ def _confusion(run: RunFacts) -> str:
             for share in line
         )
         rows.append(f"<tr><th>{name}</th>{cells}</tr>")
-    return f'<h3>{escape(run.name)}</h3><div class="wide"><table class="confusion">{"".join(rows)}</table></div>'
+    return f'<h3>{_html(run.name)}</h3><div class="wide"><table class="confusion">{"".join(rows)}</table></div>'
 
 
 def _predictions(run: RunFacts) -> str:
-    note = f'<h3>{escape(run.name)}</h3><p class="note">{escape(run.note)}</p>' if run.note else ""
+    note = f'<h3>{_html(run.name)}</h3><p class="note">{_html(run.note)}</p>' if run.note else ""
     if note and not run.best:
         return note
     keys = "".join(
-        f'<span class="key" style="background:rgb{tuple(colour)}"></span>{escape(name)}'
+        f'<span class="key" style="background:rgb{tuple(colour)}"></span>{_html(name)}'
         for name, colour in zip(run.legend.classes, run.legend.colours.tolist(), strict=True)
     )
     return (
-        f"{note}<h3>{escape(run.name)}: best {keys}</h3>{_examples(run.best)}"
-        f"<h3>{escape(run.name)}: worst</h3>{_examples(run.worst)}"
+        f"{note}<h3>{_html(run.name)}: best {keys}</h3>{_examples(run.best)}"
+        f"<h3>{_html(run.name)}: worst</h3>{_examples(run.worst)}"
     )
 
 
@@ -149,10 +155,10 @@ def _examples(examples: Sequence[Example]) -> str:
     figures = "".join(
         "<figure>"
         + "".join(
-            f'<img src="{uri}" alt="{kind} of {escape(example.name)}">'
+            f'<img src="{uri}" alt="{kind} of {_html(example.name)}">'
             for kind, uri in (("image", example.image), ("truth", example.truth), ("prediction", example.prediction))
         )
-        + f"<figcaption>{escape(example.name)}: {example.miou:.3f}</figcaption></figure>"
+        + f"<figcaption>{_html(example.name)}: {example.miou:.3f}</figcaption></figure>"
         for example in examples
     )
     return f'<div class="examples">{figures}</div>'
@@ -161,12 +167,10 @@ def _examples(examples: Sequence[Example]) -> str:
 def _settings(runs: Sequence[RunFacts]) -> str:
     keys = list(dict.fromkeys(key for run in runs for key in run.record.settings))
     differ = [key for key in keys if len({repr(run.record.settings.get(key)) for run in runs}) > 1]
-    header = ["setting", *(_dot(number) + escape(run.name) for number, run in enumerate(runs))]
+    header = ["setting", *(_dot(number) + _html(run.name) for number, run in enumerate(runs))]
 
     def table(chosen: Sequence[str]) -> str:
-        return _table(
-            header, [[escape(key), *(_value(run.record.settings.get(key)) for run in runs)] for key in chosen]
-        )
+        return _table(header, [[_html(key), *(_value(run.record.settings.get(key)) for run in runs)] for key in chosen])
 
     if len(runs) == 1:
         return table(keys)
@@ -186,7 +190,7 @@ def _origin(runs: Sequence[RunFacts]) -> str:
         "git commit": lambda record, resolved: record.git_commit,
         "versions": lambda record, resolved: ", ".join(f"{name} {v}" for name, v in record.versions.items()),
     }
-    header = ["", *(_dot(number) + escape(run.name) for number, run in enumerate(runs))]
+    header = ["", *(_dot(number) + _html(run.name) for number, run in enumerate(runs))]
     records = [(run.record, run.record.resolved or Resolved()) for run in runs]
     return _table(header, [[name, *(_value(find(*each)) for each in records)] for name, find in parts.items()])
 
@@ -264,4 +268,9 @@ def _score(value: float | None) -> str:
 
 
 def _value(value: Any) -> str:
-    return "-" if value is None else escape(str(value))
+    return "-" if value is None else html.escape(printable(str(value)))
+
+
+def _html(text: str) -> str:
+    """A name, which somebody else chose: a line of it, without what is no letter, as HTML."""
+    return html.escape(one_line(text))

@@ -19,6 +19,7 @@ from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint
 from trainer.data.cache import Dataset
 from trainer.results.legend import Legend
+from trainer.results.trained_on import record_examples
 from trainer.training.plan import Plan
 from trainer.training.strategy import threads_of
 
@@ -86,6 +87,7 @@ def record_start(
         git_commit=_git_commit(),
         started=before.started or time.time(),
     ).write(run)
+    record_examples(run, dataset)
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.helpers.data_folders import labels, picture, save, write_pairs
 from trainer.results.legend import Legend
 
 
@@ -119,3 +121,29 @@ def test_what_is_printed_goes_through_an_output_that_knows_no_such_letters(tmp_p
     assert (done.returncode, done.stderr) == (0, "")
     assert "K\\xe4fer" in done.stdout
     assert "####" in done.stdout
+
+
+def test_a_run_that_is_tested_on_what_it_was_trained_on_says_so(tmp_path: Path) -> None:
+    folder, run = write_pairs(tmp_path / "data", 10), tmp_path / "run"
+    cache = {"MASKFLEET_CACHE": str(tmp_path / "cache")}
+    flags = ("--image-size", "32", "--encoder-weights", "none", "--epochs", "1", "--no-export")
+    trained = trainer("train", "--run-dir", run, "--data", f"folder:{folder}", *flags, **cache)
+    assert trained.returncode == 0, trained.stdout
+    before = trainer("evaluate", run, "-o", "json", **cache)
+    assert (before.returncode, before.stderr) == (0, "")
+    assert json.loads(before.stdout)["of_these_trained_on"] == 0
+
+    # A fifth is for testing, those with the lowest hashes: with ten more of high ones, two that were trained on.
+    high = sorted((f"new{i}" for i in range(999)), key=lambda name: hashlib.sha256(name.encode()).digest())[-10:]
+    for name in high:
+        save(picture(len(name)), folder / "images" / f"{name}.jpg")
+        save(labels(0, 1, 2), folder / "masks" / f"{name}.png")
+    after = trainer("evaluate", run, "-o", "json", **cache)
+    (warning,) = after.stderr.splitlines()
+    assert warning.startswith(f"warning: the data is not what {run} was trained on: ")
+    assert "2 of 4 test pictures were trained on" in warning
+    facts = json.loads(after.stdout)
+    assert (facts["test_images"], facts["of_these_trained_on"]) == (4, 2)
+    reported = trainer("report", run, "--out", tmp_path / "report.html", **cache)
+    assert (reported.returncode, reported.stderr) == (0, "")
+    assert f"The data is not what {run} was trained on" in (tmp_path / "report.html").read_text()

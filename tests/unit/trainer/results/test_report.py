@@ -1,5 +1,6 @@
 """The report's page, as a real browser renders it."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskfleet.errors import NotFound
 from maskfleet.files import write_json
@@ -17,6 +19,7 @@ from tests.helpers.browser import look
 from tests.helpers.data_folders import write_list, write_pairs
 from trainer.data.cache import load_dataset
 from trainer.data.source import palette
+from trainer.pictures import confusion_picture, legend_strip
 from trainer.results.legend import Legend
 from trainer.results.report import write_report
 from trainer.results.report_page import _ticks, page
@@ -100,6 +103,53 @@ def test_twenty_runs_of_large_images_stay_under_five_megabytes() -> None:
     assert len(page([replace(facts(f"run {n}"), best=four, worst=four) for n in range(20)])) < 5e6
 
 
+HOSTILE = [
+    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "a\nb\tc", "\x1b[2J\x00\x07", "\udcff.png",
+    "x" * 5000, "\u202egnp.exe", "$\\frac$ $", "{}", "%s", "漢字", "", " ",
+]  # fmt: skip
+"""Names of classes, files and runs, as somebody may choose them."""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_and_nothing_else_whatever_is_in_it(name: str) -> None:
+    legend = Legend((name, "other"), palette(2), None)
+    known = facts("run")
+    record = replace(known.record, settings={**known.record.settings, "data": name})
+    metrics = [replace(line, iou={name: 0.5}, dice={}, confusion=[[1, 2], [3, 4]]) for line in known.metrics]
+    hostile = replace(
+        known, name=name, legend=legend, best=[example(name, 0.5)], worst=[], note=name, record=record, metrics=metrics
+    )
+    content = page([hostile, known])
+    content.encode()
+    assert not {"\x00", "\x07", "\x1b", "\u202e"} & set(content)
+    assert "<script" not in content
+    assert "<img src=x" not in content
+    assert content.count("<img ") == 3 + page([known]).count("<img ")
+    assert len(content) < 150_000
+
+
+def test_names_of_any_length_stay_inside_the_page(tmp_path: Path) -> None:
+    long, known = "x" * 5000, facts("run")
+    legend = Legend((long, "other"), palette(2), None)
+    metrics = [replace(line, confusion=[[1, 2], [3, 4]]) for line in known.metrics]
+    run = replace(known, name=long, legend=legend, best=[example(long, 0.5)], note=long, metrics=metrics)
+    assert look(page([run, known]), tmp_path)["outside"] <= 0
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_class_of_any_name_is_drawn_without_a_warning(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    strip = legend_strip(300, [name, "other"], palette(2))
+    assert strip.height < 100
+    with Image.open(io.BytesIO(confusion_picture(np.eye(2, dtype=np.int64), [name, "other"]))) as picture:
+        assert picture.width < 1000
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_metrics_of_other_classes_are_told() -> None:
+    metrics = [replace(line, confusion=[[1]]) for line in facts("run").metrics]
+    assert "has no confusion matrix of these classes" in page([facts("run", metrics=metrics)])
+
+
 def test_losses_that_are_not_finite_leave_a_gap() -> None:
     metrics = [replace(line, validation_loss=float("nan")) for line in facts("run").metrics]
     assert "nan" not in page([facts("run", metrics=metrics)]).partition("<svg")[2].partition("</svg>")[0]
@@ -165,7 +215,7 @@ def test_data_that_has_changed_is_told_above_its_predictions(
     config = json.loads(run.config.read_text())
     write_json(run.config, {**config, "data_fingerprint": "another"})
     content = reported(run, monkeypatch)
-    told, _, after = content.partition("The data has changed since the run began")
+    told, _, after = content.partition("The data is not what ")
     assert "<h3>run: best" not in told
     assert "<h3>run: best" in after
 
