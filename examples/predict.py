@@ -21,7 +21,8 @@ def main(run: Path, out: Path, images: list[Path]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for path in images:
         image = np.asarray(Image.open(path).convert("RGB"))
-        # Images uint8 [batch, H, W, 3] -> mask uint8 [batch, H, W] and probabilities float32 [batch, H, W, classes].
+        # Images uint8 [batch, H, W, 3] -> mask uint8 [batch, H, W]. The signature "probabilities" gives those of all
+        # classes, float32 [batch, H, W, classes], which of a photograph can be gigabytes.
         mask = network(images=tf.constant(image[np.newaxis]))["mask"][0].numpy()
         picture = Image.fromarray(mask)
         picture.putpalette(np.ravel(legend["colours"]).tolist())

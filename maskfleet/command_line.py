@@ -15,6 +15,7 @@ import click
 
 from maskfleet.environment import is_debugging
 from maskfleet.errors import BAD_INPUT, INTERRUPTED, MaskfleetError
+from maskfleet.quiet import leave_out_warnings
 from maskfleet.sentences import ERROR
 from maskfleet.text import printable
 
@@ -56,6 +57,7 @@ class Group(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> None:  # type: ignore[override]
         extra["standalone_mode"] = False
+        leave_out_warnings()
         for stream in (sys.stdout, sys.stderr):  # what an output can't take, as a name in other letters, is no reason
             if isinstance(stream, io.TextIOWrapper):  # to end
                 stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Keeps TensorFlow's own start-up lines out of what a user reads.
+"""Keeps TensorFlow's own start-up lines, and the warnings of libraries, out of what a user reads.
 
 TensorFlow notes which processor it has and which of CUDA's libraries it lacks before absl's logging is set up, and no
 variable of its own silences all of it. So the lines are left out by whoever passes them on: the supervisor for a
@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from typing import TextIO
 
 from maskfleet.environment import is_debugging
@@ -40,6 +41,12 @@ _STARTUP_LINE = re.compile(
 def is_startup_line(line: bytes) -> bool:
     """Whether ``line`` is one that TensorFlow writes about itself when it starts; none is to who looks for a fault."""
     return not is_debugging() and _STARTUP_LINE.match(line) is not None
+
+
+def leave_out_warnings() -> None:
+    """From now on, leaves out what libraries warn of: it is for who calls them, and what users need is said by us."""
+    if not is_debugging() and not sys.warnoptions:
+        warnings.showwarning = lambda *_, **__: None
 
 
 def quiet_stderr() -> TextIO:

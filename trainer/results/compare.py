@@ -87,7 +87,7 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
                 command = [sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(run.path)]
                 code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
             if code != DONE:
-                last = (run.path / "training.log").read_text().strip().rpartition("\n")[2]
+                last = (run.path / "training.log").read_text(errors="replace").strip().rpartition("\n")[2]
                 raise TrainingFailed(f"{title}: training ended with {code}: {last}; see {run.path / 'training.log'}")
         row = read_row(run, config)
         yield f"{title}: mIoU {row.miou:.4f}, {row.images_per_second:.1f} images/s, {time.monotonic() - began:.0f} s"

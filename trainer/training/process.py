@@ -15,6 +15,7 @@ from maskfleet.config import TrainConfig
 from maskfleet.environment import is_debugging
 from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from maskfleet.peers import Peers
+from maskfleet.quiet import leave_out_warnings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR
 from maskfleet.settings import read_settings_file
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
     # imports pyplot, for half a second, for a function that nothing calls here.
     gc.set_threshold(100_000, 20, 20)
     sys.modules["matplotlib.pyplot"] = None  # type: ignore[assignment]
+    leave_out_warnings()
     run = RunDirectory(Path(arguments[0]))
     try:
         config = TrainConfig.resolve([read_settings_file(run.config)])

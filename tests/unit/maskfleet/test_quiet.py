@@ -78,3 +78,17 @@ def test_a_traceback_comes_out_whole() -> None:
 
 def test_nothing_is_left_out_of_what_a_fault_finder_reads() -> None:
     assert STARTUP[1] in stderr_of("pass", MASKFLEET_DEBUG="1")[1]
+
+
+@pytest.mark.parametrize(("environment", "seen"), [({}, False), ({"MASKFLEET_DEBUG": "1"}, True)])
+def test_a_library_s_warning_is_for_who_looks_for_a_fault(environment: dict[str, str], seen: bool) -> None:
+    program = (
+        "import warnings; from maskfleet.quiet import leave_out_warnings; leave_out_warnings(); "
+        "warnings.simplefilter('always'); warnings.warn('palette images'); warnings.warn('x', DeprecationWarning)"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**clean, **environment}, check=True
+    )
+    assert ("palette images" in done.stderr) == seen
+    assert seen or done.stderr == ""

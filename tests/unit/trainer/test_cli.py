@@ -15,8 +15,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from maskfleet.errors import BadInput
 from tests.helpers.data_folders import labels, picture, save, write_pairs
 from trainer.results.legend import Legend
+from trainer.results.trained import load_trained
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -92,6 +94,57 @@ def test_a_terminal_shows_progress_and_a_pipe_none(network: Path, tmp_path: Path
     assert b"Warning" not in shown
     done = trainer("predict", network, folder, "--out", tmp_path / "out")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"2 mask(s) in {tmp_path / 'out'}\n", "")
+
+
+def test_an_export_says_what_it_wrote_and_nothing_else(network: Path, tmp_path: Path) -> None:
+    formats = [f"--format={name}" for name in ("keras", "h5", "saved_model")]
+    done = trainer("export", network, "--out", tmp_path / "out", *formats)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(line.startswith("wrote ") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{" * 100_000, b"<html>", b"PK\x03\x04" + bytes(100), b"\x89HDF\r\n\x1a\n" + bytes(2000)],
+)
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_file_that_is_no_network_is_one_line(content: bytes, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"net.{suffix}").write_bytes(content)
+    with pytest.raises(BadInput, match=rf"net\.{suffix}: expected a network that 'trainer export' wrote") as caught:
+        load_trained(tmp_path / f"net.{suffix}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_other_shapes_is_one_line(tmp_path: Path) -> None:
+    layers = keras.layers
+    for number, (shape, layer) in enumerate([
+        ((None, None, 3), layers.Conv2D(2, 1)), ((32, 48, 3), layers.Conv2D(2, 1)), ((32, 32, 1), layers.Conv2D(2, 1)),
+        ((32, 32, 3), layers.Conv2D(300, 1)), ((32, 32, 3), layers.Conv2D(2, 1, strides=2)), ((8,), layers.Dense(2)),
+    ]):  # fmt: skip
+        file = tmp_path / f"{number}.keras"
+        keras.Sequential([keras.Input(shape), layer]).save(file)
+        with pytest.raises(BadInput, match=r"expected a network from images \[b, S, S, 3\] to logits"):
+            load_trained(file)
+
+
+@pytest.mark.parametrize(
+    "legend",
+    [
+        "[" * 100_000, "3", "[]", '{"classes": "ab", "colours": [[0, 0, 0], [1, 1, 1]], "background": null}',
+        '{"classes": ["a", 2], "colours": [[0, 0, 0], [1, 1, 1]], "background": null}',
+        '{"classes": ["a", "b"], "colours": [[0, 0, 0], [1, 1, 256]], "background": null}',
+        '{"classes": ["a", "b"], "colours": [[0, 0, 0]], "background": null}',
+        '{"classes": ["a", "b"], "colours": [[0, 0, 0], [1, 1, 1]], "background": "c"}',
+        '{"classes": ["a", "b"], "colours": [[0, 0, 0], [1, 1, 1]], "background": [1]}',
+    ],
+)  # fmt: skip
+def test_a_legend_that_is_none_is_one_line(legend: str, network: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(legend)
+    (tmp_path / "small.keras").write_bytes(network.read_bytes())
+    with pytest.raises(BadInput, match=r"classes\.json: ") as caught:
+        load_trained(tmp_path / "small.keras")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
 
 
 def test_a_home_is_meant_in_every_path(network: Path, tmp_path: Path) -> None:
