@@ -321,14 +321,15 @@ def _with_progress(work: Iterable[T], count: int, terminal: TextIO) -> Iterator[
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
     """The data that the flags name, or the run's, at the network's input size."""
     from trainer.data.cache import load_dataset
+    from trainer.data.source import Reading
     from trainer.results.evaluation import check_classes
 
     if data is None:
         if trained.config is None:
             raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
         data, data_dir = trained.config.data, data_dir or trained.config.data_dir
-    max_pixels = trained.config.max_pixels if trained.config else DEFAULT_MAX_PIXELS
-    dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels)
+    reading = Reading.of(trained.config) if trained.config else Reading()
+    dataset = load_dataset(data, data_dir, trained.size, reading=reading)
     if warning := check_classes(trained.legend, dataset, str(place)):
         echo_line(f"warning: {warning}")
     return dataset

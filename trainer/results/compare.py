@@ -23,6 +23,7 @@ from maskfleet.files import write_atomically
 from maskfleet.records import MetricsLine, Progress, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import load_dataset
+from trainer.data.source import Reading
 from trainer.pictures import colour_mask, legend_strip, png
 from trainer.results.legend import Legend
 
@@ -166,9 +167,7 @@ def comparison_picture(
 def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Image:
     from trainer.results.trained import load_trained
 
-    dataset = load_dataset(
-        configs[0].data, configs[0].data_dir, configs[0].image_size, max_pixels=configs[0].max_pixels
-    )
+    dataset = load_dataset(configs[0].data, configs[0].data_dir, configs[0].image_size, reading=Reading.of(configs[0]))
     test = dataset.test.spread(images)
     masks = {}
     for config in configs:
