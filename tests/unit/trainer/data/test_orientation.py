@@ -146,7 +146,7 @@ def test_the_setting_makes_another_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", TURNS)
 def test_a_prediction_is_as_the_picture_is_displayed(orientation: int, tmp_path: Path) -> None:
     def network(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.eye(3, dtype=np.float32)[images[..., 0] // 127]
+        return 9 * np.eye(3, dtype=np.float32)[images[..., 0] // 127]
 
     labels = LABELS.repeat(8, axis=0).repeat(8, axis=1)
     file = turned(tmp_path / "x.png", photograph(labels), orientation)
