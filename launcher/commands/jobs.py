@@ -65,7 +65,7 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
         answer = "the server would take it" if done.new else "is there already; submit would change no setting of it"
         echo(f"job {done.name}: {answer}")
         return DONE
-    echo(_submitted(done, job))
+    echo(_submitted(done, job, cluster.place))
     for note in done.notes:
         echo(f"note: {note}", err=True)
     if follow:
@@ -79,11 +79,9 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
     return DONE
 
 
-def _submitted(done: Submission, job: TrainingJob) -> str:
+def _submitted(done: Submission, job: TrainingJob, place: str) -> str:
     what = "submitted" if done.new else "is there already"
-    where = (
-        f"job {done.name} {what} in namespace {done.namespace}: {job.workers} worker(s) of {job.cpu} CPU, {job.memory}"
-    )
+    where = f"job {done.name} {what} in {place}: {job.workers} worker(s) of {job.cpu} CPU, {job.memory}"
     gpus = f", {job.gpus_per_worker} GPU(s)" if job.gpus_per_worker else ""
     return f"{where}{gpus}\nlauncher status {done.name} | launcher logs -f {done.name} | launcher wait {done.name}"
 
@@ -114,7 +112,7 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
     """
 
     done = ending.resume(name, cluster, training=settings)
-    echo(f"job {name} goes on in namespace {done.namespace}")
+    echo(f"job {name} goes on in {cluster.place}")
     for note in done.notes:
         echo(f"note: {note}", err=True)
 

@@ -40,5 +40,6 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
     if board.is_local(job) and not in_cluster:
         board.serve(str(job.destination), port, report_line)
         return
+    click.echo(f"TensorBoard's pod comes up in {cluster.place}", err=True)
     with board.in_cluster(job, made, cluster) as pod:
         port_forward.forward(pod, cluster, port, report_line)

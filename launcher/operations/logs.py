@@ -24,7 +24,7 @@ from launcher.diagnosis.pods import worker_of
 from launcher.job.labels import instance
 from launcher.job.places import BUCKETS
 from launcher.operations.submitted import asked_job, get_job, is_finished
-from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 
 CONTAINER = "trainer"
 MOST_FOLLOWED = 32
@@ -128,7 +128,9 @@ def read_log(
         except NotFound:
             return
         except ApiError as error:
-            if final or error.status == 403 or _container_ended(cluster, pod):
+            if error.status in (401, 403):
+                raise
+            if final or _container_ended(cluster, pod):
                 return
         except Unreachable:
             if not follow:
@@ -227,12 +229,15 @@ def follow_logs(
         report_line(f"following worker 0 alone of {count}: name others with --worker, or leave out --follow")
         request = LogRequest(frozenset({0}), request.tail, request.since)
     cluster = cluster.patient(3600)
-    lines: queue.SimpleQueue[LogLine] = queue.SimpleQueue()
+    lines: queue.SimpleQueue[LogLine | MaskfleetError] = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
 
     def read(pod: str, worker: int, wanted: LogRequest) -> None:
-        for line in read_log(cluster, pod, worker, wanted, follow=True):
-            lines.put(line)
+        try:
+            for line in read_log(cluster, pod, worker, wanted, follow=True):
+                lines.put(line)
+        except MaskfleetError as error:
+            lines.put(error)
 
     with (
         Watched(cluster, "Job", fields=f"metadata.name={name}") as jobs,
@@ -250,12 +255,19 @@ def follow_logs(
                     readers[pod].start()
             alive = any(reader.is_alive() for reader in readers.values())
             try:
-                yield lines.get(timeout=0.2)
+                yield _line(lines.get(timeout=0.2))
                 while True:
-                    yield lines.get_nowait()
+                    yield _line(lines.get_nowait())
             except queue.Empty:
                 if was_over and not alive and lines.empty():
                     return
+
+
+def _line(read: LogLine | MaskfleetError) -> LogLine:
+    """What a reader has read, or raises what has ended it."""
+    if isinstance(read, MaskfleetError):
+        raise read
+    return read
 
 
 def _is_over(seen: Object | None, name: str, cluster: Namespace) -> bool:

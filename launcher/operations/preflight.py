@@ -19,7 +19,7 @@ from launcher.diagnosis.capacity import (
 from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
-from launcher.operations.admission import try_objects, try_pod
+from launcher.operations.admission import RIGHTS, try_objects, try_pod
 from maskfleet.errors import MaskfleetError, NotFound
 from maskfleet.text import one_line
 
@@ -32,7 +32,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "Job": ("create", "get", "list", "watch", "patch", "delete"),
     "Pod": ("get", "list", "watch"),
     "Pod/log": ("get",),
-    "Event": ("list", "watch"),
+    "Event": ("list", "watch", "create"),  # create: who gives a right has to have it
     # get: to finish an interrupted submit; list: to see that a delete has come to its end
     "ConfigMap": ("create", "get", "list"),
     "Service": ("create", "get", "list"),
@@ -40,6 +40,9 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "Role": ("create", "get"),
     "RoleBinding": ("create", "get"),
 }
+# Whoever may not do these trains all the same.
+_GOOD_TO_HAVE = (("list", "Event"), ("watch", "Event"), ("create", "Event"))
+_WITHOUT = "the job runs, and less is told of it"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def needed(job: TrainingJob) -> list[tuple[str, str]]:
 
 
 def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
-    denied = []
+    denied, stops = [], False
     for verb, kind in needed(job):
         group, resource, subresource = resource_of(kind)
         attributes = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": resource}
@@ -86,7 +89,9 @@ def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
         )
         if not review["status"]["allowed"]:
             denied.append(f"{verb} {resource}{'/' * bool(subresource)}{subresource}")
-    yield Check("permissions", "no" if denied else "ok", f"may not {', '.join(denied)}" if denied else "all")
+            stops = stops or (kind not in RIGHTS and (verb, kind) not in _GOOD_TO_HAVE)
+    detail = f"may not {', '.join(denied)}" if denied else "all"
+    yield Check("permissions", "no" if stops else "ok", detail if stops or not denied else f"{detail}: {_WITHOUT}")
 
 
 def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
@@ -103,7 +108,7 @@ def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     refusals = [
         f"{each.kind}: {taken if each.answer == 'exists' else each.reason}" for each in others if each.answer in against
     ]
-    untried = [f"{each.kind}: {each.reason}" for each in others if each.answer == "untried"]
+    untried = [f"{each.kind}: {each.reason}" for each in others if each.answer in ("untried", "left out")]
     if refusals:
         yield Check("its objects are admitted", "no", "; ".join(refusals))
     else:
