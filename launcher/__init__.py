@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
-    from launcher.diagnosis.job_status import JobStatus, WorkerStatus
+    from launcher.diagnosis.job_status import JobStatus
+    from launcher.diagnosis.worker_status import WorkerStatus
     from launcher.job.training_job import TrainingJob
     from launcher.operations.ending import NotStartedAgain, cancel, delete, resume
     from launcher.operations.following import follow, list_jobs, status, wait
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "launcher.cluster.kubernetes_api": ("ApiError", "Cluster", "Unreachable"),
-    "launcher.diagnosis.job_status": ("JobStatus", "WorkerStatus"),
+    "launcher.diagnosis.job_status": ("JobStatus",),
+    "launcher.diagnosis.worker_status": ("WorkerStatus",),
     "launcher.job.training_job": ("TrainingJob",),
     "launcher.operations.ending": ("NotStartedAgain", "cancel", "delete", "resume"),
     "launcher.operations.following": ("follow", "list_jobs", "status", "wait"),
