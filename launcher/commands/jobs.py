@@ -9,7 +9,6 @@ import click
 
 from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option, print_as
 from launcher.job.training_job import TrainingJob
-from launcher.operations import ending
 from maskfleet.command_line import echo
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
@@ -110,6 +109,7 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 
     SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
     """
+    from launcher.operations import ending
 
     done = ending.resume(name, cluster, training=settings)
     echo(f"job {name} goes on in {cluster.place}")

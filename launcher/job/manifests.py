@@ -63,6 +63,11 @@ def manifests(job: TrainingJob) -> list[Manifest]:
     return list(objects.values())
 
 
+def kinds() -> list[str]:
+    """Kinds of a job's objects, in the same order."""
+    return [_base(kind)["kind"] for kind in _ORDER]
+
+
 def render(job: TrainingJob) -> str:
     """What ``submit`` sends, as YAML; its last request, the release of the Job, is a comment."""
     text = yaml.dump_all(manifests(job), sort_keys=False, width=120, Dumper=_Dumper)

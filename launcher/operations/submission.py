@@ -30,6 +30,17 @@ class Submission:
     notes: tuple[str, ...]
 
 
+class LeftBehind(MaskfleetError):
+    """A submit was refused in the middle, and its Job is still there; the cause's exit code."""
+
+    def __init__(self, name: str, why: str, cause: MaskfleetError) -> None:
+        super().__init__(
+            f"{cause}; job {name} {why}, suspended: the same submit again finishes it, "
+            f"'launcher delete {name}' removes it"
+        )
+        self.exit_code = cause.exit_code
+
+
 def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool = False) -> Submission:
     """Creates the job's objects and releases it. The same job again finishes what was interrupted.
 
@@ -37,7 +48,8 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
 
     Raises:
         BadInput: a different job has this name.
-        ApiError: the server refuses an object; those made before are deleted again.
+        ApiError: the server refuses an object, or the release; what was made before is deleted again.
+        LeftBehind: the same, and the Job is still there.
     """
     cluster = cluster or Cluster.connect()
     if dry_run:
@@ -58,18 +70,34 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         # one of the pods is tried: where folders of the node are allowed, this costs no request.
         if job.uses_host_paths and (not new or any("PodSecurity" in warning for warning in warnings)):
             _check_pod_is_allowed(job, cluster, job.service_account or job.name)
-    except MaskfleetError:
+        change: Object = {}
+        if untold and PROGRESS_ANNOTATION not in annotations_of(made):
+            change["metadata"] = {"annotations": {PROGRESS_ANNOTATION: "not told: the job's ServiceAccount may not"}}
+        if made["spec"].get("suspend") and not job.queue:
+            change["spec"] = {"suspend": False}
+        if change:
+            cluster.patch("Job", job.name, change)
+    except MaskfleetError as error:
         if new:
-            cluster.delete("Job", job.name)
+            _take_back(job.name, cluster, error)
+        elif made["spec"].get("suspend") and not isinstance(error, BadInput):
+            raise LeftBehind(job.name, "was there before, and stays", error) from error
         raise
-    change: Object = {}
-    if untold and PROGRESS_ANNOTATION not in annotations_of(made):
-        change["metadata"] = {"annotations": {PROGRESS_ANNOTATION: "not told: the job's ServiceAccount may not"}}
-    if made["spec"].get("suspend") and not job.queue:
-        change["spec"] = {"suspend": False}
-    if change:
-        cluster.patch("Job", job.name, change)
     return Submission(job.name, cluster.namespace, new, _notes(job, untold=untold))
+
+
+def _take_back(name: str, cluster: Namespace, cause: MaskfleetError) -> None:
+    """Deletes a new Job, and with it what it owns.
+
+    Raises:
+        LeftBehind: it could not.
+    """
+    try:
+        cluster.delete("Job", name)
+    except NotFound:
+        pass
+    except MaskfleetError as error:
+        raise LeftBehind(name, f"could not be deleted again ({error})", cause) from cause
 
 
 def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:

@@ -84,6 +84,8 @@ class ChiefServer:
             while (message := parse(await reader.readline())) is not None:
                 if message["is"] == "ready":
                     self._broadcast(self._coordinator.worker_ready(worker))
+                elif message["is"] == "stopping":
+                    self._coordinator.worker_told(worker)
                 elif message["is"] == "alive":
                     self._pass_on_life()
                 elif message["is"] == "ended":

@@ -303,6 +303,7 @@ class Supervisor:
 
     async def _leave(self) -> None:
         """After SIGTERM: lets the training process save its state at a step that all workers agree on."""
+        self._send({"is": "stopping"})
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
