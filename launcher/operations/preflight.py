@@ -35,6 +35,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "Event": ("list", "watch"),
     # get: to finish an interrupted submit; list: to see that a delete has come to its end
     "ConfigMap": ("create", "get", "list"),
+    "Secret": ("create", "get"),
     "Service": ("create", "get", "list"),
     "NetworkPolicy": ("create", "get"),
     "Role": ("create", "get"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
-from launcher.job.manifests import manifests, with_owner
+from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import try_objects, try_pod
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
@@ -51,7 +51,7 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         _check_same(job, made)
     try:
         for manifest in others:
-            _create_owned(cluster, with_owner(manifest, made))
+            _create_owned(cluster, with_token(with_owner(manifest, made)))
         # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
         # one of the pods is tried: where folders of the node are allowed, this costs no request.
         if job.uses_host_paths and (not new or any("PodSecurity" in warning for warning in warnings)):
