@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from launcher.cluster.port_forward import LOCALHOST, listen
 from launcher.job.manifests import tensorboard_pod, with_owner
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
+from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 from maskfleet.quiet import is_startup_line
 from maskfleet.run_directory import RunDirectory
@@ -76,8 +78,9 @@ def _run(command: list[str], report_line: Callable[[str], None]) -> None:
         MaskfleetError: it ended; what it said last is on standard error.
     """
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace"
-    )
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace",
+        preexec_fn=end_with_parent(signal.SIGTERM),
+    )  # fmt: skip
     assert process.stderr is not None
     last: deque[str] = deque(maxlen=_LAST_LINES)
     try:
