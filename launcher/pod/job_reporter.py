@@ -47,12 +47,15 @@ class JobReporter:
         self._read = 0
         self._waiting: list[Event] = []
         self._event: Event | None = None
+        self._before: Progress | None = None  # what the event found
         self._reported: Mapping[str, Any] = {}
         self._next = 0.0
         if mark := ReporterMark.load(run):  # an earlier attempt of this container, or an earlier pod
             self._read = mark.read
             if earlier := Event.read_all(run, end=self._read):
                 self._event = earlier[-1]
+                found = Progress.read(run)
+                self._before = found if found and found.time <= self._event.time else None
 
     def step(self, *, last: bool = False) -> None:
         """Sends what is new; ``last`` sends the progress even if the last update is recent.
@@ -64,7 +67,7 @@ class JobReporter:
         self._waiting += events
         while self._waiting:
             self._send_event(self._waiting[0])
-            self._event = self._waiting.pop(0)
+            self._event, self._before = self._waiting.pop(0), Progress.read(self._run)
             if not self._waiting:
                 ReporterMark(self._read).write(self._run)
         if last or time.monotonic() >= self._next:
@@ -78,7 +81,7 @@ class JobReporter:
 
     def _send_progress(self) -> None:
         progress = Progress.read(self._run)
-        details = {**(asdict(progress) if progress else {}), **_state(self._event, progress)}
+        details = {**(asdict(progress) if progress else {}), **_state(self._event, progress, self._before)}
         details.pop("time", None)
         if streamed := StreamMetrics.load(self._run):
             details["streamer"] = {**asdict(streamed), "line": _streamers_line(streamed)}
@@ -157,10 +160,13 @@ def report(reporter: JobReporter, stop: threading.Event) -> None:
             return
 
 
-def _state(event: Event | None, progress: Progress | None) -> dict[str, Any]:
-    """Whether the training processes are starting, restarting or training, by what was written last."""
+def _state(event: Event | None, progress: Progress | None, before: Progress | None) -> dict[str, Any]:
+    """Whether the training processes are starting, restarting or training, by what was written last.
+
+    That is told by the progress's having changed since the event, not by their times: the clock may have been set.
+    """
     state = {"start": "starting", "restart": "restarting"}.get(event.kind) if event else None
-    trains = event and progress and progress.loss is not None and progress.time > event.time
+    trains = event and progress and progress.loss is not None and progress != before
     if event and state and not trains:
         return {"state": state, "message": event.message}
     return {"state": "training"} if progress else {}
