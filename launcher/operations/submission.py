@@ -11,6 +11,7 @@ from launcher.cluster.namespace import Namespace
 from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import try_objects, try_pod
+from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 
@@ -62,7 +63,7 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         raise
     if made["spec"].get("suspend") and not job.queue:
         cluster.patch("Job", job.name, {"spec": {"suspend": False}})
-    return Submission(job.name, cluster.namespace, new, _notes(job))
+    return Submission(job.name, cluster.namespace, new, (*_notes(job), *_network_note(job, cluster)))
 
 
 def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
@@ -102,6 +103,12 @@ def _notes(job: TrainingJob) -> tuple[str, ...]:
     if place and place.kind == "host" and job.workers > 1:
         return ("--output host: is a folder of whichever node the chief runs on; a chief on another node starts over",)
     return ()
+
+
+def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
+    if job.workers == 1 or (found := known(cluster)).enforced is not False:
+        return ()
+    return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
 
 
 def _check_same(asked: TrainingJob, made: Object) -> None:
