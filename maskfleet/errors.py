@@ -17,7 +17,7 @@ here. All errors that are for the user are in one tree; each has its code::
     ├── ApiError                      1    the API server refused a request              (launcher.cluster)
     ├── Unreachable                   1    the API server did not answer                 (launcher.cluster)
     ├── LeftBehind                    *    a submit was refused, and its Job is still there; the cause's code
-    │                                                                                    (launcher.operations.submission)
+    │                                                                                   (launcher.operations.submission)
     ├── NotStartedAgain               *    a job was deleted and not submitted again; the cause's code
     │                                                                                    (launcher.operations.ending)
     ├── NotStreamed                   1    not all of a run reached its destination      (launcher.local)

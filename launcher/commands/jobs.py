@@ -119,9 +119,10 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 
 @job_settings
 @click.command()
+@click.option("--try-network", is_flag=True, help="find out by two small pods whether NetworkPolicies are enforced")
 @output_option("json", "yaml")
 @on_cluster
-def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
+def preflight(cluster: Cluster, form: str | None, try_network: bool, **arguments: Any) -> int:
     """Check whether a job would start, without starting it; exit code 1 if not.
 
     Takes the flags of submit.
@@ -131,7 +132,7 @@ def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
     from launcher.diagnosis.tables import table
     from launcher.operations.preflight import preflight
 
-    checks = preflight(asked_for(arguments), cluster)
+    checks = preflight(asked_for(arguments), cluster, try_network=try_network)
     if form:
         print_as(form, [asdict(check) for check in checks])
     else:

@@ -68,7 +68,9 @@ class Seen:
     """The last lines that were received, so that a repeated part of a log is recognised.
 
     Standard output and error take their time stamps independently, so lines are not quite in order; a
-    resumed log therefore starts a margin before the newest one.
+    resumed log therefore starts a margin before the newest one. A line that is older than that was stamped
+    after the node's clock had been set back: from then on it is the newest, or nothing would come until the
+    clock is as far again.
     """
 
     def __init__(self) -> None:
@@ -78,7 +80,8 @@ class Seen:
 
     def add(self, line: LogLine) -> None:
         self._recent.append((line.time, line.text))
-        self._newest = max(self._newest, line.time)
+        was_set_back = line.time[:19] < self.since()[:19]
+        self._newest = line.time if was_set_back else max(self._newest, line.time)
         if len(self._recent) >= self._limit:
             self._recent = list(self.repeated().elements())
             self._limit = 2 * len(self._recent) + 8192

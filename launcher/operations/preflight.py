@@ -1,4 +1,4 @@
-"""Whether a job would start: permissions, objects, room for all workers, storage. Changes nothing."""
+"""Whether a job would start: permissions, objects, room for all workers, storage. Keeps nothing but what it finds."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
 from maskfleet.errors import MaskfleetError, NotFound
 from maskfleet.text import one_line
 
-Result = Literal["ok", "no", "unknown"]
+Result = Literal["ok", "no", "unknown", "warning"]
 
 _TAKEN = "the server would take it"
 
@@ -35,6 +36,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "Event": ("list", "watch", "create"),  # create: who gives a right has to have it
     # get: to finish an interrupted submit; list: to see that a delete has come to its end
     "ConfigMap": ("create", "get", "list"),
+    "Secret": ("create", "get"),
     "Service": ("create", "get", "list"),
     "NetworkPolicy": ("create", "get"),
     "Role": ("create", "get"),
@@ -47,20 +49,24 @@ _WITHOUT = "the job runs, and less is told of it"
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table."""
+    """One line of the table; a ``warning`` is no reason against the job."""
 
     what: str
     result: Result
     detail: str
 
 
-def preflight(job: TrainingJob, cluster: Namespace | None = None) -> list[Check]:
-    """Every check, whatever the others say; ``unknown`` where we may not look."""
+def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network: bool = False) -> list[Check]:
+    """Every check, whatever the others say; ``unknown`` where we may not look.
+
+    With ``try_network`` two small pods find out whether NetworkPolicies are enforced; without, nothing is made.
+    """
     cluster = cluster or Cluster.connect()
     groups: Sequence[Callable[[TrainingJob, Namespace], Iterable[Check]]] = (
         _permissions, _admission, _objects, _quota, _nodes, _bucket,
     )  # fmt: skip
-    return [check for group in groups for check in group(job, cluster)]
+    checks = [check for group in groups for check in group(job, cluster)]
+    return [*checks, *_network(job, cluster, try_network)]
 
 
 def needed(job: TrainingJob) -> list[tuple[str, str]]:
@@ -182,6 +188,16 @@ def _nodes(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     places = sum(places_on(node, pods, need) for node in fitting)
     room = f"room for {places} of {job.workers} worker(s) now, on {len(fitting)} of {len(nodes)} node(s)"
     yield Check("room for all workers", "ok" if places >= job.workers else "no", room)
+
+
+def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterator[Check]:
+    """Of several workers, whose ports are open to the cluster; one alone has none."""
+    if job.workers == 1:
+        return
+    found = try_policy(job, cluster) if try_network else known(cluster)
+    result: Result = "unknown" if found.enforced is None else "ok" if found.enforced else "warning"
+    words = {None: "", True: "is enforced, ", False: f"{NOT_ENFORCED}, "}[found.enforced]
+    yield Check("NetworkPolicy", result, words + found.why)
 
 
 def _bucket(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.job.labels import PROGRESS_ANNOTATION, annotations_of
-from launcher.job.manifests import manifests, with_owner
+from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 from maskfleet.text import one_line
@@ -65,7 +66,7 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         made, new = cluster.get("Job", job.name), False
         _check_same(job, made)
     try:
-        untold = _create_owned_all(cluster, [with_owner(manifest, made) for manifest in others])
+        untold = _create_owned_all(cluster, [with_token(with_owner(manifest, made)) for manifest in others])
         # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
         # one of the pods is tried: where folders of the node are allowed, this costs no request.
         if job.uses_host_paths and (not new or any("PodSecurity" in warning for warning in warnings)):
@@ -83,7 +84,8 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         elif made["spec"].get("suspend") and not isinstance(error, BadInput):
             raise LeftBehind(job.name, "was there before, and stays", error) from error
         raise
-    return Submission(job.name, cluster.namespace, new, _notes(job, untold=untold))
+    notes = (*_notes(job, untold=untold), *_network_note(job, cluster))
+    return Submission(job.name, cluster.namespace, new, notes)
 
 
 def _take_back(name: str, cluster: Namespace, cause: MaskfleetError) -> None:
@@ -146,6 +148,12 @@ def _notes(job: TrainingJob, *, untold: str) -> tuple[str, ...]:
             mend = f"it will if the ServiceAccount {job.service_account} may get and patch jobs and create events"
         notes.append(f"progress and events will not show on the job: {untold}; {mend}")
     return tuple(notes)
+
+
+def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
+    if job.workers == 1 or (found := known(cluster)).enforced is not False:
+        return ()
+    return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
 
 
 def _check_same(asked: TrainingJob, made: Object) -> None:

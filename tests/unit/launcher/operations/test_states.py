@@ -262,7 +262,7 @@ def applied() -> Any:
 
 
 def test_delete_takes_away_all_that_kubectl_has_applied(applied: Any, typed: Any) -> None:
-    assert len(applied.objects) == 7
+    assert len(applied.objects) == 8
     pod = worker_pod(0, job="maskfleet")
     applied.objects["Pod", "p"] = pod | {"metadata": pod["metadata"] | {"ownerReferences": [{"name": "maskfleet"}]}}
     applied.create(
