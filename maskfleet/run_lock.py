@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -44,9 +45,11 @@ def open_worker_log(run: RunDirectory, worker: int) -> BinaryIO:
 def _locked(run: RunDirectory, path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab", buffering=0)
+        # Nothing waits for the reader of a FIFO.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
     except OSError as error:
         raise BadSettings(f"--run-dir {run.path}: can't be written: {error.strerror}") from error
+    file = os.fdopen(descriptor, "ab", buffering=0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.child_processes import end_with_parent
-from maskfleet.errors import DONE, MaskfleetError
+from maskfleet.errors import DONE, BadSettings, MaskfleetError
+from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import logged, what_was_not_copied, without_error
 from maskfleet.text import one_line
@@ -23,11 +23,6 @@ DRAIN_SECONDS = 600.0
 
 class NotStreamed(MaskfleetError):
     """The run has ended, and not all of it is in its destination."""
-
-
-def streamer_log(run: RunDirectory) -> Path:
-    """What the streamer of a local run says."""
-    return run.path / ".streamer.log"
 
 
 class StreamerProcess:
@@ -64,7 +59,7 @@ class StreamerProcess:
         command += ["--grace", str(DRAIN_SECONDS)]
         if self._keep_checkpoints is not None:
             command += ["--keep-checkpoints", str(self._keep_checkpoints)]
-        with streamer_log(self._run).open("ab") as log:
+        with self._log() as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -92,6 +87,10 @@ class StreamerProcess:
             self._report_line(
                 f"copied to:   {self._destination}" + (f" ({metrics.bytes_sent / 1e6:.1f} MB)" if metrics else "")
             )
+            if metrics and metrics.left_out:
+                self._report_line(
+                    f"left out:    {metrics.left_out} links or special files; see {self._run.streamer_log}"
+                )
             return
         last = self._why_not_all()
         message = (
@@ -102,9 +101,15 @@ class StreamerProcess:
             raise NotStreamed(message)
         self._report_line(f"error: {message}")
 
+    def _log(self) -> BinaryIO:
+        try:
+            return PlainFiles(self._run.path).open_to_append(self._run.streamer_log.name)
+        except OSError as error:
+            raise BadSettings(f"{self._run.streamer_log}: can't be written: {error.strerror or error}") from error
+
     def _why_not_all(self) -> str:
         """What the streamer has named of what it left, or else its last words."""
-        lines = streamer_log(self._run).read_text(errors="replace").strip().splitlines()
+        lines = self._run.streamer_log.read_text(errors="replace").strip().splitlines()
         if left := what_was_not_copied(lines):
             return one_line(left[-1])
         return one_line(without_error(logged(lines[-1]))) if lines else "it said nothing"
