@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from maskfleet.files import stays_inside
 from maskfleet.text import one_line
@@ -32,6 +32,8 @@ _CLIPPED = 200
 """Bytes of a name that its temporary file's has: a disk holds names of up to 255."""
 
 
+_DEEPEST = 1024
+"""Bytes of the name of a folder that is walked: an object's name has no more in any bucket."""
 _NAMED = 3
 """Names in a line of what was left out."""
 
@@ -44,12 +46,12 @@ class NotPlain(OSError):
 class Entry:
     """A file below a folder, by its name relative to the root; or what is none, and why it is left out.
 
-    ``unreadable`` is a folder that may hold files; the rest that is left out are links and special files.
+    ``error`` is that of a folder which may hold files; the rest that is left out are links and special files.
     """
 
     name: str
     problem: str | None = None
-    unreadable: bool = False
+    error: OSError | None = None
 
 
 class LeftOut:
@@ -153,9 +155,10 @@ class PlainFiles:
                 yield Entry(inside, "is a file, expected a folder")
                 continue
             except OSError as error:
-                plain = not isinstance(error, NotPlain)
-                problem = error.strerror or str(error)
-                yield Entry(inside or ".", f"can't be read: {problem}" if plain else problem, unreadable=plain)
+                if isinstance(error, NotPlain):
+                    yield Entry(inside, error.strerror)
+                else:
+                    yield Entry(inside or ".", f"can't be read: {error.strerror or error}", error)
                 continue
             for last, mode in modes:
                 name = f"{inside}/{last}" if inside else last
@@ -163,6 +166,8 @@ class PlainFiles:
                     yield Entry(name)
                 elif not stat.S_ISDIR(mode):
                     yield Entry(name, f"is {_SPECIAL.get(stat.S_IFMT(mode), 'no file')}")
+                elif deep and len(os.fsencode(name)) > _DEEPEST:
+                    yield Entry(name, f"is in folders whose names have more than {_DEEPEST} bytes")
                 elif deep:
                     waiting.append(name)
 
@@ -175,13 +180,13 @@ class PlainFiles:
                     raise
             try:
                 descriptor = os.open(last, flags | _FILE, 0o666, dir_fd=folder)
-            except OSError:
-                self._status(folder, last, name)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link or FIFO by now
+                    self._status(folder, last, name)
                 raise
         try:
             self._check(os.fstat(descriptor), name)
-            file: BinaryIO = os.fdopen(descriptor, mode, buffering=0 if flags & os.O_CREAT else -1)
-            return file
+            return cast(BinaryIO, os.fdopen(descriptor, mode, buffering=0 if flags & os.O_CREAT else -1))
         except BaseException:
             os.close(descriptor)
             raise
@@ -257,6 +262,12 @@ class PlainFiles:
         if stat.S_ISREG(status.st_mode):
             return NotADirectoryError(errno.ENOTDIR, "is a file, expected a folder", str(self.root / name))
         return self._not_plain(status, name)
+
+
+def write_whole(file: BinaryIO, content: bytes) -> None:
+    """All of ``content`` into a file without a buffer, by one call; OSError if the disk has room for a part alone."""
+    if file.write(content) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def words(error: OSError) -> str:

@@ -10,8 +10,6 @@ from launcher.streaming.stores.store import Store, StoredObject
 from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError
 from maskfleet.files import FileDigest
 from maskfleet.plain_files import PlainFiles
-from maskfleet.run_directory import RunDirectory
-from maskfleet.run_lock import LOCK_FILE, launcher_lock
 
 _OF_ITS_PLACE = {errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
                  errno.EILSEQ, errno.EINVAL}  # fmt: skip
@@ -59,17 +57,3 @@ def writing(files: PlainFiles) -> Iterator[None]:
             raise BadSettings(problem) from error
         mend = "; make room and begin again: what has come is kept" if error.errno in _FULL else ""
         raise DiskFailed(problem + mend) from error
-
-
-@contextmanager
-def not_in_use(run: RunDirectory) -> Iterator[None]:
-    """Nobody trains in the run's folder while the block runs. One in which nobody ever did stays without a lock.
-
-    Raises:
-        BadSettings: somebody does.
-    """
-    if (run.path / LOCK_FILE).exists() or any(run.logs.glob("worker-*.log")):
-        with launcher_lock(run):
-            yield
-    else:
-        yield

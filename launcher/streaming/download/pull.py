@@ -9,13 +9,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.streaming.download.arrival import InTheWay, download, not_in_use, writing
+from launcher.streaming.download.arrival import InTheWay, download, writing
 from launcher.streaming.layout import MANIFEST, OF_A_RUN
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
 from maskfleet.errors import BadData, BadInput, BadSettings, NotFound
 from maskfleet.files import FileDigest, stays_inside
 from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
+from maskfleet.run_lock import not_in_use
 from maskfleet.text import one_line
 
 AT_ONCE = 8

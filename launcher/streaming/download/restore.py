@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from launcher.streaming.download.arrival import InTheWay, download, not_in_use, writing
+from launcher.streaming.download.arrival import InTheWay, download, writing
 from launcher.streaming.layout import LOGS, object_name, read_manifest, remote_manifests, worker_of_log
 from launcher.streaming.stores.store import Changed, Store, StoredObject, StoreRefused, newest
-from maskfleet.checkpoint_manifest import CheckpointManifest
+from maskfleet.checkpoint_manifest import MANIFEST_BYTES, CheckpointManifest
 from maskfleet.errors import BadData, NotFound
-from maskfleet.files import FileDigest
+from maskfleet.files import FileDigest, read_plain
 from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
+from maskfleet.run_lock import not_in_use
 
 log = logging.getLogger("launcher.restore")
 
@@ -83,7 +84,8 @@ def _bring_checkpoint(
 def _newest_local(run: RunDirectory) -> CheckpointManifest | None:
     for step in run.checkpoint_steps():
         try:
-            manifest = CheckpointManifest.of_step(run.checkpoint_manifest(step).read_bytes(), step)
+            content = read_plain(run.checkpoint_manifest(step), MANIFEST_BYTES)
+            manifest = CheckpointManifest.of_step(content, step)
         except (OSError, ValueError):
             continue
         if manifest.problem(run.checkpoints) is None:

@@ -28,7 +28,7 @@ from launcher.streaming.stores.store import (
     StoreUnavailable,
 )
 from maskfleet.files import FileDigest, stays_inside
-from maskfleet.plain_files import LeftOut, NotPlain, PlainFiles
+from maskfleet.plain_files import LeftOut, NotPlain, PlainFiles, write_whole
 
 log = logging.getLogger("launcher.folder")
 
@@ -53,8 +53,10 @@ class FolderStore:
         self.on_retry: Callable[[Exception], None] = lambda error: None
         self._files = PlainFiles(self.path)
         self._left_out = LeftOut()
+        self._interrupted: dict[str, StoredObject | None] = {}
+        """By their notes: appends of this store that are still to be undone, and the object as it was before."""
 
-    def check(self) -> Sequence[str]:
+    def check(self) -> list[str]:
         with self._locked():
             self._files.open_to_append(f"{INTERNAL}probe").close()
             # What a streamer that was killed was about to write.
@@ -92,10 +94,11 @@ class FolderStore:
     def _names(self, prefix: str) -> Sequence[str]:
         folder, _, _ = prefix.rpartition("/")
         with self._translated():
-            entries = [each for each in self._files.walk(folder) if each.name.startswith(prefix)]
-        for each in entries:
-            if each.unreadable:
-                raise StoreRefused(f"{self.path / each.name}: {each.problem}")
+            entries = list(self._files.walk(folder))
+            for each in entries:
+                if each.error is not None and each.error.errno in _AWAY:
+                    raise each.error
+        entries = [each for each in entries if each.name.startswith(prefix)]
         if line := self._left_out.line(sorted(entries, key=lambda each: each.name)):
             log.warning("%s: %s", self.url, line)
         return sorted(each.name for each in entries if each.problem is None and not each.name.startswith(INTERNAL))
@@ -131,17 +134,24 @@ class FolderStore:
             note = f"{INTERNAL}{_APPEND}{uuid.uuid4().hex}"
             try:
                 with self._files.open_to_append(note) as file:
-                    _write(file, f"{-1 if expected is None else expected.size}\n{name}\n".encode())
+                    write_whole(file, f"{-1 if expected is None else expected.size}\n{name}\n".encode())
                 with self._files.open_to_append(name) as file:
-                    _write(file, content)
+                    write_whole(file, content)
             except BaseException:
-                self._undo_append(note, expected)
+                self._interrupted[note] = expected
+                self._undo_interrupted()
                 raise
             self._files.delete(note)
             return _stored(name, self._files.stat(name), digest.crc32c)
 
     def tidy(self, name: str) -> None:
         pass
+
+    def _undo_interrupted(self) -> None:
+        """At once if the disk lets us, or else before the next write."""
+        for note, before in list(self._interrupted.items()):
+            self._undo_append(note, before)
+            del self._interrupted[note]
 
     def _undo_append(self, note: str, before: StoredObject | None) -> None:
         """What there was is there again, and in its old version if that is known.
@@ -209,6 +219,7 @@ class FolderStore:
     def _locked(self) -> Iterator[None]:
         with self._translated("written"), self._files.open_to_append(f"{INTERNAL}lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self._undo_interrupted()
             yield
 
     @contextmanager
@@ -221,12 +232,6 @@ class FolderStore:
             if error.errno in _FULL | _AWAY:
                 raise StoreUnavailable(problem) from error
             raise StoreRefused(problem) from error
-
-
-def _write(file: BinaryIO, content: bytes) -> None:
-    """All of ``content``, by one call; OSError if what is left of the disk takes a part."""
-    if file.write(content) != len(content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _stored(name: str, status: os.stat_result, crc32c: str | None = None) -> StoredObject:

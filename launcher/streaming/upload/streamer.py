@@ -145,7 +145,7 @@ class Streamer:
 
     def _check(self) -> None:
         """The probe at the start; tried again until the store can be reached or :meth:`stop` was called."""
-        for warning in patience.retry_until_reachable(self._store.check, self._final.wait, self._count_error):
+        for warning in patience.retry_until_reachable(self._store.check, self._stopped.wait, self._count_error):
             log.warning(warning)
         try:
             self._run.path.mkdir(parents=True, exist_ok=True)  # the run may be still to come
@@ -238,7 +238,7 @@ class Streamer:
         return all(self._is_done(_checkpoint(step), False) for step in self._checkpoints.pending())
 
     def _tell_left_out(self, what: str, entries: Sequence[Entry]) -> None:
-        self._unreadable[what] = [f"{each.name}: {each.problem}" for each in entries if each.unreadable]
+        self._unreadable[what] = [f"{each.name}: {each.problem}" for each in entries if each.error is not None]
         if line := self._left_out.line(entries):
             log.warning("%s", line)
             self.metrics.left_out = len(self._left_out)
