@@ -18,6 +18,7 @@ import pydantic
 
 from maskfleet.errors import BadInput, BadSettings, NotFound
 from maskfleet.files import append_line, write_atomically, write_json
+from maskfleet.foreign_files import read_text
 from maskfleet.run_directory import RunDirectory
 
 T = TypeVar("T")
@@ -195,12 +196,12 @@ class RunRecord:
             NotFound: there is no run.
             BadInput: the file can't be read, or is no record of a run.
         """
+        if not run.config.exists():
+            raise NotFound(f"{run.path}: there is no run: expected {run.config}")
         try:
-            content = run.config.read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFound(f"{run.path}: there is no run: expected {run.config}") from error
-        except OSError as error:
-            raise BadInput(f"{run.config}: can't be read: {error.strerror or error}") from error
+            content = read_text(run.config)
+        except ValueError as error:
+            raise BadInput(f"{run.config}: expected the settings of a run: {error}") from error
         try:
             record: Self = _adapter(cls).validate_json(content, strict=True)
             return record
