@@ -152,9 +152,10 @@ def _check_events(text: str) -> None:
 
 def _size(event: Any, sizes: dict[str, int], opened: Sequence[_Open], line: int) -> int:
     if isinstance(event, yaml.AliasEvent):
-        if any(event.anchor == each.anchor for each in opened):
-            raise _Refused(f"line {line}: *{one_line(event.anchor, 120)} stands for what it is itself a part of")
-        return sizes.get(event.anchor, 1)
+        name = str(event.anchor)
+        if any(name == each.anchor for each in opened):
+            raise _Refused(f"line {line}: *{one_line(name, 120)} stands for what it is itself a part of")
+        return sizes.get(name, 1)
     if isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
         sizes[event.anchor] = 1
     return 1
