@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,7 +9,7 @@ import click
 from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option, print_as
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending
-from maskfleet.command_line import echo
+from maskfleet.command_line import UserPath, echo
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
 
@@ -25,7 +24,7 @@ def job_settings(command: Command) -> Command:
     """Adds a flag for each setting of a job, -f for a file of them, and the trainer's settings after ``--``."""
     file = click.Option(
         ["-f", "--file"],
-        type=click.Path(path_type=Path),
+        type=UserPath(),
         help="the job as a file ('render --job' writes it); flags win",
     )
     settings = click.Argument(["settings"], nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]", required=False)
