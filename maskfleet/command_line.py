@@ -108,7 +108,7 @@ def _ended(command: Callable[[], Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        _leave_outputs()
+        leave_outputs()
         return FAILED
     except OSError as error:  # that no command knows more about
         what = "can't read or write" if error.filename is None else one_line(os.fsdecode(error.filename))
@@ -120,11 +120,11 @@ def _told(message: str, code: int) -> int:
         if is_debugging():
             traceback.print_exc()
         echo_line(ERROR + message)
-    _leave_outputs()
+    leave_outputs()
     return code
 
 
-def _leave_outputs() -> None:
+def leave_outputs() -> None:
     """An output that can't be written goes nowhere from now on: at its end, Python would try it again."""
     for stream in (sys.stdout, sys.stderr):
         try:

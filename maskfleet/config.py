@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -61,6 +61,31 @@ SYNTHETIC: Mapping[str, Any] = {"encoder_weights": "none", "image_size": 128, "e
 class TrainConfig(Settings):
     """The settings of one training run."""
 
+    named_elsewhere: ClassVar[Mapping[str, str]] = {
+        "lr": "learning_rate",
+        "wd": "weight_decay",
+        "backbone": "encoder",
+        "arch": "model",
+        "architecture": "model",
+        "network": "model",
+        "batch_size": "batch_per_replica",
+        "bs": "batch_per_replica",
+        "weights": "encoder_weights",
+        "pretrained": "encoder_weights",
+        "imgsz": "image_size",
+        "img_size": "image_size",
+        "input_size": "image_size",
+        "resolution": "image_size",
+        "num_epochs": "epochs",
+        "max_epochs": "epochs",
+        "dataset": "data",
+        "save_every": "checkpoint_steps",
+        "early_stopping": "patience",
+        "mixed_precision": "precision",
+        "random_seed": "seed",
+        "criterion": "loss",
+        "scheduler": "schedule",
+    }
     preset: Literal["default", "tutorial"] = Field(
         default="default", description="recipe whose values the other flags override; 'tutorial' is TensorFlow's own"
     )

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import click
 import pydantic
@@ -32,6 +32,9 @@ class Layer(NamedTuple):
 
 class Settings(pydantic.BaseModel):
     """Base of all settings: unknown keys are errors, values never change after validation."""
+
+    named_elsewhere: ClassVar[Mapping[str, str]] = {}
+    """The settings that other programs call so."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -61,7 +64,7 @@ class Settings(pydantic.BaseModel):
         for layer in layers:
             for key, value in layer.values.items():
                 if key not in cls.model_fields:
-                    raise BadSettings(_unknown(layer.origin.format(key), key, cls.model_fields))
+                    raise BadSettings(cls._unknown(layer.origin.format(key), key))
                 merged[key] = value
                 origins[key] = layer.origin
         try:
@@ -86,10 +89,20 @@ class Settings(pydantic.BaseModel):
             context = command.make_context("settings", list(arguments))
         except click.NoSuchOption as error:
             key = error.option_name.lstrip("-").replace("-", "_")
-            raise BadSettings(_unknown(error.option_name, key, cls.model_fields, flag=True)) from error
+            raise BadSettings(cls._unknown(error.option_name, key, flag=True)) from error
         except click.UsageError as error:
-            raise BadSettings(error.format_message()) from error
+            raise BadSettings(_usage(error, command, arguments)) from error
         return flag_layer(context.params)
+
+    @classmethod
+    def _unknown(cls, place: str, key: str, *, flag: bool = False) -> str:
+        known = {**cls.named_elsewhere, **{name: name for name in cls.model_fields}}
+        near = difflib.get_close_matches(key[:_LONGEST_SHOWN], known, n=1, cutoff=0.7)
+        place = one_line(place, 2 * _LONGEST_SHOWN)
+        if not near:
+            return f"{place}: there is no such setting; 'trainer train --help' lists them"
+        name = known[near[0]]
+        return f"{place}: there is no such setting; did you mean {'--' + name.replace('_', '-') if flag else name}?"
 
 
 def flag_layer(parameters: Mapping[str, Any]) -> Layer:
@@ -157,13 +170,17 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _unknown(place: str, key: str, known: Mapping[str, Any], *, flag: bool = False) -> str:
-    near = difflib.get_close_matches(key[:_LONGEST_SHOWN], known, n=1, cutoff=0.5)
-    place = one_line(place, 2 * _LONGEST_SHOWN)
-    if not near:
-        return f"{place}: there is no such setting; 'trainer train --help' lists them"
-    name = "--" + near[0].replace("_", "-") if flag else near[0]
-    return f"{place}: there is no such setting; did you mean {name}?"
+def _usage(error: click.UsageError, command: click.Command, arguments: Sequence[str]) -> str:
+    """What click says, and how a word is meant that belongs to no flag."""
+    message = error.format_message()
+    if "unexpected extra argument" not in message:
+        return message
+    _, words, _ = command.make_parser(click.Context(command)).parse_args(list(arguments))
+    place = arguments.index(words[0])
+    before = arguments[place - 1] if place else ""
+    if any(option.is_flag and before in option.opts for option in command.params if isinstance(option, click.Option)):
+        return f"{message}; {before} takes no value, and --no-{before[2:]} is its contrary"
+    return f"{message}; settings are written as --epochs 20"
 
 
 def _explain(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str:

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option, print_as
+from launcher.commands.options import (
+    WithSettings,
+    on_cluster,
+    on_cluster_unless_checked_here,
+    output_option,
+    print_as,
+)
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending
 from maskfleet.command_line import UserPath, echo
@@ -39,7 +45,7 @@ def asked_for(arguments: dict[str, Any]) -> TrainingJob:
 
 
 @job_settings
-@click.command()
+@click.command(cls=WithSettings)
 @click.option("--wait", "waits", is_flag=True, help="return when the job has ended, with its exit code")
 @click.option("--follow", is_flag=True, help="print the workers' output until the job has ended")
 @click.option("--dry-run", type=click.Choice(["client", "server"]), help="check, here or on the server; change nothing")
@@ -88,7 +94,7 @@ def _submitted(done: Submission, job: TrainingJob) -> str:
 
 
 @job_settings
-@click.command()
+@click.command(cls=WithSettings)
 @click.option("--job", "as_job", is_flag=True, help="the job as a file for -f, instead of its objects")
 @output_option("json")
 def render(as_job: bool, form: str | None, **arguments: Any) -> None:
@@ -102,7 +108,7 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
     echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
 
 
-@click.command()
+@click.command(cls=WithSettings)
 @click.argument("name")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
 @on_cluster
@@ -119,7 +125,7 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 
 
 @job_settings
-@click.command()
+@click.command(cls=WithSettings)
 @output_option("json", "yaml")
 @on_cluster
 def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:

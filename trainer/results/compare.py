@@ -22,6 +22,7 @@ from maskfleet.errors import DONE, BadSettings, TrainingFailed
 from maskfleet.files import write_atomically
 from maskfleet.records import MetricsLine, Progress, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
+from maskfleet.text import as_markdown as escaped
 from trainer.data.cache import load_dataset
 from trainer.pictures import colour_mask, legend_strip, png
 from trainer.results.legend import Legend
@@ -114,6 +115,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     header, *lines = _cells(rows)
     best = max(range(len(rows)), key=lambda number: np.nan_to_num(rows[number].miou, nan=-1.0))
     lines[best] = [f"**{cell}**" for cell in lines[best]]
+    header = [escaped(cell) for cell in header]  # the classes' names are other people's
     table = [header, ["-" if column < 2 else "-:" for column in range(len(header))], *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in table)
 

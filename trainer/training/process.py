@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     except MaskfleetError as error:
         if is_debugging():
             traceback.print_exc()
-        print(ERROR + str(error) if not isinstance(error, Stopped) else str(error), flush=True)
+        report_line(ERROR + str(error) if not isinstance(error, Stopped) else str(error))
         return error.exit_code
     return DONE
 
