@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
 from maskfleet.errors import BadData, BadSettings
-from maskfleet.files import replacing
+from maskfleet.files import check_writable, replacing
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_image
 from trainer.pictures import legend_strip, overlay, write_png
 from trainer.results.enlarging import PART, enlarged_part
@@ -224,6 +224,10 @@ def predict_files(
     Raises:
         BadSettings: ``out`` can't be written; the files before have their masks.
     """
+    try:
+        check_writable(out, folder=True)
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
     for some in _groups(files, 1 if predictor.window else predictor.batch_size):
         found = [_read(file, max_pixels) for file in some]
         tiles = predictor.tiles([image for image in found if not isinstance(image, BadData)])

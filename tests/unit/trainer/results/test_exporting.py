@@ -15,11 +15,12 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
-from maskfleet.errors import TrainingFailed
+from maskfleet.errors import BadSettings, TrainingFailed
 from trainer.models.network import Network, build_network
 from trainer.results.enlarging import enlarged_mask
-from trainer.results.exporting import export
+from trainer.results.exporting import export, export_formats
 from trainer.results.legend import Legend
+from trainer.results.trained import Trained
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,32 @@ def test_a_folder_that_can_not_be_written_is_one_line(network: Network, tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingFailed, match="could not be exported"):
         export(network.model, tmp_path / "file" / "export", Legend.unnamed(3))
+
+
+@pytest.mark.parametrize("step", ["_save_h5", "_save_saved_model", "write_json"])
+def test_an_export_that_fails_changes_nothing(
+    step: str, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export(network.model, out, Legend.unnamed(3))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"trainer.results.exporting.{step}", full)
+    with pytest.raises(TrainingFailed, match="No space left"):
+        export(network.model, out, Legend.unnamed(3))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(TrainingFailed, match="No space left"):
+        export(network.model, tmp_path / "new", Legend.unnamed(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_is_refused_before_anything_is_computed(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("trainer.results.exporting._write_plain", None)
+    with pytest.raises(BadSettings, match=r"can't be written: .*file is no folder"):
+        list(export_formats(Trained(network.model, Legend.unnamed(3), None), tmp_path / "file/x", ["keras"], None, 1))
