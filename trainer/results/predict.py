@@ -351,8 +351,22 @@ _enlarged_part = tf.function(
 
 
 def _scaled(image: Image, size: int) -> Image:
-    """As the data cache scales training images."""
-    return np.asarray(PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BILINEAR))
+    """As the data cache scales training images, bit for bit, without a second copy of a large one.
+
+    Pillow scales along the rows first and then along the columns, so it may have the rows in strips; of an image that
+    is over a hundred times as tall as wide, the other way round.
+    """
+    height, width = image.shape[:2]
+    if height > 100 * width:
+        return _resized(image, size, size)
+    rows = max(1, _STRIP // width)
+    strips = (image[top : top + rows] for top in range(0, height, rows))
+    narrow = np.concatenate([_resized(strip, size, len(strip)) for strip in strips])
+    return _resized(narrow, size, size)
+
+
+def _resized(image: Image, width: int, height: int) -> Image:
+    return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
 def _starts(side: int, size: int, overlap: float) -> list[int]:
