@@ -6,6 +6,7 @@ MASKFLEET_DEBUG=1 puts the traceback, with all causes, before the line.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import io
 import os
@@ -85,6 +86,16 @@ class UserPath(click.Path):
 
 class Group(click.Group):
     """A group of commands; what a command returns is the exit code, and None is 0."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
+            near = difflib.get_close_matches(args[0], names, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+            raise click.UsageError(f"{one_line(args[0])}: there is no such command; {mend}", ctx)
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **extra: Any) -> None:  # type: ignore[override]
         prepare_outputs()

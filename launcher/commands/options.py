@@ -29,6 +29,9 @@ class WithSettings(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             name = error.option_name
+            if name == "--config" and "--file" in own:
+                mend = "-f names the job's file, whose section 'training' holds the settings"
+                raise click.UsageError(f"--config: there is no such flag; {mend}") from error
             if not _is_setting(name):
                 raise
             raise click.UsageError(

@@ -24,6 +24,11 @@ def test_a_flag_on_the_wrong_side_is_told_its_side(arguments: list[str], message
     assert message in done.output
 
 
+def test_a_job_s_file_is_no_config() -> None:
+    done = CliRunner().invoke(render, ["--config", "x.yaml"])
+    assert (done.exit_code, "-f names the job's file" in done.output) == (2, True)
+
+
 def test_data_is_a_flag_on_both_sides_of_a_job() -> None:
     done = CliRunner().invoke(render, ["--data", "synthetic", "--image", "x", "--", "--data", "synthetic"])
     assert done.exit_code == 0, done.output
