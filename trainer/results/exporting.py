@@ -14,7 +14,7 @@ import tensorflow as tf
 from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import check_writable, write_atomically, write_json
 from trainer.data.cache import Dataset
-from trainer.results.enlarging import enlarged_mask
+from trainer.results.enlarging import enlarged_masks
 from trainer.results.legend import LEGEND_FILE, Legend
 from trainer.results.trained import Trained
 
@@ -168,12 +168,7 @@ class _Serving(tf.Module):
         def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``mask``: class indices uint8 [b, H, W]."""
             height, width = tf.unstack(tf.shape(images)[1:3])
-            found = tf.map_fn(
-                lambda probabilities: enlarged_mask(probabilities, height, width),
-                small(images),
-                fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
-                parallel_iterations=1,
-            )
+            found = enlarged_masks(small(images), height, width)
             return {"mask": found}
 
         @tf.function(autograph=False)

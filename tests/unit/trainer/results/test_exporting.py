@@ -17,7 +17,7 @@ import tensorflow as tf
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings, TrainingFailed
 from trainer.models.network import Network, build_network
-from trainer.results.enlarging import enlarged_mask
+from trainer.results.enlarging import enlarged_masks
 from trainer.results.exporting import export, export_formats
 from trainer.results.legend import Legend
 from trainer.results.trained import Trained
@@ -65,10 +65,10 @@ def test_the_saved_model_takes_bytes_of_any_size_and_gives_masks_of_that_size(ne
 
 def test_masks_are_enlarged_in_strips_to_the_bit_what_they_are_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.results.enlarging.PART", 1000)
-    found = np.random.default_rng(0).random((24, 24, 7), np.float32)
+    found = np.random.default_rng(0).random((2, 24, 24, 7), np.float32)
     for height, width in ((24, 24), (90, 41), (5, 300), (1, 1), (13, 9)):
         expected = tf.argmax(tf.image.resize(found, (height, width)), -1)
-        np.testing.assert_array_equal(enlarged_mask(tf.constant(found), height, width), expected)
+        np.testing.assert_array_equal(enlarged_masks(tf.constant(found), height, width), expected)
 
 
 def test_the_masks_of_a_saved_model_take_little_memory(tmp_path: Path) -> None:
