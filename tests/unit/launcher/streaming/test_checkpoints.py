@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -13,6 +16,7 @@ from launcher.streaming.download.stored_runs import list_runs
 from launcher.streaming.layout import remote_manifests
 from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.store import StoredObject, StoreRefused
 from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
 from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.streamer import Streamer
@@ -31,11 +35,11 @@ class RecordingStore(FolderStore):
         super().__init__(path)
         self.writes: list[str] = []
 
-    def put(self, name, *arguments):  # type: ignore[no-untyped-def]
+    def put(self, name: str, file: BinaryIO, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
         self.writes.append("+" + name.rpartition("/")[2])
-        return super().put(name, *arguments)
+        return super().put(name, file, digest, expected)
 
-    def delete(self, found):  # type: ignore[no-untyped-def]
+    def delete(self, found: StoredObject) -> None:
         self.writes.append("-" + found.name.rpartition("/")[2])
         super().delete(found)
 
@@ -304,6 +308,40 @@ def test_runs_are_listed_whatever_a_file_called_progress_holds(
     Streamer(sample.run, store).run(once=True)
     (run,) = list_runs(store)
     assert run.progress is None
+
+
+def test_one_run_s_bad_progress_hides_no_other_run(
+    sample: SampleRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample.validate(1)
+    root = FolderStore(tmp_path / "destination")
+    for name in ("denied", "good", "huge"):
+        Streamer(sample.run, FolderStore(root.path / name)).run(once=True)
+    os.truncate(root.path / "huge" / "progress.json", 1 << 40)
+    read = root.read
+
+    def deny(found: StoredObject, start: int = 0) -> Iterator[bytes]:
+        if found.name.startswith("denied/"):
+            raise StoreRefused("access was denied")
+        return read(found, start)
+
+    monkeypatch.setattr(root, "read", deny)
+    assert [(run.name, run.progress is not None) for run in list_runs(root)] == [
+        ("denied", False), ("good", True), ("huge", False),
+    ]  # fmt: skip
+
+
+def test_a_manifest_that_is_too_large_for_one_is_passed_over(
+    sample: SampleRun, store: RecordingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2):
+        sample.checkpoint(step)
+    upload_all(sample, store)
+    os.truncate(store.path / "checkpoints/manifests/step-00000002.json", 1 << 40)
+    manifest = restore(store, RunDirectory(tmp_path / "back"))
+    assert manifest is not None
+    assert manifest.step == 1
+    assert "no checkpoint manifest: it has 1099511627776 bytes" in caplog.text
 
 
 def test_progress_that_is_replaced_while_runs_are_listed_is_the_newest(

@@ -111,7 +111,8 @@ def test_a_folder_that_is_away_for_a_moment_is_read_again(
     """As a network file system is."""
     store = FolderStore(tmp_path / "destination")
     assert Streamer(sample.run, store).run(once=True) == DONE
-    scandir, failed = os.scandir, []
+    scandir = os.scandir
+    failed: list[bool] = []
 
     def fail_once(*arguments):  # type: ignore[no-untyped-def]
         if not failed:
