@@ -154,7 +154,7 @@ def test_objects_that_can_not_both_be_files_leave_the_rest_alone(
     assert "\n" not in message
     assert "4 of 7 objects were left out: " in message
     assert (tmp_path / "pulled" / "other").read_bytes() == b"3"
-    assert "File name too long" in message or ", and 1 more; the rest is here" in message
+    assert "File name too long" in message or message.endswith(", and 1 more")
 
 
 def test_the_longest_names_come_down(bucket: tuple[FakeGcs | FakeS3, str], tmp_path: Path) -> None:
