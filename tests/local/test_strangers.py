@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from tests.helpers.processes import LocalRun, inspect, until
+from tests.local.test_loopback_only import own_addresses, reaches
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,14 +25,6 @@ def ports_of(run: LocalRun) -> set[int]:
         with contextlib.suppress(psutil.Error):
             found |= {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
     return found
-
-
-def own_addresses() -> list[str]:
-    """Of this machine, as others reach it."""
-    families = (socket.AF_INET, socket.AF_INET6)
-    found = [each.address for name, all_ in psutil.net_if_addrs().items() if name != "lo" for each in all_
-             if each.family in families]  # fmt: skip
-    return [address for address in found if "%" not in address]
 
 
 @contextlib.contextmanager
@@ -55,8 +47,7 @@ def disturbed(run: LocalRun, *, seconds: float) -> None:
     assert ports
     for address in own_addresses():
         for port in ports:
-            with pytest.raises(OSError, match="refused"):
-                socket.create_connection((address, port), 5)
+            assert not reaches(address, port)
     started = time.monotonic()
     with two_strangers(ports):
         run.wait_for_step(7)
