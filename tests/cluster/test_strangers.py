@@ -1,4 +1,4 @@
-"""Pods that are none of the job's knock at all ports of its workers for minutes, and the run ends with the same bits."""
+"""Pods that are none of the job's knock at its workers' ports for minutes, and the run ends with the same bits."""
 
 from __future__ import annotations
 
