@@ -52,7 +52,7 @@ def disturbed(run: LocalRun, *, seconds: float) -> None:
     with two_strangers(ports):
         run.wait_for_step(7)
         run.training_process(1).kill()
-        assert run.wait() == 0, run.output.read_text()
+        assert run.process.wait(3600) == 0, run.output.read_text()
     output = run.output.read_text()
     assert time.monotonic() - started > seconds, "the strangers had too little time"
     assert output.count("refused a connection from 127.0.0.1 to the rendezvous port: ") >= 1
@@ -67,10 +67,11 @@ def test_strangers_change_nothing_of_a_run(tmp_path: Path, undisturbed_state: st
 
 
 @pytest.mark.long
+@pytest.mark.timeout(7200)
 def test_five_minutes_of_strangers_change_nothing_of_a_run(tmp_path: Path):
-    epochs = "--epochs=100"
+    epochs = "--epochs=150"  # more than five minutes of training beside the strangers
     with LocalRun.start(tmp_path / "undisturbed", epochs) as run:
-        assert run.wait() == 0, run.output.read_text()
+        assert run.process.wait(3600) == 0, run.output.read_text()
     expected = inspect(run.directory)["sha256"]
     with LocalRun.start(tmp_path / "run", epochs) as run:
         disturbed(run, seconds=300)
