@@ -220,8 +220,8 @@ class Supervisor:
             host, port = self._peers.rendezvous_address(worker)
             try:
                 await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                return f"worker {worker}: the name {host} does not resolve ({error.strerror or error})"
+            except (OSError, UnicodeError) as error:  # of what can't be a name at all
+                return f"worker {worker}: the name {host:.200} does not resolve ({getattr(error, 'strerror', error)})"
         return None
 
     async def _start_process(self, attempt: int) -> None:
