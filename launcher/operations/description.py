@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -12,9 +13,10 @@ from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.pods import event_time, worker_of_pod_name
 from launcher.diagnosis.tables import table, worker_table
-from launcher.job.labels import JOB_ANNOTATION, annotations_of, instance
+from launcher.job.labels import instance
 from launcher.operations.submitted import asked_job, get_job
 from launcher.operations.surroundings import NamespaceView
+from maskfleet.errors import BadInput
 from maskfleet.text import one_line
 
 _MOST_EVENTS = 200
@@ -30,7 +32,9 @@ def describe(name: str, cluster: Namespace) -> dict[str, Any]:
     pods = cluster.list("Pod", labels=instance(name))
     around = NamespaceView.of(cluster, [job], all_events=True)
     status = around.status(job, pods)
-    asked = asked_job(job).dump() if JOB_ANNOTATION in annotations_of(job) else {}
+    asked: dict[str, Any] = {}
+    with contextlib.suppress(BadInput):  # made by hand, or by another version
+        asked = asked_job(job).dump()
     return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], around.events)}
 
 
@@ -86,4 +90,4 @@ def _repeats(event: Object) -> str:
 
 
 def _clock(time: str) -> str:
-    return datetime.fromisoformat(time).strftime("%H:%M:%S") if time else "-"
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if time else "-"

@@ -12,6 +12,7 @@ from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.cluster.watched import Watched
 from launcher.diagnosis.job_status import JobStatus
+from launcher.diagnosis.reasons import steady
 from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, instance, labels_of
 from launcher.operations.submitted import get_job, is_finished
 from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, workloads_of
@@ -53,6 +54,8 @@ def wait(
 ) -> JobStatus:
     """Waits until the job has ended, over outages of the API server; ``on_change`` gets every new phase or reason.
 
+    A reason is not new for another id, pause or time in it.
+
     Raises:
         NotFound: there is no such job, or it was deleted meanwhile.
         TimedOut: it has not ended after ``timeout`` seconds.
@@ -60,8 +63,8 @@ def wait(
     deadline = None if timeout is None else time.monotonic() + timeout
     seen = None
     for now in follow(name, cluster):
-        if on_change and (now.phase, now.reason) != seen:
-            seen = (now.phase, now.reason)
+        if on_change and (now.phase, steady(now.reason)) != seen:
+            seen = (now.phase, steady(now.reason))
             on_change(now)
         if now.ended:
             return now
