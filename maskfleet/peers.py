@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from maskfleet.environment import PEERS_VARIABLE, WORKER_VARIABLE, WORKERS_VARIABLE
 from maskfleet.errors import BadSettings
+from maskfleet.text import one_line, some_of
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,15 @@ class Peers:
             config = json.loads(value)
             addresses = tuple(map(str, config["cluster"]["worker"]))
             task, worker = config["task"]["type"], int(config["task"]["index"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadSettings(
                 'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", '
-                f'"index": 0}}}}, found {value!r} ({error!r})'
+                f'"index": 0}}}}, found {one_line(repr(value))} ({one_line(repr(error))})'
             ) from error
         if task != "worker" or set(config["cluster"]) != {"worker"}:
             raise BadSettings(
-                f"TF_CONFIG: expected workers only (worker 0 is the chief), found task {task!r} "
-                f"in a cluster of {', '.join(config['cluster'])}"
+                f"TF_CONFIG: expected workers only (worker 0 is the chief), found task {one_line(repr(task), 100)} "
+                f"in a cluster of {one_line(some_of(list(config['cluster'])))}"
             )
         return cls._checked(worker, addresses)
 
@@ -96,5 +97,5 @@ class Peers:
         for address in addresses:
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit():
-                raise BadSettings(f"peer {address!r}: expected host:port")
+                raise BadSettings(f"peer {one_line(repr(address))}: expected host:port")
         return cls(worker, addresses)

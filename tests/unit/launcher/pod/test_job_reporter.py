@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launcher.cluster.kubernetes_api import ApiError
 from launcher.job.labels import PROGRESS_JSON_ANNOTATION
-from launcher.pod.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
+from launcher.pod.job_reporter import (
+    JobReporter,
+    kubernetes_event,
+    progress_sentence,
+    report,
+    take_events_as_reported,
+)
 from launcher.streaming.stream_metrics import StreamMetrics, metrics_file
 from maskfleet.files import write_json
-from maskfleet.records import Event, Progress
+from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
 from tests.fakes.cluster import FakeCluster
 
@@ -79,3 +87,55 @@ def test_what_was_brought_back_from_an_earlier_pod_is_not_sent_again(tmp_path: P
     Event.append(run, "restart", "attempt 1 ended")
     JobReporter(recorder, "pets", run).step()
     assert recorder.events == ["attempt 1 ended"]
+
+
+def test_who_may_not_make_events_still_tells_of_progress(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    Event.append(run, "start", "training starts")
+    PROGRESS.write(run)
+
+    def refuse(request: str) -> None:
+        if request == "create Event":
+            raise ApiError(403, "Forbidden", "may not create events")
+
+    recorder.before = refuse
+    reporter = JobReporter(recorder, "pets", run)
+    with pytest.raises(ApiError, match="may not create events"):
+        reporter.step()
+    assert "epoch 3 of 20" in recorder.annotations["maskfleet/progress"]
+    asked = len(recorder.requests)
+    reporter.step()  # at once, and so without another try
+    assert len(recorder.requests) == asked
+    recorder.before = lambda request: None
+    reporter.step(last=True)
+    assert recorder.events == ["training starts"]
+
+
+def test_an_event_that_the_server_will_never_take_keeps_no_other_back(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    for message in ("first", "second"):
+        Event.append(run, "start", message)
+    refusals = iter([ApiError(422, "Invalid", "message: Invalid value")])
+
+    def refuse(request: str) -> None:
+        if request == "create Event" and (error := next(refusals, None)):
+            raise error
+
+    recorder.before = refuse
+    JobReporter(recorder, "pets", run).step()
+    assert recorder.events == ["second"]
+
+
+def test_a_full_disk_does_not_end_the_reporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    Event.append(run, "start", "training starts")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ReporterMark, "write", full)
+    stop = threading.Event()
+    stop.set()
+    report(JobReporter(recorder, "pets", run), stop)
+    assert "progress can't be put on the Job: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert recorder.events == ["training starts"]
