@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from launcher.operations.following import follow, list_jobs, status, wait
     from launcher.operations.logs import LogLine, LogRequest, logs
     from launcher.operations.preflight import Check, preflight
-    from launcher.operations.submission import Submission, submit
+    from launcher.operations.submission import LeftBehind, Submission, submit
     from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
     from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError, NotFound, TimedOut
 
@@ -38,7 +38,7 @@ _HOMES = {
     "launcher.operations.following": ("follow", "list_jobs", "status", "wait"),
     "launcher.operations.logs": ("LogLine", "LogRequest", "logs"),
     "launcher.operations.preflight": ("Check", "preflight"),
-    "launcher.operations.submission": ("Submission", "submit"),
+    "launcher.operations.submission": ("LeftBehind", "Submission", "submit"),
     "launcher.streaming.stores.store": ("StoreRefused", "StoreUnavailable"),
     "maskfleet.errors": ("BadData", "BadInput", "BadSettings", "MaskfleetError", "NotFound", "TimedOut"),
 }
@@ -52,6 +52,7 @@ __all__ = [
     "Check",
     "Cluster",
     "JobStatus",
+    "LeftBehind",
     "LogLine",
     "LogRequest",
     "MaskfleetError",

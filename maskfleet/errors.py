@@ -18,6 +18,8 @@ here. All errors that are for the user are in one tree; each has its code::
     ├── Unreachable                   1    the API server did not answer                 (launcher.cluster)
     ├── NotStartedAgain               *    a job was deleted and not submitted again; the cause's code
     │                                                                                    (launcher.operations.ending)
+    ├── LeftBehind                    *    a submit was refused in the middle, its Job is there; the cause's code
+    │                                                                                    (launcher.operations)
     ├── NotStreamed                   1    not all of a run reached its destination      (launcher.local)
     ├── StoreUnavailable              1    a store can't be reached now                  (launcher.streaming.stores)
     ├── Changed                       1    an object is not the version that was expected (launcher.streaming.stores)
