@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from launcher.diagnosis import reasons
-from launcher.diagnosis.pods import event_time, worker_of, worker_of_pod_name
+from launcher.diagnosis.pods import event_time, first_time, worker_of, worker_of_pod_name
 from maskfleet.errors import STOPPED
 from maskfleet.text import one_line
 
@@ -23,7 +23,7 @@ def gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> 
     for event in events:
         pod = event["involvedObject"].get("name", "")
         worker = worker_of_pod_name(pod, name)
-        if worker is not None and pod not in there and event_time(event) > created:
+        if worker is not None and pod not in there and first_time(event) > created:
             gone.add((worker, pod))
     return Counter(worker for worker, _ in gone)
 
@@ -51,8 +51,7 @@ def endings_of_gone_pods(
         worker = worker_of_pod_name(pod, name)
         if words is None or worker is None or worker in done or pod in there:
             continue
-        # By the API server's clock, where it is known.
-        time = event.get("metadata", {}).get("creationTimestamp") or event_time(event)
+        time = first_time(event)
         if time > job["metadata"].get("creationTimestamp", ""):
             # Of an eviction the pod's "Killing" follows at once.
             key = (event["reason"] == "Killing", time, words)

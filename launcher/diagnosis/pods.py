@@ -51,6 +51,11 @@ def event_time(event: Object) -> str:
     return series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or metadata or ""
 
 
+def first_time(event: Object) -> str:
+    """When the event was first seen, RFC 3339; by the API server's clock, where that is known."""
+    return event.get("metadata", {}).get("creationTimestamp") or event_time(event)
+
+
 def condition_of(each: Object, kind: str) -> Object:
     """The condition of a pod or Job of this type; empty if it has none."""
     conditions: list[Object] = each.get("status", {}).get("conditions", [])

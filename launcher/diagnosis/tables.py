@@ -83,7 +83,8 @@ def age(status: JobStatus, now: datetime | None = None) -> str:
     """How long ago the job was made."""
     if not status.created:
         return "-"
-    return format_duration(((now or datetime.now(UTC)) - datetime.fromisoformat(status.created)).total_seconds())
+    passed = ((now or datetime.now(UTC)) - datetime.fromisoformat(status.created)).total_seconds()
+    return format_duration(max(0.0, passed))  # this machine's clock may be behind the API server's
 
 
 def _epoch(status: JobStatus) -> str:

@@ -198,6 +198,16 @@ def test_a_pod_that_is_gone_is_the_cause_by_its_events(events: list[dict[str, An
     assert words in found.reason
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_the_end_of_the_job_stops_is_not_before_it(gone: bool) -> None:
+    condition = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": at(100)}
+    found = job(2, condition)
+    found["spec"]["activeDeadlineSeconds"] = 110
+    stopped = [deleted(ended(worker, 101, 143), 100) for worker in range(2)]
+    events = [event(f"pets-{worker}-aaaaa", "Killing", 101) for worker in range(2)]
+    assert job_status(found, [] if gone else stopped, events).reason == "took longer than its deadline of 1m50s"
+
+
 def test_a_pod_that_went_before_a_suspension_is_no_cause() -> None:
     conditions = [{"type": "Suspended", "status": "False", "lastTransitionTime": at(500)}]
     events = [event("pets-0-aaaaa", "Killing", 100)]

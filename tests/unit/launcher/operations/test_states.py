@@ -156,6 +156,21 @@ def test_a_job_that_another_has_suspended_says_so_and_resume_goes_on(manager: st
     assert following.status("pets", cluster).phase == "Pending"
 
 
+def test_a_job_without_a_queue_that_kueue_has_suspended_waits_for_it() -> None:
+    cluster = submitted()
+    suspend(cluster, "kueue")
+    cluster.objects["Workload", "w"] = {
+        "kind": "Workload",
+        "metadata": {"name": "w", "ownerReferences": [{"uid": job_of(cluster)["metadata"]["uid"]}]},
+        "spec": {"queueName": "default", "active": True},
+        "status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": "no quota for cpu"}]},
+    }
+    now = following.status("pets", cluster)
+    assert (now.phase, now.reason) == ("Queued", "queue default: no quota for cpu")
+    with pytest.raises(BadInput, match="job pets has not begun: queue default: no quota for cpu"):
+        ending.resume("pets", cluster)
+
+
 def test_a_job_that_has_run_was_suspended_though_nobody_says_by_whom() -> None:
     cluster = submitted()
     suspend(cluster)
