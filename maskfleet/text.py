@@ -17,8 +17,8 @@ def format_bytes(amount: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """The two largest units: ``5400`` -> ``1h30m``."""
-    left = round(seconds)
+    """The two largest units: ``5400`` -> ``1h30m``. Less than nothing, as between two machines' clocks, is nothing."""
+    left = max(0, round(seconds))
     parts = []
     for unit, size in reversed(SECONDS_OF_UNIT.items()):
         count, left = divmod(left, size)

@@ -21,7 +21,7 @@ def cancel(cluster: Cluster, name: str) -> None:
     from launcher.operations import ending
 
     notes = ending.cancel(name, cluster)
-    echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
+    echo(f"job {name} is cancelled in {cluster.place}: its workers save and end; 'launcher resume {name}' goes on")
     for note in notes:
         echo(f"note: {note}", err=True)
 
@@ -36,6 +36,6 @@ def delete(cluster: Cluster, name: str, yes: bool) -> None:
 
     ending.find_job(name, cluster)
     if not yes:
-        click.confirm(f"delete job {name} in namespace {cluster.namespace}?", abort=True)
+        click.confirm(f"delete job {name} in {cluster.place}?", abort=True)
     ending.delete(name, cluster, report_line=lambda text: echo(f"job {name}: {text}", err=True))
-    echo(f"job {name} is deleted")
+    echo(f"job {name} is deleted in {cluster.place}")

@@ -64,7 +64,7 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
         answer = "the server would take it" if done.new else "is there already; submit would change no setting of it"
         echo(f"job {done.name}: {answer}")
         return DONE
-    echo(_submitted(done, job))
+    echo(_submitted(done, job, cluster.place))
     for note in done.notes:
         echo(f"note: {note}", err=True)
     if follow:
@@ -78,11 +78,9 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
     return DONE
 
 
-def _submitted(done: Submission, job: TrainingJob) -> str:
+def _submitted(done: Submission, job: TrainingJob, place: str) -> str:
     what = "submitted" if done.new else "is there already"
-    where = (
-        f"job {done.name} {what} in namespace {done.namespace}: {job.workers} worker(s) of {job.cpu} CPU, {job.memory}"
-    )
+    where = f"job {done.name} {what} in {place}: {job.workers} worker(s) of {job.cpu} CPU, {job.memory}"
     gpus = f", {job.gpus_per_worker} GPU(s)" if job.gpus_per_worker else ""
     return f"{where}{gpus}\nlauncher status {done.name} | launcher logs -f {done.name} | launcher wait {done.name}"
 
@@ -114,16 +112,17 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
     from launcher.operations import ending
 
     done = ending.resume(name, cluster, training=settings)
-    echo(f"job {name} goes on in namespace {done.namespace}")
+    echo(f"job {name} goes on in {cluster.place}")
     for note in done.notes:
         echo(f"note: {note}", err=True)
 
 
 @job_settings
 @click.command()
+@click.option("--try-network", is_flag=True, help="find out by two small pods whether NetworkPolicies are enforced")
 @output_option("json", "yaml")
 @on_cluster
-def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
+def preflight(cluster: Cluster, form: str | None, try_network: bool, **arguments: Any) -> int:
     """Check whether a job would start, without starting it; exit code 1 if not.
 
     Takes the flags of submit.
@@ -133,7 +132,7 @@ def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
     from launcher.diagnosis.tables import table
     from launcher.operations.preflight import preflight
 
-    checks = preflight(asked_for(arguments), cluster)
+    checks = preflight(asked_for(arguments), cluster, try_network=try_network)
     if form:
         print_as(form, [asdict(check) for check in checks])
     else:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import yaml
+
+from maskfleet.command_line import UserPath, echo
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -37,14 +40,17 @@ def _on_cluster(command: Function, needs_none: Callable[[Mapping[str, Any]], boo
 
     @click.option("-n", "--namespace", help="namespace  [default: the context's]")
     @click.option("--context", help="context of the kubeconfig  [default: its current one]")
-    @click.option("--kubeconfig", type=click.Path(), help="[default: KUBECONFIG, ~/.kube/config]")
+    @click.option("--kubeconfig", type=UserPath(), help="[default: KUBECONFIG, ~/.kube/config]")
     @functools.wraps(command)
-    def with_cluster(namespace: str | None, context: str | None, kubeconfig: str | None, **arguments: Any) -> Any:
+    def with_cluster(namespace: str | None, context: str | None, kubeconfig: Path | None, **arguments: Any) -> Any:
         from launcher.cluster.kubernetes_api import Cluster
 
         if needs_none(arguments):
             return command(cluster=None, **arguments)
-        return command(cluster=Cluster.connect(namespace, context=context, kubeconfig=kubeconfig), **arguments)
+        cluster = Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
+        if not cluster.is_verified:
+            echo("note: insecure-skip-tls-verify: whoever answers is taken for the API server", err=True)
+        return command(cluster=cluster, **arguments)
 
     return with_cluster  # type: ignore[return-value]
 

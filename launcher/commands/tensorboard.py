@@ -43,5 +43,6 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
         return
     from launcher.cluster import port_forward
 
+    echo(f"TensorBoard's pod comes up in {cluster.place}", err=True)
     with board.in_cluster(job, made, cluster) as pod:
         port_forward.forward(pod, cluster, port, report_line)

@@ -32,6 +32,7 @@ def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
 
     if not watch:
         now = following.status(name, cluster)
+        _note_unseen(now)
         if form in ("json", "yaml"):
             print_as(form, now.to_dict())
         else:
@@ -40,6 +41,11 @@ def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
     if form in ("json", "yaml"):
         raise click.UsageError("--watch shows text; leave out -o, or ask again and again without --watch")
     _watch(name, cluster, wide=form == "wide")
+
+
+def _note_unseen(*statuses: JobStatus) -> None:
+    for unseen in filter(None, (status.unseen for status in statuses)):
+        echo(f"note: you may not list {' and '.join(unseen)}: reasons that they would give are missing", err=True)
 
 
 def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
@@ -75,6 +81,7 @@ def list_(cluster: Cluster, form: str | None) -> None:
     from launcher.operations import following
 
     jobs = following.list_jobs(cluster)
+    _note_unseen(*jobs[:1])
     if form in ("json", "yaml"):
         print_as(form, [job.to_dict() for job in jobs])
     elif jobs:

@@ -38,7 +38,8 @@ _ENDED = ("Succeeded", "Failed")
 class JobStatus:
     """Where a job stands. ``evidence`` holds the last lines of the first failure's output.
 
-    ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did.
+    ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did. ``unseen`` names the
+    kinds of objects that may not be listed, so that what they would explain is missing.
     """
 
     name: str
@@ -52,6 +53,7 @@ class JobStatus:
     evidence: tuple[str, ...]
     not_streamed: str
     workers: tuple[WorkerStatus, ...]
+    unseen: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:

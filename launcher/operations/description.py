@@ -35,7 +35,11 @@ def describe(name: str, cluster: Namespace) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     with contextlib.suppress(BadInput):  # made by hand, or by another version
         asked = asked_job(job).dump()
-    return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], around.events)}
+    return {
+        "job": asked,
+        "status": status.to_dict(),
+        "events": history(name, job["metadata"]["uid"], around.events or ()),
+    }
 
 
 def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str]]:
@@ -71,7 +75,8 @@ def describe_lines(found: Mapping[str, Any]) -> list[str]:
             *(f"  {line}" for line in yaml.safe_dump(found["job"], sort_keys=False).splitlines()),
         ]
     rows = [[_clock(e["time"]), e["object"], e["reason"], e["message"]] for e in found["events"]]
-    return [*lines, "", "events:", *table(["TIME", "OBJECT", "REASON", "MESSAGE"], rows)]
+    lines += ["", "events:", *table(["TIME", "OBJECT", "REASON", "MESSAGE"], rows)]
+    return [*lines, *([f"you may not list {', '.join(status['unseen'])}"] if status["unseen"] else [])]
 
 
 def _concerns(involved: Object, name: str, uid: str) -> bool:

@@ -25,7 +25,7 @@ from launcher.diagnosis.pods import worker_of
 from launcher.job.labels import instance
 from launcher.job.places import BUCKETS
 from launcher.operations.submitted import asked_job, get_job, is_finished
-from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 
 CONTAINER = "trainer"
 MOST_FOLLOWED = 32
@@ -68,7 +68,9 @@ class Seen:
     """The last lines that were received, so that a repeated part of a log is recognised.
 
     Standard output and error take their time stamps independently, so lines are not quite in order; a
-    resumed log therefore starts a margin before the newest one.
+    resumed log therefore starts a margin before the newest one. A line that is older than that was stamped
+    after the node's clock had been set back: from then on it is the newest, or nothing would come until the
+    clock is as far again.
     """
 
     def __init__(self) -> None:
@@ -78,7 +80,8 @@ class Seen:
 
     def add(self, line: LogLine) -> None:
         self._recent.append((line.time, line.text))
-        self._newest = max(self._newest, line.time)
+        was_set_back = line.time[:19] < self.since()[:19]
+        self._newest = line.time if was_set_back else max(self._newest, line.time)
         if len(self._recent) >= self._limit:
             self._recent = list(self.repeated().elements())
             self._limit = 2 * len(self._recent) + 8192
@@ -131,7 +134,9 @@ def read_log(
         except NotFound:
             return
         except ApiError as error:
-            if final or error.status == 403 or _container_ended(cluster, pod):
+            if error.status in (401, 403):
+                raise
+            if final or _container_ended(cluster, pod):
                 return
         except Unreachable:
             if not follow:
@@ -253,12 +258,15 @@ def follow_logs(
         yield from logs(name, cluster, request)
         return
     silent_until = time.monotonic() + _NOTICE_SECONDS
-    lines: queue.SimpleQueue[LogLine] = queue.SimpleQueue()
+    lines: queue.SimpleQueue[LogLine | MaskfleetError] = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
 
     def read(pod: str, worker: int, wanted: LogRequest) -> None:
-        for line in read_log(cluster, pod, worker, wanted, follow=True):
-            lines.put(line)
+        try:
+            for line in read_log(cluster, pod, worker, wanted, follow=True):
+                lines.put(line)
+        except MaskfleetError as error:
+            lines.put(error)
 
     with (
         Watched(cluster, "Job", fields=f"metadata.name={name}") as jobs,
@@ -279,12 +287,19 @@ def follow_logs(
                 silent_until = float("inf")
             alive = any(reader.is_alive() for reader in readers.values())
             try:
-                yield lines.get(timeout=0.2)
+                yield _line(lines.get(timeout=0.2))
                 while True:
-                    yield lines.get_nowait()
+                    yield _line(lines.get_nowait())
             except queue.Empty:
                 if was_over and not alive and lines.empty():
                     return
+
+
+def _line(read: LogLine | MaskfleetError) -> LogLine:
+    """What a reader has read, or raises what has ended it."""
+    if isinstance(read, MaskfleetError):
+        raise read
+    return read
 
 
 def _is_over(seen: Object | None, name: str, cluster: Namespace) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
 from launcher.cluster.namespace import Namespace
@@ -13,6 +13,8 @@ from launcher.diagnosis.jobs import suspended_by
 from launcher.job.labels import QUEUE_LABEL, labels_of
 from maskfleet.errors import NotFound
 
+T = TypeVar("T")
+
 INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
 
 
@@ -20,21 +22,39 @@ INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
 class NamespaceView:
     """What explains the jobs of a namespace beside their pods; asked for once, however many jobs there are.
 
-    ``nodes`` are the names of those that exist, None if they may not be read; ``workloads`` are Kueue's objects.
+    ``events`` and ``nodes``, the names of those that exist, are None if they may not be listed; ``workloads`` are those
+    of Kueue.
     """
 
-    events: Sequence[Object]
+    events: Sequence[Object] | None
     nodes: frozenset[str] | None
     workloads: Sequence[Object]
 
     @classmethod
     def of(cls, cluster: Namespace, jobs: Sequence[Object], *, all_events: bool = False) -> Self:
         """``all_events`` is for those who show them: a status needs only the interesting ones."""
-        events = cluster.list("Event", fields="" if all_events else INTERESTING_EVENTS)
+        fields = "" if all_events else INTERESTING_EVENTS
+        events = seen(lambda: cluster.list("Event", fields=fields))
         return cls(events, node_names(cluster), workloads_of(cluster, jobs))
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The kinds of objects that may not be listed."""
+        return tuple(name for name, found in (("events", self.events), ("nodes", self.nodes)) if found is None)
+
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
-        return job_status(job, pods, self.events, self.nodes, workload_of(job, self.workloads))
+        found = job_status(job, pods, self.events or (), self.nodes, workload_of(job, self.workloads))
+        return replace(found, unseen=self.unseen)
+
+
+def seen(ask: Callable[[], T]) -> T | None:
+    """What ``ask`` gives; None if we may not see it. What may be seen is shown without it."""
+    try:
+        return ask()
+    except ApiError as error:
+        if not error.is_forbidden:
+            raise
+        return None
 
 
 def node_names(cluster: Namespace) -> frozenset[str] | None:

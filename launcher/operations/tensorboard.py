@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from launcher.job.manifests import tensorboard_pod, with_owner
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
 from launcher.operations.submitted import check_not_being_deleted
+from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 from maskfleet.quiet import is_startup_line
 from maskfleet.run_directory import RunDirectory
@@ -78,8 +80,9 @@ def _run(command: list[str], report_line: Callable[[str], None]) -> None:
         MaskfleetError: it ended; what it said last is on standard error.
     """
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace"
-    )
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace",
+        preexec_fn=end_with_parent(signal.SIGTERM),
+    )  # fmt: skip
     assert process.stderr is not None
     last: deque[str] = deque(maxlen=_LAST_LINES)
     try:

@@ -28,6 +28,8 @@ class FakeCluster:
     """
 
     namespace = "team"
+    place = "namespace team of context here"
+    is_verified = True
 
     def __init__(self, *objects: Object) -> None:
         self.objects: dict[tuple[str, str], Object] = {}

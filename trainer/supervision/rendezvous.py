@@ -64,6 +64,30 @@ def parse(line: bytes) -> Message | None:
     return message
 
 
+_ORDERS: dict[str, dict[str, type]] = {
+    "start": {"attempt": int},
+    "wait": {"for": str},
+    "go on": {},
+    "stop": {"reason": str},
+    "finish": {"code": int, "reason": str},
+}
+
+
+def parse_order(line: bytes) -> Message | None:
+    """What the chief says to a worker, or None at the end of the connection.
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    message = parse(line)
+    if message is None:
+        return None
+    expected = _ORDERS.get(str(message.get("do")))
+    if expected is None or any(type(message.get(name)) is not kind for name, kind in expected.items()):
+        raise ValueError(f"expected one of {', '.join(_ORDERS)}, found {message!r:.200}")
+    return message
+
+
 @dataclass(frozen=True)
 class Ended:
     """Worker to chief: its training process of this attempt has ended with ``code``, negative for a signal."""

@@ -60,6 +60,19 @@ def test_a_log_that_breaks_off_anywhere_goes_on_without_loss_or_repetition(
     assert received == log
 
 
+@pytest.mark.parametrize("set_by", [-3_000_000, -5000, 0, 5000, 600_000])
+def test_a_log_goes_on_also_when_the_node_s_clock_has_been_set(set_by: int) -> None:
+    """The clock is set after ten lines, and the connection breaks off five lines later."""
+    moments = [3_001_000 + 100 * number + (set_by if number >= 10 else 0) for number in range(20)]
+    log = [LogLine(stamp(moment % 3_600_000), 0, str(number)) for number, moment in enumerate(moments)]
+    seen = Seen()
+    for line in log[:15]:
+        seen.add(line)
+    repeated = seen.repeated()
+    again = [line for line in log if line.time[:19] >= seen.since()[:19]]
+    assert [line for line in again if not repeated[line.time, line.text]] == log[15:]
+
+
 def test_a_long_log_is_not_kept() -> None:
     seen = Seen()
     for number in range(50_000):

@@ -277,14 +277,14 @@ def applied() -> Any:
 
 
 def test_delete_takes_away_all_that_kubectl_has_applied(applied: Any, typed: Any) -> None:
-    assert len(applied.objects) == 7
+    assert len(applied.objects) == 8
     pod = worker_pod(0, job="maskfleet")
     applied.objects["Pod", "p"] = pod | {"metadata": pod["metadata"] | {"ownerReferences": [{"name": "maskfleet"}]}}
     applied.create(
         {"kind": "ConfigMap", "metadata": {"name": "mine", "labels": {"app.kubernetes.io/name": "maskfleet"}}}
     )
     done = typed(applied, "delete", "maskfleet", "--yes")
-    assert (done.exit_code, done.stdout) == (0, "job maskfleet is deleted\n")
+    assert (done.exit_code, done.stdout) == (0, "job maskfleet is deleted in namespace team of context here\n")
     assert list(applied.objects) == [("ConfigMap", "mine")]
 
 
