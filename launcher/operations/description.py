@@ -12,7 +12,7 @@ import yaml
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.pods import event_time, worker_of_pod_name
-from launcher.diagnosis.tables import table, worker_table
+from launcher.diagnosis.tables import MOST_ROWS, table, worker_table
 from launcher.job.labels import instance
 from launcher.operations.submitted import asked_job, get_job
 from launcher.operations.surroundings import NamespaceView
@@ -65,7 +65,8 @@ def describe_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{status['name']}: {status['phase']}" + (f" – {status['reason']}" if status["reason"] else "")]
     if status["progress"]:
         lines.append(f"progress: {status['progress']}")
-    lines += ["", *worker_table([WorkerStatus(**row) for row in status["workers"]], wide=True)]
+    workers = [WorkerStatus(**row) for row in status["workers"]]
+    lines += ["", *worker_table(workers, wide=len(workers) <= MOST_ROWS)]
     if status["evidence"]:
         lines += ["", "last output:", *(f"  {line}" for line in status["evidence"])]
     if found["job"]:

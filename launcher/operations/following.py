@@ -13,7 +13,7 @@ from launcher.cluster.namespace import Namespace
 from launcher.cluster.watched import Watched
 from launcher.diagnosis.job_status import JobStatus
 from launcher.diagnosis.reasons import steady
-from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, instance, labels_of
+from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, JOB_NAME_LABEL, instance, labels_of
 from launcher.operations.submitted import get_job, is_finished
 from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, seen, workloads_of
 from maskfleet.errors import NotFound, TimedOut
@@ -39,7 +39,8 @@ def list_jobs(cluster: Namespace | None = None) -> list[JobStatus]:
     jobs = cluster.list("Job", labels=ALL_JOBS)
     pods: dict[str, list[Object]] = {}
     for pod in cluster.list("Pod", labels=ALL_WORKERS):
-        pods.setdefault(labels_of(pod).get(INSTANCE_LABEL, ""), []).append(pod)
+        labels = labels_of(pod)
+        pods.setdefault(labels.get(JOB_NAME_LABEL) or labels.get(INSTANCE_LABEL, ""), []).append(pod)
     around = NamespaceView.of(cluster, jobs)
     jobs = sorted(jobs, key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
     return [around.status(job, pods.get(job["metadata"]["name"], [])) for job in jobs]

@@ -198,6 +198,18 @@ def test_a_pod_that_is_gone_is_the_cause_by_its_events(events: list[dict[str, An
     assert words in found.reason
 
 
+@pytest.mark.parametrize("known", [frozenset({"node-1", "node-2"}), None])
+def test_a_worker_whose_node_is_silent_is_named_and_not_those_that_wait_for_it(known: frozenset[str] | None) -> None:
+    silent = running(0)
+    silent["status"]["conditions"].append({"type": "Ready", "status": "Unknown", "lastTransitionTime": at(140)})
+    pods = [silent, lost_peer(1, 115), lost_peer(2, 116)]
+    events = [] if known else [event("pets-0-aaaaa", "NodeNotReady", 140, "Node is not ready")]
+    found = job_status(job(3), pods, events, known)
+    assert found.phase == "Restarting"
+    why = "node node-0 is gone from the cluster" if known else "node node-0 does not answer"
+    assert found.reason == f"worker 0: {why} (and 2 for other reasons)"
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_what_the_end_of_the_job_stops_is_not_before_it(gone: bool) -> None:
     condition = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": at(100)}

@@ -205,3 +205,13 @@ def test_the_end_of_one_tensorboard_leaves_another_s_alone() -> None:
             assert one != other
         assert [name for kind, name in cluster.objects if kind == "Pod"] == [one]
     assert not [name for kind, name in cluster.objects if kind == "Pod"]
+
+
+def test_a_port_that_is_taken_is_known_before_a_pod_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = submitted(output="pvc:runs")
+    monkeypatch.setattr(Cluster, "connect", lambda *_, **__: cluster)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = CliRunner().invoke(main, ["tensorboard", "pets", "--port", str(taken.getsockname()[1])])
+    assert done.exit_code == 2
+    assert "choose another, or 0 for any that is free" in done.stderr
+    assert "create Pod" not in cluster.requests

@@ -337,6 +337,27 @@ def test_a_job_that_is_called_otherwise_than_its_labels_say_is_refused_at_once(v
     assert "is not the launcher's: expected its name in the label app.kubernetes.io/instance" in done.stderr
 
 
+def test_a_list_knows_the_pods_of_a_job_that_is_called_otherwise_than_its_labels_say() -> None:
+    manifest = yaml.safe_load((base_folder() / "job.yaml").read_text())
+    manifest["metadata"] |= {"name": "team-maskfleet", "creationTimestamp": CREATED}
+    pod = worker_pod(0, job="team-maskfleet")
+    pod["metadata"]["labels"] |= {
+        "app.kubernetes.io/instance": "maskfleet",
+        "batch.kubernetes.io/job-name": "team-maskfleet",
+    }
+    cluster: Any = FakeCluster(manifest, {**pod, "kind": "Pod"}, {"kind": "Node", "metadata": {"name": "node-1"}})
+    (found,) = following.list_jobs(cluster)
+    assert [worker.phase for worker in found.workers] == ["Running"]
+
+
+def test_a_resume_with_settings_that_can_not_be_kept_leaves_the_job() -> None:
+    cluster = submitted()
+    job_of(cluster)["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": CREATED}]}
+    with pytest.raises(BadInput, match="--class-weights: expected settings of at most"):
+        ending.resume("pets", cluster, training=["--class-weights", ",".join(["1.2345678"] * 60_000)])
+    assert ("Job", "pets") in cluster.objects
+
+
 def test_a_job_that_was_made_by_create_is_started_again_without_a_wait(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     cluster = submitted()
