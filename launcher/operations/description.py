@@ -11,7 +11,7 @@ import yaml
 
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
-from launcher.diagnosis.pods import event_time, worker_of_pod_name
+from launcher.diagnosis.pods import event_time, whole_event, worker_of_pod_name
 from launcher.diagnosis.tables import MOST_ROWS, table, worker_table
 from launcher.job.labels import instance
 from launcher.operations.submitted import asked_job, get_job
@@ -44,7 +44,7 @@ def describe(name: str, cluster: Namespace) -> dict[str, Any]:
 
 def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str]]:
     """The events of a Job and of its workers' pods, those that are gone included, the oldest first."""
-    ours = [event for event in events if _concerns(event["involvedObject"], name, uid)]
+    ours = [event for event in map(whole_event, events) if _concerns(event["involvedObject"], name, uid)]
     ours.sort(key=_first_time)
     return [
         {

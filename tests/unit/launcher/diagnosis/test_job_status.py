@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from launcher.diagnosis import reasons
+from launcher.diagnosis.capacity import node_refusal, places_on
 from launcher.diagnosis.job_status import JobStatus, job_status
 from launcher.diagnosis.tables import age, describe_status, job_table, ranges, worker_table
 from launcher.job import labels
+from launcher.operations.description import history
 from launcher.streaming.stream_metrics import StreamMetrics
 
 CREATED = "2026-11-23T10:00:00Z"
@@ -259,3 +261,26 @@ def test_what_somebody_has_written_into_an_annotation_does_not_end_status(told: 
     found = job_status(job(metadata=metadata), [pod(**UP)])
     lines = [*describe_status(found), *job_table([found], wide=True)]
     assert all("\n" not in line and "\x1b" not in line for line in lines)
+
+
+SPARE: list[dict[str, Any]] = [
+    {"involvedObject": {"name": "pets-0-abcde"}},
+    {"involvedObject": {}, "reason": "FailedCreate"},
+    {"involvedObject": {"name": "pets"}, "reason": "FailedCreate", "lastTimestamp": "2026-11-23T10:05:00Z"},
+    {"involvedObject": {"kind": "Job", "name": "pets"}},
+    {"involvedObject": {"name": "pets-0-abcde"}, "reason": "FailedMount", "eventTime": None, "series": None},
+    {},
+]
+
+
+@pytest.mark.parametrize("event", SPARE)
+def test_what_another_program_has_left_out_of_an_event_does_not_end_status(event: dict[str, Any]) -> None:
+    waiting = pod(phase="Pending", **trainer(waiting={}))
+    for pods in ([], [waiting], [pod(**UP)]):
+        assert job_status(job(), pods, [event]).workers
+    history("pets", "0-1", [event])
+
+
+def test_room_is_counted_on_a_node_that_says_little() -> None:
+    assert places_on({"metadata": {"name": "n"}, "spec": {}}, [pod()], {"cpu": 1.0, "pods": 1.0}) == 0
+    assert node_refusal({"metadata": {"name": "n"}, "spec": {}}, {}) == "nodes are not ready"
