@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,17 +14,20 @@ from maskfleet.text import one_line
 Object = Mapping[str, Any]
 
 
-def gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Counter[int]:
-    """How many pods of each worker are known by their events alone, because they were deleted or evicted."""
+def gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Mapping[int, Sequence[str]]:
+    """When each pod of a worker was first heard of that is known by its events alone, as it was deleted or evicted."""
     name, created = job["metadata"]["name"], job["metadata"].get("creationTimestamp", "")
     there = {pod["metadata"]["name"] for pod in pods}
-    gone = set()
+    gone: dict[tuple[int, str], str] = {}
     for event in events:
-        pod = event["involvedObject"].get("name", "")
+        pod, time = event["involvedObject"].get("name", ""), first_time(event)
         worker = worker_of_pod_name(pod, name)
-        if worker is not None and pod not in there and first_time(event) > created:
-            gone.add((worker, pod))
-    return Counter(worker for worker, _ in gone)
+        if worker is not None and pod not in there and time > created:
+            gone[worker, pod] = min(gone.get((worker, pod), time), time)
+    times: dict[int, list[str]] = {}
+    for (worker, _), time in gone.items():
+        times.setdefault(worker, []).append(time)
+    return times
 
 
 _ENDS = {
