@@ -193,7 +193,7 @@ def _loose(name: str, cluster: Namespace, of_kinds: Sequence[str]) -> Iterator[t
 
 def _delete_loose(name: str, cluster: Namespace) -> None:
     refused = []
-    for kind in kinds():
+    for kind in (*kinds(), "Pod"):  # of a Job that was deleted without what it owns
         try:
             for _, found in _loose(name, cluster, [kind]):
                 with contextlib.suppress(NotFound):

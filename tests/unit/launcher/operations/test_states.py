@@ -25,7 +25,7 @@ HOLD = "example.com/hold"
 
 
 def submitted(**settings: Any) -> Any:
-    cluster = FakeCluster()
+    cluster = FakeCluster({"kind": "Node", "metadata": {"name": "node-1"}})
     submit(TrainingJob(name="pets", **settings), cluster)
     return cluster
 
@@ -294,6 +294,18 @@ def test_delete_takes_away_what_is_left_without_its_job(applied: Any, typed: Any
     assert applied.objects == {}
     missing = typed(applied, "delete", "maskfleet", "--yes")
     assert (missing.exit_code, missing.stderr.startswith("error: there is no job maskfleet")) == (3, True)
+
+
+def test_delete_takes_away_the_pods_that_a_deleted_job_has_orphaned() -> None:
+    cluster = submitted(workers=2)
+    run_pods(cluster, 0, 1)
+    del cluster.objects["Job", "pets"]  # as kubectl delete --cascade=orphan does
+    for each in cluster.objects.values():
+        each["metadata"].pop("ownerReferences", None)
+        if each["kind"] == "Pod":
+            each["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "launcher"
+    ending.delete("pets", cluster)
+    assert [kind for kind, _ in cluster.objects] == ["Node"]
 
 
 def test_what_of_it_may_not_be_deleted_is_said(applied: Any) -> None:
