@@ -22,6 +22,8 @@ here. All errors that are for the user are in one tree; each has its code::
     │                                                                                   (launcher.operations.submission)
     ├── NotStartedAgain               *    a job was deleted and not submitted again; the cause's code
     │                                                                                    (launcher.operations.ending)
+    ├── LeftBehind                    *    a submit was refused in the middle, its Job is there; the cause's code
+    │                                                                                    (launcher.operations)
     ├── NotStreamed                   1    not all of a run reached its destination      (launcher.local)
     ├── DiskFailed                    1    what is fetched can't be written: a full disk (launcher.streaming.download)
     ├── StoreUnavailable              1    a store can't be reached now                  (launcher.streaming.stores)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from maskfleet.environment import PEERS_VARIABLE, WORKER_VARIABLE, WORKERS_VARIABLE
 from maskfleet.errors import BadSettings
+from maskfleet.text import one_line, some_of
 
 LAST_PORT = 65535
 """The port after a worker's has to be one too."""
@@ -87,15 +88,15 @@ class Peers:
             config = json.loads(value)
             addresses = tuple(map(str, config["cluster"]["worker"]))
             task, worker = config["task"]["type"], int(config["task"]["index"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadSettings(
                 'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", '
-                f'"index": 0}}}}, found {value!r} ({error!r})'
+                f'"index": 0}}}}, found {one_line(repr(value))} ({one_line(repr(error))})'
             ) from error
         if task != "worker" or set(config["cluster"]) != {"worker"}:
             raise BadSettings(
-                f"TF_CONFIG: expected workers only (worker 0 is the chief), found task {task!r} "
-                f"in a cluster of {', '.join(config['cluster'])}"
+                f"TF_CONFIG: expected workers only (worker 0 is the chief), found task {one_line(repr(task), 100)} "
+                f"in a cluster of {one_line(some_of(list(config['cluster'])))}"
             )
         return cls._checked(worker, addresses)
 
@@ -106,5 +107,7 @@ class Peers:
         for address in addresses:
             host, _, port = address.rpartition(":")
             if not host or not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < LAST_PORT):
-                raise BadSettings(f"peer {address!r:.200}: expected host:port, with a port of 1 to {LAST_PORT - 1}")
+                raise BadSettings(
+                    f"peer {one_line(repr(address))}: expected host:port, with a port of 1 to {LAST_PORT - 1}"
+                )
         return cls(worker, addresses)

@@ -195,6 +195,10 @@ def _explain(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str
     place = origin.format(key.replace("_", "-") if origin == "--{}" else key)
     if problem["type"] == "missing":
         return f"{place}: is needed"
+    if problem["type"] in ("tuple_type", "list_type"):
+        # What was found is not shown: it may be a secret that stands in the wrong place.
+        found = "keys and values" if isinstance(problem["input"], dict) else "a single value"
+        return f"{place}: expected a list, in YAML a line '- VALUE' for each value, found {found}"
     return f"{place}: {message}, found {one_line(repr(problem['input']), _LONGEST_SHOWN)}"
 
 

@@ -37,10 +37,10 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else f"{line[: limit - 100]} … {line[-90:]}"
 
 
-def some_of(names: Sequence[str], most: int = 5) -> str:
+def some_of(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
     """``a, b, c and 12 more``: a list that does not grow with what is in it."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return separator.join(names[:most]) + more
 
 
 def cut_to_bytes(text: str, limit: int) -> str:

@@ -43,6 +43,7 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
         return
     from launcher.cluster import port_forward
 
+    port_forward.listen(port).close()  # a port that is taken is known before a pod is made
     echo(f"TensorBoard's pod comes up in {cluster.place}", err=True)
     with board.in_cluster(job, made, cluster) as pod:
         port_forward.forward(pod, cluster, port, report_line)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
     """Show where a job stands, and why."""
     from launcher.diagnosis.tables import describe_status
-    from launcher.operations import following as operations
+    from launcher.operations import following
 
     if not watch:
-        now = operations.status(name, cluster)
+        now = following.status(name, cluster)
         _note_unseen(now)
         if form in ("json", "yaml"):
             print_as(form, now.to_dict())
@@ -54,17 +54,18 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from launcher.diagnosis.reasons import steady
     from launcher.diagnosis.tables import describe_status
-    from launcher.operations import following as operations
+    from launcher.operations import following
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     before = ""
     with Live(console=console, auto_refresh=False) as live:
-        for now in operations.follow(name, cluster):
-            text = "\n".join(describe_status(now, wide=wide))
+        for now in following.follow(name, cluster):
+            text = printable("\n".join(describe_status(now, wide=wide)))
             if console.is_terminal:
-                live.update(Text(text), refresh=True)
-            elif (key := f"{now.phase} {now.reason} {now.progress} {now.workers}") != before:
+                live.update(Text(text, overflow="fold"), refresh=True)
+            elif (key := steady(text)) != before:
                 before = key
                 echo(text + "\n")
             if now.ended:
@@ -77,9 +78,9 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
 def list_(cluster: Cluster, form: str | None) -> None:
     """List the jobs of a namespace, the newest first."""
     from launcher.diagnosis.tables import job_table
-    from launcher.operations import following as operations
+    from launcher.operations import following
 
-    jobs = operations.list_jobs(cluster)
+    jobs = following.list_jobs(cluster)
     _note_unseen(*jobs[:1])
     if form in ("json", "yaml"):
         print_as(form, [job.to_dict() for job in jobs])
@@ -172,13 +173,13 @@ def wait(cluster: Cluster, name: str, timeout: str | None) -> int:
 
 def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> int:
     """Prints each new phase until the job has ended; returns the launcher's exit code."""
-    from launcher.operations import following as operations
+    from launcher.operations import following
 
     def show(now: JobStatus) -> None:
         why = f" – {now.reason}" if now.reason else ""
         echo(f"{now.name}: {now.phase}{why}", err=True)
 
-    end = operations.wait(name, cluster, timeout=timeout, on_change=show)
+    end = following.wait(name, cluster, timeout=timeout, on_change=show)
     for line in end.evidence:
         echo(f"  {line}", err=True)
     return end.exit_code

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from launcher.cluster.kubernetes_api import Object
+from launcher.diagnosis.pods import condition_of
 from launcher.job.labels import labels_of
 from launcher.job.quantities import parse_quantity
 from maskfleet.text import format_bytes
@@ -73,8 +74,7 @@ def node_refusal(node: Object, pod: Object) -> str | None:
     """Why a pod may not run on ``node`` whatever its room; None if it may."""
     if node["spec"].get("unschedulable"):
         return "nodes are cordoned"
-    ready = next((c for c in node["status"].get("conditions", []) if c["type"] == "Ready"), None)
-    if ready is None or ready["status"] != "True":
+    if condition_of(node, "Ready").get("status") != "True":
         return "nodes are not ready"
     labels = labels_of(node)
     for key, value in pod.get("nodeSelector", {}).items():
@@ -111,13 +111,14 @@ def _tolerates(toleration: Mapping[str, str], taint: Mapping[str, str]) -> bool:
 
 def places_on(node: Object, pods: Iterable[Object], need: Mapping[str, float]) -> int:
     """How many workers have room on ``node`` beside the ``pods`` that are there."""
-    free = {name: parse_quantity(amount) for name, amount in node["status"]["allocatable"].items()}
+    allocatable = node.get("status", {}).get("allocatable") or {}
+    free = {name: parse_quantity(amount) for name, amount in allocatable.items()}
     for pod in pods:
         if pod["spec"].get("nodeName") != node["metadata"]["name"]:
             continue
         if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             continue
-        free["pods"] -= 1
+        free["pods"] = free.get("pods", 0.0) - 1
         for name, amount in _sum_over_containers(pod["spec"], "requests").items():
             free[name] = free.get(name, 0.0) - amount
     return max(0, min(int((free.get(name, 0.0) + 1e-9) // amount) for name, amount in need.items() if amount))

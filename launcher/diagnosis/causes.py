@@ -25,7 +25,7 @@ _ORDINARY_DELAY = 5.0
 """Seconds that a kubelet may take to start on a pod, which tell nothing of its clock."""
 _AFTERMATH = 60.0
 """Seconds for which a worker that is up again may still be what others end for."""
-_BY_ITSELF, _STOPPED, _WITH_ANOTHER = range(3)
+_BY_ITSELF, _STOPPED, _WITH_ANOTHER, _WITH_THE_JOB = range(4)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cause:
     """How a pod of a worker ended.
 
     Attributes:
-        rank: whether it ended by itself, was stopped by it is not known whom, or ended with another.
+        rank: whether it ended by itself, was stopped by it is not known whom, ended with another, or with its job.
         at: when, Unix seconds by the API server's clock; infinite if it is not known.
         up_again: when the worker's next pod began to train; infinite if none did yet.
     """
@@ -68,8 +68,8 @@ def find_causes(
             attempts.setdefault(worker_of(pod), []).append(pod)
     found = [*_of_pods(job, attempts, standing), *_of_gone_pods(job, attempts, pods, events)]
     with_another = [cause for cause in found if cause.rank == _WITH_ANOTHER]
-    by_itself = _current([cause for cause in found if cause.rank != _WITH_ANOTHER])
-    newest = _newest(found)
+    by_itself = _current([cause for cause in found if cause.rank < _WITH_ANOTHER])
+    newest = _newest(cause for cause in found if cause.rank != _WITH_THE_JOB)
     by_itself = [cause for cause in by_itself if cause.up_again >= newest - _AFTERMATH]
     first = min(by_itself or _current(with_another), key=lambda cause: (cause.rank, cause.at), default=None)
     return Causes(first, frozenset(cause.pod for cause in with_another))
@@ -110,11 +110,13 @@ def _of_pods(
 def _of_gone_pods(
     job: Object, attempts: Mapping[int, Sequence[Object]], pods: Sequence[Object], events: Sequence[Object]
 ) -> Iterator[Cause]:
+    failing = _failing(job)
     for worker, name, ending in endings_of_gone_pods(job, pods, events):
         at = seconds(ending.time)
         if at >= _released(job):
             later = (_training_since(pod) for pod in attempts.get(worker, ()) if _created(pod) >= at - _ORDINARY_DELAY)
-            yield Cause(worker, name, ending, _BY_ITSELF, at, max(at, min(later, default=math.inf)))
+            rank = _BY_ITSELF if at < failing else _WITH_THE_JOB
+            yield Cause(worker, name, ending, rank, at, max(at, min(later, default=math.inf)))
 
 
 def _unfinished(pod: Object, standing: tuple[str, str]) -> Ending | None:
@@ -134,8 +136,8 @@ def _rank(pod: Object, ending: Ending, worker: int, failing: float) -> int:
     if ending.code == PEER_LOST or (told is not None and told != worker):
         return _WITH_ANOTHER
     asked = _asked_to_end(pod)
-    if ending.code == STOPPED and asked is not None and asked >= failing - 1:  # the API has full seconds
-        return _WITH_ANOTHER
+    if ending.code == STOPPED and asked is not None and asked >= failing:
+        return _WITH_THE_JOB
     return _STOPPED if ending.reason == reasons.TOLD_TO_STOP else _BY_ITSELF
 
 
@@ -143,7 +145,7 @@ def _failing(job: Object) -> float:
     """Since when the Job's controller stops what is left of a job that has failed; infinite if it has not."""
     conditions = (c for c in job.get("status", {}).get("conditions", []) if c["status"] == "True")
     times = (seconds(c.get("lastTransitionTime", "")) for c in conditions if c["type"] in ("FailureTarget", "Failed"))
-    return min(times, default=math.inf)
+    return min(times, default=math.inf) - 1  # the API has full seconds
 
 
 def _ended(pod: Object, ending: Ending) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from launcher.diagnosis import reasons
 from launcher.diagnosis.causes import Cause, Causes, find_causes
 from launcher.diagnosis.jobs import is_being_deleted, suspended_by, waits_for
-from launcher.diagnosis.pods import event_time
+from launcher.diagnosis.pods import event_time, whole_event
 from launcher.diagnosis.worker_status import WorkerStatus, worker_statuses
 from launcher.job.labels import (
     CANCELLED_ANNOTATION,
@@ -80,6 +80,7 @@ def job_status(
     ``nodes`` are the names of the nodes that exist, None if they may not be read; ``workload`` is Kueue's
     object for the job.
     """
+    events = [whole_event(event) for event in events]
     rows = worker_statuses(job, pods, events, nodes)
     causes = find_causes(job, pods, events, {row.pod: (row.phase, row.reason) for row in rows if row.pod})
     annotations = annotations_of(job)

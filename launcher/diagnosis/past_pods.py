@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from launcher.diagnosis import reasons
-from launcher.diagnosis.pods import event_time, worker_of, worker_of_pod_name
+from launcher.diagnosis.pods import event_time, first_time, worker_of, worker_of_pod_name
 from maskfleet.errors import STOPPED
 from maskfleet.text import one_line
 
 Object = Mapping[str, Any]
 
 
-def gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Counter[int]:
-    """How many pods of each worker are known by their events alone, because they were deleted or evicted."""
+def gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Mapping[int, Sequence[str]]:
+    """When each pod of a worker was first heard of that is known by its events alone, as it was deleted or evicted."""
     name, created = job["metadata"]["name"], job["metadata"].get("creationTimestamp", "")
     there = {pod["metadata"]["name"] for pod in pods}
-    gone = set()
+    gone: dict[tuple[int, str], str] = {}
     for event in events:
-        pod = event["involvedObject"].get("name", "")
+        pod, time = event["involvedObject"].get("name", ""), first_time(event)
         worker = worker_of_pod_name(pod, name)
-        if worker is not None and pod not in there and event_time(event) > created:
-            gone.add((worker, pod))
-    return Counter(worker for worker, _ in gone)
+        if worker is not None and pod not in there and time > created:
+            gone[worker, pod] = min(gone.get((worker, pod), time), time)
+    times: dict[int, list[str]] = {}
+    for (worker, _), time in gone.items():
+        times.setdefault(worker, []).append(time)
+    return times
 
 
 _ENDS = {
@@ -51,8 +53,7 @@ def endings_of_gone_pods(
         worker = worker_of_pod_name(pod, name)
         if words is None or worker is None or worker in done or pod in there:
             continue
-        # By the API server's clock, where it is known.
-        time = event.get("metadata", {}).get("creationTimestamp") or event_time(event)
+        time = first_time(event)
         if time > job["metadata"].get("creationTimestamp", ""):
             # Of an eviction the pod's "Killing" follows at once.
             key = (event["reason"] == "Killing", time, words)

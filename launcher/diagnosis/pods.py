@@ -44,11 +44,27 @@ def worker_of_pod_name(pod: str, job: str) -> int | None:
     return int(index) if index.isdigit() and suffix and "-" not in suffix else None
 
 
+def whole_event(event: Object) -> dict[str, Any]:
+    """``event`` with all that is read of one: whoever wrote it may have left out what it is about, and why."""
+    about = event.get("involvedObject") or {}
+    return {
+        **event,
+        "involvedObject": about,
+        "reason": event.get("reason") or "",
+        "message": event.get("message") or "",
+    }
+
+
 def event_time(event: Object) -> str:
     """When the event was last seen, RFC 3339."""
     series = event.get("series") or {}
     metadata = event.get("metadata", {}).get("creationTimestamp")
     return series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or metadata or ""
+
+
+def first_time(event: Object) -> str:
+    """When the event was first seen, RFC 3339; by the API server's clock, where that is known."""
+    return event.get("metadata", {}).get("creationTimestamp") or event_time(event)
 
 
 def condition_of(each: Object, kind: str) -> Object:

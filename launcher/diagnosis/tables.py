@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from launcher.diagnosis.job_status import JobStatus
+from launcher.diagnosis.reasons import steady
 from launcher.diagnosis.worker_status import WorkerStatus
 from maskfleet.records import Progress
-from maskfleet.text import format_duration
+from maskfleet.text import format_duration, some_of
 
 MOST_ROWS = 32
 """Workers that get a row each; of more, those in the same state share one unless the form is wide."""
@@ -28,8 +29,7 @@ def describe_status(status: JobStatus, *, wide: bool = False, now: datetime | No
     if status.progress:
         lines.append(f"progress: {status.progress}")
     if streamer := status.details.get("streamer"):
-        problems = "".join(f"; {problem}" for problem in streamer["problems"])
-        lines.append(f"streamer: {streamer['line']}{problems}")
+        lines.append(f"streamer: {some_of([streamer['line'], *streamer['problems']], separator='; ')}")
     lines.append(f"age: {age(status, now)}   namespace: {status.namespace}")
     lines += ["", *worker_table(status.workers, wide=wide)]
     if status.evidence:
@@ -38,17 +38,21 @@ def describe_status(status: JobStatus, *, wide: bool = False, now: datetime | No
 
 
 def worker_table(workers: Sequence[WorkerStatus], *, wide: bool = False) -> list[str]:
-    """A row per worker, or where there are many one for all workers in the same state."""
+    """A row per worker, or where there are many one for all workers in the same state, and few of these."""
     if wide or len(workers) <= MOST_ROWS:
         rows = [[str(w.worker), w.phase, str(w.attempt), w.node or "-", w.pod or "-", w.reason] for w in workers]
         if not wide:
             rows = [[*row[:4], row[5]] for row in rows]
         header = ["WORKER", "PHASE", "ATTEMPT", "NODE", *(["POD"] if wide else []), "REASON"]
         return table(header, rows)
-    alike: dict[tuple[str, str], list[int]] = {}
+    alike: dict[tuple[str, str], list[WorkerStatus]] = {}
     for each in workers:
-        alike.setdefault((each.phase, each.reason), []).append(each.worker)
-    rows = [[str(len(members)), phase, ranges(members), reason] for (phase, reason), members in alike.items()]
+        alike.setdefault((each.phase, steady(each.reason)), []).append(each)
+    groups = sorted(alike.values(), key=len, reverse=True)
+    shown, left = groups[:MOST_ROWS], [each for group in groups[MOST_ROWS:] for each in group]
+    rows = [[str(len(group)), group[0].phase, ranges([w.worker for w in group]), group[0].reason] for group in shown]
+    if left:
+        rows.append([str(len(left)), "…", ranges(sorted(w.worker for w in left)), "for other reasons: -o wide"])
     return table(["COUNT", "PHASE", "WORKERS", "REASON"], rows)
 
 
@@ -79,7 +83,8 @@ def age(status: JobStatus, now: datetime | None = None) -> str:
     """How long ago the job was made."""
     if not status.created:
         return "-"
-    return format_duration(((now or datetime.now(UTC)) - datetime.fromisoformat(status.created)).total_seconds())
+    passed = ((now or datetime.now(UTC)) - datetime.fromisoformat(status.created)).total_seconds()
+    return format_duration(max(0.0, passed))  # this machine's clock may be behind the API server's
 
 
 def _epoch(status: JobStatus) -> str:

@@ -39,12 +39,18 @@ def worker_statuses(
         attempts.setdefault(worker_of(pod), []).append(pod)
     refusal, without = Refusal.of(job, pods, events), _WithoutPod.of(job)
     gone = gone_pods(job, pods, events)
-    return [
-        _row(worker, attempts[worker], gone[worker], by_object, nodes, refusal.of_worker(worker))
-        if worker in attempts
-        else without.row(worker, gone[worker], refusal.of_worker(worker))
-        for worker in range(int(job["spec"].get("completions") or 1))
-    ]
+    rows = []
+    for worker in range(int(job["spec"].get("completions") or 1)):
+        pods, times = attempts.get(worker, []), gone.get(worker, ())
+        if pods and not (_has_failed(pods[-1]) and max(times, default="") > pods[-1]["metadata"]["creationTimestamp"]):
+            rows.append(_row(worker, pods, len(times), by_object, nodes, refusal.of_worker(worker)))
+        else:  # it has none, or what is there has failed before a later one came and went
+            rows.append(without.row(worker, len(times) + len(pods), refusal.of_worker(worker)))
+    return rows
+
+
+def _has_failed(pod: Object) -> bool:
+    return bool(pod.get("status", {}).get("phase") == "Failed")
 
 
 def _row(

@@ -36,6 +36,8 @@ PROGRESS_JSON_ANNOTATION = "maskfleet/progress.json"
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 """On a pod, by the Job's controller: which worker it is."""
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+"""On a pod, by the Job's controller: whose it is."""
 FAILURES_ANNOTATIONS = (
     "batch.kubernetes.io/job-index-failure-count",
     "batch.kubernetes.io/job-index-ignored-failure-count",

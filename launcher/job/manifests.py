@@ -29,9 +29,14 @@ from launcher.job.labels import (
 from launcher.job.places import BUCKETS, Place
 from launcher.job.training_job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
 from maskfleet.environment import GPUS_VARIABLE, PEERS_VARIABLE, TOKEN_FILE_VARIABLE, WORKERS_VARIABLE
-from maskfleet.errors import MaskfleetError
+from maskfleet.errors import BadSettings, MaskfleetError
+from maskfleet.text import format_bytes
 
 Manifest = dict[str, Any]
+MOST_KEPT = 192 << 10
+"""Bytes of a job's settings in the Job's annotation; all annotations together may have 256 KiB."""
+LONGEST_VARIABLE = 128 << 10
+"""Bytes of a variable with its name, its = and its end, which the kernel passes on (MAX_ARG_STRLEN, execve(2))."""
 
 
 # The Job first: it owns the others. Then what its pods need, so that none waits.
@@ -155,9 +160,32 @@ def _config(job: TrainingJob) -> str:
     return json.dumps({"settings": job.training.model_dump(mode="json", exclude_none=True)}, indent=1) + "\n"
 
 
+def _kept(job: TrainingJob) -> str:
+    """The job as it is kept on the Job; its settings fit a ConfigMap, which may have 1 MiB, too then.
+
+    Raises:
+        BadSettings: it is more than the API server takes.
+    """
+    for name, value in job.variables:
+        if (size := len(f"{name}={value}".encode()) + 1) > LONGEST_VARIABLE:
+            raise BadSettings(
+                f"--env {name}: expected at most {format_bytes(LONGEST_VARIABLE)}, which the kernel passes to a "
+                f"process, found {format_bytes(size)}; put it into a file that is mounted"
+            )
+    text = job.to_json()
+    if (size := len(text.encode())) > MOST_KEPT:
+        values = {**job.dump(), **job.dump()["training"]}
+        longest = max(values.keys() - {"training"}, key=lambda key: len(json.dumps(values[key])))
+        raise BadSettings(
+            f"--{longest.replace('_', '-')}: expected settings of at most {format_bytes(MOST_KEPT)} together, which is "
+            f"what Kubernetes keeps of a job, found {format_bytes(size)}; put long ones into a file that is mounted"
+        )
+    return text
+
+
 def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
     metadata, spec = manifest["metadata"], manifest["spec"]
-    metadata["annotations"] = {JOB_ANNOTATION: job.to_json()}
+    metadata["annotations"] = {JOB_ANNOTATION: _kept(job)}
     if job.queue:
         metadata["labels"][QUEUE_LABEL] = job.queue
     spec["suspend"] = True

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
-from launcher.diagnosis.pods import event_time, worker_of_pod_name
-from launcher.diagnosis.tables import table, worker_table
-from launcher.job.labels import JOB_ANNOTATION, annotations_of, instance
+from launcher.diagnosis.pods import event_time, whole_event, worker_of_pod_name
+from launcher.diagnosis.tables import MOST_ROWS, table, worker_table
+from launcher.job.labels import instance
 from launcher.operations.submitted import asked_job, get_job
 from launcher.operations.surroundings import NamespaceView
+from maskfleet.errors import BadInput
 from maskfleet.text import one_line
 
 _MOST_EVENTS = 200
@@ -30,7 +32,9 @@ def describe(name: str, cluster: Namespace) -> dict[str, Any]:
     pods = cluster.list("Pod", labels=instance(name))
     around = NamespaceView.of(cluster, [job], all_events=True)
     status = around.status(job, pods)
-    asked = asked_job(job).dump() if JOB_ANNOTATION in annotations_of(job) else {}
+    asked: dict[str, Any] = {}
+    with contextlib.suppress(BadInput):  # made by hand, or by another version
+        asked = asked_job(job).dump()
     return {
         "job": asked,
         "status": status.to_dict(),
@@ -40,7 +44,7 @@ def describe(name: str, cluster: Namespace) -> dict[str, Any]:
 
 def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str]]:
     """The events of a Job and of its workers' pods, those that are gone included, the oldest first."""
-    ours = [event for event in events if _concerns(event["involvedObject"], name, uid)]
+    ours = [event for event in map(whole_event, events) if _concerns(event["involvedObject"], name, uid)]
     ours.sort(key=_first_time)
     return [
         {
@@ -61,7 +65,8 @@ def describe_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{status['name']}: {status['phase']}" + (f" – {status['reason']}" if status["reason"] else "")]
     if status["progress"]:
         lines.append(f"progress: {status['progress']}")
-    lines += ["", *worker_table([WorkerStatus(**row) for row in status["workers"]], wide=True)]
+    workers = [WorkerStatus(**row) for row in status["workers"]]
+    lines += ["", *worker_table(workers, wide=len(workers) <= MOST_ROWS)]
     if status["evidence"]:
         lines += ["", "last output:", *(f"  {line}" for line in status["evidence"])]
     if found["job"]:
@@ -91,4 +96,4 @@ def _repeats(event: Object) -> str:
 
 
 def _clock(time: str) -> str:
-    return datetime.fromisoformat(time).strftime("%H:%M:%S") if time else "-"
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if time else "-"

@@ -14,7 +14,7 @@ from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.jobs import waits_for
 from launcher.diagnosis.reasons import steady
 from launcher.job.labels import CANCELLED_ANNOTATION, QUEUE_LABEL, instance, instance_objects, labels_of
-from launcher.job.manifests import kinds
+from launcher.job.manifests import kinds, manifests
 from launcher.job.training_job import TrainingJob
 from launcher.operations.submission import Submission, submit
 from launcher.operations.submitted import asked_job, check_not_being_deleted, get_job, has_ended, is_cancelled
@@ -115,6 +115,7 @@ def _check_stopped(job: Object, workload: Object | None, cluster: Namespace) -> 
 
 
 def _start_again(job: TrainingJob, cluster: Namespace) -> Submission:
+    manifests(job)  # what can't be made is refused while the job is still there
     with tempfile.NamedTemporaryFile("w", prefix=f"maskfleet-{job.name}-", suffix=".yaml", delete=False) as kept:
         kept.write(job.to_yaml())
     file = Path(kept.name)
@@ -192,7 +193,7 @@ def _loose(name: str, cluster: Namespace, of_kinds: Sequence[str]) -> Iterator[t
 
 def _delete_loose(name: str, cluster: Namespace) -> None:
     refused = []
-    for kind in kinds():
+    for kind in (*kinds(), "Pod"):  # of a Job that was deleted without what it owns
         try:
             for _, found in _loose(name, cluster, [kind]):
                 with contextlib.suppress(NotFound):

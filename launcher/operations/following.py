@@ -12,7 +12,8 @@ from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.cluster.watched import Watched
 from launcher.diagnosis.job_status import JobStatus
-from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, instance, labels_of
+from launcher.diagnosis.reasons import steady
+from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, JOB_NAME_LABEL, instance, labels_of
 from launcher.operations.submitted import get_job, is_finished
 from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, seen, workloads_of
 from maskfleet.errors import NotFound, TimedOut
@@ -38,7 +39,8 @@ def list_jobs(cluster: Namespace | None = None) -> list[JobStatus]:
     jobs = cluster.list("Job", labels=ALL_JOBS)
     pods: dict[str, list[Object]] = {}
     for pod in cluster.list("Pod", labels=ALL_WORKERS):
-        pods.setdefault(labels_of(pod).get(INSTANCE_LABEL, ""), []).append(pod)
+        labels = labels_of(pod)
+        pods.setdefault(labels.get(JOB_NAME_LABEL) or labels.get(INSTANCE_LABEL, ""), []).append(pod)
     around = NamespaceView.of(cluster, jobs)
     jobs = sorted(jobs, key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
     return [around.status(job, pods.get(job["metadata"]["name"], [])) for job in jobs]
@@ -53,6 +55,8 @@ def wait(
 ) -> JobStatus:
     """Waits until the job has ended, over outages of the API server; ``on_change`` gets every new phase or reason.
 
+    A reason is not new for another id, pause or time in it.
+
     Raises:
         NotFound: there is no such job, or it was deleted meanwhile.
         TimedOut: it has not ended after ``timeout`` seconds.
@@ -60,8 +64,8 @@ def wait(
     deadline = None if timeout is None else time.monotonic() + timeout
     seen = None
     for now in follow(name, cluster):
-        if on_change and (now.phase, now.reason) != seen:
-            seen = (now.phase, now.reason)
+        if on_change and (now.phase, steady(now.reason)) != seen:
+            seen = (now.phase, steady(now.reason))
             on_change(now)
         if now.ended:
             return now

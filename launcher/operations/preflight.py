@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.cluster.kubernetes_api import ApiError, Cluster, resource_of
+from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, resource_of
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.capacity import (
     node_refusal,
@@ -22,7 +22,7 @@ from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
 from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
 from maskfleet.errors import MaskfleetError, NotFound
-from maskfleet.text import one_line
+from maskfleet.text import one_line, some_of
 
 Result = Literal["ok", "no", "unknown", "warning"]
 
@@ -182,12 +182,17 @@ def _nodes(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     fitting = [node for node in nodes if node_refusal(node, pod) is None]
     if not fitting:
         causes = {node_refusal(node, pod) for node in nodes}
-        yield Check("room for all workers", "no", f"no node may take one: {'; '.join(sorted(filter(None, causes)))}")
+        why = some_of(sorted(filter(None, causes)), separator="; ")
+        yield Check("room for all workers", "no", f"no node may take one: {why}")
         return
     need = worker_requests(manifests(job)[0])
-    places = sum(places_on(node, pods, need) for node in fitting)
-    room = f"room for {places} of {job.workers} worker(s) now, on {len(fitting)} of {len(nodes)} node(s)"
-    yield Check("room for all workers", "ok" if places >= job.workers else "no", room)
+    on_node: dict[str, list[Object]] = {}
+    for each in pods:
+        on_node.setdefault(each["spec"].get("nodeName", ""), []).append(each)
+    places = sum(places_on(node, on_node.get(node["metadata"]["name"], []), need) for node in fitting)
+    room = f"room for {min(places, job.workers)} of {job.workers} worker(s) now"
+    where = f"on {len(fitting)} of {len(nodes)} node(s)"
+    yield Check("room for all workers", "ok" if places >= job.workers else "no", f"{room}, {where}")
 
 
 def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterator[Check]:

@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.job_status import DULL_EVENTS, JobStatus, job_status
+from launcher.diagnosis.jobs import suspended_by
 from launcher.job.labels import QUEUE_LABEL, labels_of
 from maskfleet.errors import NotFound
 
@@ -64,8 +65,8 @@ def node_names(cluster: Namespace) -> frozenset[str] | None:
 
 
 def workloads_of(cluster: Namespace, jobs: Sequence[Object]) -> list[Object]:
-    """Kueue's objects, if any of the jobs has a queue."""
-    if not any(QUEUE_LABEL in labels_of(job) for job in jobs):
+    """Kueue's objects, if any of the jobs has a queue, or was suspended by Kueue, which may take in all jobs."""
+    if not any(QUEUE_LABEL in labels_of(job) or (suspended_by(job) or "").startswith("kueue") for job in jobs):
         return []
     try:
         return list(cluster.list("Workload"))

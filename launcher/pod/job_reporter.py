@@ -9,6 +9,7 @@ import json
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,13 +22,20 @@ from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.errors import MaskfleetError
 from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
-from maskfleet.text import format_duration, one_line
+from maskfleet.text import cut_to_bytes, format_duration, one_line
 
 PROGRESS_SECONDS = 5.0
 """Between two updates of the Job: often enough to watch, rare enough for an API server with many jobs."""
 STEP_SECONDS = 0.5
 FORBIDDEN_SECONDS = 60.0
 """Until what was forbidden is tried again: the right may be given meanwhile."""
+MOST_WAITING = 200
+"""Events that wait for an API server that does not take them; of more the oldest are left out."""
+MOST_PROBLEMS = 10
+"""Of the streamer's, that are put on the Job; the others are counted. All annotations together may have 256 KiB."""
+_NOTE_BYTES = 1000  # of an event; the API takes 1024
+_NO_EVENT = (400, 413, 422)  # one that the server will never take must not keep back those after it
+_LABEL_LENGTH = 63  # that the API takes
 _REASONS = {"start": "TrainingStarted", "restart": "TrainingRestarted", "checkpoint": "CheckpointSaved",
             "end": "TrainingEnded"}  # fmt: skip
 
@@ -45,7 +53,7 @@ class JobReporter:
         self._cluster, self._job, self._run = cluster, job, run
         self._uid: str | None = None
         self._read = 0
-        self._waiting: list[Event] = []
+        self._waiting: deque[Event] = deque(maxlen=MOST_WAITING)
         self._event: Event | None = None
         self._before: Progress | None = None  # what the event found
         self._reported: Mapping[str, Any] = {}
@@ -61,7 +69,8 @@ class JobReporter:
         """Sends what is new; ``last`` sends the progress even if the last update is recent.
 
         Raises:
-            MaskfleetError: the API server refuses or does not answer; the next step tries again.
+            MaskfleetError: the API server refuses or does not answer; a later step tries again.
+            OSError: what was sent can't be noted.
         """
         events, self._read = Event.read_from(self._run, self._read)
         self._waiting += events
@@ -80,8 +89,12 @@ class JobReporter:
 
     def _send_events(self) -> None:
         while self._waiting:
-            self._send_event(self._waiting[0])
-            self._waiting.pop(0)
+            try:
+                self._send_event(self._waiting[0])
+            except ApiError as error:
+                if error.status not in _NO_EVENT:
+                    raise
+            self._waiting.popleft()
             if not self._waiting:
                 ReporterMark(self._read).write(self._run)
 
@@ -96,15 +109,15 @@ class JobReporter:
         details = {**(asdict(progress) if progress else {}), **_state(self._event, progress, self._before)}
         details.pop("time", None)
         if streamed := StreamMetrics.load(self._run):
-            details["streamer"] = {**asdict(streamed), "line": _streamers_line(streamed)}
-            del details["streamer"]["time"]  # it alone is nothing new
+            details["streamer"] = _streamer(streamed)
         if not details or details == self._reported:
             return
         annotations = {PROGRESS_JSON_ANNOTATION: json.dumps(details)}
         metadata: Object = {"annotations": annotations}
         if progress:
             annotations[PROGRESS_ANNOTATION] = progress_sentence(progress)
-            metadata["labels"] = {EPOCH_LABEL: f"{progress.epoch}-of-{progress.epochs}"}
+            label = f"{progress.epoch}-of-{progress.epochs}"
+            metadata["labels"] = {EPOCH_LABEL: label} if len(label) <= _LABEL_LENGTH else {}
         try:
             self._cluster.patch("Job", self._job, {"metadata": metadata})
         except ApiError as error:
@@ -112,6 +125,16 @@ class JobReporter:
                 self._next = time.monotonic() + FORBIDDEN_SECONDS
             raise
         self._reported = details
+
+
+def _streamer(streamed: StreamMetrics) -> dict[str, Any]:
+    """What is put on the Job of it, which does not grow with the number of files."""
+    problems = [one_line(problem) for problem in streamed.problems[:MOST_PROBLEMS]]
+    if len(streamed.problems) > MOST_PROBLEMS:
+        problems.append(f"and {len(streamed.problems) - MOST_PROBLEMS} more")
+    facts = {**asdict(streamed), "last_error": one_line(streamed.last_error), "problems": problems}
+    del facts["time"]  # it alone is nothing new
+    return {**facts, "line": _streamers_line(streamed)}
 
 
 def _streamers_line(streamed: StreamMetrics) -> str:
@@ -151,7 +174,7 @@ def kubernetes_event(event: Event, namespace: str, job: str, uid: str) -> Object
         },
         "type": "Warning" if event.kind == "restart" else "Normal",
         "reason": _REASONS.get(event.kind, "Training"),
-        "message": event.message[:1000],
+        "message": cut_to_bytes(one_line(event.message, _NOTE_BYTES), _NOTE_BYTES),
         "source": {"component": "maskfleet"},
         "reportingComponent": "maskfleet",
         "reportingInstance": f"{job}-0",
@@ -187,5 +210,5 @@ def _state(event: Event | None, progress: Progress | None, before: Progress | No
     state = {"start": "starting", "restart": "restarting"}.get(event.kind) if event else None
     trains = event and progress and progress.loss is not None and progress != before
     if event and state and not trains:
-        return {"state": state, "message": event.message}
+        return {"state": state, "message": one_line(event.message, _NOTE_BYTES)}
     return {"state": "training"} if progress else {}

@@ -13,6 +13,7 @@ from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations
+from launcher.operations.logs import LogRequest, logs
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, MaskfleetError
 from tests.cluster.conftest import Kit, Scripted, until
@@ -101,6 +102,50 @@ def test_of_many_tracebacks_the_first_is_the_cause(cluster: Cluster, scripted: S
     now = until("job", cluster, lambda now: now.phase in ("Failed", "Restarting") and bool(now.evidence))
     assert "ValueError: of worker 0" in now.reason
     assert now.evidence[0] == "Traceback (most recent call last):"
+
+
+LOSES_ITS_PEER = """
+import signal, socket
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+if worker == 0:
+    server = socket.create_server(('', 2223))
+    connections = []
+    while True:
+        connections.append(server.accept())
+while True:
+    try:
+        peer = socket.create_connection(('job-0.job', 2223), timeout=5)
+        break
+    except OSError:
+        time.sleep(.2)
+print('connected', flush=True)
+peer.settimeout(None)
+peer.recv(1)
+print('error: worker 1 lost a peer')
+sys.exit(75)
+"""
+
+
+def test_the_worker_whose_pod_was_deleted_is_named_and_not_the_one_that_follows(
+    cluster: Cluster, scripted: Scripted
+) -> None:
+    submission.submit(scripted(LOSES_ITS_PEER, workers=2, max_restarts=3), cluster)
+    up = until("job", cluster, lambda now: all(worker.phase == "Running" for worker in now.workers))
+    deadline = time.monotonic() + 60
+    while not any(line.text == "connected" for line in logs("job", cluster, LogRequest())):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    cluster.delete("Pod", str(up.workers[0].pod))
+    told = []
+    for now in operations.follow("job", cluster, seconds=0.2):
+        told.append(now.reason)
+        if [worker.phase for worker in now.workers] == ["Running"] * 2 and now.workers[1].attempt > 1:
+            break
+        assert time.monotonic() < deadline + 120, told
+    restarting = [reason for reason in told if "no step yet" not in reason]
+    assert restarting
+    assert all("worker 0" in reason and "lost a peer" not in reason for reason in restarting), restarting
+    assert any("its pod was deleted" in reason for reason in restarting), restarting
 
 
 def test_a_peer_that_never_comes(cluster: Cluster, scripted: Scripted) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster
 from launcher.job.labels import instance
-from launcher.job.manifests import manifests, render
+from launcher.job.manifests import base_folder, manifests, render
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission, submitted
 from launcher.operations import following as operations
@@ -172,6 +173,75 @@ def test_cancel_keeps_the_job_and_resume_goes_on(cluster: Cluster, scripted: Scr
     until("job", cluster, lambda now: now.workers[0].phase == "Running")
     with pytest.raises(BadInput, match="has not ended: there is nothing to resume"):
         ending.resume("job", cluster)
+
+
+HOLD = "example.com/hold"
+
+
+def test_a_job_that_is_being_deleted_is_told_as_such_with_what_holds_it(cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted(FOREVER), cluster)
+    until("job", cluster, lambda now: now.workers[0].phase == "Running")
+    cluster.patch("Job", "job", {"metadata": {"finalizers": [HOLD]}})
+    said: list[str] = []
+    with pytest.raises(
+        TimedOut, match=f"its Job is still there after 20 s: it waits for the finalizer {HOLD} of Job job"
+    ):
+        ending.delete("job", cluster, timeout=20, report_line=said.append)
+    assert any(HOLD in line for line in said)
+    now = operations.status("job", cluster)
+    assert (now.phase, now.workers[0].phase) == ("Deleting", "Stopped")
+    assert f"is being deleted: waits for the finalizer {HOLD} of Job job" in now.reason
+    for verb in (ending.cancel, ending.resume):
+        with pytest.raises(BadInput, match="job job is being deleted"):
+            verb("job", cluster)
+    cluster.patch("Job", "job", {"metadata": {"finalizers": []}})
+    await_none(cluster, "Job")
+
+
+def suspend(cluster: Cluster, manager: str) -> None:
+    """As another program than the launcher does."""
+    change = {"spec": {"suspend": True}}
+    path, query = cluster._path("Job", "job"), {"fieldManager": manager}
+    cluster._json("PATCH", path, query, change, "application/merge-patch+json")
+
+
+def test_a_job_that_another_has_suspended_goes_on_by_resume(cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted(FOREVER), cluster)
+    until("job", cluster, lambda now: now.workers[0].phase == "Running")
+    suspend(cluster, "kubectl-patch")
+    suspended = until("job", cluster, lambda now: now.phase == "Suspended" and now.workers[0].pod is None)
+    assert suspended.reason == "suspended by kubectl-patch; 'launcher resume job' goes on"
+    assert suspended.workers[0].reason == "waits for the job to be released"
+    ending.resume("job", cluster)
+    until("job", cluster, lambda now: now.workers[0].phase == "Running")
+    ending.cancel("job", cluster)
+    cancelled = until("job", cluster, lambda now: now.phase == "Cancelled" and now.workers[0].pod is None)
+    assert cancelled.workers[0].reason == "its pod is gone: the job is cancelled"
+
+
+class WithoutRelease(Cluster):
+    def patch(self, kind: str, name: str, change: Any) -> Any:
+        raise ApiError(403, "Forbidden", f"may not patch {kind}")
+
+
+def test_a_release_that_is_refused_leaves_nothing_behind(cluster: Cluster) -> None:
+    with pytest.raises(ApiError, match="may not patch Job"):
+        submission.submit(TrainingJob(name="job", cpu="10k"), WithoutRelease.connect(cluster.namespace))
+    for kind in ("Job", "ConfigMap", "Role", "RoleBinding", "Pod"):
+        await_none(cluster, kind)
+
+
+def test_what_kubectl_has_applied_is_deleted_with_all_its_objects(cluster: Cluster) -> None:
+    made = [yaml.safe_load(file.read_text()) for file in base_folder().glob("*.yaml")]
+    made = [each for each in made if each["kind"] != "Kustomization"]
+    for manifest in made:
+        cluster.create(manifest)
+    assert operations.status("maskfleet", cluster).name == "maskfleet"
+    started = time.monotonic()
+    ending.delete("maskfleet", cluster)
+    assert time.monotonic() - started < 100
+    for manifest in made:
+        await_none(cluster, manifest["kind"])
 
 
 def test_an_ended_job_is_started_again_with_other_settings(cluster: Cluster, scripted: Scripted) -> None:

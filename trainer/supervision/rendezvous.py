@@ -137,7 +137,7 @@ class Coordinator:
     def worker_ready(self, worker: int) -> Message | None:
         """``worker`` has no training process and can reach its peers."""
         self.ready.add(worker)
-        if self.phase != "gathering" or self.missing():
+        if self.phase != "gathering" or len(self.ready) < self.workers:
             return None
         self.phase = "running"
         self.ready.clear()

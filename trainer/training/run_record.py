@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import time
@@ -119,6 +120,9 @@ def _git_commit() -> str | None:
     here = Path(__file__).parent
     try:
         command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+        # Of thousands of workers TF_CONFIG is more than the kernel passes on.
+        environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=5)
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -32,3 +32,9 @@ def test_every_command_has_help_and_no_tensorflow(command):
     output, modules = imported(command, "--help")
     assert f"launcher.cli {command} [OPTIONS]" in output
     assert not modules & {"tensorflow", "keras", "kubernetes"}
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("run", "build")])
+def test_the_help_of_a_command_imports_nothing_of_what_it_does(command):
+    _, modules = imported(command, "--help")
+    assert not [name for name in modules if name.startswith(("launcher.operations.", "launcher.cluster."))]

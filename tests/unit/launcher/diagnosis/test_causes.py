@@ -198,6 +198,36 @@ def test_a_pod_that_is_gone_is_the_cause_by_its_events(events: list[dict[str, An
     assert words in found.reason
 
 
+@pytest.mark.parametrize("known", [frozenset({"node-1", "node-2"}), None])
+def test_a_worker_whose_node_is_silent_is_named_and_not_those_that_wait_for_it(known: frozenset[str] | None) -> None:
+    silent = running(0)
+    silent["status"]["conditions"].append({"type": "Ready", "status": "Unknown", "lastTransitionTime": at(140)})
+    pods = [silent, lost_peer(1, 115), lost_peer(2, 116)]
+    events = [] if known else [event("pets-0-aaaaa", "NodeNotReady", 140, "Node is not ready")]
+    found = job_status(job(3), pods, events, known)
+    assert found.phase == "Restarting"
+    why = "node node-0 is gone from the cluster" if known else "node node-0 does not answer"
+    assert found.reason == f"worker 0: {why} (and 2 for other reasons)"
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_the_end_of_the_job_stops_is_not_before_it(gone: bool) -> None:
+    condition = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": at(100)}
+    found = job(2, condition)
+    found["spec"]["activeDeadlineSeconds"] = 110
+    stopped = [deleted(ended(worker, 101, 143), 100) for worker in range(2)]
+    events = [event(f"pets-{worker}-aaaaa", "Killing", 101) for worker in range(2)]
+    assert job_status(found, [] if gone else stopped, events).reason == "took longer than its deadline of 1m50s"
+
+
+def test_an_old_failure_does_not_stand_for_a_later_pod_that_is_gone() -> None:
+    failed = ended(0, -4000, 1, TRACE, made=-9000)
+    later = [event("pets-0-bbbbb", "Pulled", 0), event("pets-0-bbbbb", "Killing", 100)]
+    found = job_status(job(2, creationTimestamp=at(-9100)), [failed, lost_peer(1, 101)], later)
+    assert found.reason == "worker 0: waits for its pod to be created (before: worker 0: its pod was deleted)"
+    assert [(row.phase, row.attempt) for row in found.workers] == [("Pending", 3), ("Failed", 1)]
+
+
 def test_a_pod_that_went_before_a_suspension_is_no_cause() -> None:
     conditions = [{"type": "Suspended", "status": "False", "lastTransitionTime": at(500)}]
     events = [event("pets-0-aaaaa", "Killing", 100)]
@@ -208,3 +238,35 @@ def test_the_reason_is_that_of_the_first_however_many_follow() -> None:
     pods = [deleted(ended(0, 100, 143), 100), *(lost_peer(worker, 99) for worker in range(1, 5))]
     found = job_status(job(5), pods)
     assert found.reason == "worker 0: its pod was deleted (and 4 for other reasons)"
+
+
+@given(st.data())
+def test_neither_another_worker_nor_an_earlier_attempt_is_blamed(data: st.DataObject) -> None:
+    workers = data.draw(st.integers(2, 5))
+    skews = [data.draw(st.sampled_from([0, 3, -7, 40, 3600, -3600])) for _ in range(workers)]
+    victim, old = data.draw(st.integers(0, workers - 1)), data.draw(st.integers(0, workers - 1))
+    ahead = skews[victim]
+    what = data.draw(st.sampled_from(["deleted", "drained", "out of memory", "traceback", "killed", "gone"]))
+    own = {
+        "deleted": [deleted(ended(victim, 101, 143, "saved", ahead=ahead), 100)],
+        "drained": [disrupted(ended(victim, 103, 143, ahead=ahead), 100, "EvictionByEvictionAPI")],
+        "out of memory": [ended(victim, 100, 137, reason="OOMKilled", ahead=ahead)],
+        "traceback": [ended(victim, 100, 1, TRACE, ahead=ahead)],
+        "killed": [ended(victim, 100, 137, ahead=ahead)],
+        "gone": [],
+    }[what]
+    events = [event(f"pets-{victim}-aaaaa", "Killing", 100)] if what == "gone" else []
+    earlier = ended(old, -5000, 1, TRACE.replace("bad mask", "OLD"), made=-9000, ahead=skews[old], suffix="00000")
+    others = [
+        data.draw(st.sampled_from([
+            lost_peer(worker, 100 + 7 * worker, ahead=skews[worker]),
+            ended(worker, 100 + worker, 1, f"step 3\nerror: worker {victim}: bad mask", ahead=skews[worker]),
+            running(worker, ahead=skews[worker]),
+        ]))
+        for worker in range(workers) if worker != victim
+    ]  # fmt: skip
+    replaced = [running(victim, made=200, ahead=ahead, suffix="bbbbb")] if data.draw(st.booleans()) else []
+    pods = data.draw(st.permutations([*own, *others, *replaced, *([earlier] if data.draw(st.booleans()) else [])]))
+    found = job_status(job(workers, creationTimestamp=at(-9100)), pods, events)
+    assert "OLD" not in found.reason
+    assert found.phase != "Restarting" or f"worker {victim}" in found.reason

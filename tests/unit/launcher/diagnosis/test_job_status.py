@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from launcher.diagnosis import reasons
+from launcher.diagnosis.capacity import node_refusal, places_on
 from launcher.diagnosis.job_status import JobStatus, job_status
-from launcher.diagnosis.tables import describe_status, ranges, worker_table
+from launcher.diagnosis.tables import age, describe_status, job_table, ranges, worker_table
 from launcher.job import labels
+from launcher.operations.description import history
 from launcher.streaming.stream_metrics import StreamMetrics
 
 CREATED = "2026-11-23T10:00:00Z"
@@ -240,3 +243,44 @@ def test_many_workers_take_few_rows() -> None:
     assert len(worker_table(found.workers, wide=True)) == 1001
     assert ranges([0, 2, 4, 6, 8]) == "0,2,4,6,…"
     assert describe_status(found)[0].startswith("pets: Pending")
+
+
+def test_a_job_is_not_younger_than_new_by_a_clock_that_is_behind() -> None:
+    found = job_status(job(), [])
+    assert age(found, datetime(2026, 11, 23, 9, 59, 55, tzinfo=UTC)) == "0s"
+    assert age(found, datetime(2026, 11, 23, 10, 0, 5, tzinfo=UTC)) == "5s"
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["[" * 100_000, '{"message": {"a": 1}, "state": "restarting"}', '{"streamer": {"problems": 1}}',
+     '{"streamer": "x"}', '{"message": "two\\nlines \\u001b[2J", "state": "starting"}', '{"epoch": {}}'],
+)  # fmt: skip
+def test_what_somebody_has_written_into_an_annotation_does_not_end_status(told: str) -> None:
+    metadata = {"annotations": {"maskfleet/progress.json": told, "maskfleet/progress": "epoch\n9"}}
+    found = job_status(job(metadata=metadata), [pod(**UP)])
+    lines = [*describe_status(found), *job_table([found], wide=True)]
+    assert all("\n" not in line and "\x1b" not in line for line in lines)
+
+
+SPARE: list[dict[str, Any]] = [
+    {"involvedObject": {"name": "pets-0-abcde"}},
+    {"involvedObject": {}, "reason": "FailedCreate"},
+    {"involvedObject": {"name": "pets"}, "reason": "FailedCreate", "lastTimestamp": "2026-11-23T10:05:00Z"},
+    {"involvedObject": {"kind": "Job", "name": "pets"}},
+    {"involvedObject": {"name": "pets-0-abcde"}, "reason": "FailedMount", "eventTime": None, "series": None},
+    {},
+]
+
+
+@pytest.mark.parametrize("event", SPARE)
+def test_what_another_program_has_left_out_of_an_event_does_not_end_status(event: dict[str, Any]) -> None:
+    waiting = pod(phase="Pending", **trainer(waiting={}))
+    for pods in ([], [waiting], [pod(**UP)]):
+        assert job_status(job(), pods, [event]).workers
+    history("pets", "0-1", [event])
+
+
+def test_room_is_counted_on_a_node_that_says_little() -> None:
+    assert places_on({"metadata": {"name": "n"}, "spec": {}}, [pod()], {"cpu": 1.0, "pods": 1.0}) == 0
+    assert node_refusal({"metadata": {"name": "n"}, "spec": {}}, {}) == "nodes are not ready"

@@ -25,7 +25,7 @@ HOLD = "example.com/hold"
 
 
 def submitted(**settings: Any) -> Any:
-    cluster = FakeCluster()
+    cluster = FakeCluster({"kind": "Node", "metadata": {"name": "node-1"}})
     submit(TrainingJob(name="pets", **settings), cluster)
     return cluster
 
@@ -156,6 +156,21 @@ def test_a_job_that_another_has_suspended_says_so_and_resume_goes_on(manager: st
     assert following.status("pets", cluster).phase == "Pending"
 
 
+def test_a_job_without_a_queue_that_kueue_has_suspended_waits_for_it() -> None:
+    cluster = submitted()
+    suspend(cluster, "kueue")
+    cluster.objects["Workload", "w"] = {
+        "kind": "Workload",
+        "metadata": {"name": "w", "ownerReferences": [{"uid": job_of(cluster)["metadata"]["uid"]}]},
+        "spec": {"queueName": "default", "active": True},
+        "status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": "no quota for cpu"}]},
+    }
+    now = following.status("pets", cluster)
+    assert (now.phase, now.reason) == ("Queued", "queue default: no quota for cpu")
+    with pytest.raises(BadInput, match="job pets has not begun: queue default: no quota for cpu"):
+        ending.resume("pets", cluster)
+
+
 def test_a_job_that_has_run_was_suspended_though_nobody_says_by_whom() -> None:
     cluster = submitted()
     suspend(cluster)
@@ -281,6 +296,18 @@ def test_delete_takes_away_what_is_left_without_its_job(applied: Any, typed: Any
     assert (missing.exit_code, missing.stderr.startswith("error: there is no job maskfleet")) == (3, True)
 
 
+def test_delete_takes_away_the_pods_that_a_deleted_job_has_orphaned() -> None:
+    cluster = submitted(workers=2)
+    run_pods(cluster, 0, 1)
+    del cluster.objects["Job", "pets"]  # as kubectl delete --cascade=orphan does
+    for each in cluster.objects.values():
+        each["metadata"].pop("ownerReferences", None)
+        if each["kind"] == "Pod":
+            each["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "launcher"
+    ending.delete("pets", cluster)
+    assert [kind for kind, _ in cluster.objects] == ["Node"]
+
+
 def test_what_of_it_may_not_be_deleted_is_said(applied: Any) -> None:
     def refuse(request: str) -> None:
         if request in ("list Role", "delete RoleBinding"):
@@ -320,6 +347,27 @@ def test_a_job_that_is_called_otherwise_than_its_labels_say_is_refused_at_once(v
     done = typed(FakeCluster(manifest), verb, "team-maskfleet")
     assert done.exit_code == 3
     assert "is not the launcher's: expected its name in the label app.kubernetes.io/instance" in done.stderr
+
+
+def test_a_list_knows_the_pods_of_a_job_that_is_called_otherwise_than_its_labels_say() -> None:
+    manifest = yaml.safe_load((base_folder() / "job.yaml").read_text())
+    manifest["metadata"] |= {"name": "team-maskfleet", "creationTimestamp": CREATED}
+    pod = worker_pod(0, job="team-maskfleet")
+    pod["metadata"]["labels"] |= {
+        "app.kubernetes.io/instance": "maskfleet",
+        "batch.kubernetes.io/job-name": "team-maskfleet",
+    }
+    cluster: Any = FakeCluster(manifest, {**pod, "kind": "Pod"}, {"kind": "Node", "metadata": {"name": "node-1"}})
+    (found,) = following.list_jobs(cluster)
+    assert [worker.phase for worker in found.workers] == ["Running"]
+
+
+def test_a_resume_with_settings_that_can_not_be_kept_leaves_the_job() -> None:
+    cluster = submitted()
+    job_of(cluster)["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": CREATED}]}
+    with pytest.raises(BadInput, match="--class-weights: expected settings of at most"):
+        ending.resume("pets", cluster, training=["--class-weights", ",".join(["1.2345678"] * 60_000)])
+    assert ("Job", "pets") in cluster.objects
 
 
 def test_a_job_that_was_made_by_create_is_started_again_without_a_wait(tmp_path: Path, monkeypatch: Any) -> None:

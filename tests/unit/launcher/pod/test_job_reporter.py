@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from launcher.cluster.kubernetes_api import ApiError
 from launcher.job.labels import PROGRESS_JSON_ANNOTATION
 from launcher.pod.job_reporter import (
     JobReporter,
@@ -87,6 +88,43 @@ def test_what_was_brought_back_from_an_earlier_pod_is_not_sent_again(tmp_path: P
     Event.append(run, "restart", "attempt 1 ended")
     JobReporter(recorder, "pets", run).step()
     assert recorder.events == ["attempt 1 ended"]
+
+
+def test_who_may_not_make_events_still_tells_of_progress(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    Event.append(run, "start", "training starts")
+    PROGRESS.write(run)
+
+    def refuse(request: str) -> None:
+        if request == "create Event":
+            raise ApiError(403, "Forbidden", "may not create events")
+
+    recorder.before = refuse
+    reporter = JobReporter(recorder, "pets", run)
+    with pytest.raises(ApiError, match="may not create events"):
+        reporter.step()
+    assert "epoch 3 of 20" in recorder.annotations["maskfleet/progress"]
+    asked = len(recorder.requests)
+    reporter.step()  # at once, and so without another try
+    assert len(recorder.requests) == asked
+    recorder.before = lambda request: None
+    reporter.step(last=True)
+    assert recorder.events == ["training starts"]
+
+
+def test_an_event_that_the_server_will_never_take_keeps_no_other_back(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    for message in ("first", "second"):
+        Event.append(run, "start", message)
+    refusals = iter([ApiError(422, "Invalid", "message: Invalid value")])
+
+    def refuse(request: str) -> None:
+        if request == "create Event" and (error := next(refusals, None)):
+            raise error
+
+    recorder.before = refuse
+    JobReporter(recorder, "pets", run).step()
+    assert recorder.events == ["second"]
 
 
 @pytest.mark.parametrize("set_by", [-3600.0, 0.0, 3600.0])
