@@ -24,6 +24,8 @@ from maskfleet.backoff import pauses
 __all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
 
 _POOL = "/api/v1"
+_KUEUE = "/apis/kueue.x-k8s.io"
+"""Without a version: those of Kueue come and go, so the server is asked which it serves."""
 RESOURCES: Mapping[str, tuple[str, str]] = {
     "Job": ("/apis/batch/v1", "jobs"),
     "Pod": (_POOL, "pods"),
@@ -38,14 +40,19 @@ RESOURCES: Mapping[str, tuple[str, str]] = {
     "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
-    "Workload": ("/apis/kueue.x-k8s.io/v1beta1", "workloads"),
-    "LocalQueue": ("/apis/kueue.x-k8s.io/v1beta1", "localqueues"),
+    "Workload": (_KUEUE, "workloads"),
+    "LocalQueue": (_KUEUE, "localqueues"),
+    "ClusterQueue": (_KUEUE, "clusterqueues"),
     "Node": (_POOL, "nodes"),
     "Namespace": (_POOL, "namespaces"),
+    "PersistentVolume": (_POOL, "persistentvolumes"),
+    "StorageClass": ("/apis/storage.k8s.io/v1", "storageclasses"),
     "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
     "SelfSubjectAccessReview": ("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
 }
-_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "SelfSubjectAccessReview")
+_CLUSTER_WIDE = (
+    "ClusterQueue", "Node", "Namespace", "PersistentVolume", "PriorityClass", "SelfSubjectAccessReview", "StorageClass",
+)  # fmt: skip
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before a watch is begun anew
 _HEALTHY_SECONDS = 5.0  # a watch that has gone on for longer has not failed
@@ -69,6 +76,7 @@ class Cluster:
         self.namespace = namespace
         self.context = context
         self.patience = 5.0
+        self._versions: dict[str, str] = {}
 
     @classmethod
     def connect(
@@ -200,8 +208,17 @@ class Cluster:
 
     def _path(self, kind: str, name: str = "") -> str:
         prefix, plural = RESOURCES[kind]
+        if prefix == _KUEUE:
+            prefix = self._with_version(prefix)
         scope = "" if kind in _CLUSTER_WIDE else f"/namespaces/{self.namespace}"
         return f"{prefix}{scope}/{plural}" + (f"/{name}" if name else "")
+
+    def _with_version(self, prefix: str) -> str:
+        """Raises NotFound if the server does not serve this API group."""
+        if prefix not in self._versions:
+            group = self._json("GET", prefix)
+            self._versions[prefix] = str(group["preferredVersion"]["version"])
+        return f"{prefix}/{self._versions[prefix]}"
 
     def _list(self, path: str, labels: str, fields: str, metadata_only: bool) -> Object:
         accept = _METADATA_ONLY if metadata_only else "application/json"

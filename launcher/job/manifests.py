@@ -25,6 +25,7 @@ from launcher.job.labels import (
     SPOT_LABELS,
     TENSORBOARD,
 )
+from launcher.job.mounts import USER_VOLUME, check_mounts
 from launcher.job.places import BUCKETS, Place
 from launcher.job.training_job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
 from maskfleet.environment import GPUS_VARIABLE, PEERS_VARIABLE, WORKERS_VARIABLE
@@ -42,6 +43,9 @@ def manifests(job: TrainingJob) -> list[Manifest]:
 
     None of them grows with the number of workers. The other objects get the Job as their owner when its uid
     is known.
+
+    Raises:
+        BadSettings: a ``--mount`` is in the way of another mount.
     """
     objects = {kind: copy.deepcopy(_base(kind)) for kind in _ORDER}
     for manifest in objects.values():
@@ -223,6 +227,9 @@ def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
     streamer["image"] = job.sidecar_image or job.image
     streamer["imagePullPolicy"] = job.image_pull_policy
     streamer["args"] = ["launcher", "sidecar", run_directory(job)]
+    for resource, amount in (("cpu", job.streamer_cpu), ("memory", job.streamer_memory)):
+        if amount:
+            streamer["resources"]["requests"][resource] = streamer["resources"]["limits"][resource] = amount
     if job.destination:
         streamer["args"] += [job.destination, "--grace", str(max(5, job.grace_seconds - STOP_SECONDS))]
         if job.keep_checkpoints:
@@ -264,11 +271,12 @@ def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
         claim = replace(output, path="") if output.kind == "pvc" else output
         mount("output", claim, OUTPUT_PATH, pod["initContainers"], read_only=False)
     for number, asked in enumerate(job.mounts):
-        mount(f"mount-{number}", asked.place, asked.path, everyone, read_only=asked.read_only)
+        mount(f"{USER_VOLUME}{number}", asked.place, asked.path, everyone, read_only=asked.read_only)
     if job.gpus_per_worker:
         # NCCL's buffers between the GPUs of a worker need more than a container's 64 MiB.
         pod["volumes"].append({"name": "shm", "emptyDir": {"medium": "Memory"}})
         pod["containers"][0]["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})
+    check_mounts(everyone, job.mounts, job.mount)
 
 
 def _set_environment(container: Manifest, job: TrainingJob) -> None:
@@ -308,7 +316,7 @@ def tensorboard_pod(job: TrainingJob) -> Manifest:
         del server[key]
     mounts = {mount["name"]: mount for container in pod["initContainers"] for mount in container["volumeMounts"]}
     kept = [
-        mount for mount in server["volumeMounts"] if mount["name"] in ("tmp",) or mount["name"].startswith("mount-")
+        mount for mount in server["volumeMounts"] if mount["name"] in ("tmp",) or mount["name"].startswith(USER_VOLUME)
     ]
     if "output" in mounts:
         kept.append({**mounts["output"], "readOnly": True})
