@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launcher.job.labels import annotations_of
+from launcher.job.labels import annotations_of, labels_of
 from launcher.job.quantities import parse_quantity
 
 Object = Mapping[str, Any]
@@ -24,11 +24,13 @@ class Storage:
     volumes: Sequence[Object] | None
 
 
-def claim_verdict(claim: Object, storage: Storage, *, workers: int, nodes: int | None, writes: bool) -> Verdict:
+def claim_verdict(
+    claim: Object, storage: Storage, *, workers: int, nodes: Sequence[Object] | None, writes: bool
+) -> Verdict:
     """Whether the claim will be there for every worker.
 
     Args:
-        nodes: how many could take a worker; None if it is not known.
+        nodes: those that could take a worker; None if they are not known.
         writes: whether the workers write into it.
     """
     if claim["metadata"].get("deletionTimestamp"):
@@ -36,10 +38,38 @@ def claim_verdict(claim: Object, storage: Storage, *, workers: int, nodes: int |
     phase = claim.get("status", {}).get("phase", "Pending")
     if phase == "Lost":
         return "no", "has lost its volume"
+    volume = next((v for v in storage.volumes or [] if v["metadata"]["name"] == claim["spec"].get("volumeName")), None)
+    if nodes and volume is not None:
+        reached = [node for node in nodes if _reaches(node, volume)]
+        if not reached:
+            return "no", f"its volume {volume['metadata']['name']} can be mounted on no node that may take a worker"
+        nodes = reached
     bound: Verdict = ("ok", "is bound") if phase == "Bound" else _binding(claim, storage)
     modes = claim.get("status", {}).get("accessModes") or claim["spec"].get("accessModes", [])
-    shared = _sharing(modes, workers, nodes, writes=writes)
+    shared = _sharing(modes, workers, None if nodes is None else len(nodes), writes=writes)
     return bound if shared is None or bound[0] == "no" else shared
+
+
+def _reaches(node: Object, volume: Object) -> bool:
+    """Whether the volume's own terms let it be mounted on the node; those that we do not know count as if they did."""
+    required = (volume["spec"].get("nodeAffinity") or {}).get("required") or {}
+    terms = required.get("nodeSelectorTerms") or []
+    labels = labels_of(node)
+    return not terms or any(all(_holds(e, labels) for e in term.get("matchExpressions") or []) for term in terms)
+
+
+def _holds(expression: Object, labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(expression["key"]), expression.get("values") or []
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return True
 
 
 def _sharing(modes: Sequence[str], workers: int, nodes: int | None, *, writes: bool) -> Verdict | None:

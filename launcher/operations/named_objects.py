@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +28,8 @@ class Check:
     detail: str
 
 
-def check_named_objects(job: TrainingJob, cluster: Namespace, nodes: int | None) -> Iterator[Check]:
-    """``nodes``: how many could take a worker; None if it is not known."""
+def check_named_objects(job: TrainingJob, cluster: Namespace, nodes: Sequence[Object] | None) -> Iterator[Check]:
+    """``nodes``: those that could take a worker; None if they are not known."""
     if job.service_account:
         yield _look("ServiceAccount", job.service_account, cluster, _is_there)
     if job.priority:
@@ -78,7 +78,7 @@ def _secrets(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
         yield _look("Secret", name, cluster, judge)
 
 
-def _claims(job: TrainingJob, cluster: Namespace, nodes: int | None) -> Iterator[Check]:
+def _claims(job: TrainingJob, cluster: Namespace, nodes: Sequence[Object] | None) -> Iterator[Check]:
     written = {place.name for place in [job.output_place] if place}
     written |= {mount.place.name for mount in job.mounts if not mount.read_only}
     names = dict.fromkeys(place.name for place in job.places if place.kind == "pvc")

@@ -48,7 +48,7 @@ def preflight(job: TrainingJob, cluster: Namespace | None = None) -> list[Check]
     """Every check, whatever the others say; ``unknown`` where we may not look."""
     cluster = cluster or Cluster.connect()
     nodes = seen(lambda: cluster.list("Node"))
-    fitting = None if nodes is None else len(_fitting(job, nodes))
+    fitting = None if nodes is None else _fitting(job, nodes)
     return [
         *_permissions(job, cluster),
         *_admission(job, cluster),

@@ -18,6 +18,11 @@ def claim(phase: str = "Pending", *modes: str, cls: str | None = "fast", **spec:
     return {"metadata": {"name": "c"}, "spec": wanted, "status": {"phase": phase}}
 
 
+def nodes(count: int) -> list[Any]:
+    """In two zones in turn."""
+    return [{"metadata": {"name": f"n{i}", "labels": {"zone": "ab"[i % 2], "name": f"n{i}"}}} for i in range(count)]
+
+
 def storage_class(name: str, mode: str = "Immediate", *, default: bool = False, by: str = "example.com/disk") -> Any:
     annotations = {"storageclass.kubernetes.io/is-default-class": "true"} if default else {}
     return {"metadata": {"name": name, "annotations": annotations}, "provisioner": by, "volumeBindingMode": mode}
@@ -59,13 +64,13 @@ LATER = "WaitForFirstConsumer"
     ],
 )  # fmt: skip
 def test_a_claim_has_or_gets_a_volume_or_never_will(found: Any, storage: Storage, result: str, detail: str) -> None:
-    verdict = claim_verdict(found, storage, workers=1, nodes=3, writes=True)
+    verdict = claim_verdict(found, storage, workers=1, nodes=nodes(3), writes=True)
     assert verdict[0] == result
     assert detail in verdict[1]
 
 
 @pytest.mark.parametrize(
-    ("modes", "workers", "nodes", "writes", "result"),
+    ("modes", "workers", "there", "writes", "result"),
     [
         (["ReadWriteOnce"], 1, 3, True, "ok"),
         (["ReadWriteOnce"], 2, 3, True, "no"),
@@ -81,12 +86,40 @@ def test_a_claim_has_or_gets_a_volume_or_never_will(found: Any, storage: Storage
     ],
 )
 def test_a_claim_can_be_mounted_by_all_workers(
-    modes: list[str], workers: int, nodes: int | None, writes: bool, result: str
+    modes: list[str], workers: int, there: int | None, writes: bool, result: str
 ) -> None:
-    found = claim_verdict(claim("Bound", *modes), NO_CLASSES, workers=workers, nodes=nodes, writes=writes)
+    some = None if there is None else nodes(there)
+    found = claim_verdict(claim("Bound", *modes), NO_CLASSES, workers=workers, nodes=some, writes=writes)
     assert found[0] == result, found
 
 
 def test_what_never_comes_counts_before_what_can_not_be_shared() -> None:
     verdict = claim_verdict(claim("Pending", "ReadWriteOnce"), NO_CLASSES, workers=2, nodes=None, writes=True)
     assert verdict[0] == "no"
+
+
+def tied(operator: str, key: str, *values: str) -> Any:
+    """A volume that only some nodes reach."""
+    expression = {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
+    affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
+    found = volume("fast", "ReadWriteOnce", phase="Bound")
+    return {**found, "spec": {**found["spec"], "nodeAffinity": affinity}}
+
+
+@pytest.mark.parametrize(
+    ("terms", "workers", "result"),
+    [
+        (("In", "zone", "a", "b"), 1, "ok"),
+        (("In", "zone", "c"), 1, "no"),
+        (("NotIn", "zone", "a", "b"), 1, "no"),
+        (("Exists", "zone"), 1, "ok"),
+        (("DoesNotExist", "zone"), 1, "no"),
+        (("Exists", "disk"), 1, "no"),
+        (("In", "zone", "a"), 2, "no"),
+        (("In", "name", "n1"), 2, "ok"),
+    ],
+)
+def test_a_volume_is_where_a_worker_can_be(terms: tuple[str, ...], workers: int, result: str) -> None:
+    bound = claim("Bound", "ReadWriteOnce", volumeName="v")
+    found = claim_verdict(bound, Storage([], [tied(*terms)]), workers=workers, nodes=nodes(4), writes=True)
+    assert found[0] == result, found
