@@ -192,6 +192,7 @@ class Cluster:
 
         Raises:
             ConnectionError: the API server or the pod does not take it.
+            BadInput: there are no credentials, or none that can be used for this.
         """
         from kubernetes import client, stream
 
@@ -275,7 +276,7 @@ def _configuration(access: kubeconfigs.Access) -> Any:
     """The kubernetes package's description of a server: its address, TLS and proxy."""
     from kubernetes import client
 
-    cluster, where = access.cluster, f"kubeconfig {access.file}: cluster of context {access.context}"
+    cluster, where = access.cluster, f"{access.origin}: cluster"
     assert cluster.server is not None
     configuration = client.Configuration()
     configuration.host = ("" if "://" in cluster.server else "http://") + cluster.server.rstrip("/")
