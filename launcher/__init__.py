@@ -17,7 +17,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
+    from launcher.cluster.connection import ApiError, Unreachable
+    from launcher.cluster.kubernetes_api import Cluster
     from launcher.diagnosis.job_status import JobStatus, WorkerStatus
     from launcher.job.training_job import TrainingJob
     from launcher.operations.ending import NotStartedAgain, cancel, delete, resume
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError, NotFound, TimedOut
 
 _HOMES = {
-    "launcher.cluster.kubernetes_api": ("ApiError", "Cluster", "Unreachable"),
+    "launcher.cluster.connection": ("ApiError", "Unreachable"),
+    "launcher.cluster.kubernetes_api": ("Cluster",),
     "launcher.diagnosis.job_status": ("JobStatus", "WorkerStatus"),
     "launcher.job.training_job": ("TrainingJob",),
     "launcher.operations.ending": ("NotStartedAgain", "cancel", "delete", "resume"),
