@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from launcher.commands.options import on_cluster
-from launcher.operations import ending
 from maskfleet.command_line import echo
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 @on_cluster
 def cancel(cluster: Cluster, name: str) -> None:
     """Stop a job, which saves first, and keep its objects; 'resume' goes on."""
+    from launcher.operations import ending
 
     notes = ending.cancel(name, cluster)
     echo(f"job {name} is cancelled in {cluster.place}: its workers save and end; 'launcher resume {name}' goes on")
@@ -32,10 +32,10 @@ def cancel(cluster: Cluster, name: str) -> None:
 @on_cluster
 def delete(cluster: Cluster, name: str, yes: bool) -> None:
     """Delete a job with all its objects and pods; its output stays."""
-    from launcher.operations.submitted import get_job
+    from launcher.operations import ending
 
-    get_job(cluster, name)
+    ending.find_job(name, cluster)
     if not yes:
         click.confirm(f"delete job {name} in {cluster.place}?", abort=True)
-    ending.delete(name, cluster)
+    ending.delete(name, cluster, report_line=lambda text: echo(f"job {name}: {text}", err=True))
     echo(f"job {name} is deleted in {cluster.place}")

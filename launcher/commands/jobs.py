@@ -9,7 +9,6 @@ import click
 
 from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option, print_as
 from launcher.job.training_job import TrainingJob
-from launcher.operations import ending
 from maskfleet.command_line import echo
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
@@ -96,7 +95,7 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
     if as_job:
         echo(job.to_yaml() if form is None else f"{job.to_json()}\n", nl=False)
         return
-    from launcher.job.manifests import render, render_json
+    from launcher.job.rendering import render, render_json
 
     echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
 
@@ -110,6 +109,7 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 
     SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
     """
+    from launcher.operations import ending
 
     done = ending.resume(name, cluster, training=settings)
     echo(f"job {name} goes on in {cluster.place}")
@@ -119,9 +119,10 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 
 @job_settings
 @click.command()
+@click.option("--try-network", is_flag=True, help="find out by two small pods whether NetworkPolicies are enforced")
 @output_option("json", "yaml")
 @on_cluster
-def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
+def preflight(cluster: Cluster, form: str | None, try_network: bool, **arguments: Any) -> int:
     """Check whether a job would start, without starting it; exit code 1 if not.
 
     Takes the flags of submit.
@@ -131,7 +132,7 @@ def preflight(cluster: Cluster, form: str | None, **arguments: Any) -> int:
     from launcher.diagnosis.tables import table
     from launcher.operations.preflight import preflight
 
-    checks = preflight(asked_for(arguments), cluster)
+    checks = preflight(asked_for(arguments), cluster, try_network=try_network)
     if form:
         print_as(form, [asdict(check) for check in checks])
     else:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from launcher.cluster import port_forward
 from launcher.commands.options import on_cluster_or_destination
+from maskfleet.command_line import echo
 
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import Cluster
@@ -27,11 +27,12 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
     from launcher.operations.submitted import asked_job, get_job
 
     def report_line(address: str) -> None:
-        click.echo(f"TensorBoard on {name}: {address} (Ctrl-C ends it)")
+        echo(f"TensorBoard on {name}: {address} (Ctrl-C ends it)")
         if browser:
             webbrowser.open(address)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends TensorBoard too, and removes copied files
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so they too end TensorBoard, and remove its pod or copied files
+        signal.signal(number, signal.default_int_handler)
     if cluster is None:
         board.serve(name, port, report_line)
         return
@@ -40,6 +41,8 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
     if board.is_local(job) and not in_cluster:
         board.serve(str(job.destination), port, report_line)
         return
-    click.echo(f"TensorBoard's pod comes up in {cluster.place}", err=True)
+    from launcher.cluster import port_forward
+
+    echo(f"TensorBoard's pod comes up in {cluster.place}", err=True)
     with board.in_cluster(job, made, cluster) as pod:
         port_forward.forward(pod, cluster, port, report_line)

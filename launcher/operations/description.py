@@ -55,7 +55,7 @@ def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str
 
 def describe_lines(found: Mapping[str, Any]) -> list[str]:
     """The description as text for people."""
-    from launcher.diagnosis.job_status import WorkerStatus
+    from launcher.diagnosis.worker_status import WorkerStatus
 
     status = found["status"]
     lines = [f"{status['name']}: {status['phase']}" + (f" – {status['reason']}" if status["reason"] else "")]

@@ -14,14 +14,14 @@ from launcher.operations.surroundings import seen
 from maskfleet.errors import NotFound
 from maskfleet.text import one_line
 
-Result = Literal["ok", "no", "unknown"]
+Result = Literal["ok", "no", "unknown", "warning"]
 
 _REGISTRY_SECRETS = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table."""
+    """One line of the table; a ``warning`` is no reason against the job."""
 
     what: str
     result: Result

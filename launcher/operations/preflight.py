@@ -1,4 +1,4 @@
-"""Whether a job would start: permissions, objects, room for all workers, storage. Changes nothing."""
+"""Whether a job would start: permissions, objects, room for all workers, storage. Keeps nothing but what it finds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
-from launcher.operations.named_objects import Check, check_named_objects
+from launcher.operations.named_objects import Check, Result, check_named_objects
+from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
 from launcher.operations.surroundings import seen
 from maskfleet.errors import MaskfleetError
 from maskfleet.text import one_line
@@ -34,6 +35,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "Event": ("list", "watch", "create"),  # create: who gives a right has to have it
     # get: to finish an interrupted submit; list: to see that a delete has come to its end
     "ConfigMap": ("create", "get", "list"),
+    "Secret": ("create", "get"),
     "Service": ("create", "get", "list"),
     "NetworkPolicy": ("create", "get"),
     "Role": ("create", "get"),
@@ -44,8 +46,11 @@ _GOOD_TO_HAVE = (("list", "Event"), ("watch", "Event"), ("create", "Event"), ("g
 _WITHOUT = "the job runs, and less is told of it"
 
 
-def preflight(job: TrainingJob, cluster: Namespace | None = None) -> list[Check]:
-    """Every check, whatever the others say; ``unknown`` where we may not look."""
+def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network: bool = False) -> list[Check]:
+    """Every check, whatever the others say; ``unknown`` where we may not look.
+
+    With ``try_network`` two small pods find out whether NetworkPolicies are enforced; without, nothing is made.
+    """
     cluster = cluster or Cluster.connect()
     nodes = seen(lambda: cluster.list("Node"))
     fitting = None if nodes is None else _fitting(job, nodes)
@@ -57,6 +62,7 @@ def preflight(job: TrainingJob, cluster: Namespace | None = None) -> list[Check]
         *_quota(job, cluster),
         *_nodes(job, nodes, cluster),
         *_bucket(job),
+        *_network(job, cluster, try_network),
     ]
 
 
@@ -192,6 +198,16 @@ def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:
     """The nodes that may take a worker, whatever their room."""
     pod = manifests(job)[0]["spec"]["template"]["spec"]
     return [node for node in nodes if node_refusal(node, pod) is None]
+
+
+def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterator[Check]:
+    """Of several workers, whose ports are open to the cluster; one alone has none."""
+    if job.workers == 1:
+        return
+    found = try_policy(job, cluster) if try_network else known(cluster)
+    result: Result = "unknown" if found.enforced is None else "ok" if found.enforced else "warning"
+    words = {None: "", True: "is enforced, ", False: f"{NOT_ENFORCED}, "}[found.enforced]
+    yield Check("NetworkPolicy", result, words + found.why)
 
 
 def _bucket(job: TrainingJob) -> Iterator[Check]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.job.labels import PROGRESS_ANNOTATION, annotations_of
-from launcher.job.manifests import manifests, with_owner
+from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 from maskfleet.text import one_line
@@ -30,6 +31,17 @@ class Submission:
     notes: tuple[str, ...]
 
 
+class LeftBehind(MaskfleetError):
+    """A submit was refused in the middle, and its Job is still there; the cause's exit code."""
+
+    def __init__(self, name: str, why: str, cause: MaskfleetError) -> None:
+        super().__init__(
+            f"{cause}; job {name} {why}, suspended: the same submit again finishes it, "
+            f"'launcher delete {name}' removes it"
+        )
+        self.exit_code = cause.exit_code
+
+
 def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool = False) -> Submission:
     """Creates the job's objects and releases it. The same job again finishes what was interrupted.
 
@@ -37,7 +49,8 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
 
     Raises:
         BadInput: a different job has this name.
-        ApiError: the server refuses an object; those made before are deleted again.
+        ApiError: the server refuses an object, or the release; what was made before is deleted again.
+        LeftBehind: the same, and the Job is still there.
     """
     cluster = cluster or Cluster.connect()
     if dry_run:
@@ -53,23 +66,40 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         made, new = cluster.get("Job", job.name), False
         _check_same(job, made)
     try:
-        untold = _create_owned_all(cluster, [with_owner(manifest, made) for manifest in others])
+        untold = _create_owned_all(cluster, [with_token(with_owner(manifest, made)) for manifest in others])
         # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
         # one of the pods is tried: where folders of the node are allowed, this costs no request.
         if job.uses_host_paths and (not new or any("PodSecurity" in warning for warning in warnings)):
             _check_pod_is_allowed(job, cluster, job.service_account or job.name)
-    except MaskfleetError:
+        change: Object = {}
+        if untold and PROGRESS_ANNOTATION not in annotations_of(made):
+            change["metadata"] = {"annotations": {PROGRESS_ANNOTATION: "not told: the job's ServiceAccount may not"}}
+        if made["spec"].get("suspend") and not job.queue:
+            change["spec"] = {"suspend": False}
+        if change:
+            cluster.patch("Job", job.name, change)
+    except MaskfleetError as error:
         if new:
-            cluster.delete("Job", job.name)
+            _take_back(job.name, cluster, error)
+        elif made["spec"].get("suspend") and not isinstance(error, BadInput):
+            raise LeftBehind(job.name, "was there before, and stays", error) from error
         raise
-    change: Object = {}
-    if untold and PROGRESS_ANNOTATION not in annotations_of(made):
-        change["metadata"] = {"annotations": {PROGRESS_ANNOTATION: "not told: the job's ServiceAccount may not"}}
-    if made["spec"].get("suspend") and not job.queue:
-        change["spec"] = {"suspend": False}
-    if change:
-        cluster.patch("Job", job.name, change)
-    return Submission(job.name, cluster.namespace, new, _notes(job, untold=untold))
+    notes = (*_notes(job, untold=untold), *_network_note(job, cluster))
+    return Submission(job.name, cluster.namespace, new, notes)
+
+
+def _take_back(name: str, cluster: Namespace, cause: MaskfleetError) -> None:
+    """Deletes a new Job, and with it what it owns.
+
+    Raises:
+        LeftBehind: it could not.
+    """
+    try:
+        cluster.delete("Job", name)
+    except NotFound:
+        pass
+    except MaskfleetError as error:
+        raise LeftBehind(name, f"could not be deleted again ({error})", cause) from cause
 
 
 def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
@@ -118,6 +148,12 @@ def _notes(job: TrainingJob, *, untold: str) -> tuple[str, ...]:
             mend = f"it will if the ServiceAccount {job.service_account} may get and patch jobs and create events"
         notes.append(f"progress and events will not show on the job: {untold}; {mend}")
     return tuple(notes)
+
+
+def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
+    if job.workers == 1 or (found := known(cluster)).enforced is not False:
+        return ()
+    return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
 
 
 def _check_same(asked: TrainingJob, made: Object) -> None:

@@ -47,12 +47,15 @@ class JobReporter:
         self._read = 0
         self._waiting: list[Event] = []
         self._event: Event | None = None
+        self._before: Progress | None = None  # what the event found
         self._reported: Mapping[str, Any] = {}
         self._next = self._next_events = 0.0
         if mark := ReporterMark.load(run):  # an earlier attempt of this container, or an earlier pod
             self._read = mark.read
             if earlier := Event.read_all(run, end=self._read):
                 self._event = earlier[-1]
+                found = Progress.read(run)
+                self._before = found if found and found.time <= self._event.time else None
 
     def step(self, *, last: bool = False) -> None:
         """Sends what is new; ``last`` sends the progress even if the last update is recent.
@@ -62,7 +65,8 @@ class JobReporter:
         """
         events, self._read = Event.read_from(self._run, self._read)
         self._waiting += events
-        self._event = events[-1] if events else self._event
+        if events:
+            self._event, self._before = events[-1], Progress.read(self._run)
         try:
             if last or time.monotonic() >= self._next_events:
                 self._send_events()
@@ -89,7 +93,7 @@ class JobReporter:
     def _send_progress(self) -> None:
         self._next = time.monotonic() + PROGRESS_SECONDS
         progress = Progress.read(self._run)
-        details = {**(asdict(progress) if progress else {}), **_state(self._event, progress)}
+        details = {**(asdict(progress) if progress else {}), **_state(self._event, progress, self._before)}
         details.pop("time", None)
         if streamed := StreamMetrics.load(self._run):
             details["streamer"] = {**asdict(streamed), "line": _streamers_line(streamed)}
@@ -175,10 +179,13 @@ def report(reporter: JobReporter, stop: threading.Event) -> None:
             return
 
 
-def _state(event: Event | None, progress: Progress | None) -> dict[str, Any]:
-    """Whether the training processes are starting, restarting or training, by what was written last."""
+def _state(event: Event | None, progress: Progress | None, before: Progress | None) -> dict[str, Any]:
+    """Whether the training processes are starting, restarting or training, by what was written last.
+
+    That is told by the progress's having changed since the event, not by their times: the clock may have been set.
+    """
     state = {"start": "starting", "restart": "restarting"}.get(event.kind) if event else None
-    trains = event and progress and progress.loss is not None and progress.time > event.time
+    trains = event and progress and progress.loss is not None and progress != before
     if event and state and not trains:
         return {"state": state, "message": event.message}
     return {"state": "training"} if progress else {}
