@@ -170,13 +170,16 @@ class Connection:
         if isinstance(answer, dict) and "kind" in answer:
             return answer
         html = "html" in response.headers.get("Content-Type", "")
-        found = "HTML: a login page or a proxy?" if html else one_line(response.data[:80].decode(errors="replace"))
-        raise Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found or 'nothing'}")
+        raise self.unlike_the_api(b"HTML: a login page or a proxy?" if html else response.data)
+
+    def unlike_the_api(self, found: bytes) -> Unreachable:
+        """The error for an answer that no API server gives."""
+        words = one_line(found[:80].decode(errors="replace")) or "nothing"
+        return Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {words}")
 
     def _refusal(self, response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:
         if "html" in response.headers.get("Content-Type", ""):
-            found = f"HTTP {response.status} with HTML: a login page or a proxy?"
-            return Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found}")
+            return self.unlike_the_api(f"HTTP {response.status} with HTML: a login page or a proxy?".encode())
         if response.status == 407:
             proxy = _without_password(self._configuration.proxy)
             return Unreachable(f"the proxy {proxy} wants other credentials for the way to {self._host}")

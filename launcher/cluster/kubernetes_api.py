@@ -113,7 +113,10 @@ class Cluster:
         Raises:
             NotFound: there is none.
         """
-        return self._json("GET", self._path(kind, name))
+        found = self._json("GET", self._path(kind, name))
+        if not isinstance(found.get("metadata"), dict):
+            raise self._connection.unlike_the_api(json.dumps(found).encode())
+        return found
 
     def list(
         self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False, everywhere: bool = False
@@ -156,16 +159,16 @@ class Cluster:
             for item in listed["items"]:
                 yield "ADDED", item
             yield "SYNCED", {}
-            version = listed["metadata"]["resourceVersion"]
+            version = listed["metadata"].get("resourceVersion", "")
             query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
             began = time.monotonic()
             try:
                 for line in self._lines(self._path(kind), {**query, **_selectors(labels, fields)}):
-                    change = json.loads(line)
-                    if change["type"] == "ERROR":  # the version is too old: list again
+                    change, item = self._change(line)
+                    if change == "ERROR":  # the version is too old: list again
                         break
-                    if change["type"] != "BOOKMARK":
-                        yield change["type"], change["object"]
+                    if change != "BOOKMARK":
+                        yield change, item
             except (Unreachable, ConnectionError):
                 pass
             except ApiError as error:
@@ -225,7 +228,19 @@ class Cluster:
         accept = _METADATA_ONLY if metadata_only else "application/json"
         # Version 0 is answered from the API server's memory. Events are not kept there.
         query = {"resourceVersion": "0"} if not path.endswith("/events") else {}
-        return self._json("GET", path, {**query, **_selectors(labels, fields)}, accept=accept)
+        found = self._json("GET", path, {**query, **_selectors(labels, fields)}, accept=accept)
+        found["items"] = found.get("items") or []
+        if not isinstance(found.get("metadata"), dict) or not isinstance(found["items"], list):
+            raise self._connection.unlike_the_api(json.dumps(found).encode())
+        return found
+
+    def _change(self, line: bytes) -> tuple[str, Object]:
+        """Raises Unreachable if it is none: a proxy may put a page of its own into the stream."""
+        try:
+            change = json.loads(line)
+            return str(change["type"]), dict(change["object"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._connection.unlike_the_api(line) from error
 
     def _json(
         self,

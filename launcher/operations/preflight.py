@@ -90,7 +90,7 @@ def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
                 "spec": {"resourceAttributes": attributes},
             }
         )
-        if not review["status"]["allowed"]:
+        if not review.get("status", {}).get("allowed"):
             denied.append(f"{verb} {resource}{'/' * bool(subresource)}{subresource}")
             stops = stops or (kind not in RIGHTS and (verb, kind) not in _GOOD_TO_HAVE)
     detail = f"may not {', '.join(denied)}" if denied else "all"
