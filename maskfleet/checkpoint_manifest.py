@@ -9,6 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from maskfleet.files import FileDigest, stays_inside
+from maskfleet.schema import Count, Seconds, validated
+
+MANIFEST_BYTES = 16 << 20
+"""What a manifest has at most; one takes a kilobyte."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,9 @@ class CheckpointManifest:
     checkpoint is chosen, are None where the step was not validated.
     """
 
-    step: int
-    epoch: int
-    training_seconds: float
+    step: Count
+    epoch: Count
+    training_seconds: Seconds
     miou: float | None
     files: Mapping[str, FileDigest]
     score: float | None = None
@@ -35,22 +39,12 @@ class CheckpointManifest:
             ValueError: the content is no manifest.
         """
         try:
-            fields = json.loads(content)
-            files = {name: FileDigest(int(f["size"]), str(f["crc32c"])) for name, f in fields["files"].items()}
-            if outside := [name for name in files if not stays_inside(name)]:
-                raise ValueError(f"no checkpoint manifest: {outside[0]!r} is no file in the folder checkpoints")
-            return cls(
-                int(fields["step"]),
-                int(fields["epoch"]),
-                float(fields["training_seconds"]),
-                None if fields["miou"] is None else float(fields["miou"]),
-                files,
-                None if fields.get("score") is None else float(fields["score"]),
-            )
-        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, UnicodeDecodeError) as error:
-            raise ValueError(f"no checkpoint manifest: {error!r}") from error
-        except json.JSONDecodeError as error:
+            manifest = validated(cls, content)
+        except ValueError as error:
             raise ValueError(f"no checkpoint manifest: {error}") from error
+        if outside := [name for name in manifest.files if not stays_inside(name)]:
+            raise ValueError(f"no checkpoint manifest: {outside[0]!r} is no file in the folder checkpoints")
+        return manifest
 
     @classmethod
     def of_step(cls, content: bytes, step: int) -> CheckpointManifest:
@@ -62,9 +56,6 @@ class CheckpointManifest:
         manifest = cls.parse(content)
         if manifest.step != step:
             raise ValueError(f"no checkpoint manifest of step {step}: it says step {manifest.step}")
-        if manifest.epoch < 0 or not 0 <= manifest.training_seconds < math.inf:
-            seconds = manifest.training_seconds
-            raise ValueError(f"no checkpoint manifest: it says epoch {manifest.epoch} after {seconds} s of training")
         prefix = f"step-{step:08d}"
         if f"{prefix}.index" not in manifest.files or not any(
             name.startswith(f"{prefix}.data-") for name in manifest.files

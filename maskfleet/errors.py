@@ -8,7 +8,9 @@ here. All errors that are for the user are in one tree; each has its code::
     │   ├── BadSettings               2    a flag or a configuration file
     │   │   ├── SecretInTheOpen       2    --env with what looks like a secret           (launcher.job.pod_settings)
     │   │   └── StoreRefused          2    credentials, permissions, no such bucket      (launcher.streaming.stores)
-    │   └── BadData                   2    an image, a mask or a data directory
+    │   ├── BadData                   2    an image, a mask or a data directory
+    │   ├── InTheWay                  2    a link or folder where a file shall be        (launcher.streaming.download)
+    │   └── NotAllFetched             2    all but such files were pulled                (launcher.streaming.download)
     ├── NotFound                      3    no such job, run or checkpoint
     ├── TrainingFailed                1    a loss that is not finite, a disk that is full
     ├── PeerLost                     75    another worker is gone or did not come; all start again
@@ -21,6 +23,7 @@ here. All errors that are for the user are in one tree; each has its code::
     ├── NotStartedAgain               *    a job was deleted and not submitted again; the cause's code
     │                                                                                    (launcher.operations.ending)
     ├── NotStreamed                   1    not all of a run reached its destination      (launcher.local)
+    ├── DiskFailed                    1    what is fetched can't be written: a full disk (launcher.streaming.download)
     ├── StoreUnavailable              1    a store can't be reached now                  (launcher.streaming.stores)
     ├── Changed                       1    an object is not the version that was expected (launcher.streaming.stores)
     ├── ContentDiffers                1    a file or object is not what its digest says  (launcher.streaming.stores)

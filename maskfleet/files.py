@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,28 @@ def stays_inside(name: str) -> bool:
     return "\0" not in name and not {"", ".", ".."}.intersection(name.split("/"))
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """A file to be read. Nothing waits for the other end of a FIFO.
+
+    Raises:
+        OSError: there is no file, or it can't be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """All of :func:`open_plain`'s file; OSError with EFBIG if it has more than ``limit`` bytes."""
+    with open_plain(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"has more than {limit} bytes", str(path))
+    return content
+
+
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """:func:`replacing` for content that is at hand whole."""
     with replacing(path, durable=durable) as file:
@@ -61,8 +84,9 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody has put there
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             if durable:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import pydantic
-
 from maskfleet.errors import BadInput, BadSettings, NotFound
-from maskfleet.files import append_line, write_atomically, write_json
+from maskfleet.files import append_line, open_plain, read_plain, write_atomically, write_json
 from maskfleet.run_directory import RunDirectory
+from maskfleet.schema import Count, Seconds, parsed, validated
 
 T = TypeVar("T")
+
+RECORD_BYTES = 16 << 20
+"""What a file of one record has at most; the settings of a run take a few kilobytes."""
+LIST_BYTES = 1 << 30
+"""What a file has at most that grows with the examples or with a run's length."""
 
 
 @dataclass(frozen=True)
@@ -32,28 +37,28 @@ class Progress:
     """
 
     state: str
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
+    epoch: Count
+    epochs: Count
+    step: Count
+    steps: Count
     images_per_second: float | None = None
     loss: float | None = None
     miou: float | None = None
-    eta_seconds: float | None = None
-    time: float = 0.0
+    eta_seconds: Seconds | None = None
+    time: Seconds = 0.0
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self | None:
         """None before the first step."""
         try:
-            return cls.parse(run.progress.read_bytes())
+            return cls.parse(read_plain(run.progress, RECORD_BYTES))
         except OSError:
             return None
 
     @classmethod
     def parse(cls, content: bytes | Mapping[str, Any]) -> Self | None:
         """From the file's bytes, or from an object that holds its keys among others."""
-        return _parse(cls, content)
+        return parsed(cls, content)
 
     def write(self, run: RunDirectory) -> None:
         write_json(run.progress, asdict(self), durable=False)
@@ -71,9 +76,9 @@ class MetricsLine:
         confusion: counts of pixels [C][C], rows truth.
     """
 
-    epoch: int
-    step: int
-    training_seconds: float
+    epoch: Count
+    step: Count
+    training_seconds: Seconds
     images_per_second: float
     loss: float
     validation_loss: float
@@ -110,7 +115,7 @@ CURVES = (("loss", "loss", "validation_loss"), ("mIoU", "training_miou", "miou")
 class Event:
     """A line of events.jsonl. ``kind`` is start, restart, checkpoint or end; ``time`` is Unix seconds."""
 
-    time: float
+    time: Seconds
     kind: str
     message: str
 
@@ -127,10 +132,11 @@ class Event:
     def read_from(cls, run: RunDirectory, position: int) -> tuple[list[Self], int]:
         """The events of the whole lines behind a byte's position, and where they end."""
         try:
-            with run.events.open("rb") as file:
+            with open_plain(run.events) as file:
+                position = min(position, file.seek(0, os.SEEK_END))
                 file.seek(position)
-                content = file.read()
-        except FileNotFoundError:
+                content = file.read(LIST_BYTES)
+        except OSError:
             return [], position
         whole = content[: content.rfind(b"\n") + 1]
         return _parse_lines(cls, whole), position + len(whole)
@@ -140,17 +146,17 @@ class Event:
 class ReporterMark:
     """.reporter.json: up to which byte of events.jsonl the events are on the Job."""
 
-    read: int
+    read: Count
 
     @classmethod
     def load(cls, run: RunDirectory) -> Self | None:
         try:
-            return _parse(cls, (run.path / ".reporter.json").read_bytes())
+            return parsed(cls, read_plain(run.reporter_mark, RECORD_BYTES))
         except OSError:
             return None
 
     def write(self, run: RunDirectory) -> None:
-        write_json(run.path / ".reporter.json", asdict(self), durable=False)
+        write_json(run.reporter_mark, asdict(self), durable=False)
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ class RunRecord:
     best_by: str | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
     git_commit: str | None = None
-    started: float | None = None
+    started: Seconds | None = None
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self:
@@ -196,18 +202,15 @@ class RunRecord:
             BadInput: the file can't be read, or is no record of a run.
         """
         try:
-            content = run.config.read_bytes()
+            content = read_plain(run.config, RECORD_BYTES)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound(f"{run.path}: there is no run: expected {run.config}") from error
         except OSError as error:
             raise BadInput(f"{run.config}: can't be read: {error.strerror or error}") from error
         try:
-            record: Self = _adapter(cls).validate_json(content, strict=True)
-            return record
-        except pydantic.ValidationError as error:
-            problem = error.errors()[0]
-            place = ".".join(map(str, problem["loc"])) or "its content"
-            raise BadInput(f"{run.config}: expected the settings of a run: {place}: {problem['msg']}") from error
+            return validated(cls, content)
+        except ValueError as error:
+            raise BadInput(f"{run.config}: expected the settings of a run: {error}") from error
 
     def write(self, run: RunDirectory) -> None:
         content = asdict(self)
@@ -229,7 +232,7 @@ class Examples:
     def read(cls, run: RunDirectory) -> Self | None:
         """None of a run that has none, as one that an older version began."""
         try:
-            return _parse(cls, run.examples.read_bytes())
+            return parsed(cls, read_plain(run.examples, LIST_BYTES))
         except OSError:
             return None
 
@@ -268,29 +271,9 @@ def write_settings(run: RunDirectory, settings: Mapping[str, Any]) -> Callable[[
     return put_back
 
 
-_adapters: dict[Any, pydantic.TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    """Made once for a type, and only for one that is read: each takes a millisecond."""
-    if kind not in _adapters:
-        _adapters[kind] = pydantic.TypeAdapter(kind)
-    return _adapters[kind]
-
-
-def _parse(kind: type[T], content: bytes | Mapping[str, Any]) -> T | None:
-    adapter: pydantic.TypeAdapter[T] = _adapter(kind)
-    try:
-        if isinstance(content, bytes):
-            return adapter.validate_json(content, strict=True)
-        return adapter.validate_python(content, strict=True)
-    except pydantic.ValidationError:
-        return None
-
-
 def _read_lines(kind: type[T], path: Path, end: int | None = None) -> list[T]:
     try:
-        return _parse_lines(kind, path.read_bytes()[:end])
+        return _parse_lines(kind, read_plain(path, LIST_BYTES)[:end])
     except OSError:
         return []
 
@@ -298,4 +281,4 @@ def _read_lines(kind: type[T], path: Path, end: int | None = None) -> list[T]:
 def _parse_lines(kind: type[T], content: bytes) -> list[T]:
     """Of whole lines; one that a kill has cut, or that is no record, is passed over."""
     lines = content[: content.rfind(b"\n") + 1].splitlines()
-    return [record for record in (_parse(kind, line) for line in lines) if record is not None]
+    return [record for record in (parsed(kind, line) for line in lines) if record is not None]

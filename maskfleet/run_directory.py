@@ -13,6 +13,11 @@ from pathlib import Path
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.json")
 
 
+def is_event_file(name: str) -> bool:
+    """Whether TensorBoard takes a file of this name for one of its own, which only grows."""
+    return "tfevents" in name
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """The layout of one run under ``path``."""
@@ -68,6 +73,21 @@ class RunDirectory:
     @property
     def export(self) -> Path:
         return self.path / "export"
+
+    @property
+    def streamer_notes(self) -> Path:
+        """How far a streamer is. Hidden files are this machine's own, and copied nowhere."""
+        return self.path / ".streamer.json"
+
+    @property
+    def streamer_log(self) -> Path:
+        """What the streamer of a run on this machine says."""
+        return self.path / ".streamer.log"
+
+    @property
+    def reporter_mark(self) -> Path:
+        """Up to where the run's events are on its Job."""
+        return self.path / ".reporter.json"
 
     @property
     def report(self) -> Path:

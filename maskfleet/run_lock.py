@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from maskfleet.errors import BadSettings
+from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
 
 LOCK_FILE = ".lock"
@@ -32,6 +34,26 @@ def launcher_lock(run: RunDirectory) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def not_in_use(run: RunDirectory) -> Iterator[None]:
+    """Nobody works on the run while the block runs, for whoever brings files into a folder that may be one.
+
+    Makes no lock of its own: in a folder without one nobody ever trained.
+
+    Raises:
+        BadSettings: somebody works on it.
+    """
+    files = PlainFiles(run.path)
+    logs = (f"{run.logs.name}/{path.name}" for path in sorted(run.logs.glob("worker-*.log")))
+    with contextlib.ExitStack() as held:
+        for name in (LOCK_FILE, *logs):
+            with contextlib.suppress(OSError):  # none, or a link, which is nobody's lock
+                files.stat(name)
+                file = held.enter_context(files.open_to_append(name))  # NFS locks what may be written alone
+                _lock(file, f"{run.path}", run.path / name)
+        yield
+
+
 def open_worker_log(run: RunDirectory, worker: int) -> BinaryIO:
     """The worker's log, to be added to; whoever has it open is the worker's supervisor.
 
@@ -44,15 +66,24 @@ def open_worker_log(run: RunDirectory, worker: int) -> BinaryIO:
 def _locked(run: RunDirectory, path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab", buffering=0)
+        # Nothing waits for the reader of a FIFO.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
     except OSError as error:
         raise BadSettings(f"--run-dir {run.path}: can't be written: {error.strerror}") from error
+    file = os.fdopen(descriptor, "ab", buffering=0)
+    try:
+        _lock(file, f"--run-dir {run.path}", path)
+    except BadSettings:
+        file.close()
+        raise
+    return file
+
+
+def _lock(file: BinaryIO, folder: str, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.close()
         raise BadSettings(
-            f"--run-dir {run.path}: in use by another process (it holds {path}); "
+            f"{folder}: in use by another process (it holds {path}); "
             "wait for it, stop it, or choose another run directory"
         ) from error
-    return file

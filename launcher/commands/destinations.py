@@ -12,6 +12,7 @@ import click
 
 from maskfleet.child_processes import set_up_logging
 from maskfleet.command_line import echo
+from maskfleet.errors import NotFound
 from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 
@@ -69,10 +70,12 @@ def stream(
 
     lower_priority()
     set_up_logging()
-    run.mkdir(parents=True, exist_ok=True)
+    store = open_store(destination)
+    if once and not run.exists():
+        raise NotFound(f"{run}: there is no run to copy: expected a run's folder")
     streamer = Streamer(
         RunDirectory(run.absolute()),
-        open_store(destination),
+        store,
         worker=worker,
         interval=interval,
         keep_checkpoints=keep_checkpoints,

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.local.console import Console
-from launcher.streaming.stream_metrics import metrics_file
 from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.environment import TOKEN_FILE_VARIABLE
@@ -62,7 +61,7 @@ def check_empty(run: RunDirectory) -> None:
             "or choose another directory"
         )
     # A streamer may be waiting for the run already. Nothing else: a run that is refused is removed with its directory.
-    if run.path.is_dir() and set(run.path.iterdir()) - {metrics_file(run), run.path / LOCK_FILE}:
+    if run.path.is_dir() and set(run.path.iterdir()) - {run.streamer_notes, run.path / LOCK_FILE}:
         raise BadSettings(f"--run-dir {run.path}: expected an empty or new directory, found other files in it")
 
 

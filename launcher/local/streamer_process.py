@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,14 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.backoff import pauses
 from maskfleet.child_processes import end_with_parent
-from maskfleet.errors import DONE, MaskfleetError
+from maskfleet.errors import DONE, FAILED, BadSettings, MaskfleetError
+from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR, logged, what_was_not_copied, without_error
 from maskfleet.text import one_line
@@ -26,17 +27,14 @@ DRAIN_SECONDS = 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Before one that has crashed is started again, seconds."""
 MAX_RESTARTS = 10
+_LONGEST = 1 << 16
+"""Bytes of what a streamer has said that are looked at."""
 HEALTHY_SECONDS = 600.0
 """After which a streamer counts as one that has not crashed before."""
 
 
 class NotStreamed(MaskfleetError):
     """The run has ended, and not all of it is in its destination."""
-
-
-def streamer_log(run: RunDirectory) -> Path:
-    """What the streamer of a local run says."""
-    return run.path / ".streamer.log"
 
 
 class StreamerProcess:
@@ -74,11 +72,13 @@ class StreamerProcess:
         self._log_start = 0
         self._ending = threading.Event()
         self._is_overdue = False
+        self._problem: str | None = None  # why no process could be started
 
     def __enter__(self) -> Self:
         return self
 
     def start(self) -> None:
+        self._open_log().close()  # refused here and now, if it is
         # Processes end with the thread that made them: it is there until the last one has ended, or we are to leave.
         self._thread = threading.Thread(target=self._keep_running, daemon=True)
         self._thread.start()
@@ -105,6 +105,10 @@ class StreamerProcess:
             self._report_line(
                 f"copied to:   {self._destination}" + (f" ({metrics.bytes_sent / 1e6:.1f} MB)" if metrics else "")
             )
+            if metrics and metrics.left_out:
+                self._report_line(
+                    f"left out:    {metrics.left_out} links or special files; see {self._run.streamer_log}"
+                )
             return
         message = (
             f"not all of {self._run.path} is in {self._destination}: {self._why()}; mend it and run "
@@ -121,7 +125,12 @@ class StreamerProcess:
             began = time.monotonic()
             with self._changing:
                 last = self._ending.is_set()
-                self._process = self._start_process(*(["--once"] if last else []))
+                try:
+                    self._process = self._start_process(*(["--once"] if last else []))
+                except (OSError, MaskfleetError) as error:
+                    self._code, self._problem = FAILED, str(error)
+                    self._report_line(f"warning: nothing is copied to {self._destination}: {error}")
+                    return
             self._code = self._process.wait()
             if last or self._is_overdue or (self._ending.is_set() and self._code >= 0):
                 return
@@ -139,8 +148,8 @@ class StreamerProcess:
         command += ["--grace", str(DRAIN_SECONDS)]
         if self._keep_checkpoints is not None:
             command += ["--keep-checkpoints", str(self._keep_checkpoints)]
-        with streamer_log(self._run).open("ab") as log:
-            self._log_start = log.tell()
+        with self._open_log() as log:
+            self._log_start = os.fstat(log.fileno()).st_size
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -150,11 +159,19 @@ class StreamerProcess:
                 preexec_fn=end_with_parent(signal.SIGTERM),
             )
 
+    def _open_log(self) -> BinaryIO:
+        try:
+            return PlainFiles(self._run.path).open_to_append(self._run.streamer_log.name)
+        except OSError as error:
+            raise BadSettings(f"{self._run.streamer_log}: can't be written: {error.strerror or error}") from error
+
     def _said_why(self) -> bool:
         return self._code > 0 and bool(lines := self._lines()) and lines[-1].startswith(ERROR)
 
     def _why(self) -> str:
         """What the newest process has named of what it left, or else its last words."""
+        if self._problem is not None:
+            return self._problem
         if self._is_overdue:
             return f"it was not done after {DRAIN_SECONDS:.0f} s"
         if self._code < 0:
@@ -168,9 +185,10 @@ class StreamerProcess:
 
     def _lines(self) -> list[str]:
         """What the newest process has said."""
-        with streamer_log(self._run).open("rb") as log:
-            log.seek(self._log_start)
-            return log.read().decode(errors="replace").strip().splitlines()
+        with self._open_log() as log:
+            length = os.fstat(log.fileno()).st_size - self._log_start
+            said = os.pread(log.fileno(), min(length, _LONGEST), self._log_start + max(0, length - _LONGEST))
+        return said.decode(errors="replace").strip().splitlines()
 
 
 def _waits() -> Iterator[float]:

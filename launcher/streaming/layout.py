@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from launcher.streaming.stores.store import Store, StoredObject
+from maskfleet.checkpoint_manifest import MANIFEST_BYTES
 from maskfleet.run_directory import RunDirectory
 
 _HERE = RunDirectory(Path())
-_FILES = (_HERE.config, _HERE.progress, _HERE.metrics, _HERE.events, _HERE.report)
+_FILES = (_HERE.config, _HERE.examples, _HERE.progress, _HERE.metrics, _HERE.events, _HERE.report)
 _FOLDERS = (_HERE.tensorboard, _HERE.checkpoints, _HERE.logs, _HERE.pictures, _HERE.export)
 
 
@@ -59,6 +60,18 @@ def worker_of_log(name: str) -> int | None:
 def remote_manifests(store: Store, run: RunDirectory) -> dict[int, StoredObject]:
     """The manifests in the store by step, oldest first."""
     return manifests_by_step(store.list(object_name(run, run.checkpoint_manifests) + "/"))
+
+
+def read_manifest(store: Store, found: StoredObject) -> bytes:
+    """What an object holds that is called as a manifest.
+
+    Raises:
+        ValueError: it is too large for one.
+        Changed: it is no longer in that version.
+    """
+    if found.size > MANIFEST_BYTES:
+        raise ValueError(f"no checkpoint manifest: it has {found.size} bytes")
+    return b"".join(store.read(found))
 
 
 def manifests_by_step(objects: Iterable[StoredObject]) -> dict[int, StoredObject]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 
+from maskfleet.files import read_plain, write_json
+from maskfleet.records import RECORD_BYTES
 from maskfleet.run_directory import RunDirectory
-
-
-def metrics_file(run: RunDirectory) -> Path:
-    """Where a streamer notes how far it is; not copied anywhere."""
-    return run.path / ".streamer.json"
+from maskfleet.schema import Count, Seconds, parsed
 
 
 @dataclass
@@ -19,16 +15,18 @@ class StreamMetrics:
     """How far a streamer is.
 
     ``lag_seconds`` is the age of the oldest byte that is not in the destination yet, ``lag_bytes`` how many there
-    are. ``errors`` counts failed attempts, ``retries`` requests that were sent again within one.
+    are. ``errors`` counts failed attempts, ``retries`` requests that were sent again within one, ``left_out`` links
+    and special files, which are not copied.
     """
 
-    time: float = 0.0
+    time: Seconds = 0.0
     destination: str = ""
-    lag_seconds: float = 0.0
-    lag_bytes: int = 0
-    bytes_sent: int = 0
-    retries: int = 0
-    errors: int = 0
+    lag_seconds: Seconds = 0.0
+    lag_bytes: Count = 0
+    bytes_sent: Count = 0
+    retries: Count = 0
+    errors: Count = 0
+    left_out: Count = 0
     last_error: str = ""
     problems: list[str] = field(default_factory=list)
 
@@ -36,9 +34,13 @@ class StreamMetrics:
     def load(cls, run: RunDirectory) -> StreamMetrics | None:
         """What the streamer of ``run`` last noted; None if none ever ran."""
         try:
-            return cls(**json.loads(metrics_file(run).read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+            return parsed(cls, read_plain(run.streamer_notes, RECORD_BYTES))
+        except OSError:
             return None
+
+    def write(self, run: RunDirectory) -> None:
+        """Never waits for the training's disk. Raises OSError."""
+        write_json(run.streamer_notes, asdict(self), durable=False)
 
     def line(self) -> str:
         """One line for a log."""

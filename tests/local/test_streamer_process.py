@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from launcher.local import streamer_process
-from launcher.local.streamer_process import NotStreamed, StreamerProcess, streamer_log
+from launcher.local.streamer_process import NotStreamed, StreamerProcess
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.processes import until
 
@@ -26,12 +26,12 @@ class Beside:
         self.destination = folder / "destination"
         self.lines: list[str] = []
         # Of an earlier beginning of the run, whose streamer had no trouble.
-        streamer_log(self.run).write_text("2026-11-26 10:00:00,000 launcher.streaming.upload.streamer: drained: 0 s\n")
+        self.run.streamer_log.write_text("2026-11-26 10:00:00,000 launcher.streaming.upload.streamer: drained: 0 s\n")
         self.streamer = StreamerProcess(self.run, str(self.destination), self.lines.append)
 
     def process(self) -> psutil.Process:
         """The streamer, once it has told its metrics and can be told to end."""
-        until(lambda: " behind, " in streamer_log(self.run).read_text(), "a streamer that looks at the run")
+        until(lambda: " behind, " in self.run.streamer_log.read_text(), "a streamer that looks at the run")
         return until(self.child, "a streamer")
 
     def child(self) -> psutil.Process | None:
@@ -134,7 +134,7 @@ def test_a_streamer_ends_with_the_launcher(beside: Beside, number: signal.Signal
         "StreamerProcess(RunDirectory(Path(sys.argv[1])), sys.argv[2], print).start(); time.sleep(600)"
     )
     parent = psutil.Popen([sys.executable, "-c", program, str(beside.run.path), str(beside.destination)])
-    until(lambda: "behind" in streamer_log(beside.run).read_text(), "a streamer")
+    until(lambda: "behind" in beside.run.streamer_log.read_text(), "a streamer")
     children = parent.children()
     parent.send_signal(number)
     parent.wait(10)

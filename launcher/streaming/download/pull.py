@@ -5,17 +5,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.streaming.download.restore import download
-from launcher.streaming.layout import MANIFEST
+from launcher.streaming.download.arrival import InTheWay, download, writing
+from launcher.streaming.layout import MANIFEST, OF_A_RUN
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
-from maskfleet.errors import BadData, BadSettings, NotFound
+from maskfleet.errors import BadData, BadInput, BadSettings, NotFound
 from maskfleet.files import FileDigest, stays_inside
+from maskfleet.plain_files import PlainFiles
+from maskfleet.run_directory import RunDirectory
+from maskfleet.run_lock import not_in_use
+from maskfleet.text import one_line
 
 AT_ONCE = 8
 """Objects that are fetched at a time: small ones wait for answers, not for the network. Each holds a piece of 8 MiB."""
+
+
+_NAMED = 3
+"""Objects that a line names."""
+
+
+class NotAllFetched(BadInput):
+    """All but some objects were fetched."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +46,16 @@ class Fetched:
 def pull(store: Store, folder: Path) -> Iterator[Fetched]:
     """Copies all objects into ``folder``; yields each one that was fetched. What is there already is kept.
 
-    Manifests come last, as they went up.
+    Manifests come last, as they went up. Nothing is written through a link: an object in whose place one is, or a
+    folder, or whose name this disk can't hold, is left out.
 
     Raises:
         NotFound: the destination is empty.
-        BadSettings: an object's name is not that of a file in the folder.
+        BadSettings: an object's name is not that of a file in the folder; the folder can't be written; a run in it is
+            in use.
         BadData: what came is not what the store says the object holds.
+        DiskFailed: the disk is full.
+        NotAllFetched: at the end: not all objects have their file here.
     """
     objects = [found for found in store.list() if not found.name.startswith(INTERNAL)]
     if not objects:
@@ -49,8 +66,18 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
     manifests = [found for found in objects if MANIFEST.fullmatch(found.name)]
     others = [found for found in objects if not MANIFEST.fullmatch(found.name)]
     work = _Pull(store, folder)
-    for each in (others, manifests):
-        yield from work.fetch_all(each)
+    with ExitStack() as locks:
+        for run in sorted({match["run"] or "" for found in objects if (match := OF_A_RUN.fullmatch(found.name))}):
+            locks.enter_context(not_in_use(RunDirectory(folder / run)))
+        for each in (others, manifests):
+            yield from work.fetch_all(each)
+    if work.left_out:
+        names = sorted(work.left_out)
+        more = f", and {len(names) - _NAMED} more" if names[_NAMED:] else ""
+        named = "; ".join(f"{one_line(name, 120)}: {work.left_out[name]}" for name in names[:_NAMED])
+        raise NotAllFetched(
+            f"{folder}: {len(names)} of {len(objects)} objects were left out: {named}{more}; the rest is here"
+        )
 
 
 def verification(fetched: Iterable[Fetched]) -> str:
@@ -62,7 +89,8 @@ def verification(fetched: Iterable[Fetched]) -> str:
 class _Pull:
     def __init__(self, store: Store, folder: Path):
         self._store = store
-        self._folder = folder
+        self.left_out: dict[str, InTheWay] = {}
+        self._files = PlainFiles(folder)
         self._tags_are_md5 = True
         self._stop = False
 
@@ -83,22 +111,29 @@ class _Pull:
             raise failed
 
     def _fetch(self, found: StoredObject) -> Fetched | None:
-        return None if self._stop else newest(self._store, found, self._fetch_version)
+        if self._stop:
+            return None
+        try:
+            return newest(self._store, found, self._fetch_version)
+        except InTheWay as error:
+            self.left_out[found.name] = error
+            return None
 
     def _fetch_version(self, found: StoredObject) -> Fetched | None:
-        path = self._folder / found.name
         known = found
         if found.crc32c is None and (found.md5 is None or not self._tags_are_md5):
             known = self._store.find(found.name) or found
-        if path.is_file() and path.stat().st_size == found.size and _is_known_as(known, path, FileDigest.of(path)):
-            return None
-        digest = download(self._store, known, path)
-        verified = _is_known_as(known, path, digest)
+        with writing(self._files), suppress(FileNotFoundError):
+            if self._files.stat(found.name).st_size == found.size and self._is_known_as(known):
+                return None
+        digest = download(self._store, known, self._files)
+        with writing(self._files):
+            verified = self._is_known_as(known)
         if not verified and known.md5 is not None:
-            verified = self._settle(known, path, digest)
+            verified = self._settle(known, digest)
         return Fetched(found.name, found.size, verified)
 
-    def _settle(self, found: StoredObject, path: Path, digest: FileDigest) -> bool:
+    def _settle(self, found: StoredObject, digest: FileDigest) -> bool:
         """The file's MD5 is not the object's tag: it was damaged on its way, or the tag is no MD5.
 
         The latter is so in a bucket that encrypts with a key of its own. Then the object holds what its own checksum
@@ -109,16 +144,15 @@ class _Pull:
         """
         known = self._store.find(found.name) or found
         verified = known.crc32c == digest.crc32c
-        if not verified and (known.crc32c is not None or download(self._store, known, path) != digest):
-            path.unlink()
+        if not verified and (known.crc32c is not None or download(self._store, known, self._files) != digest):
+            self._files.delete(found.name)
             raise BadData(f"{self._store.url}/{found.name}: received {digest}, which is not what the store holds")
         self._tags_are_md5 = False
         return verified
 
-
-def _is_known_as(known: StoredObject, path: Path, digest: FileDigest) -> bool:
-    """Whether a checksum says that the file is the object."""
-    if known.crc32c is not None:
-        return known.matches(digest)
-    with path.open("rb") as file:
-        return known.md5 is not None and hashlib.file_digest(file, "md5").hexdigest() == known.md5
+    def _is_known_as(self, known: StoredObject) -> bool:
+        """Whether a checksum says that the file is the object."""
+        with self._files.open(known.name) as file:
+            if known.crc32c is not None:
+                return known.matches(FileDigest.read(file))
+            return known.md5 is not None and hashlib.file_digest(file, "md5").hexdigest() == known.md5  # type: ignore[arg-type]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from launcher.streaming.layout import LOGS, remote_manifests, worker_of_log
-from launcher.streaming.stores.store import Changed, Store, StoredObject
-from maskfleet.checkpoint_manifest import CheckpointManifest
+from launcher.streaming.download.arrival import InTheWay, download, writing
+from launcher.streaming.layout import LOGS, object_name, read_manifest, remote_manifests, worker_of_log
+from launcher.streaming.stores.store import Changed, Store, StoredObject, StoreRefused, newest
+from maskfleet.checkpoint_manifest import MANIFEST_BYTES, CheckpointManifest
 from maskfleet.errors import BadData, NotFound
-from maskfleet.files import FileDigest, write_atomically
+from maskfleet.files import FileDigest, read_plain
+from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
+from maskfleet.run_lock import not_in_use
 
 log = logging.getLogger("launcher.restore")
 
@@ -32,20 +34,35 @@ def restore(
         The manifest of the newest checkpoint that verifies in ``run`` now; None if there is none, or for a worker
         other than the chief.
 
+    Nothing is written before it is known that the checkpoint is there and that nobody trains in ``run``. Histories in
+    whose place a link is, or that are damaged in the store, are left out and named.
+
     Raises:
         NotFound: the store has no checkpoint of ``step``.
         BadData: the checkpoint of ``step`` does not verify.
+        BadSettings: ``run`` is in use, or can't be written.
+        InTheWay: a link or special file is in the place of a checkpoint's file.
+        DiskFailed: the disk is full.
         StoreUnavailable, StoreRefused: the store can't be read.
     """
-    for found in _histories(store, run, worker):
-        download(store, found, run.path / found.name)
-    if worker not in (None, 0):
-        return None
-    manifests = remote_manifests(store, run)
+    chief = worker in (None, 0)
+    manifests = remote_manifests(store, run) if chief else {}
+    if step is not None and chief and step not in manifests:
+        there = f"it has {', '.join(map(str, manifests))}" if manifests else "it has none"
+        raise NotFound(f"{store.url}: there is no checkpoint of step {step}; {there}")
+    with not_in_use(run):
+        for found in _histories(store, run, worker):
+            try:
+                newest(store, found, lambda version: download(store, version, PlainFiles(run.path)))
+            except (InTheWay, BadData, Changed) as error:
+                log.warning("%s is not brought back: %s", found.name, error)
+        return _bring_checkpoint(store, run, manifests, step) if chief else None
+
+
+def _bring_checkpoint(
+    store: Store, run: RunDirectory, manifests: Mapping[int, StoredObject], step: int | None
+) -> CheckpointManifest | None:
     if step is not None:
-        if step not in manifests:
-            there = f"it has {', '.join(map(str, manifests))}" if manifests else "it has none"
-            raise NotFound(f"{store.url}: there is no checkpoint of step {step}; {there}")
         manifest, problem = _fetch_checkpoint(store, run, manifests[step], step)
         if manifest is None:
             raise BadData(f"{store.url}: the checkpoint of step {step} is damaged: {problem}")
@@ -64,32 +81,11 @@ def restore(
     return local
 
 
-def download(store: Store, found: StoredObject, path: Path) -> FileDigest:
-    """Fetches one object into ``path``, which appears when it is complete. Returns what was received.
-
-    Raises:
-        Changed: the object was replaced meanwhile.
-        BadData: what came is not what the store says the object holds.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for piece in store.read(found):
-                file.write(piece)
-        digest = FileDigest.of(temporary)
-        if digest.size != found.size or found.crc32c not in (None, digest.crc32c):
-            raise BadData(f"{store.url}/{found.name}: received {digest}, expected {found.size} bytes, {found.crc32c}")
-        temporary.replace(path)
-        return digest
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _newest_local(run: RunDirectory) -> CheckpointManifest | None:
     for step in run.checkpoint_steps():
         try:
-            manifest = CheckpointManifest.of_step(run.checkpoint_manifest(step).read_bytes(), step)
+            content = read_plain(run.checkpoint_manifest(step), MANIFEST_BYTES)
+            manifest = CheckpointManifest.of_step(content, step)
         except (OSError, ValueError):
             continue
         if manifest.problem(run.checkpoints) is None:
@@ -101,24 +97,36 @@ def _fetch_checkpoint(
     store: Store, run: RunDirectory, found: StoredObject, step: int
 ) -> tuple[CheckpointManifest | None, str | None]:
     """The manifest once all files are here and verify; or None and what is wrong."""
+    files = PlainFiles(run.path)
     try:
-        content = b"".join(store.read(found))
+        content = read_manifest(store, found)
         manifest = CheckpointManifest.of_step(content, step)
-        for name, expected in manifest.files.items():
-            path = run.checkpoints / name
-            if path.is_file() and FileDigest.of(path) == expected:
+        for file, expected in manifest.files.items():
+            name = object_name(run, run.checkpoints / file)
+            if _digest(files, name) == expected:
                 continue
-            there = store.find((run.checkpoints / name).relative_to(run.path).as_posix())
+            there = store.find(name)
             if there is None:
-                return None, f"{name} is missing"
+                return None, f"{file} is missing"
             if there.size != expected.size or there.crc32c not in (None, expected.crc32c):
-                return None, f"{name} has {there.size} bytes with crc32c {there.crc32c}, expected {expected}"
-            if download(store, there, path) != expected:
-                return None, f"{name} differs from its digest"
-    except (ValueError, Changed, BadData) as error:
+                return None, f"{file} has {there.size} bytes with crc32c {there.crc32c}, expected {expected}"
+            if download(store, there, files) != expected:
+                return None, f"{file} differs from its digest"
+        with writing(files), files.replacing(object_name(run, run.checkpoint_manifest(step))) as copy:
+            copy.write(content)
+    except (ValueError, Changed, BadData, StoreRefused) as error:
         return None, str(error)
-    write_atomically(run.checkpoint_manifest(manifest.step), content)
     return manifest, None
+
+
+def _digest(files: PlainFiles, name: str) -> FileDigest | None:
+    """Of a file here; None if there is none."""
+    with writing(files):
+        try:
+            with files.open(name) as file:
+                return FileDigest.read(file)
+        except FileNotFoundError:
+            return None
 
 
 def _histories(store: Store, run: RunDirectory, worker: int | None) -> Iterator[StoredObject]:
@@ -132,8 +140,8 @@ def _histories(store: Store, run: RunDirectory, worker: int | None) -> Iterator[
         if there is not None and _size(run.events) < there.size:
             yield there
         # The trainer shortens the metrics when it resumes, so that those that are here are the ones that count; a pod
-        # gets its settings from its Job.
-        for path in (run.metrics, run.config) if worker is None else (run.metrics,):
+        # gets its settings from its Job. Without the examples it would note those of the data as it is by now.
+        for path in (run.metrics, run.examples, *((run.config,) if worker is None else ())):
             there = store.find(path.name)
             if there is not None and not path.exists():
                 yield there

@@ -6,9 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from launcher.streaming.layout import MANIFEST, OF_A_RUN, PROGRESS
-from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
+from launcher.streaming.stores.store import INTERNAL, Changed, Store, StoredObject, StoreRefused, newest
 from maskfleet.errors import NotFound
-from maskfleet.records import Progress
+from maskfleet.records import RECORD_BYTES, Progress
 
 
 @dataclass
@@ -49,8 +49,18 @@ def list_runs(store: Store) -> list[StoredRun]:
     if not runs:
         raise NotFound(f"{store.url}: there is no run; 'launcher stream RUN {store.url}' copies one there")
     for name, found in progress.items():
-        content = newest(store, found, lambda version: b"".join(store.read(version)))
-        runs[name].progress = Progress.parse(content or b"")  # None if it is gone, or somebody else's file of that name
+        runs[name].progress = _progress(store, found)
     for run in runs.values():
         run.steps.sort()
     return sorted(runs.values(), key=lambda run: run.name)
+
+
+def _progress(store: Store, found: StoredObject) -> Progress | None:
+    """None if it is gone, may not be read, or is somebody else's object of that name."""
+    if found.size > RECORD_BYTES:
+        return None
+    try:
+        content = newest(store, found, lambda version: b"".join(store.read(version)))
+    except (Changed, StoreRefused):
+        return None
+    return Progress.parse(content or b"")

@@ -65,7 +65,7 @@ class GcsStore:
             ) from error
         self._bucket = client.bucket(bucket)
         retry = Retry(
-            predicate=DEFAULT_RETRY._predicate,
+            predicate=_may_pass,
             initial=RETRY_INITIAL,
             maximum=LONGEST_PAUSE,
             timeout=RETRY_TIMEOUT,
@@ -119,6 +119,8 @@ class GcsStore:
                     piece = blob.download_as_bytes(start=start, end=start + PIECE - 1, checksum=None, **self._options)
             except _Gone as error:
                 raise Changed(f"{self.url}/{found.name}: was replaced or deleted while it was read") from error
+            if not piece:
+                raise StoreUnavailable(f"{self.url}/{found.name}: the answer is empty")
             yield piece
             start += len(piece)
 
@@ -219,6 +221,11 @@ class GcsStore:
             if isinstance(error, auth.TransportError) or error.retryable:
                 raise StoreUnavailable(f"{place}: {error}") from error
             raise StoreRefused(f"{self.url}: access was denied: the credentials are not accepted: {error}") from error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed; also after an answer that was cut short on its way."""
+    return bool(DEFAULT_RETRY._predicate(error)) or isinstance(error, requests.exceptions.JSONDecodeError)
 
 
 class _Gone(Exception):

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import S3Store as Bucket
 
+from launcher.streaming.stores.patience import retry_reading
 from launcher.streaming.stores.store import (
     INTERNAL,
     PIECE,
@@ -52,6 +54,8 @@ _PASSING = ("408", "409", "429", "RequestTimeout", "IncompleteBody", "Throttling
 
 _Parts = list[Any]
 """Of one object: obstore's description of each."""
+_Rows = list[tuple[str, _Parts]]
+"""(name, its objects): one plain object, or all the parts of a growing one."""
 
 
 class S3Store:
@@ -75,11 +79,14 @@ class S3Store:
         probes = f"{INTERNAL}probe-"
         with self._translated(probes):
             obstore.put(self._bucket, f"{probes}{uuid.uuid4().hex}", b"")
-            found = [probe for probe, _ in self._rows(probes)]  # with those of streamers that were killed meanwhile
-            obstore.delete(self._bucket, found)
+            # With those of streamers that were killed meanwhile.
+            obstore.delete(self._bucket, [probe for probe, _ in self._read_rows(probes)])
         return []
 
     def find(self, name: str) -> StoredObject | None:
+        return retry_reading(lambda: self._find(name), self.on_retry)
+
+    def _find(self, name: str) -> StoredObject | None:
         try:
             found = self._head(name)
             return self._joined(name, [found.meta], found.attributes.get(_CRC))
@@ -91,7 +98,7 @@ class S3Store:
         return self._joined(name, [*parts[:-1], last.meta], last.attributes.get(_CRC))
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        for name, parts in self._rows(prefix):
+        for name, parts in self._read_rows(prefix):
             if not name.startswith(INTERNAL):
                 yield self._joined(name, parts)
 
@@ -99,7 +106,7 @@ class S3Store:
         if _GROWN.fullmatch(found.version) is None:
             yield from self._read_part({"path": found.name, "size": found.size, "e_tag": found.version}, start)
             return
-        parts = self._parts(found.name)
+        parts = retry_reading(lambda: self._parts(found.name), self.on_retry)
         if not parts or self._joined(found.name, parts).version != found.version:
             raise Changed(f"{self.url}/{found.name}: was replaced while it was read")
         for part in parts:
@@ -165,11 +172,17 @@ class S3Store:
 
     def _read_part(self, part: Any, start: int) -> Iterator[bytes]:
         while start < part["size"]:
-            options: Any = {"range": (start, min(part["size"], start + PIECE)), "if_match": part["e_tag"]}
-            with self._translated(part["path"]):
-                piece = bytes(obstore.get(self._bucket, part["path"], options=options).bytes())
+            piece = retry_reading(partial(self._piece, part, start), self.on_retry)
             yield piece
             start += len(piece)
+
+    def _piece(self, part: Any, start: int) -> bytes:
+        options: Any = {"range": (start, min(part["size"], start + PIECE)), "if_match": part["e_tag"]}
+        with self._translated(part["path"]):
+            piece = bytes(obstore.get(self._bucket, part["path"], options=options).bytes())
+        if not piece:
+            raise StoreUnavailable(f"{self.url}/{part['path']}: the answer is empty")
+        return piece
 
     def _head(self, path: str) -> obstore.GetResult:
         """One object's description. Raises Changed if it is not there."""
@@ -188,18 +201,19 @@ class S3Store:
                     found.append(meta)
         return found
 
-    def _rows(self, prefix: str) -> Iterator[tuple[str, _Parts]]:
-        """(name, its objects): one plain object, or all the parts of a growing one."""
+    def _read_rows(self, prefix: str) -> _Rows:
+        return retry_reading(lambda: self._rows(prefix), self.on_retry)
+
+    def _rows(self, prefix: str) -> _Rows:
         folder, _, _ = prefix.rpartition("/")  # obstore lists whole folders
-        with self._translated(prefix):
+        with self._translated(prefix):  # all of it first: an answer may be cut short
             pages = obstore.list(self._bucket, prefix=folder or None)
             found = sorted(itertools.chain.from_iterable(pages), key=lambda meta: meta["path"])
         # Consoles put an empty object NAME/ where they show a folder, which obstore calls NAME.
         folders = {"", *(str(folder) for meta in found for folder in PurePosixPath(meta["path"]).parents)}
         found = [meta for meta in found if meta["size"] or meta["path"] not in folders]
-        for name, parts in itertools.groupby(found, key=lambda meta: _logical(meta["path"])):
-            if name.startswith(prefix):
-                yield name, list(parts)
+        rows = itertools.groupby(found, key=lambda meta: _logical(meta["path"]))
+        return [(name, list(parts)) for name, parts in rows if name.startswith(prefix)]
 
     def _joined(self, name: str, parts: _Parts, crc32c: str | None = None) -> StoredObject:
         last = parts[-1]
@@ -239,7 +253,6 @@ class S3Store:
                 raise StoreRefused(f"{place}: {_words(error)}; rename the object") from error
             if _is_refusal(text):
                 raise StoreRefused(f"{place}: the request was refused: {_words(error)}") from error
-            self.on_retry(error)
             raise StoreUnavailable(f"{place}: {_words(error)}") from error
 
 

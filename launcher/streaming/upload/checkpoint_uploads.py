@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
-from launcher.streaming.layout import checkpoint_step, manifests_by_step, object_name
-from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject
+from launcher.streaming.layout import MANIFEST, checkpoint_step, manifests_by_step, object_name, read_manifest
+from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject, StoreRefused
 from launcher.streaming.upload.guarded_object import Conflict, GuardedObject
-from maskfleet.checkpoint_manifest import CheckpointManifest, kept_steps
+from maskfleet.checkpoint_manifest import MANIFEST_BYTES, CheckpointManifest, kept_steps
 from maskfleet.files import FileDigest
+from maskfleet.plain_files import Entry, PlainFiles
 from maskfleet.run_directory import RunDirectory
 
 log = logging.getLogger("launcher.stream")
@@ -23,12 +24,18 @@ class CheckpointUploads:
 
     Args:
         keep: how many of the newest are kept in the store, beside the best; None keeps all.
+
+    Attributes:
+        problems: by step: what is damaged here and was not copied.
+        left_out: links and special files among the manifests, as of the last look.
     """
 
     def __init__(self, store: Store, run: RunDirectory, keep: int | None):
+        self.left_out: list[Entry] = []
         self.problems: dict[int, str] = {}
         self._store = store
         self._run = run
+        self._files = PlainFiles(run.path)
         self._keep = keep
         self._remote: dict[int, StoredObject] | None = None
         self._inherited: set[int] = set()
@@ -43,8 +50,8 @@ class CheckpointUploads:
             remote = manifests_by_step(objects)
             for step, found in remote.items():
                 try:
-                    self._manifests[step] = CheckpointManifest.of_step(b"".join(self._store.read(found)), step)
-                except ValueError as error:
+                    self._manifests[step] = CheckpointManifest.of_step(read_manifest(self._store, found), step)
+                except (ValueError, Changed, StoreRefused) as error:
                     log.warning("the checkpoint of step %d in %s is passed over: %s", step, self._store.url, error)
             self._remote = {step: found for step, found in remote.items() if step in self._manifests}
             self._inherited = set(remote)
@@ -53,7 +60,7 @@ class CheckpointUploads:
 
     def pending(self) -> list[int]:
         """Local steps that are still to be copied, newest first: a crash loses least that way."""
-        steps = [step for step in self._run.checkpoint_steps() if step not in self._done]
+        steps = [step for step in self._local_steps() if step not in self._done]
         if self._keep is None or not steps:
             return steps
         known = dict(self._manifests)
@@ -62,6 +69,13 @@ class CheckpointUploads:
             if manifest is not None:
                 known[step] = manifest
         return [step for step in steps if step in kept_steps(known, self._keep)]
+
+    def _local_steps(self) -> list[int]:
+        """Steps that have a manifest here, newest first."""
+        entries = list(self._files.walk(object_name(self._run, self._run.checkpoint_manifests), deep=False))
+        self.left_out = [entry for entry in entries if entry.problem is not None]
+        found = (MANIFEST.fullmatch(entry.name) for entry in entries if entry.problem is None)
+        return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def pending_bytes(self) -> int:
         """Size of what :meth:`pending` names."""
@@ -77,12 +91,11 @@ class CheckpointUploads:
         """
         self.start()
         try:
-            content = self._run.checkpoint_manifest(step).read_bytes()
+            content = self._manifest_bytes(step)
             manifest = CheckpointManifest.of_step(content, step)
+            folder = object_name(self._run, self._run.checkpoints)
             with ExitStack() as stack:  # open files can't vanish when the trainer deletes old checkpoints
-                files = {
-                    name: stack.enter_context((self._run.checkpoints / name).open("rb")) for name in manifest.files
-                }
+                files = {name: stack.enter_context(self._files.open(f"{folder}/{name}")) for name in manifest.files}
                 sent = self._upload(manifest, content, files)
         except FileNotFoundError:
             log.info("checkpoint of step %d was deleted here before it was copied: skipped", step)
@@ -168,14 +181,17 @@ class CheckpointUploads:
 
     def _read_manifest(self, step: int) -> CheckpointManifest | None:
         try:
-            return CheckpointManifest.of_step(self._run.checkpoint_manifest(step).read_bytes(), step)
-        except (FileNotFoundError, ValueError):
+            return CheckpointManifest.of_step(self._manifest_bytes(step), step)
+        except (OSError, ValueError):
             return None  # upload() says so
+
+    def _manifest_bytes(self, step: int) -> bytes:
+        return self._files.read(object_name(self._run, self._run.checkpoint_manifest(step)), MANIFEST_BYTES)
 
     def _delete_orphans(self, objects: Iterable[StoredObject]) -> None:
         """Deletes files of steps without a manifest that an interrupted copy or deletion left behind."""
         assert self._remote is not None
-        local = set(self._run.checkpoint_steps())
+        local = set(self._local_steps())
         newest = max(self._remote, default=-1)
         for each in objects:
             step = checkpoint_step(each.name)

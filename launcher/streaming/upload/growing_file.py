@@ -7,14 +7,15 @@ file still begins with what was copied.
 from __future__ import annotations
 
 import base64
-from os import stat_result
-from pathlib import Path
+import os
+from typing import BinaryIO
 
 import google_crc32c
 
 from launcher.streaming.stores.store import PIECE, Store
 from launcher.streaming.upload.guarded_object import Conflict, GuardedObject
 from maskfleet.files import FileDigest
+from maskfleet.plain_files import PlainFiles
 from maskfleet.tfrecords import Scan, Scanner, scan_lines
 
 CATCH_UP_SECONDS = 1.0
@@ -42,11 +43,15 @@ class GrowingFile:
         problem: why the file is not copied (any further), in one line; None if all is well.
     """
 
-    def __init__(self, store: Store, path: Path, name: str, scan: Scanner, *, interval: float, history: bool = False):
+    def __init__(
+        self, store: Store, files: PlainFiles, name: str, scan: Scanner, *, interval: float, history: bool = False
+    ):
         self.pending = 0
         self.pending_since: float | None = None
         self.problem: str | None = None
-        self._path = path
+        self._files = files
+        self._name = name
+        self._path = files.root / name
         self._scan = scan
         self._interval = interval
         self._history = history
@@ -66,19 +71,24 @@ class GrowingFile:
         Raises:
             Conflict: somebody else writes the object, or a history in it belongs to another run.
             StoreUnavailable: nothing is lost; call again.
+            OSError: the file can't be read, or is a link or special file by now.
         """
         try:
-            status = self._path.stat()
+            with self._files.open(self._name) as file:
+                return self._step(file, now, final=final)
         except FileNotFoundError:
             self._observe(0, now)
             return 0
+
+    def _step(self, file: BinaryIO, now: float, *, final: bool) -> int:
+        status = os.fstat(file.fileno())
         self._size = status.st_size
-        if not self._continues(status):
+        if not self._continues(file, status):
             return 0
         self._observe(status.st_size - self._copied, now)
         if not self.pending or (now < self._not_before and not (final and self.pending <= PIECE)):
             return 0
-        content = self._whole_records(status.st_size, final=final)
+        content = self._whole_records(file, status.st_size, final=final)
         if not content:
             return 0
         crc = google_crc32c.extend(self._crc, content)
@@ -86,7 +96,7 @@ class GrowingFile:
         written = self._remote.write(
             digest, lambda current: self._store.append(self._remote.name, content, digest, current)
         )
-        self._tail = self._read_tail()
+        self._tail = self._read_tail(file)
         self._observe(status.st_size - self._copied, now)
         more = self.pending >= PIECE or not written
         self._not_before = now + (CATCH_UP_SECONDS if more else flush_interval(self._copied, self._interval))
@@ -110,7 +120,7 @@ class GrowingFile:
         self.pending = max(0, pending)
         self.pending_since = (self.pending_since or now) if self.pending else None
 
-    def _continues(self, status: stat_result) -> bool:
+    def _continues(self, file: BinaryIO, status: os.stat_result) -> bool:
         """Whether the file still begins with what was copied; looks for the object at the first call."""
         signature = (status.st_ino, status.st_size, status.st_mtime_ns)
         if signature == self._refused:
@@ -123,13 +133,13 @@ class GrowingFile:
         difference = None
         if status.st_size < self._copied:
             difference = f"has only {status.st_size} bytes, but {self._copied} were copied before"
-        elif status.st_ino != self._inode and not self._begins_with_copy():
+        elif status.st_ino != self._inode and not self._begins_with_copy(file):
             difference = f"was replaced: it differs from the {self._copied} bytes that were copied before"
-        elif status.st_ino == self._inode and status.st_size > self._copied and self._read_tail() != self._tail:
+        elif status.st_ino == self._inode and status.st_size > self._copied and self._read_tail(file) != self._tail:
             difference = f"was written anew: the last bytes before {self._copied} are not those that were copied"
         if difference is None:
             if status.st_ino != self._inode:
-                self._tail, self.problem = self._read_tail(), None
+                self._tail, self.problem = self._read_tail(file), None
             self._inode = status.st_ino
             return True
         if self._history and first:
@@ -141,33 +151,31 @@ class GrowingFile:
         self._refused, self._inode = signature, None
         return False
 
-    def _begins_with_copy(self) -> bool:
+    def _begins_with_copy(self, file: BinaryIO) -> bool:
         current = self._remote.current
         if current is None:
             return True
         crc, left = 0, current.size
-        with self._path.open("rb") as file:
-            while left and (piece := file.read(min(left, 1 << 20))):
-                crc = google_crc32c.extend(crc, piece)
-                left -= len(piece)
+        file.seek(0)
+        while left and (piece := file.read(min(left, 1 << 20))):
+            crc = google_crc32c.extend(crc, piece)
+            left -= len(piece)
         return left == 0 and _encode(crc) == current.crc32c
 
-    def _read_tail(self) -> bytes:
+    def _read_tail(self, file: BinaryIO) -> bytes:
         """The last bytes that were copied, as the file has them now."""
-        with self._path.open("rb") as file:
-            start = max(0, self._copied - TAIL)
-            file.seek(start)
-            return file.read(self._copied - start)
+        start = max(0, self._copied - TAIL)
+        file.seek(start)
+        return file.read(self._copied - start)
 
-    def _whole_records(self, size: int, *, final: bool) -> bytes:
+    def _whole_records(self, file: BinaryIO, size: int, *, final: bool) -> bytes:
         """The next whole records, at most a piece (or one record, if that is larger)."""
-        with self._path.open("rb") as file:
-            file.seek(self._copied)
-            content = file.read(min(PIECE, size - self._copied))
+        file.seek(self._copied)
+        content = file.read(min(PIECE, size - self._copied))
+        scan = self._scan(content)
+        if not scan.whole and len(content) < scan.needed <= size - self._copied:
+            content += file.read(scan.needed - len(content))
             scan = self._scan(content)
-            if not scan.whole and len(content) < scan.needed <= size - self._copied:
-                content += file.read(scan.needed - len(content))
-                scan = self._scan(content)
         if not scan.whole and self._scan is scan_lines and (final or len(content) == PIECE):
             return content  # a log's last line, or a line of 8 MiB
         if scan.whole:

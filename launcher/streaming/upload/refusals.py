@@ -10,6 +10,7 @@ from launcher.streaming.stores import patience
 from launcher.streaming.stores.store import Changed, ContentDiffers, StoreRefused
 from maskfleet.backoff import pauses
 from maskfleet.errors import MaskfleetError
+from maskfleet.plain_files import words
 
 LONGEST_PAUSE = 8.0
 """Seconds between two attempts at what is refused; less than a short grace, so that it gets a last one."""
@@ -25,6 +26,11 @@ class _Refusal:
 def is_permanent(error: Exception) -> bool:
     """Whether somebody has to mend something first, by all that is known."""
     return isinstance(error, StoreRefused | OSError)
+
+
+def told(error: Exception) -> str:
+    """An error in one line."""
+    return words(error) if isinstance(error, OSError) else str(error)
 
 
 class Refusals:
@@ -66,4 +72,4 @@ class Refusals:
 
     def lines(self) -> list[str]:
         """A line for each: what, and why."""
-        return [f"{what}: {refusal.error}" for what, refusal in list(self._refusals.items())]
+        return [f"{what}: {told(refusal.error)}" for what, refusal in list(self._refusals.items())]

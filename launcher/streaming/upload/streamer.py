@@ -11,24 +11,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from launcher.streaming.stores import patience
 from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoreRefused, StoreUnavailable
-from launcher.streaming.stream_metrics import StreamMetrics, metrics_file
+from launcher.streaming.stream_metrics import StreamMetrics
 from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
 from launcher.streaming.upload.growing_file import GrowingFile
 from launcher.streaming.upload.guarded_object import Conflict
-from launcher.streaming.upload.refusals import Refusals, is_permanent
-from launcher.streaming.upload.whole_files import ExportFolder, WholeFile, finished_files, is_finished
+from launcher.streaming.upload.refusals import Refusals, is_permanent, told
+from launcher.streaming.upload.run_files import small_files
+from launcher.streaming.upload.whole_files import ExportFolder, WholeFile
 from maskfleet.backoff import pauses
-from maskfleet.errors import DONE, FAILED, MaskfleetError
-from maskfleet.files import write_json
-from maskfleet.run_directory import RunDirectory
+from maskfleet.errors import DONE, FAILED, BadSettings, MaskfleetError
+from maskfleet.plain_files import Entry, LeftOut, PlainFiles
+from maskfleet.run_directory import RunDirectory, is_event_file
 from maskfleet.sentences import not_copied
 from maskfleet.tfrecords import scan_lines, scan_tfrecords
 
@@ -42,6 +41,7 @@ UPLOADS_AT_ONCE = 3
 METRICS_SECONDS = 5.0
 LOG_SECONDS = 30.0
 _EXPORT = "the export"
+_CHECKPOINTS = "the checkpoints"
 
 
 class _Copied(Protocol):
@@ -88,6 +88,9 @@ class Streamer:
         self._tried: set[int] = set()
         self._refusals = Refusals(self._count_refusal)
         self._undeleted = Refusals(self._count_refusal)
+        self._left_out = LeftOut()
+        self._unreadable: dict[str, list[str]] = {}
+        self._plain_files = PlainFiles(run.path)
         self._once = False
         self._final = threading.Event()
         self._stopped = threading.Event()
@@ -113,6 +116,7 @@ class Streamer:
 
         Raises:
             StoreRefused: at the start: credentials, permissions, or no such bucket.
+            BadSettings: the run's folder can't be made.
             StoreUnavailable: told to stop, and the store could not be reached even once.
             Conflict: another streamer writes to the destination, or it holds another run.
         """
@@ -141,8 +145,12 @@ class Streamer:
 
     def _check(self) -> None:
         """The probe at the start; tried again until the store can be reached or :meth:`stop` was called."""
-        for warning in patience.retry_until_reachable(self._store.check, self._final.wait, self._count_error):
+        for warning in patience.retry_until_reachable(self._store.check, self._stopped.wait, self._count_error):
             log.warning(warning)
+        try:
+            self._run.path.mkdir(parents=True, exist_ok=True)  # the run may be still to come
+        except OSError as error:
+            raise BadSettings(f"{self._run.path}: can't be made: {error.strerror}") from error
 
     def _supervise(self) -> bool:
         """Waits for the lanes; notes and logs the metrics meanwhile. False if the grace period ran out."""
@@ -187,9 +195,11 @@ class Streamer:
                 self._changed.notify_all()
 
     def _small_step(self, final: bool) -> bool:
-        for path, name in _small_files(self._run, self._worker):
-            if name not in self._files:
-                self._files[name] = self._follow(path, name)
+        found = list(small_files(self._run, self._worker))
+        self._tell_left_out("the files", found)
+        for entry in found:
+            if entry.problem is None and entry.name not in self._files:
+                self._files[entry.name] = self._follow(entry.name)
         done = True
         for name, copied in list(self._files.items()):
             self._count_sent(self._refusals.attempt(name, partial(copied.step, time.monotonic(), final=final)))
@@ -203,6 +213,13 @@ class Streamer:
     def _large_step(self, final: bool) -> bool:
         if not self._compared.wait(self._interval):  # the destination may turn out to be another run's
             return False
+        self._refusals.attempt(_CHECKPOINTS, self._copy_checkpoints)
+        self._tell_left_out(_CHECKPOINTS, self._checkpoints.left_out)
+        self._count_sent(self._refusals.attempt(_EXPORT, partial(self._export.step, time.monotonic(), final=final)))
+        self._tell_left_out(_EXPORT, self._export.left_out)
+        return self._are_checkpoints_done() and self._is_done(_EXPORT, self._export.is_caught_up())
+
+    def _copy_checkpoints(self) -> None:
         self._checkpoints.start()
         steps = self._checkpoints.pending()
         for step in self._tried.difference(steps):
@@ -214,9 +231,17 @@ class Streamer:
         if not any(self._refusals.error(_checkpoint(step)) for step in steps):
             self._uploading_since = None
         self._undeleted.attempt("old checkpoints", self._checkpoints.delete_old)
-        self._count_sent(self._refusals.attempt(_EXPORT, partial(self._export.step, time.monotonic(), final=final)))
-        checkpoints = all(self._is_done(_checkpoint(step), False) for step in self._checkpoints.pending())
-        return checkpoints and self._is_done(_EXPORT, self._export.is_caught_up())
+
+    def _are_checkpoints_done(self) -> bool:
+        if self._refusals.error(_CHECKPOINTS) is not None:
+            return self._is_done(_CHECKPOINTS, False)
+        return all(self._is_done(_checkpoint(step), False) for step in self._checkpoints.pending())
+
+    def _tell_left_out(self, what: str, entries: Sequence[Entry]) -> None:
+        self._unreadable[what] = [f"{each.name}: {each.problem}" for each in entries if each.error is not None]
+        if line := self._left_out.line(entries):
+            log.warning("%s", line)
+            self.metrics.left_out = len(self._left_out)
 
     def _upload(self, steps: list[int]) -> None:
         """Several checkpoints at once, in threads that do not hold up the end of the process."""
@@ -248,19 +273,20 @@ class Streamer:
         error = self._refusals.error(what)
         return caught_up if error is None else self._once and is_permanent(error)
 
-    def _follow(self, path: Path, name: str) -> _Copied:
-        if "tfevents" in path.name:
-            return GrowingFile(self._store, path, name, scan_tfrecords, interval=self._interval)
+    def _follow(self, name: str) -> _Copied:
+        files, path = self._plain_files, self._run.path / name
+        if is_event_file(path.name):
+            return GrowingFile(self._store, files, name, scan_tfrecords, interval=self._interval)
         if path == self._run.events or path.suffix == ".log":
-            return GrowingFile(self._store, path, name, scan_lines, interval=self._interval, history=True)
+            return GrowingFile(self._store, files, name, scan_lines, interval=self._interval, history=True)
         settle = path.is_relative_to(self._run.pictures) or path.is_relative_to(self._run.tensorboard)
         # Metrics too: the trainer takes back the lines of epochs that a resumed run does again.
-        return WholeFile(self._store, path, name, interval=self._interval * WHOLE_FILE_FACTOR, settle=settle)
+        return WholeFile(self._store, files, name, interval=self._interval * WHOLE_FILE_FACTOR, settle=settle)
 
     def _left(self, drained: bool) -> list[str]:
         """What should be in the store and is not, a line each."""
         lines = [each.problem for each in self._files.values() if each.problem is not None]
-        lines += self._refusals.lines()
+        lines += [*self._refusals.lines(), *(line for each in self._unreadable.values() for line in each)]
         if not drained:
             files = self._files.items()
             left = {
@@ -284,15 +310,18 @@ class Streamer:
         metrics.problems = [each.problem for each in copied if each.problem] + self._refusals.lines()
         metrics.problems += self._checkpoints.problems.values()
         try:
-            write_json(metrics_file(self._run), asdict(metrics), durable=False)  # never waits for the training's disk
+            metrics.write(self._run)
         except OSError as error:
-            log.warning("the streamer's metrics can't be written: %s", error)
+            problem = f"{self._run.streamer_notes}: can't be written: {error.strerror or error}"
+            if problem not in self._reported:
+                self._reported.add(problem)
+                log.warning("%s", problem)
 
     def _count_error(self, error: MaskfleetError | OSError, reported: bool = False) -> None:
         self.metrics.errors += 1
-        self.metrics.last_error = str(error)
+        self.metrics.last_error = told(error)
         if not reported:
-            log.warning("%s; trying again", error)
+            log.warning("%s; trying again", told(error))
 
     def _count_refusal(self, error: MaskfleetError | OSError, reported: bool) -> None:
         self._count_error(error, reported or (self._once and is_permanent(error)))  # which is told at the end
@@ -311,16 +340,3 @@ def _pauses() -> Iterator[float]:
 
 def _checkpoint(step: int) -> str:
     return f"the checkpoint of step {step}"
-
-
-def _small_files(run: RunDirectory, worker: int | None) -> Iterator[tuple[Path, str]]:
-    """The files of the first lane that exist now, with their names in the store."""
-    if worker in (None, 0):
-        found = sorted(path for path in run.path.iterdir() if path.is_file() and is_finished(path))
-        found += [path for path in finished_files(run.logs) if path.suffix == ".log"]
-        found += finished_files(run.tensorboard)  # event files, and what the profiler recorded
-        found += finished_files(run.pictures)
-    else:
-        found = [path for path in [run.worker_log(worker)] if path.is_file()]
-    for path in found:
-        yield path, path.relative_to(run.path).as_posix()

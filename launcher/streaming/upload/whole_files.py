@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import os
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
+from typing import BinaryIO
 
 from launcher.streaming.layout import EXPORT_MANIFEST
 from launcher.streaming.stores.store import Store
 from launcher.streaming.upload.guarded_object import GuardedObject
+from launcher.streaming.upload.run_files import finished_files
 from maskfleet.files import FileDigest
+from maskfleet.plain_files import Entry, PlainFiles
 from maskfleet.run_directory import RunDirectory
 
 SETTLED_SECONDS = 5.0
@@ -20,22 +23,7 @@ SETTLED_SECONDS = 5.0
 _Signature = tuple[int, int, int]
 
 
-def is_finished(path: Path) -> bool:
-    """Whether a name is not that of a file that is being written, ``.NAME`` or ``NAME.tmp``."""
-    return not path.name.startswith(".") and path.suffix != ".tmp"
-
-
-def finished_files(folder: Path) -> Iterator[Path]:
-    """All files below the folder, and below folders there, that are not being written."""
-    if folder.is_dir():
-        for path in sorted(folder.rglob("*")):
-            relative = path.relative_to(folder)
-            if is_finished(path) and not any(part.startswith(".") for part in relative.parts) and path.is_file():
-                yield path
-
-
-def _signature(path: Path) -> _Signature:
-    status = path.stat()
+def _signature(status: os.stat_result) -> _Signature:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -55,12 +43,13 @@ class _Rest:
 class WholeFile:
     """One file and the object that holds its newest version. Attributes as those of GrowingFile."""
 
-    def __init__(self, store: Store, path: Path, name: str, *, interval: float, settle: bool = False):
+    def __init__(self, store: Store, files: PlainFiles, name: str, *, interval: float, settle: bool = False):
         self.pending = 0
         self.pending_since: float | None = None
         self.problem: str | None = None
         self._store = store
-        self._path = path
+        self._files = files
+        self._name = name
         self._interval = interval
         self._settle = settle
         self._remote = GuardedObject(store, name)
@@ -75,9 +64,10 @@ class WholeFile:
         Raises:
             Conflict: somebody else writes the object.
             StoreUnavailable: nothing is lost; call again.
+            OSError: the file can't be read, or is a link or special file by now.
         """
         try:
-            signature = _signature(self._path)
+            signature = _signature(self._files.stat(self._name))
         except FileNotFoundError:
             self._observe(0, now)
             return 0
@@ -87,30 +77,31 @@ class WholeFile:
         settled = not self._settle or self._rest.seconds(signature, now) >= SETTLED_SECONDS
         if not final and (now < self._not_before or not settled):
             return 0
-        return self._send(now)
+        try:
+            with self._files.open(self._name) as file:
+                return self._send(file, now)
+        except FileNotFoundError:
+            return 0
 
     def is_caught_up(self) -> bool:
         return not self.pending
 
-    def _send(self, now: float) -> int:
+    def _send(self, file: BinaryIO, now: float) -> int:
         if not self._looked:
             self._remote.look()
             self._looked = True
-        try:
-            signature = _signature(self._path)
-            digest = FileDigest.of(self._path)
-            if _signature(self._path) != signature or digest.size != signature[1]:
-                return 0  # it is being written
-            sent = 0
-            if self._remote.current is None or not self._remote.current.matches(digest):
-                with self._path.open("rb") as file:
-                    if not self._remote.write(
-                        digest, lambda current: self._store.put(self._remote.name, file, digest, current)
-                    ):
-                        return 0
-                sent = digest.size
-        except FileNotFoundError:
-            return 0
+        signature = _signature(os.fstat(file.fileno()))
+        digest = FileDigest.read(file)
+        if _signature(os.fstat(file.fileno())) != signature or digest.size != signature[1]:
+            return 0  # it is being written
+        sent = 0
+        if self._remote.current is None or not self._remote.current.matches(digest):
+            file.seek(0)
+            if not self._remote.write(
+                digest, lambda current: self._store.put(self._remote.name, file, digest, current)
+            ):
+                return 0
+            sent = digest.size
         self._sent = signature
         self._not_before = now + self._interval
         self._observe(0, now)
@@ -122,14 +113,19 @@ class WholeFile:
 
 
 class ExportFolder:
-    """The exported models: their files, then a manifest of them. Attributes as those of GrowingFile."""
+    """The exported models: their files, then a manifest of them. Attributes as those of GrowingFile.
+
+    ``left_out`` are the links and special files among them, as of the last step.
+    """
 
     def __init__(self, store: Store, run: RunDirectory):
         self.pending = 0
         self.pending_since: float | None = None
         self.problem: str | None = None
+        self.left_out: list[Entry] = []
         self._store = store
-        self._run = run
+        self._files = PlainFiles(run.path)
+        self._folder = run.export.name
         self._rest = _Rest()
         self._sent: dict[str, _Signature] = {}
 
@@ -140,8 +136,12 @@ class ExportFolder:
             Conflict, StoreUnavailable: as for WholeFile.
         """
         found: dict[str, _Signature] = {}
-        for path in finished_files(self._run.export):
-            found[path.relative_to(self._run.path).as_posix()] = _signature(path)
+        entries = list(finished_files(self._files, self._folder))
+        self.left_out = [entry for entry in entries if entry.problem is not None]
+        for entry in entries:
+            if entry.problem is None:
+                with suppress(FileNotFoundError):
+                    found[entry.name] = _signature(self._files.stat(entry.name))
         if found == self._sent:
             return 0
         self.pending = sum(size for name, (_, size, _) in found.items() if self._sent.get(name) != found[name])
@@ -156,7 +156,10 @@ class ExportFolder:
         return not self.pending
 
     def _send(self, found: dict[str, _Signature]) -> int:
-        digests = {name: FileDigest.of(self._run.path / name) for name in found}
+        digests = {}
+        for name in found:
+            with self._files.open(name) as file:
+                digests[name] = FileDigest.read(file)
         content = json.dumps({"files": {name: asdict(digest) for name, digest in digests.items()}}, indent=1).encode()
         there = self._store.find(EXPORT_MANIFEST)
         if there is not None and b"".join(self._store.read(there)) == content:
@@ -165,7 +168,7 @@ class ExportFolder:
             self._store.delete(there)
         sent = 0
         for name, digest in digests.items():
-            with (self._run.path / name).open("rb") as file:
+            with self._files.open(name) as file:
                 sent += GuardedObject(self._store, name).put(file, digest)
         manifest = io.BytesIO(content)
         return sent + GuardedObject(self._store, EXPORT_MANIFEST).put(manifest, FileDigest.read(manifest))

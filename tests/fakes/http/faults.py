@@ -6,12 +6,13 @@ import random
 import re
 import threading
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Kind = Literal["status", "drop-before", "drop-after", "drop-middle"]
+Kind = Literal["status", "drop-before", "drop-after", "drop-middle", "cut-answer", "half-answer"]
 """``drop-before``: the connection closes without an effect; ``drop-after``: the effect happens, its
 acknowledgement is lost; ``drop-middle``: the connection closes after half of the body, which a resumable upload
-keeps and any other request ignores; ``status``: the answer is ``Fault.status``, without an effect."""
+keeps and any other request ignores; ``status``: the answer is ``Fault.status``, without an effect; ``cut-answer``: the
+connection closes after half of the answer; ``half-answer``: half of the answer comes as if it were all."""
 
 
 @dataclass
@@ -64,5 +65,5 @@ class Faults:
                     return fault
             if self._random is None or self._random.random() >= self._probability:
                 return None
-            kind: Kind = self._random.choice(["status", "drop-before", "drop-after", "drop-middle"])
+            kind: Kind = self._random.choice(get_args(Kind))
             return Fault(kind, status=self._random.choice([429, 500, 503]))

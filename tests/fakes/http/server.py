@@ -9,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -149,6 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop()
             return
         request.status = answer.status
+        if fault and fault.kind in ("cut-answer", "half-answer") and self.command != "HEAD":
+            half = b"".join(answer.body)[: answer.length // 2]
+            self._send(replace(answer, body=[half], length=answer.length if fault.kind == "cut-answer" else len(half)))
+            self.close_connection = True
+            return
         self._send(answer)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve

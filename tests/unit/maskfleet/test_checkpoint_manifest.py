@@ -58,10 +58,16 @@ GOOD = CheckpointManifest(
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"step": 8}, "no checkpoint manifest of step 7: it says step 8"),
-    ({"step": -99}, "it says step -99"),
-    ({"epoch": -1}, "it says epoch -1"),
-    ({"training_seconds": float("inf")}, "after inf s of training"),
-    ({"training_seconds": float("nan")}, "after nan s of training"),
+    ({"step": -99}, "no checkpoint manifest: step: Input should be greater than or equal to 0"),
+    ({"step": "7"}, "step: Input should be a valid integer"),
+    ({"step": 7.0}, "step: Input should be a valid integer"),
+    ({"epoch": -1}, "epoch: Input should be greater than or equal to 0"),
+    ({"training_seconds": float("inf")}, "training_seconds: Input should be a finite number"),
+    ({"training_seconds": float("nan")}, "training_seconds: Input should be a finite number"),
+    ({"training_seconds": 1e300}, "training_seconds: Input should be less than"),
+    ({"miou": "good"}, "miou: Input should be a valid number"),
+    ({"score": [1]}, "score: Input should be a valid number"),
+    ({"files": {"step-00000007.index": FileDigest("3", "y")}}, "files.step-00000007.index.size: Input should be"),  # type: ignore[arg-type]
     ({"files": {}}, "expected step-00000007.index and step-00000007.data-… among its files"),
     ({"files": {"step-00000007.index": FileDigest(3, "y")}}, "expected step-00000007.index and"),
     ({"files": {**GOOD.files, "step-00000008.index": FileDigest(3, "y")}}, "'step-00000008.index' is of no checkpoint"),

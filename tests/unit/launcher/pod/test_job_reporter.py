@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ import pytest
 
 from launcher.job.labels import PROGRESS_JSON_ANNOTATION
 from launcher.pod.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
-from launcher.streaming.stream_metrics import StreamMetrics, metrics_file
-from maskfleet.files import write_json
+from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.records import Event, Progress
 from maskfleet.run_directory import RunDirectory
 from tests.fakes.cluster import FakeCluster
@@ -66,7 +65,7 @@ def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_pat
 
 def test_what_hindered_the_streamer_last_is_in_its_line(tmp_path: Path) -> None:
     run, recorder = RunDirectory(tmp_path), Recorder()
-    write_json(metrics_file(run), asdict(StreamMetrics(errors=2, last_error="gs://b: 503\nService Unavailable")))
+    StreamMetrics(errors=2, last_error="gs://b: 503\nService Unavailable").write(run)
     JobReporter(recorder, "pets", run).step()
     streamer = json.loads(recorder.annotations[PROGRESS_JSON_ANNOTATION])["streamer"]
     assert streamer["line"].endswith(" 0 retries, 2 errors, the last: gs://b: 503 Service Unavailable")

@@ -13,6 +13,7 @@ from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.streamer import Streamer
 from launcher.streaming.upload.whole_files import ExportFolder, WholeFile
 from maskfleet.files import write_atomically
+from maskfleet.plain_files import PlainFiles
 from maskfleet.tfrecords import frame, scan_lines, scan_tfrecords
 from tests.helpers.sample_run import SampleRun
 
@@ -24,14 +25,14 @@ class Pair:
 
     def __init__(self, tmp_path: Path):
         self.now = 1000.0
-        self.path = tmp_path / "run" / "events"
-        self.path.parent.mkdir(exist_ok=True)
+        self.path = tmp_path / "run" / NAME
+        self.path.parent.mkdir(parents=True)
         self.store = FolderStore(tmp_path / "destination")
         self.file = self.follow()
 
     def follow(self, *, lines: bool = False, history: bool = False) -> GrowingFile:
         scan = scan_lines if lines else scan_tfrecords
-        return GrowingFile(self.store, self.path, NAME, scan, interval=2, history=history)
+        return GrowingFile(self.store, PlainFiles(self.path.parents[2]), NAME, scan, interval=2, history=history)
 
     def write(self, content: bytes) -> None:
         with self.path.open("ab") as file:
@@ -194,7 +195,7 @@ def test_of_two_streamers_on_one_file_the_later_stops(pair: Pair) -> None:
 
 def test_a_whole_file_is_replaced_when_it_changed(tmp_path: Path) -> None:
     path, store = tmp_path / "progress.json", FolderStore(tmp_path / "destination")
-    copied = WholeFile(store, path, "progress.json", interval=10)
+    copied = WholeFile(store, PlainFiles(tmp_path), "progress.json", interval=10)
     assert copied.step(0) == 0
     for now, content, arrived in ((20, b"1", b"1"), (21, b"2", b"1"), (40, b"3", b"3"), (60, b"3", b"3")):
         write_atomically(path, content)
@@ -204,7 +205,7 @@ def test_a_whole_file_is_replaced_when_it_changed(tmp_path: Path) -> None:
     copied.step(61, final=True)
     assert (store.path / "progress.json").read_bytes() == b"4"
     write_atomically(path, b"5")
-    again = WholeFile(store, path, "progress.json", interval=10)
+    again = WholeFile(store, PlainFiles(tmp_path), "progress.json", interval=10)
     assert again.step(100) == 1
     write_atomically(path, b"6")
     with pytest.raises(Conflict):

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from launcher.streaming.stores import gcs, s3
+from launcher.streaming.stores import gcs, patience, s3
 from launcher.streaming.stores.opening import open_store
 from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject, StoreRefused, StoreUnavailable
 from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
@@ -19,6 +19,12 @@ from maskfleet.files import FileDigest
 from tests.fakes.gcs import FakeGcs, Fault, Request
 from tests.fakes.s3 import FakeS3, Stored
 from tests.helpers.sample_run import SampleRun, assert_manifests_verify
+
+
+@pytest.fixture(autouse=True)
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr(patience, "READ_SECONDS", 0.3)
 
 
 @pytest.fixture

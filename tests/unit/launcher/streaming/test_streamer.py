@@ -15,6 +15,7 @@ from launcher.streaming.stores import patience
 from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
 from launcher.streaming.upload.guarded_object import Conflict
+from launcher.streaming.upload.refusals import told
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE, FAILED
 from maskfleet.files import write_json
@@ -95,7 +96,7 @@ def test_what_is_refused_is_named_and_the_rest_is_copied(
     refusing.refused, refusing.error = refused, error
     assert Streamer(sample.run, refusing).run(once=True) == FAILED
     assert [record.message for record in caplog.records if record.message.startswith("not copied")] == [
-        f"not copied: {what}: {error}"
+        f"not copied: {what}: {told(error)}"
     ]
     missing = set(sample.files()) - names(refusing)
     assert missing

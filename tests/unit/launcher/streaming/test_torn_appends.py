@@ -68,17 +68,18 @@ def test_streaming_goes_on_after_a_kill_in_the_middle_of_an_append(tmp_path: Pat
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom launcher.streaming.stores import folder\n"
         "from launcher.streaming.upload.streamer import Streamer\nfrom maskfleet.run_directory import RunDirectory\n"
-        f"target = {EVENTS!r}\nopen_ = Path.open\n"
-        "def opened(path, mode='r', **how):\n"
-        "    file = open_(path, mode, **how)\n"
-        "    if mode == 'ab' and str(path).endswith(target):\n"
+        "from maskfleet.plain_files import PlainFiles\n"
+        f"target = {EVENTS!r}\nopen_ = PlainFiles.open_to_append\n"
+        "def opened(files, name):\n"
+        "    file = open_(files, name)\n"
+        "    if name == target:\n"
         "        class Cut:\n"
         "            def __enter__(self): return self\n"
         "            def __exit__(self, *_): file.close()\n"
         f"            def write(self, content): file.write(content[:{cut}]); os.kill(os.getpid(), 9)\n"
         "        return Cut()\n"
         "    return file\n"
-        "Path.open = opened\n"
+        "PlainFiles.open_to_append = opened\n"
         "Streamer(RunDirectory(Path(sys.argv[1])), folder.FolderStore(Path(sys.argv[2]))).run(once=True)\n"
     )
     command = [sys.executable, "-c", program, str(sample.run.path), str(destination)]
