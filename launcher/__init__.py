@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from launcher.operations.ending import NotStartedAgain, cancel, delete, resume
     from launcher.operations.following import follow, list_jobs, status, wait
     from launcher.operations.logs import LogLine, LogRequest, logs
-    from launcher.operations.preflight import Check, preflight
+    from launcher.operations.named_objects import Check
+    from launcher.operations.preflight import preflight
     from launcher.operations.submission import LeftBehind, Submission, submit
     from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
     from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError, NotFound, TimedOut
@@ -39,7 +40,8 @@ _HOMES = {
     "launcher.operations.ending": ("NotStartedAgain", "cancel", "delete", "resume"),
     "launcher.operations.following": ("follow", "list_jobs", "status", "wait"),
     "launcher.operations.logs": ("LogLine", "LogRequest", "logs"),
-    "launcher.operations.preflight": ("Check", "preflight"),
+    "launcher.operations.named_objects": ("Check",),
+    "launcher.operations.preflight": ("preflight",),
     "launcher.operations.submission": ("LeftBehind", "Submission", "submit"),
     "launcher.streaming.stores.store": ("StoreRefused", "StoreUnavailable"),
     "maskfleet.errors": ("BadData", "BadInput", "BadSettings", "MaskfleetError", "NotFound", "TimedOut"),

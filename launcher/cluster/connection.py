@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from launcher.cluster.credentials import Credentials, Identity
 from maskfleet.backoff import pauses
-from maskfleet.errors import MaskfleetError, NotFound
+from maskfleet.errors import BadInput, MaskfleetError, NotFound
 from maskfleet.text import one_line
 
 if TYPE_CHECKING:
@@ -56,7 +56,13 @@ class Connection:
         self._lock = threading.Lock()
 
     def configuration(self) -> Any:
-        """The configuration with the credentials of this moment, for what the kubernetes package sends itself."""
+        """The configuration with the credentials of this moment, for what the kubernetes package sends itself.
+
+        Raises:
+            BadInput: we act as somebody else, which the package can't say.
+        """
+        if self._extra_headers:
+            raise BadInput("no port of a pod can be reached as another user: leave out 'as' of the kubeconfig's user")
         identity = self._credentials.current()
         self._configuration.cert_file, self._configuration.key_file = identity.certificate, identity.key
         if identity.authorization:
@@ -104,6 +110,7 @@ class Connection:
                 renewed = True
                 if other := self._credentials.instead_of(identity):
                     identity = other
+                    response.drain_conn()
                     continue
                 raise self._refusal(response, path)
             elif response.status < 300:
@@ -114,9 +121,11 @@ class Connection:
                 raise Unreachable(_redirected(self._host, response.headers.get("Location", "")))
             else:
                 failure = self._refusal(response, path)
-                pause = _retry_after(response)
-                if response.status not in _BUSY or (pause or 0) > _LONGEST_RETRY_AFTER:
+                if response.status not in _BUSY:
                     raise failure
+                pause = _retry_after(response)
+                if pause is not None and pause > _LONGEST_RETRY_AFTER:
+                    raise ApiError(response.status, "", f"{failure}; it wants to be left alone for {pause:.0f} s")
             wait = next(waits, None)
             if wait is None:
                 assert failure is not None
@@ -161,13 +170,16 @@ class Connection:
         if isinstance(answer, dict) and "kind" in answer:
             return answer
         html = "html" in response.headers.get("Content-Type", "")
-        found = "HTML: a login page or a proxy?" if html else one_line(response.data[:80].decode(errors="replace"))
-        raise Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found or 'nothing'}")
+        raise self.unlike_the_api(b"HTML: a login page or a proxy?" if html else response.data)
+
+    def unlike_the_api(self, found: bytes) -> Unreachable:
+        """The error for an answer that no API server gives."""
+        words = one_line(found[:80].decode(errors="replace")) or "nothing"
+        return Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {words}")
 
     def _refusal(self, response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:
         if "html" in response.headers.get("Content-Type", ""):
-            found = f"HTTP {response.status} with HTML: a login page or a proxy?"
-            return Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found}")
+            return self.unlike_the_api(f"HTTP {response.status} with HTML: a login page or a proxy?".encode())
         if response.status == 407:
             proxy = _without_password(self._configuration.proxy)
             return Unreachable(f"the proxy {proxy} wants other credentials for the way to {self._host}")

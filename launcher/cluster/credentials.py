@@ -6,6 +6,7 @@ import atexit
 import base64
 import binascii
 import contextlib
+import os
 import tempfile
 import threading
 import time
@@ -64,7 +65,7 @@ def credentials_of(access: Access) -> Credentials:
         BadInput: what it says of them contradicts itself, or names a file that can't be read.
     """
     user = access.user
-    where = f"kubeconfig {access.file}: context {access.context}: user {access.user_name}".rstrip()
+    where = f"{access.origin}: user {access.user_name}".rstrip()
     password = user.username or user.password
     if password and (user.token or user.token_file):
         raise BadInput(f"{where}: expected a token or a username with its password, found both")
@@ -200,14 +201,22 @@ _kept_lock = threading.Lock()
 
 
 def _kept_file(content: bytes) -> str:
-    """A file with ``content`` for this process alone: OpenSSL reads certificates from nowhere else."""
+    """A file with ``content`` for this process alone: OpenSSL reads certificates and keys from nowhere else.
+
+    On Linux it is in memory, so that no key stays on the disk however this process ends.
+    """
     with _kept_lock:
-        if not _kept:
-            atexit.register(_forget_files)
         if content not in _kept:
-            with tempfile.NamedTemporaryFile(prefix="maskfleet-", delete=False) as file:
-                file.write(content)
-            _kept[content] = file.name
+            if hasattr(os, "memfd_create"):
+                descriptor = os.memfd_create("maskfleet")
+                _kept[content] = f"/proc/self/fd/{descriptor}"
+                Path(_kept[content]).write_bytes(content)
+            else:
+                if not _kept:
+                    atexit.register(_forget_files)
+                with tempfile.NamedTemporaryFile(prefix="maskfleet-", delete=False) as file:
+                    file.write(content)
+                _kept[content] = file.name
         return _kept[content]
 
 

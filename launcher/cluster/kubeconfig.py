@@ -128,6 +128,11 @@ class Access:
     user_name: str = ""
     file: Path = Path()
 
+    @property
+    def origin(self) -> str:
+        """Where this is said, for an error."""
+        return "this pod's own account" if self.context is None else f"kubeconfig {self.file}: context {self.context}"
+
 
 def find(kubeconfig: Path | None, context: str | None) -> Access:
     """What ``kubeconfig`` (``KUBECONFIG``, ~/.kube/config) names, or where it names nothing the account of this pod.

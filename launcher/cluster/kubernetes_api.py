@@ -24,6 +24,8 @@ from maskfleet.backoff import pauses
 __all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
 
 _POOL = "/api/v1"
+_KUEUE = "/apis/kueue.x-k8s.io"
+"""Without a version: those of Kueue come and go, so the server is asked which it serves."""
 RESOURCES: Mapping[str, tuple[str, str]] = {
     "Job": ("/apis/batch/v1", "jobs"),
     "Pod": (_POOL, "pods"),
@@ -38,14 +40,19 @@ RESOURCES: Mapping[str, tuple[str, str]] = {
     "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
-    "Workload": ("/apis/kueue.x-k8s.io/v1beta1", "workloads"),
-    "LocalQueue": ("/apis/kueue.x-k8s.io/v1beta1", "localqueues"),
+    "Workload": (_KUEUE, "workloads"),
+    "LocalQueue": (_KUEUE, "localqueues"),
+    "ClusterQueue": (_KUEUE, "clusterqueues"),
     "Node": (_POOL, "nodes"),
     "Namespace": (_POOL, "namespaces"),
+    "PersistentVolume": (_POOL, "persistentvolumes"),
+    "StorageClass": ("/apis/storage.k8s.io/v1", "storageclasses"),
     "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
     "SelfSubjectAccessReview": ("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
 }
-_CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "SelfSubjectAccessReview")
+_CLUSTER_WIDE = (
+    "ClusterQueue", "Node", "Namespace", "PersistentVolume", "PriorityClass", "SelfSubjectAccessReview", "StorageClass",
+)  # fmt: skip
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before a watch is begun anew
 _HEALTHY_SECONDS = 5.0  # a watch that has gone on for longer has not failed
@@ -69,6 +76,7 @@ class Cluster:
         self.namespace = namespace
         self.context = context
         self.patience = 5.0
+        self._versions: dict[str, str] = {}
 
     @classmethod
     def connect(
@@ -105,7 +113,10 @@ class Cluster:
         Raises:
             NotFound: there is none.
         """
-        return self._json("GET", self._path(kind, name))
+        found = self._json("GET", self._path(kind, name))
+        if not isinstance(found.get("metadata"), dict):
+            raise self._connection.unlike_the_api(json.dumps(found).encode())
+        return found
 
     def list(
         self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False, everywhere: bool = False
@@ -148,16 +159,16 @@ class Cluster:
             for item in listed["items"]:
                 yield "ADDED", item
             yield "SYNCED", {}
-            version = listed["metadata"]["resourceVersion"]
+            version = listed["metadata"].get("resourceVersion", "")
             query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
             began = time.monotonic()
             try:
                 for line in self._lines(self._path(kind), {**query, **_selectors(labels, fields)}):
-                    change = json.loads(line)
-                    if change["type"] == "ERROR":  # the version is too old: list again
+                    change, item = self._change(line)
+                    if change == "ERROR":  # the version is too old: list again
                         break
-                    if change["type"] != "BOOKMARK":
-                        yield change["type"], change["object"]
+                    if change != "BOOKMARK":
+                        yield change, item
             except (Unreachable, ConnectionError):
                 pass
             except ApiError as error:
@@ -184,6 +195,7 @@ class Cluster:
 
         Raises:
             ConnectionError: the API server or the pod does not take it.
+            BadInput: there are no credentials, or none that can be used for this.
         """
         from kubernetes import client, stream
 
@@ -200,14 +212,35 @@ class Cluster:
 
     def _path(self, kind: str, name: str = "") -> str:
         prefix, plural = RESOURCES[kind]
+        if prefix == _KUEUE:
+            prefix = self._with_version(prefix)
         scope = "" if kind in _CLUSTER_WIDE else f"/namespaces/{self.namespace}"
         return f"{prefix}{scope}/{plural}" + (f"/{name}" if name else "")
+
+    def _with_version(self, prefix: str) -> str:
+        """Raises NotFound if the server does not serve this API group."""
+        if prefix not in self._versions:
+            group = self._json("GET", prefix)
+            self._versions[prefix] = str(group["preferredVersion"]["version"])
+        return f"{prefix}/{self._versions[prefix]}"
 
     def _list(self, path: str, labels: str, fields: str, metadata_only: bool) -> Object:
         accept = _METADATA_ONLY if metadata_only else "application/json"
         # Version 0 is answered from the API server's memory. Events are not kept there.
         query = {"resourceVersion": "0"} if not path.endswith("/events") else {}
-        return self._json("GET", path, {**query, **_selectors(labels, fields)}, accept=accept)
+        found = self._json("GET", path, {**query, **_selectors(labels, fields)}, accept=accept)
+        found["items"] = found.get("items") or []
+        if not isinstance(found.get("metadata"), dict) or not isinstance(found["items"], list):
+            raise self._connection.unlike_the_api(json.dumps(found).encode())
+        return found
+
+    def _change(self, line: bytes) -> tuple[str, Object]:
+        """Raises Unreachable if it is none: a proxy may put a page of its own into the stream."""
+        try:
+            change = json.loads(line)
+            return str(change["type"]), dict(change["object"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._connection.unlike_the_api(line) from error
 
     def _json(
         self,
@@ -258,7 +291,7 @@ def _configuration(access: kubeconfigs.Access) -> Any:
     """The kubernetes package's description of a server: its address, TLS and proxy."""
     from kubernetes import client
 
-    cluster, where = access.cluster, f"kubeconfig {access.file}: cluster of context {access.context}"
+    cluster, where = access.cluster, f"{access.origin}: cluster"
     assert cluster.server is not None
     configuration = client.Configuration()
     configuration.host = ("" if "://" in cluster.server else "http://") + cluster.server.rstrip("/")

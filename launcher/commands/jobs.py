@@ -100,7 +100,7 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
     if as_job:
         echo(job.to_yaml() if form is None else f"{job.to_json()}\n", nl=False)
         return
-    from launcher.job.manifests import render, render_json
+    from launcher.job.rendering import render, render_json
 
     echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
 

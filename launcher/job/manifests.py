@@ -26,6 +26,7 @@ from launcher.job.labels import (
     SPOT_LABELS,
     TENSORBOARD,
 )
+from launcher.job.mounts import USER_VOLUME, check_mounts
 from launcher.job.places import BUCKETS, Place
 from launcher.job.training_job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
 from maskfleet.environment import GPUS_VARIABLE, PEERS_VARIABLE, TOKEN_FILE_VARIABLE, WORKERS_VARIABLE
@@ -48,6 +49,9 @@ def manifests(job: TrainingJob) -> list[Manifest]:
 
     None of them grows with the number of workers. The other objects get the Job as their owner when its uid
     is known, and the Secret its token when it is sent: :func:`with_token`.
+
+    Raises:
+        BadSettings: a ``--mount`` is in the way of another mount.
     """
     objects = {kind: copy.deepcopy(_base(kind)) for kind in _ORDER}
     for manifest in objects.values():
@@ -72,25 +76,6 @@ def manifests(job: TrainingJob) -> list[Manifest]:
 def kinds() -> list[str]:
     """Kinds of a job's objects, in the same order."""
     return [_base(kind)["kind"] for kind in _ORDER]
-
-
-def render(job: TrainingJob) -> str:
-    """What ``submit`` sends, as YAML; its last request, the release of the Job, is a comment."""
-    text = yaml.dump_all(manifests(job), sort_keys=False, width=120, Dumper=_Dumper) + (
-        f"# The pods wait for the token by which the workers know each other, which submit makes at random:\n"
-        f'# kubectl patch secret {job.name} --patch \'{{"stringData": {{"token": "\'$(openssl rand -hex 32)\'"}}}}\'\n'
-    )
-    if job.queue:
-        return text + "# Kueue releases the Job once it is admitted.\n"
-    return text + (
-        f"# When all of these exist, the Job is released:\n"
-        f'# kubectl patch job {job.name} --type merge --patch \'{{"spec": {{"suspend": false}}}}\'\n'
-    )
-
-
-def render_json(job: TrainingJob) -> str:
-    """The same objects as one List in JSON, as ``kubectl create -f -`` takes it."""
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests(job)}, indent=1)
 
 
 def worker_pod(job: Manifest, account: str) -> Manifest:
@@ -140,20 +125,6 @@ def _base(kind: str) -> Manifest:
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes shared parts out in full, and texts of several lines as such."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-
-_Dumper.add_representer(str, _text)
 
 
 def _config(job: TrainingJob) -> str:
@@ -268,6 +239,9 @@ def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
     streamer["image"] = job.sidecar_image or job.image
     streamer["imagePullPolicy"] = job.image_pull_policy
     streamer["args"] = ["launcher", "sidecar", run_directory(job)]
+    for resource, amount in (("cpu", job.streamer_cpu), ("memory", job.streamer_memory)):
+        if amount:
+            streamer["resources"]["requests"][resource] = streamer["resources"]["limits"][resource] = amount
     if job.destination:
         streamer["args"] += [job.destination, "--grace", str(max(5, job.grace_seconds - STOP_SECONDS))]
         if job.keep_checkpoints:
@@ -309,11 +283,12 @@ def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
         claim = replace(output, path="") if output.kind == "pvc" else output
         mount("output", claim, OUTPUT_PATH, pod["initContainers"], read_only=False)
     for number, asked in enumerate(job.mounts):
-        mount(f"mount-{number}", asked.place, asked.path, everyone, read_only=asked.read_only)
+        mount(f"{USER_VOLUME}{number}", asked.place, asked.path, everyone, read_only=asked.read_only)
     if job.gpus_per_worker:
         # NCCL's buffers between the GPUs of a worker need more than a container's 64 MiB.
         pod["volumes"].append({"name": "shm", "emptyDir": {"medium": "Memory"}})
         pod["containers"][0]["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})
+    check_mounts(everyone, job.mounts, job.mount)
 
 
 def _set_environment(container: Manifest, job: TrainingJob) -> None:
@@ -353,7 +328,7 @@ def tensorboard_pod(job: TrainingJob) -> Manifest:
         del server[key]
     mounts = {mount["name"]: mount for container in pod["initContainers"] for mount in container["volumeMounts"]}
     kept = [
-        mount for mount in server["volumeMounts"] if mount["name"] in ("tmp",) or mount["name"].startswith("mount-")
+        mount for mount in server["volumeMounts"] if mount["name"] in ("tmp",) or mount["name"].startswith(USER_VOLUME)
     ]
     if "output" in mounts:
         kept.append({**mounts["output"], "readOnly": True})

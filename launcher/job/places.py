@@ -42,7 +42,8 @@ class Place:
             case "pvc":
                 return {"name": name, "persistentVolumeClaim": {"claimName": self.name, "readOnly": read_only}}
             case "host":
-                return {"name": name, "hostPath": {"path": self.path}}
+                # Of another type, a folder that is not there would be made, empty and root's.
+                return {"name": name, "hostPath": {"path": self.path, "type": "Directory"}}
             case "secret":
                 return {"name": name, "secret": {"secretName": self.name}}
             case "configmap":
@@ -105,9 +106,11 @@ def parse_mount(text: str) -> Mount:
     place, _, path = text.partition("=")
     read_only = not path.endswith(":rw")
     path = path.removesuffix(":rw").removesuffix(":ro")
-    if not path.startswith("/") or path == "/" or ":" in path:
+    absolute = path.startswith("/")
+    path = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+    if not absolute or path == "/" or ":" in path or ".." in path.split("/"):
         raise ValueError(
             "expected SOURCE=/PATH or SOURCE=/PATH:rw, with pvc:CLAIM/PATH, host:/PATH, secret:NAME or "
             "configmap:NAME for SOURCE"
         )
-    return Mount(parse_place(place, ("pvc", "host", "secret", "configmap")), path.rstrip("/"), read_only)
+    return Mount(parse_place(place, ("pvc", "host", "secret", "configmap")), path, read_only)

@@ -16,6 +16,7 @@ import click
 import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from launcher.job.labels import SPOT_LABELS
 from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
@@ -66,6 +67,7 @@ SecretVariable = Annotated[str, _form(parse_secret_variable)]
 NodeLabel = Annotated[str, _form(parse_label)]
 Toleration = Annotated[str, _form(parse_toleration)]
 ObjectName = Annotated[str, AfterValidator(object_name)]
+QueueName = Annotated[str, Field(max_length=63), AfterValidator(object_name)]  # it is the value of a label
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -96,6 +98,13 @@ class TrainingJob(Settings):
     )
     memory: Quantity = Field(default="4Gi", description="memory of a worker, requested and limit")
     gpus_per_worker: NotNegative = Field(default=0, description="nvidia.com/gpu of a worker")
+    streamer_cpu: Quantity | None = Field(
+        default=None,
+        description="CPUs of the streamer beside each trainer, requested and limit; default: 50m requested, 1 at most",
+    )
+    streamer_memory: Quantity | None = Field(
+        default=None, description="memory of the streamer, requested and limit; default: 128Mi requested, 1Gi at most"
+    )
     scratch: Quantity | None = Field(
         default=None,
         description="local disk of a worker for data, cache and run directory together, requested and limit; "
@@ -135,7 +144,7 @@ class TrainingJob(Settings):
     )
     spot: bool = Field(default=False, description="only nodes that the cloud may take back (GKE, EKS, AKS, Karpenter)")
     priority: ObjectName | None = Field(default=None, description="PriorityClass")
-    queue: ObjectName | None = Field(default=None, description="Kueue LocalQueue that admits the job")
+    queue: QueueName | None = Field(default=None, description="Kueue LocalQueue that admits the job")
 
     # Failing and ending
     max_restarts: NotNegative = Field(
@@ -305,8 +314,8 @@ class TrainingJob(Settings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.spot and any(item.startswith("cloud.google.com/gke-spot=") for item in self.node_selector):
-            raise ValueError("--spot already selects cloud.google.com/gke-spot: leave out that --node-selector")
+        if self.spot and (twice := next((key for key, _ in self.node_labels if key in SPOT_LABELS), None)):
+            raise ValueError(f"--spot already selects {twice}: leave out that --node-selector")
         if self.keep_checkpoints and not self.output:
             raise ValueError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
         return self

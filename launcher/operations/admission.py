@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from launcher.cluster.kubernetes_api import ApiError, Object
@@ -26,11 +26,13 @@ class Finding:
         answer: ``exists``: there is one of its name; ``untried``: the server could not say, and need not;
             ``left out``: we may not make it, and the job runs without it.
         error: what it answered, unless the object is admitted.
+        made: the object as it would be kept, if it is admitted.
     """
 
     kind: str
     answer: Literal["admitted", "exists", "refused", "untried", "left out"]
     error: MaskfleetError | None = None
+    made: Object = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -60,16 +62,16 @@ def try_pod(job: TrainingJob, cluster: Namespace, account: str) -> Finding:
 def _try(manifest: Object, cluster: Namespace) -> Finding:
     kind = manifest["kind"]
     try:
-        cluster.create(manifest, dry_run=True)
+        made = cluster.create(manifest, dry_run=True)
     except ApiError as error:
         if error.status == 409:
             return Finding(kind, "exists", error)
         if kind in RIGHTS and error.is_forbidden:
             return Finding(kind, "left out", error)
         # Nobody but the Job's controller need be able to make its pods.
-        untried = kind == "Pod" and "cannot create resource" in str(error)
+        untried = (kind == "Pod" and "cannot create resource" in str(error)) or "not support dry run" in str(error)
         return Finding(kind, "untried" if untried else "refused", error)
     except NotFound as error:
         # Only who may do anything may bind a Role that is not there yet, as none is in a dry run.
         return Finding(kind, "untried" if kind == "RoleBinding" else "refused", error)
-    return Finding(kind, "admitted")
+    return Finding(kind, "admitted", made=made)

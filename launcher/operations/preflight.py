@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
 
-from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, resource_of
+from launcher.cluster.kubernetes_api import Cluster, Object, resource_of
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.capacity import (
     node_refusal,
@@ -16,15 +14,16 @@ from launcher.diagnosis.capacity import (
     worker_limits,
     worker_requests,
 )
+from launcher.diagnosis.limits import limit_range_troubles
 from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.named_objects import Check, Result, check_named_objects
 from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
-from maskfleet.errors import MaskfleetError, NotFound
+from launcher.operations.surroundings import seen
+from maskfleet.errors import MaskfleetError
 from maskfleet.text import one_line, some_of
-
-Result = Literal["ok", "no", "unknown", "warning"]
 
 _TAKEN = "the server would take it"
 
@@ -43,17 +42,8 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "RoleBinding": ("create", "get"),
 }
 # Whoever may not do these trains all the same.
-_GOOD_TO_HAVE = (("list", "Event"), ("watch", "Event"), ("create", "Event"))
+_GOOD_TO_HAVE = (("list", "Event"), ("watch", "Event"), ("create", "Event"), ("get", "Pod/log"))
 _WITHOUT = "the job runs, and less is told of it"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table; a ``warning`` is no reason against the job."""
-
-    what: str
-    result: Result
-    detail: str
 
 
 def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network: bool = False) -> list[Check]:
@@ -62,11 +52,18 @@ def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network
     With ``try_network`` two small pods find out whether NetworkPolicies are enforced; without, nothing is made.
     """
     cluster = cluster or Cluster.connect()
-    groups: Sequence[Callable[[TrainingJob, Namespace], Iterable[Check]]] = (
-        _permissions, _admission, _objects, _quota, _nodes, _bucket,
-    )  # fmt: skip
-    checks = [check for group in groups for check in group(job, cluster)]
-    return [*checks, *_network(job, cluster, try_network)]
+    nodes = seen(lambda: cluster.list("Node"))
+    fitting = None if nodes is None else _fitting(job, nodes)
+    return [
+        *_permissions(job, cluster),
+        *_admission(job, cluster),
+        *check_named_objects(job, cluster, fitting),
+        *_limits(job, cluster),
+        *_quota(job, cluster),
+        *_nodes(job, nodes, cluster),
+        *_bucket(job),
+        *_network(job, cluster, try_network),
+    ]
 
 
 def needed(job: TrainingJob) -> list[tuple[str, str]]:
@@ -93,7 +90,7 @@ def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
                 "spec": {"resourceAttributes": attributes},
             }
         )
-        if not review["status"]["allowed"]:
+        if not review.get("status", {}).get("allowed"):
             denied.append(f"{verb} {resource}{'/' * bool(subresource)}{subresource}")
             stops = stops or (kind not in RIGHTS and (verb, kind) not in _GOOD_TO_HAVE)
     detail = f"may not {', '.join(denied)}" if denied else "all"
@@ -103,7 +100,10 @@ def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
 def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     """Has the server take all objects and a worker's pod without keeping them."""
     first, *others = try_objects(job, cluster)
-    if first.answer == "admitted":
+    if first.answer == "admitted" and not _has_sidecars(first.made):
+        old = "this Kubernetes has no sidecar containers, so no trainer would be started: expected 1.29 or newer"
+        yield Check("job is admitted", "no", old)
+    elif first.answer == "admitted":
         yield Check("job is admitted", "ok", _TAKEN)
     else:
         there = f"a job named {job.name} exists: choose another --name or delete it"
@@ -114,11 +114,13 @@ def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     refusals = [
         f"{each.kind}: {taken if each.answer == 'exists' else each.reason}" for each in others if each.answer in against
     ]
-    untried = [f"{each.kind}: {each.reason}" for each in others if each.answer in ("untried", "left out")]
+    untried = [f"{each.kind}: {each.reason}" for each in others if each.answer == "untried"]
+    left_out = [each.kind for each in others if each.answer == "left out"]
     if refusals:
         yield Check("its objects are admitted", "no", "; ".join(refusals))
     else:
         rest = f"; not tried: {', '.join(untried)}" if untried else ""
+        rest += f"; left out, so no progress on the job: {', '.join(left_out)}" if left_out else ""
         yield Check("its objects are admitted", "ok", _TAKEN + rest)
     pod = try_pod(job, cluster, job.service_account or "default")
     if pod.answer == "untried":
@@ -127,35 +129,26 @@ def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
         yield Check("pods are admitted", "no" if pod.error else "ok", pod.reason or _TAKEN)
 
 
-def _objects(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
-    """Secrets, ConfigMaps and claims that the job names."""
-    wanted: dict[tuple[str, str], set[str]] = {}
-    if job.image_pull_secret:
-        wanted["Secret", job.image_pull_secret] = set()
-    for _, secret, key in job.secret_variables:
-        wanted.setdefault(("Secret", secret), set()).update({key} if key else set())
-    kinds = {"pvc": "PersistentVolumeClaim", "secret": "Secret", "configmap": "ConfigMap"}
-    for place in job.places:
-        if place.kind in kinds:
-            wanted.setdefault((kinds[place.kind], place.name), set())
-    for (kind, name), keys in wanted.items():
-        try:
-            found = cluster.get(kind, name)
-        except NotFound:
-            yield Check(f"{kind} {name}", "no", "is missing")
-        except ApiError:
-            yield Check(f"{kind} {name}", "unknown", "may not be read")
-        else:
-            missing = sorted(keys - set(found.get("data", {})))
-            yield Check(
-                f"{kind} {name}", "no" if missing else "ok", f"has no key {missing[0]}" if missing else "exists"
-            )
+def _has_sidecars(made: Object) -> bool:
+    """Whether the server has kept what makes an init container a sidecar; an older one drops it without a word."""
+    return any(each.get("restartPolicy") == "Always" for each in made["spec"]["template"]["spec"]["initContainers"])
+
+
+def _limits(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
+    """LimitRanges, for who may not try a pod; the server holds a pod that is tried against them itself."""
+    found = seen(lambda: cluster.list("LimitRange"))
+    if found is None:
+        yield Check("limits", "unknown", "LimitRanges may not be listed")
+        return
+    for limit_range in found:
+        name = limit_range["metadata"]["name"]
+        troubles = list(limit_range_troubles(limit_range, manifests(job)[0]))
+        yield Check(f"limits {name}", "no" if troubles else "ok", "; ".join(troubles) or "a worker is within them")
 
 
 def _quota(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
-    try:
-        quotas = cluster.list("ResourceQuota")
-    except ApiError:
+    quotas = seen(lambda: cluster.list("ResourceQuota"))
+    if quotas is None:
         yield Check("quota", "unknown", "quotas may not be read")
         return
     first = manifests(job)[0]
@@ -171,28 +164,43 @@ def _quota(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
             yield Check(f"quota {name}", "ok", f"has room for {job.workers} worker(s)")
 
 
-def _nodes(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
-    try:
-        nodes = cluster.list("Node")
-        pods = cluster.list("Pod", everywhere=True)
-    except ApiError:
-        yield Check("room for all workers", "unknown", "nodes may not be read")
+def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace) -> Iterator[Check]:
+    what = "room for all workers"
+    if nodes is None:
+        yield Check(what, "unknown", "nodes may not be read")
         return
-    pod = manifests(job)[0]["spec"]["template"]["spec"]
-    fitting = [node for node in nodes if node_refusal(node, pod) is None]
+    first = manifests(job)[0]
+    pod, need = first["spec"]["template"]["spec"], worker_requests(first)
+    fitting = _fitting(job, nodes)
     if not fitting:
-        causes = {node_refusal(node, pod) for node in nodes}
+        causes = {node_refusal(node, pod) for node in nodes} or {"there is none"}
         why = some_of(sorted(filter(None, causes)), separator="; ")
-        yield Check("room for all workers", "no", f"no node may take one: {why}")
+        yield Check(what, "no", f"no node may take one: {why}")
         return
-    need = worker_requests(manifests(job)[0])
+    if not any(places_on(node, [], need) for node in fitting):
+        asked = f"--cpu {job.cpu}, --memory {job.memory}, --gpus-per-worker {job.gpus_per_worker}"
+        on = f"none of {len(fitting)} node(s) is large enough for one, even when it is empty: {asked}"
+        yield Check(what, "no", f"room for 0 of {job.workers} worker(s) now: {on}")
+        return
+    pods = seen(lambda: cluster.list("Pod", everywhere=True))
+    if pods is None:
+        empty = sum(places_on(node, [], need) for node in fitting)
+        room = f"room for {min(empty, job.workers)} of {job.workers} worker(s) on empty nodes; pods may not be listed"
+        yield Check(what, "unknown" if empty >= job.workers else "no", room)
+        return
     on_node: dict[str, list[Object]] = {}
     for each in pods:
         on_node.setdefault(each["spec"].get("nodeName", ""), []).append(each)
     places = sum(places_on(node, on_node.get(node["metadata"]["name"], []), need) for node in fitting)
     room = f"room for {min(places, job.workers)} of {job.workers} worker(s) now"
     where = f"on {len(fitting)} of {len(nodes)} node(s)"
-    yield Check("room for all workers", "ok" if places >= job.workers else "no", f"{room}, {where}")
+    yield Check(what, "ok" if places >= job.workers else "no", f"{room}, {where}")
+
+
+def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:
+    """The nodes that may take a worker, whatever their room."""
+    pod = manifests(job)[0]["spec"]["template"]["spec"]
+    return [node for node in nodes if node_refusal(node, pod) is None]
 
 
 def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterator[Check]:
@@ -205,7 +213,7 @@ def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterato
     yield Check("NetworkPolicy", result, words + found.why)
 
 
-def _bucket(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
+def _bucket(job: TrainingJob) -> Iterator[Check]:
     """Reaches the buckets with this machine's credentials: the pods' own may differ."""
     from launcher.streaming.stores.opening import open_store
 

@@ -14,6 +14,7 @@ import yaml
 
 from launcher.cluster.kubernetes_api import Cluster, resource_of
 from launcher.job.training_job import TrainingJob
+from launcher.operations import ending, submission
 from launcher.operations import following as operations
 from launcher.operations.preflight import Check, needed, preflight
 
@@ -133,6 +134,76 @@ def test_a_single_permission_that_is_missing_is_named(cluster: Cluster, tmp_path
         time.sleep(0.5)
     assert found["permissions"].result == "no"
     assert found["job is admitted"].result == "ok"
+
+
+def bind(name: str, cluster: Cluster, cluster_role: str) -> None:
+    """Gives a ServiceAccount one of the roles that every cluster has."""
+    api = "rbac.authorization.k8s.io"
+    cluster.create(
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": cluster_role},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
+        }
+    )
+
+
+@pytest.mark.parametrize("account", [None, "prepared"])
+def test_who_may_edit_may_submit(account: str | None, cluster: Cluster, tmp_path: Path) -> None:
+    if account:
+        cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}})
+    editor = as_service_account("editor", cluster, tmp_path).patient(20)
+    bind("editor", cluster, "edit")
+    asked = job(*(["--service-account", account] if account else []))
+    deadline = time.monotonic() + 30
+    while (checked := results(preflight(asked, editor)))["permissions"] == "no":  # until the rights are in force
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert {result for what, result in checked.items() if what != "room for all workers"} == {"ok"}
+    for _ in range(2):  # the same again finds what is there
+        done = submission.submit(asked, editor)
+        (note,) = [note for note in done.notes if note.startswith("progress and events will not show on the job: ")]
+        assert (f"the ServiceAccount {account} may" if account else "--service-account") in note
+    assert cluster.list("Role") == []
+    made = cluster.get("Job", "job")
+    assert made["spec"]["suspend"] is False
+    assert made["spec"]["template"]["spec"]["serviceAccountName"] == (account or "job")
+    now = operations.status("job", editor)
+    assert now.progress == "not told: the job's ServiceAccount may not"
+    assert now.unseen == ("nodes",)
+    ending.cancel("job", editor)
+    ending.delete("job", editor)
+
+
+def test_a_claim_of_a_class_that_is_not_there(cluster: Cluster) -> None:
+    spec = {"storageClassName": "none", "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "pets"}, "spec": spec}
+    cluster.create(claim)
+    found = {check.what: check for check in preflight(job("--data", "pvc:pets"), cluster)}
+    check = found["PersistentVolumeClaim pets"]
+    assert (check.result, check.detail.split(",")[0]) == ("no", "waits for StorageClass none")
+
+
+def test_a_queue_without_kueue(cluster: Cluster) -> None:
+    found = {check.what: check for check in preflight(job("--queue", "team"), cluster)}
+    assert found["LocalQueue team"].result == "no"
+    assert found["LocalQueue team"].detail.startswith("Kueue is not installed")
+
+
+def test_what_a_limit_range_refuses_is_mended_by_the_streamer_s_flags(cluster: Cluster) -> None:
+    spec = {"limits": [{"type": "Container", "max": {"cpu": "500m", "memory": "512Mi"}}]}
+    cluster.create({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "tight"}, "spec": spec})
+    small = ["--memory", "256Mi"]
+    found = {check.what: check for check in preflight(job(*small), cluster)}
+    assert found["pods are admitted"].result == found["limits tight"].result == "no"
+    assert found["limits tight"].detail.endswith("--streamer-memory")
+    found = {
+        check.what: check
+        for check in preflight(job(*small, "--streamer-cpu", "100m", "--streamer-memory", "256Mi"), cluster)
+    }
+    assert found["pods are admitted"].result == found["limits tight"].result == "ok"
 
 
 def test_the_command_says_no_by_its_exit_code(cluster: Cluster) -> None:

@@ -191,7 +191,10 @@ def test_a_drained_node_evicts_and_the_worker_comes_back(
 
 @pytest.fixture
 def queue_definitions() -> Iterator[None]:
-    """Kueue's Workload as a definition of the same names and shape; what Kueue does, the test does."""
+    """Kueue's Workload as a definition of the same names and shape; what Kueue does, the test does.
+
+    Newer ones no longer serve v1beta1.
+    """
     cluster = Cluster.connect()
     definition = workload_definition()
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -214,7 +217,7 @@ def workload_definition() -> Object:
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
     version = {
-        "name": "v1beta1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
+        "name": "v1beta2", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
         "subresources": {"status": {}},
     }  # fmt: skip
     return {
@@ -247,7 +250,7 @@ def test_a_job_in_a_queue_says_why_it_waits_and_runs_once_admitted(
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "job", "uid": job["metadata"]["uid"]}
     cluster.create(
         {
-            "apiVersion": "kueue.x-k8s.io/v1beta1",
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
             "kind": "Workload",
             "metadata": {"name": "job-job-1", "ownerReferences": [owner]},
             "spec": {"queueName": "team", "active": True},

@@ -14,7 +14,8 @@ import yaml
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster
 from launcher.job.labels import instance
-from launcher.job.manifests import base_folder, manifests, render
+from launcher.job.manifests import base_folder, manifests
+from launcher.job.rendering import render
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission, submitted
 from launcher.operations import following as operations

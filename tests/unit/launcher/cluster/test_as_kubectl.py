@@ -7,15 +7,19 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from launcher.cluster import kubeconfig
 from launcher.cluster.kubernetes_api import Cluster
-from maskfleet.errors import MaskfleetError
+from maskfleet.errors import BadInput, MaskfleetError
 from tests.fakes.http import Answer, HttpFake, Request
 from tests.helpers.tls_front import Tunnel, certificate
 
@@ -285,3 +289,56 @@ def test_the_launcher_goes_where_kubectl_goes(
     assert bool(refusal) == (done.returncode != 0), refusal or done.stderr
     found = outcome(ground)
     assert found == expected if not refusal else not found[0], (found, expected, done.stderr)
+
+
+NAMES = st.sampled_from(["a", "b"])
+OPTIONAL_NAMES = st.sampled_from(["a", "b", "", None])
+
+
+def entries(kind: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A list of named entries, each name once; or none, in the ways in which that is written."""
+    named = st.builds(lambda name, value: {"name": name, kind: value}, NAMES, values)
+    return st.sampled_from([None, []]) | st.lists(named, max_size=2, unique_by=lambda entry: entry["name"])
+
+
+CLUSTER = st.builds(lambda n: {"server": f"https://{n}.example"}, st.sampled_from("pqrs"))
+USER = st.builds(lambda n: {"token": n}, st.sampled_from("pqrs"))
+CONTEXT = st.fixed_dictionaries({"cluster": NAMES}, optional={"user": NAMES, "namespace": OPTIONAL_NAMES})
+CONTENT = st.fixed_dictionaries(
+    {},
+    optional={"current-context": OPTIONAL_NAMES, "clusters": entries("cluster", CLUSTER),
+              "users": entries("user", USER), "contexts": entries("context", CONTEXT)},
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(files=st.lists(CONTENT, min_size=1, max_size=3), context=st.sampled_from([None, None, "a"]))
+def test_files_are_merged_as_kubectl_merges_them(files: list[Any], context: str | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        places = [Path(folder) / str(number) for number in range(len(files))]
+        for place, content in zip(places, files, strict=True):
+            place.write_text(json.dumps(content))
+        listed = ":".join(map(str, places))
+        command = [str(KUBECTL), "config", "view", "--minify", "--raw", "-o", "json"]
+        command += ["--context", context] if context else []
+        environment = {**os.environ, "KUBECONFIG": listed, "HOME": folder}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KUBECONFIG", listed)
+            patch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+            try:
+                found = kubeconfig.find(None, context)
+            except BadInput as error:
+                assert done.returncode != 0, error  # noqa: PT017
+                return
+    if done.returncode:  # kubectl shows no context whose user is missing, and would go there without one
+        assert "user" in done.stderr.lower() or "auth info" in done.stderr.lower(), done.stderr
+        assert found.user.token is None
+        return
+    shown = json.loads(done.stdout)
+    (chosen,) = shown["contexts"]
+    tokens = [each["user"].get("token") for each in shown["users"] or []] or [None]
+    assert found.context == chosen["name"]
+    assert found.cluster.server == shown["clusters"][0]["cluster"]["server"]
+    assert found.namespace == chosen["context"].get("namespace", "default")
+    assert [found.user.token] == tokens

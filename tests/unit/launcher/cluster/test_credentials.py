@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from launcher.cluster import credentials, kubeconfig
 from launcher.cluster.kubernetes_api import ApiError, Cluster
 from launcher.cluster.watched import Watched
 from maskfleet.errors import BadInput
+from tests.fakes.cluster import worker_pod
 from tests.fakes.http import Answer, HttpFake, Request
 from tests.helpers.tls_front import certificate
 
@@ -221,7 +224,22 @@ def test_the_certificate_of_a_plugin_is_shown_to_the_server(server: ApiServer, t
     assert identity.certificate is not None
     assert Path(identity.certificate).read_text() == content["cert"]
     assert identity.key is not None
-    assert Path(identity.key).stat().st_mode & 0o077 == 0
+    assert Path(identity.key).read_text() == content["key"]
+    assert identity.key.startswith("/proc/self/fd/")  # on no disk
+
+
+def test_a_port_of_a_pod_is_not_reached_as_somebody_else(server: ApiServer, tmp_path: Path) -> None:
+    cluster = connected(tmp_path, server, token="1", **{"as": "chief"})
+    with pytest.raises(BadInput, match="leave out 'as'"):
+        cluster.connect_to_pod("p", 6006)
+    assert server.requests == []
+
+
+def test_a_pod_whose_token_is_gone_is_told(pod: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster.connect()
+    (pod / "token").unlink()
+    with pytest.raises(BadInput, match=r"^this pod's own account: user: tokenFile .*: No such file or directory"):
+        cluster.list("Job")
 
 
 @pytest.fixture
@@ -281,3 +299,53 @@ def test_an_expiry_far_away_keeps_the_token(server: ApiServer, tmp_path: Path) -
     cluster.list("Job")
     cluster.list("Job")
     assert asked(tmp_path) == 1
+
+
+class Running(ApiServer):
+    """Has a job whose only worker runs and prints a line every time it is asked; streams are short."""
+
+    def perform(self, request: Request, *, whole: bool) -> Answer:
+        if request.headers.get("authorization") != f"Bearer {self.believed}":
+            return Answer.of({"kind": "Status", "message": "Unauthorized"}, 401)
+        if "watch" in request.query:
+            return Answer(200)
+        if request.path.endswith("/log"):
+            line = b"2026-11-23T10:00:00.000000000Z step 1\n"
+            return Answer(200, [line], len(line))
+        labels = {"app.kubernetes.io/name": "maskfleet", "app.kubernetes.io/instance": "pets"}
+        metadata = {"name": "pets", "uid": "1", "labels": labels}
+        template = {"metadata": {"labels": labels}, "spec": {}}
+        job = {"kind": "Job", "metadata": metadata, "spec": {"completions": 1, "template": template}}
+        found = {"jobs": job, "pods": worker_pod(0)}.get(request.path.split("/")[-1].replace("pets", "jobs"))
+        if request.path.endswith(("/pets", worker_pod(0)["metadata"]["name"])):
+            return Answer.of(job if "jobs" in request.path else worker_pod(0))
+        return Answer.of({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": [found] if found else []})
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [(["logs", "-f", "pets"], "step 1"), (["wait", "pets"], ""), (["status", "-w", "pets"], "pets")],
+)
+def test_a_login_that_ends_in_the_middle_ends_what_follows_in_one_line(
+    command: list[str], shown: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tls").mkdir()
+    context, _ = certificate(tmp_path / "tls")
+    with Running("127.0.0.1", 0, context) as server:
+        connected(tmp_path, server, **from_file(tmp_path))
+        full = [sys.executable, "-m", "launcher.cli", *command, "--kubeconfig", str(tmp_path / "config")]
+        process = subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 20
+        while len(server.requests) < 12 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        server.believed = "2"
+        (tmp_path / "plugin").write_text("#!/bin/sh\necho 'the session is over' >&2\nexit 1\n")
+        output, errors = process.communicate(timeout=30)
+    assert shown in output
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+    assert "Exception in thread" not in errors
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
+        f"error: kubeconfig {tmp_path}/config: context here: user u: {tmp_path}/plugin: gave no credentials, "
+        "exit code 1: the session is over"
+    ]

@@ -13,7 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from launcher.job.manifests import base_folder, manifests, render, render_json, tensorboard_pod, with_owner, with_token
+from launcher.job.manifests import base_folder, manifests, tensorboard_pod, with_owner, with_token
+from launcher.job.rendering import render, render_json
 from launcher.job.training_job import TrainingJob
 from maskfleet.config import TrainConfig
 from maskfleet.settings import Layer

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.image import default_tag
+from launcher.job.labels import SPOT_LABELS
+from launcher.job.manifests import manifests, tensorboard_pod, worker_pod
 from launcher.job.places import parse_mount, parse_place
 from launcher.job.pod_settings import parse_toleration
 from launcher.job.quantities import parse_duration, parse_quantity
 from launcher.job.training_job import TrainingJob
+from launcher.pod.job_reporter import kubernetes_event
 from maskfleet.errors import BadSettings
+from maskfleet.records import Event
 from maskfleet.text import format_duration
 
 
@@ -204,3 +208,33 @@ def test_a_wrong_value_of_a_repeatable_flag_is_named_without_the_others() -> Non
 def test_an_empty_output_is_refused() -> None:
     with pytest.raises(BadSettings, match=r"--output: expected gs://BUCKET\[/PATH\] or "):
         job("--output", "")
+
+
+@pytest.mark.parametrize("label", SPOT_LABELS)
+def test_what_spot_selects_is_not_selected_again(label: str) -> None:
+    with pytest.raises(BadSettings, match=f"--spot already selects {label}: leave out that --node-selector"):
+        TrainingJob.from_sources(None, TrainingJob.parse_flags(["--spot", "--node-selector", f"{label}=x"]))
+
+
+def test_jobs_of_equal_settings_never_have_one_name() -> None:
+    names = {TrainingJob.from_sources(None, TrainingJob.parse_flags([])).name for _ in range(300)}
+    assert len(names) == 300
+
+
+def test_the_longest_name_makes_names_that_kubernetes_takes() -> None:
+    name = "a" * 52
+    job = TrainingJob(name=name, workers=5000, output="pvc:c", queue="q" * 63)
+    first, *others = manifests(job)
+    pod = first["spec"]["template"]["spec"]
+    host = f"{name}-{job.workers - 1}"
+    assert len(host) <= 63
+    assert len(pod["subdomain"]) <= 63
+    assert all(len(each["metadata"]["name"]) <= 63 for each in [first, *others])
+    made = [worker_pod(first, "default"), tensorboard_pod(job)]
+    assert all(len(each["metadata"]["name"]) <= 253 for each in made)
+    labels = [each["metadata"].get("labels", {}) for each in [first, *others, *made, first["spec"]["template"]]]
+    assert max(len(value) for each in labels for value in each.values()) <= 63
+    event = kubernetes_event(Event(0.0, "start", ""), "n" * 63, name, "uid")
+    assert len(event["metadata"]["name"]) <= 253
+    with pytest.raises(BadSettings, match="--queue: string should have at most 63 characters"):
+        TrainingJob.from_sources(None, TrainingJob.parse_flags(["--queue", "q" * 64]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
 from launcher.operations.submission import submit
 from tests.fakes.cluster import FakeCluster, worker_pod
+from tests.fakes.http import Answer, HttpFake, Request
+from tests.helpers.tls_front import certificate
 
 
 def launcher(*arguments: str) -> Result:
@@ -80,3 +84,38 @@ def test_a_second_check_by_the_server_says_that_the_job_is_there(cluster: FakeCl
     submit(TrainingJob(name="pets"), cluster)
     again = launcher(*command)
     assert (again.exit_code, again.stdout) == (0, "job pets: is there already; submit would change no setting of it\n")
+
+
+def test_what_is_changed_is_said_with_its_namespace_and_context(cluster: FakeCluster) -> None:
+    place = "namespace team of context here"
+    assert f"job pets submitted in {place}: 1 worker(s)" in launcher("submit", "--name", "pets").stdout
+    assert launcher("cancel", "pets").stdout.startswith(f"job pets is cancelled in {place}: ")
+    assert launcher("resume", "pets").stdout == f"job pets goes on in {place}\n"
+    asked = CliRunner().invoke(main, ("delete", "pets"), input="n\n")
+    assert asked.stdout.startswith(f"delete job pets in {place}?")
+    assert launcher("delete", "pets", "--yes").stdout == f"job pets is deleted in {place}\n"
+
+
+def test_a_server_that_is_not_verified_is_warned_of_once(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    context, _ = certificate(tmp_path / "tls")
+
+    class Empty(HttpFake):
+        def perform(self, request: Request, *, whole: bool) -> Answer:
+            return Answer.of({"kind": "List", "metadata": {}, "items": []})
+
+    with Empty("127.0.0.1", 0, context) as server:
+        content = {
+            "current-context": "here",
+            "clusters": [{"name": "c", "cluster": {"server": server.url, "insecure-skip-tls-verify": True}}],
+            "users": [{"name": "u", "user": {"token": "t"}}],
+            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        }
+        (tmp_path / "config").write_text(json.dumps(content))
+        command = [sys.executable, "-m", "launcher.cli", "list", "--kubeconfig", str(tmp_path / "config")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert len(server.requests) >= 3
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "note: insecure-skip-tls-verify: whoever answers is taken for the API server", "no jobs in namespace default",
+    ]  # fmt: skip

@@ -216,3 +216,136 @@ def test_a_quota_for_other_pods_is_no_reason_against_a_job() -> None:
     server = Server()
     server.objects["ResourceQuota", "team"]["spec"] = {"scopes": ["BestEffort"]}
     assert "quota team" not in checks(server, workers=2)
+
+
+def queue(name: str, kind: str = "LocalQueue", **spec: Any) -> Object:
+    status = spec.pop("status", {})
+    return {"kind": kind, "metadata": {"name": name}, "spec": spec, "status": status}
+
+
+INACTIVE = {"conditions": [{"type": "Active", "status": "False", "message": "can't admit: flavor gone"}]}
+
+
+@pytest.mark.parametrize(
+    ("objects", "result", "detail"),
+    [
+        ([], "no", "is missing; there is none in this namespace"),
+        ([queue("other")], "no", "is missing; there is other"),
+        ([queue("team", clusterQueue="big")], "no", "leads to ClusterQueue big, which is missing"),
+        ([queue("team", clusterQueue="big"), queue("big", "ClusterQueue")], "ok", "exists"),
+        ([queue("team", clusterQueue="big", stopPolicy="HoldAndDrain")], "no", "is stopped (HoldAndDrain)"),
+        ([queue("team", clusterQueue="big", status=INACTIVE), queue("big", "ClusterQueue")], "no",
+         "is not active: can't admit: flavor gone"),
+        ([queue("team", clusterQueue="big"), queue("big", "ClusterQueue", status=INACTIVE)], "no",
+         "leads to ClusterQueue big, which is not active: can't admit: flavor gone"),
+    ],
+)  # fmt: skip
+def test_a_queue_admits_jobs_or_never_will(objects: list[Object], result: str, detail: str) -> None:
+    server = Server()
+    for each in objects:
+        server.objects[each["kind"], each["metadata"]["name"]] = each
+    assert checks(server, queue="team")["LocalQueue team"] == Check("LocalQueue team", result, detail)  # type: ignore[arg-type]
+
+
+def test_a_cluster_without_kueue_admits_nothing() -> None:
+    server = Server()
+
+    def before(request: str) -> None:
+        if request == "list LocalQueue":
+            raise NotFound("404 page not found")
+
+    server.before = before
+    found = checks(server, queue="team")["LocalQueue team"]
+    assert (found.result, found.detail.partition(":")[0]) == ("no", "Kueue is not installed")
+
+
+@pytest.mark.parametrize(
+    ("settings", "objects", "what", "detail"),
+    [
+        ({"service_account": "a"}, [], "ServiceAccount a", "is missing"),
+        ({"priority": "high"}, [], "PriorityClass high", "is missing"),
+        ({"mount": ("configmap:c=/x",)}, [], "ConfigMap c", "is missing"),
+        ({"mount": ("secret:s=/x",)}, [], "Secret s", "is missing"),
+        ({"env_from_secret": ("A=s/a", "B=s/b", "C=s/c")},
+         [{"kind": "Secret", "metadata": {"name": "s"}, "data": {"b": ""}}], "Secret s", "has no key a, c"),
+        ({"env_from_secret": ("A=s/a",)}, [{"kind": "Secret", "metadata": {"name": "s"}, "data": None}],
+         "Secret s", "has no key a"),
+        ({"image_pull_secret": "s"}, [{"kind": "Secret", "metadata": {"name": "s"}, "type": "Opaque"}],
+         "Secret s", "is of type Opaque, not kubernetes.io/dockerconfigjson"),
+        ({"mount": ("configmap:c=/x",)}, [{"kind": "ConfigMap", "metadata": {"name": "c", "deletionTimestamp": "now"}}],
+         "ConfigMap c", "is being deleted"),
+        ({"data": "pvc:c"}, [], "PersistentVolumeClaim c", "is missing"),
+    ],
+)  # fmt: skip
+def test_what_a_job_names_is_missed_before_its_pods_wait_for_it(
+    settings: dict[str, Any], objects: list[Object], what: str, detail: str
+) -> None:
+    server = Server()
+    for each in objects:
+        server.objects[each["kind"], each["metadata"]["name"]] = each
+    assert checks(server, **settings)[what] == Check(what, "no", detail)
+
+
+def test_a_folder_of_a_node_can_not_be_seen_from_here() -> None:
+    assert checks(Server(), data="host:/srv")["host:/srv"].result == "unknown"
+
+
+def test_a_claim_for_one_node_is_not_for_workers_on_several() -> None:
+    server = Server()
+    for name in ("n1", "n2"):
+        server.objects["Node", name] = {"kind": "Node", **node(), "metadata": {"name": name}}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": spec, "status": {"phase": "Bound"}}
+    server.objects["PersistentVolumeClaim", "c"] = claim
+    what = "PersistentVolumeClaim c"
+    assert checks(server, output="pvc:c")[what].result == "ok"
+    assert checks(server, output="pvc:c", workers=2)[what].result == "no"
+    assert checks(server, output="pvc:c", workers=2, node_selector=("kubernetes.io/hostname=n1",))[what].result != "ok"
+    server.objects["Node", "n2"]["spec"]["unschedulable"] = True
+    assert checks(server, output="pvc:c", workers=2)[what].result == "ok"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"cpu": "64"}, "none of 1 node(s) is large enough for one, even when it is empty: --cpu 64"),
+        ({"gpus_per_worker": 4}, "even when it is empty: --cpu 2, --memory 4Gi, --gpus-per-worker 4"),
+        ({"workers": 9}, "room for 3 of 9 worker(s) now, on 1 of 1 node(s)"),
+        ({"workers": 2}, "room for 2 of 2 worker(s) now, on 1 of 1 node(s)"),
+    ],
+)
+def test_room_says_what_will_never_be(settings: dict[str, Any], said: str) -> None:
+    server = Server()
+    server.objects["Node", "n"] = {"kind": "Node", **node()}
+    assert said in checks(server, **settings)["room for all workers"].detail
+
+
+def test_a_cluster_without_nodes_has_no_room() -> None:
+    assert checks(Server())["room for all workers"].detail == "no node may take one: there is none"
+
+
+def test_an_older_kubernetes_without_sidecars_is_told() -> None:
+    class Old(Server):
+        def create(self, manifest: Object, **how: Any) -> Object:
+            made = super().create(manifest, **how)
+            if manifest["kind"] == "Job":
+                for each in made["spec"]["template"]["spec"]["initContainers"]:
+                    each.pop("restartPolicy", None)
+            return made
+
+    found = checks(Old())["job is admitted"]
+    assert found.result == "no"
+    assert "expected 1.29 or newer" in found.detail
+
+
+def test_a_webhook_that_bears_no_dry_run_is_no_reason_against_the_job() -> None:
+    error = ApiError(400, "BadRequest", 'admission webhook "policy" does not support dry run')
+    found = checks(Server(refused={"Service": error, "Pod": error}))
+    assert found["its objects are admitted"].result == "ok"
+    assert found["pods are admitted"].result == "unknown"
+
+
+def test_permissions_that_are_only_good_to_have_stop_no_job() -> None:
+    found = checks(Server(("create roles", "list events", "create events")))["permissions"]
+    assert found.result == "ok"
+    assert found.detail.startswith("may not list events, create events, create roles: ")
