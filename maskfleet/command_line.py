@@ -38,6 +38,14 @@ def echo_line(text: str) -> None:
     echo(text.replace("\n", "\\n"), err=True)
 
 
+def report_error(error: MaskfleetError) -> int:
+    """Tells the user in one line, and returns the exit code."""
+    if is_debugging():
+        traceback.print_exception(error)
+    echo_line(ERROR + str(error))
+    return error.exit_code
+
+
 class UserPath(click.Path):
     """A file or folder; ``~`` and ``~USER`` mean what they do to the shell, which passes over ``--out=~/x``."""
 
@@ -64,10 +72,7 @@ class Group(click.Group):
         try:
             sys.exit(super().main(*args, **extra) or 0)
         except MaskfleetError as error:
-            if is_debugging():
-                traceback.print_exc()
-            echo_line(ERROR + str(error))
-            sys.exit(error.exit_code)
+            sys.exit(report_error(error))
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(BAD_INPUT)

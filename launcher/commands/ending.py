@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import click
 
-from launcher.commands.options import on_cluster
+from launcher.commands.options import Connect, ObjectName, on_cluster
 from launcher.operations import ending
-from maskfleet.command_line import echo
+from launcher.operations.submitted import get_job
+from maskfleet.command_line import echo, report_error
+from maskfleet.errors import DONE, MaskfleetError
 
-if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Cluster
+T = TypeVar("T")
+
+_NAMES = click.argument("names", metavar="NAME...", nargs=-1, required=True, type=ObjectName())
 
 
 @click.command()
-@click.argument("name")
+@_NAMES
 @on_cluster
-def cancel(cluster: Cluster, name: str) -> None:
-    """Stop a job, which saves first, and keep its objects; 'resume' goes on."""
+def cancel(connect: Connect, names: tuple[str, ...]) -> int:
+    """Stop jobs, which save first, and keep their objects; 'resume' goes on.
 
-    notes = ending.cancel(name, cluster)
-    echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
-    for note in notes:
-        echo(f"note: {note}", err=True)
+    The exit code is the worst of all.
+    """
+    cluster = connect()
+
+    def cancel_one(name: str) -> None:
+        notes = ending.cancel(name, cluster)
+        echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
+        for note in notes:
+            echo(f"note: {note}", err=True)
+
+    _, code = _each(names, cancel_one)
+    return code
 
 
 @click.command()
-@click.argument("name")
+@_NAMES
 @click.option("--yes", is_flag=True, help="do not ask")
 @on_cluster
-def delete(cluster: Cluster, name: str, yes: bool) -> None:
-    """Delete a job with all its objects and pods; its output stays."""
-    from launcher.operations.submitted import get_job
+def delete(connect: Connect, names: tuple[str, ...], yes: bool) -> int:
+    """Delete jobs with all their objects and pods; their output stays.
 
-    get_job(cluster, name)
-    if not yes:
-        click.confirm(f"delete job {name} in namespace {cluster.namespace}?", abort=True)
-    ending.delete(name, cluster)
-    echo(f"job {name} is deleted")
+    The exit code is the worst of all.
+    """
+    cluster = connect()
+    there, missing = _each(names, lambda name: str(get_job(cluster, name)["metadata"]["name"]))
+    if there and not yes:
+        jobs = f"job{'s' if len(there) > 1 else ''} {', '.join(there)}"
+        click.confirm(f"delete {jobs} in namespace {cluster.namespace}?", abort=True)
+
+    def delete_one(name: str) -> None:
+        ending.delete(name, cluster)
+        echo(f"job {name} is deleted")
+
+    _, failed = _each(there, delete_one)
+    return max(missing, failed)
+
+
+def _each(names: Iterable[str], act: Callable[[str], T]) -> tuple[list[T], int]:
+    """Acts on every name, whatever comes of the others: what came of those that went well, and the worst exit code."""
+    done, worst = [], DONE
+    for name in dict.fromkeys(names):
+        try:
+            done.append(act(name))
+        except MaskfleetError as error:
+            worst = max(worst, report_error(error))
+    return done, worst

@@ -1,16 +1,63 @@
-"""What the commands for a cluster have in common: which cluster, which form of output."""
+"""What the commands for a cluster have in common: which cluster, which job, which form of output."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import yaml
 
+from launcher.job.pod_settings import object_name
+
+if TYPE_CHECKING:
+    from launcher.cluster.kubernetes_api import Cluster
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+Connect = Callable[[], "Cluster"]
+"""Opens the cluster that the flags name: for a command to call once all else that it was given is known to be good."""
+
+
+class ObjectName(click.ParamType[str]):
+    """The name of a job or of a namespace; it becomes a part of a request's path."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return object_name(value)
+        except ValueError as error:
+            self.fail(f"{error}, found {value!r}", param, ctx)
+
+
+class JobOrDestination(ObjectName):
+    """The name of a job, or where a run lies."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value if is_destination(value) else super().convert(value, param, ctx)
+
+
+class TakesSettings(click.Command):
+    """A command whose settings of the trainer follow ``--``: says so of one that stands before."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from maskfleet.config import TrainConfig
+
+            own, theirs = (
+                [name for param in params for name in (*param.opts, *param.secondary_opts)]
+                for params in (self.params, TrainConfig.flags())
+            )
+            near = difflib.get_close_matches(error.option_name, [*own, *theirs], 1, cutoff=0.8)
+            if not near or near[0] in own:
+                raise
+            told = f"{error.option_name}: settings of the trainer come after --: write"
+            raise click.UsageError(f"{told} 'launcher {ctx.info_name} … -- {near[0]} …'", ctx) from error
 
 
 def is_destination(name: str) -> bool:
@@ -19,32 +66,19 @@ def is_destination(name: str) -> bool:
 
 
 def on_cluster(command: Function) -> Function:
-    """Adds -n, --context and --kubeconfig, and passes the cluster that they name as ``cluster``."""
-    return _on_cluster(command, lambda arguments: False)
+    """Adds -n, --context and --kubeconfig, and passes as ``connect`` what opens the cluster that they name."""
 
-
-def on_cluster_or_destination(command: Function) -> Function:
-    """As :func:`on_cluster`, but passes None where ``name`` is a destination."""
-    return _on_cluster(command, lambda arguments: is_destination(arguments["name"]))
-
-
-def on_cluster_unless_checked_here(command: Function) -> Function:
-    """As :func:`on_cluster`, but passes None for ``--dry-run client``, which needs no kubeconfig."""
-    return _on_cluster(command, lambda arguments: arguments["dry_run"] == "client")
-
-
-def _on_cluster(command: Function, needs_none: Callable[[Mapping[str, Any]], bool]) -> Function:
-
-    @click.option("-n", "--namespace", help="namespace  [default: the context's]")
+    @click.option("-n", "--namespace", type=ObjectName(), help="namespace  [default: the context's]")
     @click.option("--context", help="context of the kubeconfig  [default: its current one]")
     @click.option("--kubeconfig", type=click.Path(), help="[default: KUBECONFIG, ~/.kube/config]")
     @functools.wraps(command)
     def with_cluster(namespace: str | None, context: str | None, kubeconfig: str | None, **arguments: Any) -> Any:
-        from launcher.cluster.kubernetes_api import Cluster
+        def connect() -> Cluster:
+            from launcher.cluster.kubernetes_api import Cluster
 
-        if needs_none(arguments):
-            return command(cluster=None, **arguments)
-        return command(cluster=Cluster.connect(namespace, context=context, kubeconfig=kubeconfig), **arguments)
+            return Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
+
+        return command(connect=connect, **arguments)
 
     return with_cluster  # type: ignore[return-value]
 

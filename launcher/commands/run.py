@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from launcher.commands.destinations import keep_checkpoints_option
+from launcher.commands.options import TakesSettings
 from launcher.local.local_run import LocalRun, check_empty, discard_refused, new_run, resumed_run
 from launcher.local.streamer_process import StreamerProcess
 from maskfleet.command_line import echo
@@ -17,7 +18,7 @@ from maskfleet.records import write_settings
 from maskfleet.run_lock import launcher_lock
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command(cls=TakesSettings)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="where the run's files go  [default: runs/DATE-TIME]")
 @click.option("--resume", type=click.Path(path_type=Path), help="go on with the run in this directory")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="processes on this machine")

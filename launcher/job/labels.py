@@ -59,6 +59,11 @@ def instance(name: str) -> str:
     return f"{ALL_JOBS},{INSTANCE_LABEL}={name},{COMPONENT_LABEL}={WORKER}"
 
 
+def namespace_of(manifest: Mapping[str, Any]) -> str:
+    namespace: str = manifest["metadata"].get("namespace") or "default"
+    return namespace
+
+
 def labels_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     labels: Mapping[str, str] = manifest["metadata"].get("labels") or {}
     return labels

@@ -12,7 +12,7 @@ from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.cluster.watched import Watched
 from launcher.diagnosis.job_status import JobStatus
-from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, instance, labels_of
+from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, instance, labels_of, namespace_of
 from launcher.operations.submitted import get_job, is_finished
 from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, workloads_of
 from maskfleet.errors import NotFound, TimedOut
@@ -32,16 +32,24 @@ def status(name: str, cluster: Namespace | None = None) -> JobStatus:
     return NamespaceView.of(cluster, [job]).status(job, pods)
 
 
-def list_jobs(cluster: Namespace | None = None) -> list[JobStatus]:
-    """All jobs of the namespace, the newest first."""
+def list_jobs(cluster: Namespace | None = None, *, everywhere: bool = False) -> list[JobStatus]:
+    """All jobs of the namespace, or of all namespaces, the newest first.
+
+    Raises:
+        ApiError: with status 403, they may not be seen.
+    """
     cluster = cluster or Cluster.connect()
-    jobs = cluster.list("Job", labels=ALL_JOBS)
-    pods: dict[str, list[Object]] = {}
-    for pod in cluster.list("Pod", labels=ALL_WORKERS):
-        pods.setdefault(labels_of(pod).get(INSTANCE_LABEL, ""), []).append(pod)
-    around = NamespaceView.of(cluster, jobs)
+    jobs = cluster.list("Job", labels=ALL_JOBS, everywhere=everywhere)
+    pods: dict[tuple[str, str], list[Object]] = {}
+    for pod in cluster.list("Pod", labels=ALL_WORKERS, everywhere=everywhere):
+        pods.setdefault((namespace_of(pod), labels_of(pod).get(INSTANCE_LABEL, "")), []).append(pod)
+    all_around = NamespaceView.of(cluster, jobs, everywhere=everywhere)
+    around = {namespace: all_around.within(namespace) for namespace in set(map(namespace_of, jobs))}
     jobs = sorted(jobs, key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
-    return [around.status(job, pods.get(job["metadata"]["name"], [])) for job in jobs]
+    return [
+        around[namespace].status(job, pods.get((namespace, job["metadata"]["name"]), []))
+        for job, namespace in zip(jobs, map(namespace_of, jobs), strict=True)
+    ]
 
 
 def wait(

@@ -62,7 +62,7 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         raise
     if made["spec"].get("suspend") and not job.queue:
         cluster.patch("Job", job.name, {"spec": {"suspend": False}})
-    return Submission(job.name, cluster.namespace, new, _notes(job))
+    return Submission(job.name, cluster.namespace, new, notes(job))
 
 
 def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
@@ -79,7 +79,7 @@ def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
     if job.uses_host_paths:
         # The job's own account may not be there yet.
         _check_pod_is_allowed(job, cluster, job.service_account or "default")
-    return Submission(job.name, cluster.namespace, new, _notes(job))
+    return Submission(job.name, cluster.namespace, new, notes(job))
 
 
 def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
@@ -92,7 +92,8 @@ def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
         raise _taken(name, kind)
 
 
-def _notes(job: TrainingJob) -> tuple[str, ...]:
+def notes(job: TrainingJob) -> tuple[str, ...]:
+    """What the user of a job that starts should know of it."""
     if job.output is None:
         return (
             "without --output the run lives in its chief's pod: it survives a crash of any process, but a lost chief "

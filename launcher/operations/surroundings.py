@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.job_status import DULL_EVENTS, JobStatus, job_status
-from launcher.job.labels import QUEUE_LABEL, labels_of
+from launcher.job.labels import QUEUE_LABEL, labels_of, namespace_of
 from maskfleet.errors import NotFound
 
 INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
@@ -27,10 +27,19 @@ class NamespaceView:
     workloads: Sequence[Object]
 
     @classmethod
-    def of(cls, cluster: Namespace, jobs: Sequence[Object], *, all_events: bool = False) -> Self:
-        """``all_events`` is for those who show them: a status needs only the interesting ones."""
-        events = cluster.list("Event", fields="" if all_events else INTERESTING_EVENTS)
-        return cls(events, node_names(cluster), workloads_of(cluster, jobs))
+    def of(
+        cls, cluster: Namespace, jobs: Sequence[Object], *, all_events: bool = False, everywhere: bool = False
+    ) -> Self:
+        """``all_events`` is for those who show them: a status needs only the interesting ones.
+
+        ``everywhere`` asks for what explains the jobs of all namespaces; :meth:`within` takes those of one.
+        """
+        events = cluster.list("Event", fields="" if all_events else INTERESTING_EVENTS, everywhere=everywhere)
+        return cls(events, node_names(cluster), workloads_of(cluster, jobs, everywhere=everywhere))
+
+    def within(self, namespace: str) -> Self:
+        """Without what has happened in other namespaces, where others may have the same names."""
+        return replace(self, events=[event for event in self.events if namespace_of(event) == namespace])
 
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
         return job_status(job, pods, self.events, self.nodes, workload_of(job, self.workloads))
@@ -43,12 +52,12 @@ def node_names(cluster: Namespace) -> frozenset[str] | None:
         return None
 
 
-def workloads_of(cluster: Namespace, jobs: Sequence[Object]) -> list[Object]:
+def workloads_of(cluster: Namespace, jobs: Sequence[Object], *, everywhere: bool = False) -> list[Object]:
     """Kueue's objects, if any of the jobs has a queue."""
     if not any(QUEUE_LABEL in labels_of(job) for job in jobs):
         return []
     try:
-        return list(cluster.list("Workload"))
+        return list(cluster.list("Workload", everywhere=everywhere))
     except (ApiError, NotFound, Unreachable):  # Kueue is not installed, or its objects may not be read
         return []
 

@@ -47,8 +47,8 @@ class FakeCluster:
     def list(
         self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False, everywhere: bool = False
     ) -> Sequence[Object]:
-        self._note(f"list {kind}")
-        return self._select(kind, labels, fields)
+        self._note(f"list {kind}" + (" everywhere" if everywhere else ""))
+        return self._select(kind, labels, fields, everywhere=everywhere)
 
     def create(
         self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
@@ -106,8 +106,11 @@ class FakeCluster:
     def connect_to_pod(self, pod: str, port: int) -> socket.socket:
         raise ConnectionError(f"{pod}: nothing runs here")
 
-    def _select(self, kind: str, labels: str, fields: str) -> Sequence[Object]:
+    def _select(self, kind: str, labels: str, fields: str, *, everywhere: bool = False) -> Sequence[Object]:
         found = [copy.deepcopy(each) for (of, _), each in list(self.objects.items()) if of == kind]
+        for each in found:
+            each["metadata"].setdefault("namespace", self.namespace)
+        found = [each for each in found if everywhere or each["metadata"]["namespace"] == self.namespace]
         for wanted in filter(None, labels.split(",")):
             key, _, value = wanted.partition("=")
             found = [each for each in found if each["metadata"].get("labels", {}).get(key) == value]
