@@ -15,13 +15,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableSequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
 import yaml
 
+from launcher.cluster.pod_command import PodCommand, Refused
 from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 from maskfleet.text import one_line
@@ -221,6 +222,23 @@ class Cluster:
             raise ConnectionError(f"{pod}: {error.reason}") from error
         connection: socket.socket = forward.socket(port)
         return connection
+
+    def run_in_pod(self, pod: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
+        """Starts ``command`` in a container of the pod, with a terminal of its own if ``tty``.
+
+        Raises:
+            NotFound: the pod is gone.
+            ApiError: the server refuses it.
+            Unreachable: it does not answer.
+        """
+        path = f"{self._path('Pod', pod)}/exec"
+        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        try:
+            return PodCommand.start(self._configuration, f"{self._host}{path}", token, container, command, tty=tty)
+        except Refused as refused:
+            raise _refusal(refused.answer, path) from refused
+        except ConnectionError as error:
+            raise Unreachable(f"{self._host}: no connection to {pod}: {error}") from error
 
     def _path(self, kind: str, name: str = "") -> str:
         prefix, plural = RESOURCES[kind]

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from launcher.cluster.kubernetes_api import ApiError
+from launcher.cluster.kubernetes_api import ApiError, Unreachable
 from maskfleet.errors import NotFound
 
 Object = dict[str, Any]
@@ -106,6 +106,9 @@ class FakeCluster:
     def connect_to_pod(self, pod: str, port: int) -> socket.socket:
         raise ConnectionError(f"{pod}: nothing runs here")
 
+    def run_in_pod(self, pod: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
+        raise Unreachable(f"{pod}: nothing runs here")
+
     def _select(self, kind: str, labels: str, fields: str, *, everywhere: bool = False) -> Sequence[Object]:
         found = [copy.deepcopy(each) for (of, _), each in list(self.objects.items()) if of == kind]
         for each in found:
@@ -156,5 +159,6 @@ def worker_pod(
 
 if TYPE_CHECKING:
     from launcher.cluster.namespace import Namespace
+    from launcher.cluster.pod_command import PodCommand
 
     _: Namespace = FakeCluster()
