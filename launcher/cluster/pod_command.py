@@ -45,7 +45,8 @@ class PodCommand:
         self._outgoing = bytearray()
         self._channel = _CLOSE
         self._status = bytearray()
-        self.takes_end_of_input = websocket.subprotocol == _WITH_CLOSE
+        agreed = (websocket.getheaders() or {}).get("sec-websocket-protocol")
+        self.takes_end_of_input = agreed == _WITH_CLOSE
         self.is_open = True
 
     @classmethod

@@ -34,7 +34,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodServe
 
 
 def run(*arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*LAUNCHER, *arguments], input=input, capture_output=True, timeout=60, check=False)
+    return subprocess.run([*LAUNCHER, *arguments], input=input, capture_output=True, timeout=20, check=False)
 
 
 def test_streams_and_exit_code_are_the_command_s(server: PodServer) -> None:
@@ -65,7 +65,7 @@ def test_a_command_that_reads_no_more_ends_all_the_same(server: PodServer) -> No
 def test_a_reader_that_has_enough_ends_it(server: PodServer) -> None:
     line = f"{' '.join(LAUNCHER)} pets -- yes | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+        ["bash", "-c", line], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=False
     )
     assert (done.stdout, done.stderr) == ("y\n141\n", "")
 
@@ -147,7 +147,7 @@ class Terminal:
 
     def end(self) -> int:
         try:
-            return self.process.wait(60)
+            return self.process.wait(20)
         finally:
             self.process.kill()
 
