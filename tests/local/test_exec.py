@@ -167,23 +167,23 @@ def opened() -> Iterator[list[Terminal]]:
 
 
 INTERACTIVE = """
-trap 'stty size; echo resized' WINCH
-trap 'echo interrupted' INT
-stty size; echo ready
-while true; do
-    read key
-    case "$key" in end) exit 5;; ?*) echo "got <$key>";; esac
-done
+import os, signal, sys
+signal.signal(signal.SIGWINCH, lambda *_: print("resized to", *os.get_terminal_size(), flush=True))
+signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
+print("ready", *os.get_terminal_size(), flush=True)
+while (line := sys.stdin.readline()) != "end\\n":
+    print(f"got <{line.strip()}>", flush=True)
+sys.exit(5)
 """
 
 
 def test_a_terminal_is_passed_through_and_left_as_it_was(server: PodServer, opened: list[Terminal]) -> None:
-    opened.append(terminal := Terminal("pets", "--", "bash", "-c", INTERACTIVE))
-    assert b"30 100" in terminal.until(b"ready")
+    opened.append(terminal := Terminal("pets", "--", sys.executable, "-c", INTERACTIVE))
+    terminal.until(b"ready 100 30")
     assert server.asked[0]["tty"] == ["true"]
     assert termios.tcgetattr(terminal.screen)[3] & (termios.ICANON | termios.ECHO | termios.ISIG) == 0
     terminal.resize(80, 24)
-    assert b"24 80" in terminal.until(b"resized")
+    terminal.until(b"resized to 80 24")
     terminal.type(b"\x03")
     terminal.until(b"interrupted")
     terminal.type(b"hello\r")

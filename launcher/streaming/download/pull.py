@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ class _Pull:
         verified = _is_known_as(known, path, digest)
         if not verified and known.md5 is not None:
             verified = self._settle(known, path, digest)
+        if found.updated:  # a cache that goes by the files' times is that of every pod that fetches them
+            os.utime(path, (found.updated, found.updated))
         return Fetched(found.name, found.size, verified)
 
     def _settle(self, found: StoredObject, path: Path, digest: FileDigest) -> bool:
