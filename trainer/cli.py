@@ -12,6 +12,7 @@ import click
 
 from maskfleet.command_line import Group, UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
+from maskfleet.data_setting import data_folder
 from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
@@ -60,7 +61,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
         files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
         return TrainConfig.from_sources(files, layer)
 
-    resolve()  # before anything is made
+    data_folder(resolve().data)  # before anything is made
     code = BAD_INPUT
     with open_worker_log(run, peers.worker) as log:  # before anything is changed
         settings = resolve()
@@ -89,6 +90,8 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
     """Score a trained network on a whole test split."""
     quiet_stderr()
+    if data is not None:
+        data_folder(data)  # before TensorFlow is imported
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
     from trainer.results.trained import load_trained, run_of
@@ -207,6 +210,8 @@ def export(
     TFLite files are compared with the network on test images; OUT/parity.json keeps what was found.
     """
     quiet_stderr()
+    if data is not None:
+        data_folder(data)  # before TensorFlow is imported
     from trainer.results.exporting import export_formats
     from trainer.results.trained import load_trained
 
@@ -269,9 +274,11 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     Begun again with the same settings it goes on with what is not done.
     """
     quiet_stderr()
+    settings = TrainConfig.from_sources([], flag_layer(flags))
+    data_folder(settings.data)  # before TensorFlow is imported
     from trainer.results.compare import grid, train_all, write_comparison
 
-    configs = grid(TrainConfig.from_sources([], flag_layer(flags)), models.split(","), upsampling.split(","))
+    configs = grid(settings, models.split(","), upsampling.split(","))
     for line in train_all(configs, out):
         echo(line)
     echo("\n" + write_comparison(configs, out, images))

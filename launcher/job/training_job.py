@@ -20,6 +20,7 @@ from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
 from maskfleet.config import TrainConfig
+from maskfleet.data_setting import check_kind
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 
@@ -190,8 +191,9 @@ class TrainingJob(Settings):
         """The same job with other settings of the trainer.
 
         Raises:
-            BadSettings: they do not suit its number of replicas.
+            BadSettings: they do not suit its number of replicas, or name no kind of data.
         """
+        check_kind(config.data)
         config.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
         return self.model_copy(update={"training": config})
 
