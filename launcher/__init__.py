@@ -17,26 +17,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
-    from launcher.diagnosis.job_status import JobStatus, WorkerStatus
+    from launcher.cluster.connection import ApiError, Unreachable
+    from launcher.cluster.kubernetes_api import Cluster
+    from launcher.diagnosis.job_status import JobStatus
+    from launcher.diagnosis.worker_status import WorkerStatus
     from launcher.job.training_job import TrainingJob
     from launcher.operations.ending import NotStartedAgain, cancel, delete, resume
     from launcher.operations.following import follow, list_jobs, status, wait
     from launcher.operations.logs import LogLine, LogRequest, logs
     from launcher.operations.preflight import Check, preflight
-    from launcher.operations.submission import Submission, submit
+    from launcher.operations.submission import LeftBehind, Submission, submit
     from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
     from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError, NotFound, TimedOut
 
 _HOMES = {
-    "launcher.cluster.kubernetes_api": ("ApiError", "Cluster", "Unreachable"),
-    "launcher.diagnosis.job_status": ("JobStatus", "WorkerStatus"),
+    "launcher.cluster.connection": ("ApiError", "Unreachable"),
+    "launcher.cluster.kubernetes_api": ("Cluster",),
+    "launcher.diagnosis.job_status": ("JobStatus",),
+    "launcher.diagnosis.worker_status": ("WorkerStatus",),
     "launcher.job.training_job": ("TrainingJob",),
     "launcher.operations.ending": ("NotStartedAgain", "cancel", "delete", "resume"),
     "launcher.operations.following": ("follow", "list_jobs", "status", "wait"),
     "launcher.operations.logs": ("LogLine", "LogRequest", "logs"),
     "launcher.operations.preflight": ("Check", "preflight"),
-    "launcher.operations.submission": ("Submission", "submit"),
+    "launcher.operations.submission": ("LeftBehind", "Submission", "submit"),
     "launcher.streaming.stores.store": ("StoreRefused", "StoreUnavailable"),
     "maskfleet.errors": ("BadData", "BadInput", "BadSettings", "MaskfleetError", "NotFound", "TimedOut"),
 }
@@ -50,6 +54,7 @@ __all__ = [
     "Check",
     "Cluster",
     "JobStatus",
+    "LeftBehind",
     "LogLine",
     "LogRequest",
     "MaskfleetError",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 from launcher.job.training_job import GPU_IMAGE, IMAGE
+from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError
 
 BUILDERS = ("docker", "podman", "buildah")
@@ -55,6 +57,6 @@ def _builder() -> str:
 
 
 def _run(command: list[str]) -> None:
-    code = subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, check=False, preexec_fn=end_with_parent(signal.SIGTERM)).returncode
     if code:
         raise MaskfleetError(f"'{' '.join(command[:2])}' failed with exit code {code}; its last lines say why")

@@ -31,12 +31,12 @@ async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
         yield line
 
 
-def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def end_with_parent(number: signal.Signals, also: Callable[[], None] | None = None) -> Callable[[], None] | None:
     """For ``preexec_fn``: has the kernel send the child this signal when its parent dies, however that happens.
 
     The parent is the thread that makes the child, so that has to live as long as the process. None off Linux, which has
     no such thing. The library is loaded before the fork: what runs between fork and exec in a process with threads must
-    take no lock, and neither call does.
+    take no lock, and neither call does. ``also`` is done after it, under the same condition.
     """
     if sys.platform != "linux":
         return None
@@ -46,6 +46,8 @@ def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
         prctl(pr_set_pdeathsig, int(number))
         if os.getppid() != parent:  # it has died before the kernel was asked
             os.kill(os.getpid(), number)
+        if also is not None:
+            also()
 
     return ask
 

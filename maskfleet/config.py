@@ -78,6 +78,11 @@ class TrainConfig(Settings):
         description="largest picture or mask that is read, pixels: a small file may fill the memory; "
         "raise it for large ones that you trust",
     )
+    masks_drawn_on: Literal["displayed", "stored"] = Field(
+        default="displayed",
+        description="what masks of photographs that EXIF turns were drawn on: the picture as it is displayed, as in "
+        "most annotation tools, or the stored pixels; where the mask has the size of only one of them, that is taken",
+    )
 
     # Augmentation of training images, with their masks
     flip: Literal["none", "random", "frozen"] = Field(

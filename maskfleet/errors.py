@@ -16,6 +16,8 @@ here. All errors that are for the user are in one tree; each has its code::
     ├── TimedOut                    124    what was waited for did not happen in time
     ├── ApiError                      1    the API server refused a request              (launcher.cluster)
     ├── Unreachable                   1    the API server did not answer                 (launcher.cluster)
+    ├── LeftBehind                    *    a submit was refused, and its Job is still there; the cause's code
+    │                                                                                   (launcher.operations.submission)
     ├── NotStartedAgain               *    a job was deleted and not submitted again; the cause's code
     │                                                                                    (launcher.operations.ending)
     ├── NotStreamed                   1    not all of a run reached its destination      (launcher.local)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from maskfleet.environment import PEERS_VARIABLE, WORKER_VARIABLE, WORKERS_VARIABLE
 from maskfleet.errors import BadSettings
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 
 @dataclass(frozen=True)
 class Peers:
@@ -36,6 +38,12 @@ class Peers:
         """Workers on this worker's host, itself included, by the names of the peers."""
         host = self.addresses[self.worker].rpartition(":")[0]
         return sum(address.rpartition(":")[0] == host for address in self.addresses)
+
+    @property
+    def are_local(self) -> bool:
+        """Whether there are several, and all meet on this machine's loopback interface."""
+        hosts = {self.rendezvous_address(worker)[0] for worker in range(self.workers)}
+        return self.workers > 1 and hosts <= set(LOOPBACK)
 
     def rendezvous_address(self, worker: int) -> tuple[str, int]:
         """Host and port at which the supervisor of ``worker`` listens: the port after TensorFlow's."""

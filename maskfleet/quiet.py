@@ -72,11 +72,21 @@ def quiet_stderr() -> TextIO:
     os.dup2(writing, 2)
     os.close(writing)
 
+    def go_on_without(*_: object) -> None:
+        """If the child is the one that has ended: it was killed, and what is written now shall not be lost with it."""
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(child, os.WNOHANG) != (0, 0):
+                os.dup2(terminal, 2)
+
     def wait_for_the_last_line() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sys.stderr.flush()
         os.dup2(terminal, 2)
-        os.waitpid(child, 0)
+        with contextlib.suppress(ChildProcessError):  # it was killed
+            os.waitpid(child, 0)
 
+    signal.signal(signal.SIGCHLD, go_on_without)
+    signal.siginterrupt(signal.SIGCHLD, False)  # nobody else's system call shall fail for it
     atexit.register(wait_for_the_last_line)
     return open(terminal, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors, closefd=False)
 

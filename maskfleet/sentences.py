@@ -52,3 +52,18 @@ def told_out_of_memory(line: str) -> tuple[str, int] | None:
     """The sentence of :func:`out_of_memory` in a line, and the peak in MiB; None if it is not there."""
     match = _OUT_OF_MEMORY.search(line)
     return (match[0], int(match[1])) if match else None
+
+
+_OF_WORKER = re.compile(r"(?:error: )?worker (\d+): ")
+
+
+def worker_at_fault(line: str) -> int | None:
+    """Whose reason a supervisor gives in its last line, such as ``error: worker 3: …``; None if it names nobody."""
+    match = _OF_WORKER.match(line)
+    return int(match[1]) if match else None
+
+
+def told_to_stop(workers: list[int]) -> str:
+    """The chief's supervisor, of those that somebody has stopped; the others saved and left with them."""
+    more = f" and {len(workers) - 1} more were" if len(workers) > 1 else " was"
+    return f"worker {workers[0]}{more} told to stop"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -15,8 +17,8 @@ def format_bytes(amount: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """The two largest units: ``5400`` -> ``1h30m``."""
-    left = round(seconds)
+    """The two largest units: ``5400`` -> ``1h30m``. Less than nothing, as between two machines' clocks, is nothing."""
+    left = max(0, round(seconds))
     parts = []
     for unit, size in reversed(SECONDS_OF_UNIT.items()):
         count, left = divmod(left, size)
@@ -31,6 +33,18 @@ def one_line(text: str, limit: int = 300) -> str:
     """``text`` without line ends, cut in the middle of what is too long for a line."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 100]} … {line[-90:]}"
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """``a, b, c and 12 more``: a list that does not grow with what is in it."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def cut_to_bytes(text: str, limit: int) -> str:
+    """``text``, or as much of its beginning as has ``limit`` bytes in UTF-8 together with a …"""
+    content = text.encode(errors="replace")
+    return text if len(content) <= limit else content[: limit - 3].decode(errors="ignore") + "…"
 
 
 def printable(text: str) -> str:

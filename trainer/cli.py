@@ -22,6 +22,7 @@ from maskfleet.settings import flag_layer
 
 if TYPE_CHECKING:
     from trainer.data.cache import Dataset
+    from trainer.data.source import Reading
     from trainer.results.trained import Trained
 
 T = TypeVar("T")
@@ -36,6 +37,15 @@ def main() -> None:
 
 RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=UserPath())
 BEST = click.option("--best", is_flag=True, help="the run's checkpoint with the best score, instead of the newest")
+SLIDING = [
+    click.Option(
+        ["--window"], is_flag=True, help="slide the network over large images instead of scaling them to its input"
+    ),
+    click.Option(
+        ["--overlap"], type=click.FloatRange(0, 0.9), default=0.5, show_default=True, help="of neighbouring windows"
+    ),
+    click.Option(["--flip"], is_flag=True, help="average with the prediction of the mirrored image"),
+]
 OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
 
 
@@ -81,19 +91,43 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
         click.Option(["--data"], help="data whose test split is scored  [default: the run's]"),
         click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
         click.Option(
+            ["--size"],
+            type=click.Choice(["own", "network"]),
+            default="own",
+            show_default=True,
+            help="count pixels at the images' own size, or at the network's input size, as training does",
+        ),
+        *SLIDING,
+        click.Option(
             ["--batch-size"], type=click.IntRange(min=1), default=16, show_default=True, help="images at a time"
         ),
         click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
     ]
 )
 @BEST
-def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
+def evaluate(
+    place: Path,
+    best: bool,
+    data: str | None,
+    data_dir: Path | None,
+    size: str,
+    window: bool,
+    overlap: float,
+    flip: bool,
+    batch_size: int,
+    output: str,
+) -> None:
     """Score a trained network on a whole test split."""
+    if size == "network" and (window or flip):
+        raise click.UsageError(f"--{'window' if window else 'flip'} predicts at the images' own size: leave out --size")
     quiet_stderr()
     if data is not None:
         data_folder(data)  # before TensorFlow is imported
+    from trainer.data.opening import open_source
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
+    from trainer.results.own_size import evaluate_at_own_size
+    from trainer.results.predict import Predictor, network_of
     from trainer.results.trained import load_trained, run_of
     from trainer.results.trained_on import Overlap, compare_with_training
 
@@ -103,24 +137,31 @@ def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, b
     tested = Overlap(None, None) if run is None else compare_with_training(run, dataset)
     if tested.warning:
         echo_line(f"warning: {tested.warning}")
-    result = evaluate_split(masker(trained.model), dataset.test, trained.legend, batch_size)
+    if size == "network":
+        result = evaluate_split(masker(trained.model), dataset.test, trained.legend, batch_size)
+    else:
+        classes = len(trained.legend.classes)
+        predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
+        source = open_source(*_place_of_data(place, trained, data, data_dir))
+        result = evaluate_at_own_size(predictor, source.test, trained.legend)
     if output == "json":
         seen = None if tested.trained_on is None else len(tested.trained_on)
-        echo(json.dumps({**result.to_json(), "test_images": len(dataset.test), "of_these_trained_on": seen}))
+        facts = {"size": size, "test_images": len(dataset.test), "of_these_trained_on": seen}
+        echo(json.dumps({**result.to_json(), **facts}))
     else:
-        echo(table(result))
+        at = "at their own size" if size == "own" else f"at {trained.size} x {trained.size} pixels"
+        echo(f"{len(dataset.test)} test images, {at}\n\n{table(result)}")
 
 
-@main.command()
-@click.argument("model", metavar="RUN|CHECKPOINT|MODEL", type=UserPath())
-@click.argument("images", nargs=-1, required=True)
-@click.option("--out", type=UserPath(), required=True, help="folder for the masks")
-@BEST
-@click.option("--window", is_flag=True, help="slide the network over large images instead of scaling them to its input")
-@click.option(
-    "--overlap", type=click.FloatRange(0, 0.9), default=0.5, show_default=True, help="of neighbouring windows"
+@main.command(
+    params=[
+        click.Argument(["model"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
+        click.Argument(["images"], nargs=-1, required=True),
+        click.Option(["--out"], type=UserPath(), required=True, help="folder for the masks"),
+        *SLIDING,
+    ]
 )
-@click.option("--flip", is_flag=True, help="average with the prediction of the mirrored image")
+@BEST
 @click.option("--probabilities", is_flag=True, help="write NAME.npy, float32 [H, W, classes], too")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="images at a time")
 @click.option("--skip-done", is_flag=True, help="leave out images whose files are in --out and no older than they are")
@@ -330,15 +371,24 @@ def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | N
     from trainer.data.cache import load_dataset
     from trainer.results.evaluation import check_classes
 
-    if data is None:
-        if trained.config is None:
-            raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
-        data, data_dir = trained.config.data, data_dir or trained.config.data_dir
-    max_pixels = trained.config.max_pixels if trained.config else DEFAULT_MAX_PIXELS
-    dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels)
+    data, data_dir, reading = _place_of_data(place, trained, data, data_dir)
+    dataset = load_dataset(data, data_dir, trained.size, reading=reading)
     if warning := check_classes(trained.legend, dataset, str(place)):
         echo_line(f"warning: {warning}")
     return dataset
+
+
+def _place_of_data(
+    place: Path, trained: Trained, data: str | None, data_dir: Path | None
+) -> tuple[str, Path | None, Reading]:
+    from trainer.data.source import Reading
+
+    reading = Reading.of(trained.config) if trained.config else Reading()
+    if data is not None:
+        return data, data_dir, reading
+    if trained.config is None:
+        raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
+    return trained.config.data, data_dir or trained.config.data_dir, reading
 
 
 if __name__ == "__main__":

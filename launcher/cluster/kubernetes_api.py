@@ -1,7 +1,7 @@
-"""The only file that talks to the API server.
+"""What is asked of the API server: objects, watches, logs, connections to pods.
 
-The kubernetes package reads the kubeconfig and its credentials; requests and answers are plain JSON, so
-that its thousands of model classes are neither imported nor filled in.
+Requests and answers are plain JSON, so that the thousands of model classes of the kubernetes package are neither
+imported nor filled in.
 """
 
 from __future__ import annotations
@@ -9,28 +9,20 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import os
-import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode
+from typing import Any, Self
 
-import yaml
-
-from launcher.cluster.pod_command import PodCommand, Refused
+from launcher.cluster import kubeconfig as kubeconfigs
+from launcher.cluster.connection import ApiError, Connection, Object, Unreachable, set_proxy
+from launcher.cluster.credentials import Credentials, credentials_of, file_of, impersonation
+from launcher.cluster.pod_command import PodCommand
 from maskfleet.backoff import pauses
-from maskfleet.errors import BadInput, MaskfleetError, NotFound
-from maskfleet.text import one_line
 
-if TYPE_CHECKING:
-    import urllib3
-
-Object = dict[str, Any]
+__all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
 
 _POOL = "/api/v1"
 RESOURCES: Mapping[str, tuple[str, str]] = {
@@ -56,67 +48,51 @@ RESOURCES: Mapping[str, tuple[str, str]] = {
 }
 _CLUSTER_WIDE = ("Node", "Namespace", "PriorityClass", "SelfSubjectAccessReview")
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_STREAM_SILENCE = 60.0  # seconds; a stream that says nothing for longer is asked for anew
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before a watch is begun anew
 _HEALTHY_SECONDS = 5.0  # a watch that has gone on for longer has not failed
 _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
 
-class ApiError(MaskfleetError):
-    """The API server refused a request; ``status`` is HTTP's, ``reason`` Kubernetes' word for it."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason = status, reason
-
-
-class Unreachable(MaskfleetError):
-    """The API server did not answer in time."""
-
-
 class Cluster:
     """One namespace of one cluster.
 
-    ``patience`` is how many seconds a request is repeated for while the API server is down or overloaded.
+    Attributes:
+        context: its name in the kubeconfig; None in a pod.
+        patience: for how many seconds a request is repeated while the API server is down or overloaded.
     """
 
-    def __init__(self, configuration: Any, namespace: str) -> None:
-        from kubernetes import client
-
-        self._configuration = configuration
-        self._pool: urllib3.PoolManager = client.ApiClient(configuration).rest_client.pool_manager
-        self._host = configuration.host.rstrip("/")
+    def __init__(
+        self, configuration: Any, namespace: str, credentials: Credentials | None = None,
+        headers: list[tuple[str, str]] | None = None, context: str | None = None,
+    ) -> None:  # fmt: skip
+        self._connection = Connection(configuration, credentials or Credentials(), headers or [])
+        self.is_verified = bool(configuration.verify_ssl)
         self.namespace = namespace
+        self.context = context
         self.patience = 5.0
 
     @classmethod
     def connect(
         cls, namespace: str | None = None, *, context: str | None = None, kubeconfig: str | Path | None = None
     ) -> Self:
-        """Reads the kubeconfig (``KUBECONFIG``, ~/.kube/config), or in a pod its service account. Sends nothing.
+        """Reads the kubeconfig (``KUBECONFIG``, ~/.kube/config) as kubectl does, or in a pod its service account.
+
+        Sends nothing, and runs no plugin yet.
 
         Raises:
             BadInput: there is no configuration, it can't be read, or it has no such context.
         """
-        from kubernetes import client, config
+        access = kubeconfigs.find(Path(kubeconfig) if kubeconfig else None, context)
+        configuration = _configuration(access)
+        # Without TLS anybody on the way could read them, and kubectl sends none either.
+        secret = configuration.host.startswith("https://")
+        credentials, headers = (credentials_of(access), impersonation(access.user)) if secret else (None, None)
+        return cls(configuration, namespace or access.namespace, credentials, headers, access.context)
 
-        configuration = client.Configuration()
-        configuration.retries = False
-        configuration.socket_options = _KEEP_ALIVE
-        configuration.connection_pool_maxsize = 64
-        file = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or "~/.kube/config"
-        places = [Path(part).expanduser() for part in file.split(os.pathsep) if part]
-        own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-        try:
-            if not kubeconfig and not any(place.is_file() for place in places) and own.is_file():
-                config.load_incluster_config(client_configuration=configuration)
-                default = own.read_text().strip()
-            else:
-                default = _load_kubeconfig(file, context, configuration)
-        except (config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
-            line = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
-            raise BadInput(f"kubeconfig {file}: {line}; name another with --kubeconfig or --context") from error
-        return cls(configuration, namespace or default)
+    @property
+    def place(self) -> str:
+        """The namespace and whose it is, for people."""
+        return f"namespace {self.namespace}" + (f" of context {self.context}" if self.context else "")
 
     def patient(self, seconds: float) -> Self:
         """The same, but a request is repeated for this long."""
@@ -151,7 +127,7 @@ class Cluster:
         response = self._send("POST", self._path(manifest["kind"]), query, manifest)
         if warnings is not None:
             warnings.extend(response.headers.getlist("Warning"))
-        return self._object(response)
+        return self._connection.answer(response)
 
     def patch(self, kind: str, name: str, change: Object) -> Object:
         """Lays ``change`` over the object (JSON merge patch) and returns the whole."""
@@ -213,7 +189,7 @@ class Cluster:
         from kubernetes import client, stream
 
         _quieten_port_forwards()
-        api = client.CoreV1Api(client.ApiClient(self._configuration))
+        api = client.CoreV1Api(client.ApiClient(self._connection.configuration()))
         try:
             forward = stream.portforward(
                 api.connect_get_namespaced_pod_portforward, pod, self.namespace, ports=str(port)
@@ -230,15 +206,9 @@ class Cluster:
             NotFound: the pod is gone.
             ApiError: the server refuses it.
             Unreachable: it does not answer.
+            BadInput: the kubeconfig impersonates somebody, which can't be passed on.
         """
-        path = f"{self._path('Pod', pod)}/exec"
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        try:
-            return PodCommand.start(self._configuration, f"{self._host}{path}", token, container, command, tty=tty)
-        except Refused as refused:
-            raise _refusal(refused.answer, path) from refused
-        except ConnectionError as error:
-            raise Unreachable(f"{self._host}: no connection to {pod}: {error}") from error
+        return self._connection.run_command(f"{self._path('Pod', pod)}/exec", container, command, tty=tty)
 
     def _path(self, kind: str, name: str = "") -> str:
         prefix, plural = RESOURCES[kind]
@@ -260,97 +230,13 @@ class Cluster:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Object:
-        return self._object(self._send(method, path, query or {}, body, content_type, accept))
+        return self._connection.answer(self._send(method, path, query or {}, body, content_type, accept))
 
-    def _object(self, response: urllib3.BaseHTTPResponse) -> Object:
-        """The answer, which every API server gives as an object of a kind.
-
-        Raises:
-            Unreachable: something else answered, such as the login page of a proxy.
-        """
-        try:
-            answer = json.loads(response.data)
-        except (ValueError, RecursionError):
-            answer = None
-        if isinstance(answer, dict) and "kind" in answer:
-            return answer
-        html = "html" in response.headers.get("Content-Type", "")
-        found = "HTML: a login page or a proxy?" if html else one_line(response.data[:80].decode(errors="replace"))
-        raise Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found or 'nothing'}")
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        body: Object | None = None,
-        content_type: str = "application/json",
-        accept: str = "application/json",
-        stream: float | None = None,
-    ) -> urllib3.BaseHTTPResponse:
-        """One request, repeated while the server is down; ``stream`` is the read time-out of a stream, seconds."""
-        import urllib3
-
-        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
-        headers = {"Accept": accept, "User-Agent": "maskfleet-launcher"}
-        if token := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
-            headers["Authorization"] = token
-        if body is not None:
-            headers["Content-Type"] = content_type
-        failure: MaskfleetError | None = None
-        waits = pauses(0.1, 2.0, timeout=self.patience)
-        while True:
-            try:
-                response = self._pool.request(
-                    method,
-                    url,
-                    headers=headers,
-                    body=None if body is None else json.dumps(body).encode(),
-                    preload_content=stream is None,
-                    timeout=urllib3.Timeout(connect=5, read=stream or 30),
-                    retries=False,
-                )
-            except urllib3.exceptions.SSLError as error:
-                raise Unreachable(f"{self._host}: TLS: {error}") from error
-            except (urllib3.exceptions.HTTPError, OSError, ssl.SSLError) as error:
-                failure = Unreachable(f"the API server at {self._host} does not answer: {_root(error)}")
-            else:
-                if response.status < 400:
-                    return response
-                if method == "DELETE" and response.status == 404 and failure is not None:
-                    return response  # the request before did it, and its answer was lost
-                failure = _refusal(response, path)
-                if response.status not in (429, 500, 502, 503, 504):
-                    raise failure
-            pause = next(waits, None)
-            if pause is None:
-                raise failure
-            time.sleep(pause)
+    def _send(self, *request: Any) -> Any:
+        return self._connection.send(*request, patience=self.patience)
 
     def _lines(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
-        """Lines of a streamed answer, with their ends.
-
-        Raises:
-            ConnectionError: the stream broke off, or was silent for a minute, which a dead one is too.
-        """
-        import urllib3
-
-        response = self._send("GET", path, query, stream=_STREAM_SILENCE)
-        rest = b""
-        try:
-            while True:
-                try:
-                    piece = response.read1()
-                except (urllib3.exceptions.HTTPError, OSError) as error:
-                    raise ConnectionError(str(error)) from error
-                if not piece:
-                    break
-                *lines, rest = (rest + piece).split(b"\n")
-                yield from (line + b"\n" for line in lines)
-            if rest:
-                yield rest
-        finally:
-            response.close()
+        return self._connection.lines(path, query, patience=self.patience)
 
 
 @functools.cache
@@ -380,40 +266,26 @@ def _selectors(labels: str, fields: str) -> dict[str, str]:
     return {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
 
 
-def _load_kubeconfig(file: str, context: str | None, configuration: Any) -> str:
-    """Fills in ``configuration`` and returns the namespace of ``context``; without one the file's current one counts.
+def _configuration(access: kubeconfigs.Access) -> Any:
+    """The kubernetes package's description of a server: its address, TLS and proxy."""
+    from kubernetes import client
 
-    ``load_kube_config`` tells no namespace, and ``list_kube_config_contexts`` wants a current context at any rate.
-    """
-    from kubernetes.config import ConfigException
-    from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
+    cluster, where = access.cluster, f"kubeconfig {access.file}: cluster of context {access.context}"
+    assert cluster.server is not None
+    configuration = client.Configuration()
+    configuration.host = ("" if "://" in cluster.server else "http://") + cluster.server.rstrip("/")
+    configuration.verify_ssl = not cluster.insecure_skip_tls_verify
+    authority = file_of(
+        cluster.certificate_authority, cluster.certificate_authority_data, f"{where}: certificate-authority"
+    )
+    configuration.ssl_ca_cert = authority
+    configuration.tls_server_name = cluster.tls_server_name
+    set_proxy(configuration, cluster.proxy_url)
+    configuration.retries = False
+    configuration.socket_options = _KEEP_ALIVE
+    configuration.connection_pool_maxsize = 64
+    if not configuration.verify_ssl:
+        import urllib3
 
-    try:
-        found = KubeConfigMerger(file)
-        if found.config is None:
-            raise ConfigException("there is no such file")
-        loader = KubeConfigLoader(found.config, context, config_base_path=None, config_persister=found.save_changes)
-        loader.load_and_set(configuration)
-    except (AttributeError, KeyError, TypeError) as error:  # the library takes the YAML's form for granted
-        raise ConfigException("expected clusters, contexts and users, found something else") from error
-    return loader.current_context["context"].get("namespace") or "default"
-
-
-def _refusal(response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:
-    try:
-        status = json.loads(response.data)
-        reason, message = status.get("reason", ""), status.get("message", "")
-    except ValueError:
-        reason, message = "", response.data[:200].decode(errors="replace")
-    message = " ".join(message.split()) or f"HTTP {response.status} for {path}"
-    if response.status == 404:
-        return NotFound(message)
-    if response.status == 401:
-        message = "the API server does not accept the credentials of the kubeconfig: log in again"
-    return ApiError(response.status, reason, message)
-
-
-def _root(error: BaseException) -> str:
-    """The cause that a person understands, at the end of urllib3's chain."""
-    reason = getattr(error, "reason", None) or error.__cause__ or error
-    return re.sub(r"^\[Errno -?\d+\] ", "", str(reason).rsplit(": ", 1)[-1])
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user is told once, in our words
+    return configuration

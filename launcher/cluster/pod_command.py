@@ -26,11 +26,12 @@ _WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Refused(Exception):
-    """The server's answer was no websocket; ``answer`` has its ``status`` and its ``data``."""
+    """The server's answer was no websocket; ``answer`` has its ``status``, ``headers`` and ``data``."""
 
-    def __init__(self, status: int, data: bytes) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
         super().__init__(f"HTTP {status}")
-        self.answer: Any = SimpleNamespace(status=status, data=data)
+        named = {name.title(): value for name, value in headers.items()}
+        self.answer: Any = SimpleNamespace(status=status, headers=named, data=data)
 
 
 class PodCommand:
@@ -82,7 +83,7 @@ class PodCommand:
         try:
             websocket = create_websocket(configuration, get_websocket_url(f"{url}?{urlencode(query)}"), headers)
         except WebSocketBadStatusException as error:
-            raise Refused(error.status_code, error.resp_body or b"") from error
+            raise Refused(error.status_code, error.resp_headers or {}, error.resp_body or b"") from error
         except (WebSocketException, OSError) as error:
             raise ConnectionError(one_line(str(error))) from error
         return cls(websocket)

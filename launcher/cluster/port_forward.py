@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 
 from launcher.cluster.namespace import Namespace
-from maskfleet.errors import BadSettings
+from maskfleet.command_line import echo_line
+from maskfleet.errors import BadSettings, MaskfleetError
 
 _PIECE = 1 << 16
 
@@ -36,9 +37,15 @@ def forward(pod: str, cluster: Namespace, port: int, report_line: Callable[[str]
 
 
 def _serve(connection: socket.socket, pod: str, cluster: Namespace) -> None:
-    with connection, contextlib.suppress(OSError), contextlib.closing(cluster.connect_to_pod(pod, 6006)) as remote:
-        threading.Thread(target=_copy, args=(connection, remote), daemon=True).start()
-        _copy(remote, connection)
+    with connection:
+        try:
+            remote = cluster.connect_to_pod(pod, 6006)
+        except (OSError, MaskfleetError) as error:
+            echo_line(f"a connection to {pod} failed: {error}")
+            return
+        with contextlib.suppress(OSError), contextlib.closing(remote):
+            threading.Thread(target=_copy, args=(connection, remote), daemon=True).start()
+            _copy(remote, connection)
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

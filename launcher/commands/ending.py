@@ -8,8 +8,6 @@ from typing import TypeVar
 import click
 
 from launcher.commands.options import Connect, ObjectName, on_cluster
-from launcher.operations import ending
-from launcher.operations.submitted import get_job
 from maskfleet.command_line import echo, report_error
 from maskfleet.errors import DONE, MaskfleetError
 
@@ -26,11 +24,13 @@ def cancel(connect: Connect, names: tuple[str, ...]) -> int:
 
     The exit code is the worst of all.
     """
+    from launcher.operations import ending
+
     cluster = connect()
 
     def cancel_one(name: str) -> None:
         notes = ending.cancel(name, cluster)
-        echo(f"job {name} is cancelled: its workers save and end; 'launcher resume {name}' goes on")
+        echo(f"job {name} is cancelled in {cluster.place}: its workers save and end; 'launcher resume {name}' goes on")
         for note in notes:
             echo(f"note: {note}", err=True)
 
@@ -47,16 +47,21 @@ def delete(connect: Connect, names: tuple[str, ...], yes: bool) -> int:
 
     The exit code is the worst of all.
     """
+    from launcher.operations import ending
+
     cluster = connect()
-    there, missing = _each(names, lambda name: str(get_job(cluster, name)["metadata"]["name"]))
-    if there and not yes:
-        jobs = f"job{'s' if len(there) > 1 else ''} {', '.join(there)}"
-        click.confirm(f"delete {jobs} in namespace {cluster.namespace}?", abort=True)
+
+    def find_one(name: str) -> str:
+        ending.find_job(name, cluster)
+        return name
 
     def delete_one(name: str) -> None:
-        ending.delete(name, cluster)
-        echo(f"job {name} is deleted")
+        ending.delete(name, cluster, report_line=lambda text: echo(f"job {name}: {text}", err=True))
+        echo(f"job {name} is deleted in {cluster.place}")
 
+    there, missing = _each(names, find_one)
+    if there and not yes:
+        click.confirm(f"delete job{'s' * (len(there) > 1)} {', '.join(there)} in {cluster.place}?", abort=True)
     _, failed = _each(there, delete_one)
     return max(missing, failed)
 

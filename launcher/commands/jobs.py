@@ -10,7 +10,6 @@ import click
 
 from launcher.commands.options import Connect, ObjectName, TakesSettings, on_cluster, output_option, print_as
 from launcher.job.training_job import TrainingJob
-from launcher.operations import ending
 from maskfleet.command_line import echo
 from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, FAILED
@@ -66,11 +65,11 @@ def submit(connect: Connect, waits: bool, follow: bool, dry_run: str | None, for
         _show(done, f"job {done.name}: {answer}", form)
         return DONE
     if not (waits or follow):
-        _show(done, _submitted(done, job), form)
+        _show(done, _submitted(done, job, cluster.place), form)
         return DONE
     from launcher.commands.watching import print_logs, wait_for_end
 
-    echo(_submitted(done, job), err=form is not None)
+    echo(_submitted(done, job, cluster.place), err=form is not None)
     _print_notes(done)
     if follow:
         print_logs(done.name, cluster, err=form is not None)
@@ -104,11 +103,9 @@ def _print_notes(done: Submission) -> None:
         echo(f"note: {note}", err=True)
 
 
-def _submitted(done: Submission, job: TrainingJob) -> str:
+def _submitted(done: Submission, job: TrainingJob, place: str) -> str:
     what = "submitted" if done.new else "is there already"
-    where = (
-        f"job {done.name} {what} in namespace {done.namespace}: {job.workers} worker(s) of {job.cpu} CPU, {job.memory}"
-    )
+    where = f"job {done.name} {what} in {place}: {job.workers} worker(s) of {job.cpu} CPU, {job.memory}"
     gpus = f", {job.gpus_per_worker} GPU(s)" if job.gpus_per_worker else ""
     return f"{where}{gpus}\nlauncher status {done.name} | launcher logs -f {done.name} | launcher wait {done.name}"
 
@@ -137,18 +134,21 @@ def resume(connect: Connect, name: str, settings: tuple[str, ...]) -> None:
 
     SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
     """
+    from launcher.operations import ending
 
     TrainConfig.check_each(TrainConfig.parse_flags(settings))
-    done = ending.resume(name, connect(), training=settings)
-    echo(f"job {name} goes on in namespace {done.namespace}")
+    cluster = connect()
+    done = ending.resume(name, cluster, training=settings)
+    echo(f"job {name} goes on in {cluster.place}")
     _print_notes(done)
 
 
 @job_settings
 @click.command(cls=TakesSettings)
+@click.option("--try-network", is_flag=True, help="find out by two small pods whether NetworkPolicies are enforced")
 @output_option("json", "yaml")
 @on_cluster
-def preflight(connect: Connect, form: str | None, **arguments: Any) -> int:
+def preflight(connect: Connect, form: str | None, try_network: bool, **arguments: Any) -> int:
     """Check whether a job would start, without starting it; exit code 1 if not.
 
     Takes the flags of submit.
@@ -157,7 +157,7 @@ def preflight(connect: Connect, form: str | None, **arguments: Any) -> int:
     from launcher.operations.preflight import preflight
 
     job = asked_for(arguments)
-    checks = preflight(job, connect())
+    checks = preflight(job, connect(), try_network=try_network)
     if form:
         print_as(form, [asdict(check) for check in checks])
     else:

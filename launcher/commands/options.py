@@ -6,12 +6,14 @@ import difflib
 import functools
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import yaml
 
 from launcher.job.pod_settings import object_name
+from maskfleet.command_line import UserPath, echo
 
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import Cluster
@@ -70,13 +72,16 @@ def on_cluster(command: Function) -> Function:
 
     @click.option("-n", "--namespace", type=ObjectName(), help="namespace  [default: the context's]")
     @click.option("--context", help="context of the kubeconfig  [default: its current one]")
-    @click.option("--kubeconfig", type=click.Path(), help="[default: KUBECONFIG, ~/.kube/config]")
+    @click.option("--kubeconfig", type=UserPath(), help="[default: KUBECONFIG, ~/.kube/config]")
     @functools.wraps(command)
-    def with_cluster(namespace: str | None, context: str | None, kubeconfig: str | None, **arguments: Any) -> Any:
+    def with_cluster(namespace: str | None, context: str | None, kubeconfig: Path | None, **arguments: Any) -> Any:
         def connect() -> Cluster:
             from launcher.cluster.kubernetes_api import Cluster
 
-            return Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
+            cluster = Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
+            if not cluster.is_verified:
+                echo("note: insecure-skip-tls-verify: whoever answers is taken for the API server", err=True)
+            return cluster
 
         return command(connect=connect, **arguments)
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 
 from launcher.commands.destinations import keep_checkpoints_option
+from maskfleet.command_line import echo
 from maskfleet.errors import BadData, NotFound, Stopped
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_bytes
@@ -32,9 +33,9 @@ def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -
 
     signal.signal(signal.SIGTERM, stop)  # as process 1 of its container it would not hear of it otherwise
     if data:
-        click.echo(_fetch_data(data, data_path))
+        echo(_fetch_data(data, data_path))
     if restore:
-        click.echo(_waited_for(lambda: restore_run(RunDirectory(run), restore)))
+        echo(_waited_for(lambda: restore_run(RunDirectory(run), restore)))
 
 
 @click.command()
@@ -61,7 +62,7 @@ def _waited_for(action: Callable[[], T]) -> T:
         return False
 
     def failed(error: StoreUnavailable) -> None:
-        click.echo(f"{error}; trying again", err=True)
+        echo(f"{error}; trying again", err=True)
 
     return retry_until_reachable(action, wait, failed)
 

@@ -58,11 +58,12 @@ def run(
             check_empty(directory)  # nobody has been faster
             write_settings(directory, resolved.model_dump(mode="json"))
         with contextlib.ExitStack() as stack:
+            local = LocalRun(directory, resolved, workers, settings if resume is not None else ())
             begun = None
             if output is not None:
-                begun = stack.enter_context(StreamerProcess(directory, output, echo, keep_checkpoints)).start
-            changes = settings if resume is not None else ()
-            code = LocalRun(directory, resolved, workers, begun, changes).run()
+                streamer = StreamerProcess(directory, output, local.report_line, keep_checkpoints)
+                begun = stack.enter_context(streamer).start
+            code = local.run(begun)
         if code == BAD_INPUT and resume is None:
             discard_refused(directory)
     return code

@@ -7,8 +7,8 @@ import webbrowser
 
 import click
 
-from launcher.cluster import port_forward
 from launcher.commands.options import Connect, JobOrDestination, is_destination, on_cluster
+from maskfleet.command_line import echo
 
 
 @click.command()
@@ -23,11 +23,12 @@ def tensorboard(connect: Connect, name: str, port: int, in_cluster: bool, browse
     from launcher.operations.submitted import asked_job, get_job
 
     def report_line(address: str) -> None:
-        click.echo(f"TensorBoard on {name}: {address} (Ctrl-C ends it)")
+        echo(f"TensorBoard on {name}: {address} (Ctrl-C ends it)")
         if browser:
             webbrowser.open(address)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends TensorBoard too, and removes copied files
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so they too end TensorBoard, and remove its pod or copied files
+        signal.signal(number, signal.default_int_handler)
     if is_destination(name):
         board.serve(name, port, report_line)
         return
@@ -37,5 +38,8 @@ def tensorboard(connect: Connect, name: str, port: int, in_cluster: bool, browse
     if board.is_local(job) and not in_cluster:
         board.serve(str(job.destination), port, report_line)
         return
+    from launcher.cluster import port_forward
+
+    echo(f"TensorBoard's pod comes up in {cluster.place}", err=True)
     with board.in_cluster(job, made, cluster) as pod:
         port_forward.forward(pod, cluster, port, report_line)

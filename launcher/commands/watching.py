@@ -44,10 +44,16 @@ def status(connect: Connect, name: str, watch: bool, form: str | None) -> None:
         _watch(name, connect(), wide=form == "wide")
         return
     now = operations.status(name, connect())
+    _note_unseen(now)
     if form in ("json", "yaml"):
         print_as(form, now.to_dict())
     else:
         echo("\n".join(describe_status(now, wide=form == "wide")))
+
+
+def _note_unseen(*statuses: JobStatus) -> None:
+    for unseen in filter(None, (status.unseen for status in statuses)):
+        echo(f"note: you may not list {' and '.join(unseen)}: reasons that they would give are missing", err=True)
 
 
 def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
@@ -92,6 +98,7 @@ def list_(connect: Connect, all_namespaces: bool, form: str | None) -> None:
         where = f"namespace {cluster.namespace}"
         echo(f"note: only of {where}: {error}", err=True)
         jobs = operations.list_jobs(cluster)
+    _note_unseen(*jobs[:1])
     if form in ("json", "yaml"):
         print_as(form, [job.to_dict() for job in jobs])
     elif jobs:

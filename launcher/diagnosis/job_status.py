@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from launcher.diagnosis import reasons
-from launcher.diagnosis.past_pods import Refusal, gone_pods
-from launcher.diagnosis.pods import earlier_failures, event_time, worker_of
+from launcher.diagnosis.causes import Cause, Causes, find_causes
+from launcher.diagnosis.jobs import is_being_deleted, suspended_by, waits_for
+from launcher.diagnosis.pods import event_time
+from launcher.diagnosis.worker_status import WorkerStatus, worker_statuses
 from launcher.job.labels import (
     CANCELLED_ANNOTATION,
     PROGRESS_ANNOTATION,
@@ -24,7 +25,8 @@ from maskfleet.text import format_duration, one_line
 
 Object = Mapping[str, Any]
 Phase = Literal[
-    "Queued", "Pending", "Pulling", "Starting", "Running", "Restarting", "Succeeded", "Failed", "Cancelled"
+    "Queued", "Pending", "Pulling", "Starting", "Running", "Restarting", "Suspended", "Succeeded", "Failed",
+    "Cancelled", "Deleting",
 ]  # fmt: skip
 
 # Of a job's events only these are not needed; asking for the others keeps the answer short for many workers.
@@ -33,22 +35,11 @@ _ENDED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)
-class WorkerStatus:
-    """One worker: its newest pod. ``attempt`` counts from 1."""
-
-    worker: int
-    pod: str | None
-    node: str | None
-    attempt: int
-    phase: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class JobStatus:
     """Where a job stands. ``evidence`` holds the last lines of the first failure's output.
 
-    ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did.
+    ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did. ``unseen`` names the
+    kinds of objects that may not be listed, so that what they would explain is missing.
     """
 
     name: str
@@ -62,6 +53,7 @@ class JobStatus:
     evidence: tuple[str, ...]
     not_streamed: str
     workers: tuple[WorkerStatus, ...]
+    unseen: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -88,181 +80,150 @@ def job_status(
     ``nodes`` are the names of the nodes that exist, None if they may not be read; ``workload`` is Kueue's
     object for the job.
     """
-    by_object: dict[str, list[Object]] = {}
-    for event in events:
-        by_object.setdefault(event["involvedObject"].get("name", ""), []).append(event)
-    attempts: dict[int, list[Object]] = {}
-    for pod in sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]):
-        attempts.setdefault(worker_of(pod), []).append(pod)
-    name = job["metadata"]["name"]
-    refusal = Refusal.of(job, pods, events)
-    gone, done = gone_pods(job, pods, events), _completed(job)
-    rows = [
-        _row(worker, attempts[worker], gone[worker], by_object, nodes, refusal.of_worker(worker))
-        if worker in attempts
-        else _row_without_pod(worker, gone[worker], worker in done, refusal.of_worker(worker))
-        for worker in range(_count(job))
-    ]
-    causes = [ending for pod in pods if (ending := reasons.ending(pod))]
-    cause = reasons.first_cause(causes)
+    rows = worker_statuses(job, pods, events, nodes)
+    causes = find_causes(job, pods, events, {row.pod: (row.phase, row.reason) for row in rows if row.pod})
     annotations = annotations_of(job)
     details = _details(annotations)
-    phase, reason = _phase(job, rows, cause, details, workload, by_object)
+    phase, reason = _phase(job, rows, causes, details, workload, events, pods)
     left = [row for row in rows if row.pod and row.reason] if phase == "Succeeded" else []
     not_streamed = _summary(left, len(rows)) if left else ""
+    if not_streamed:
+        reason += f"; {not_streamed}"
+    if is_being_deleted(job) and phase != "Deleting":
+        reason += f"; {_deletion(job, pods)}"
     return JobStatus(
-        name=name,
+        name=job["metadata"]["name"],
         namespace=job["metadata"].get("namespace", "default"),
         phase=phase,
-        reason=f"{reason}; {not_streamed}" if not_streamed else reason,
-        progress=annotations.get(PROGRESS_ANNOTATION),
+        reason=reason,
+        progress=one_line(annotations[PROGRESS_ANNOTATION]) if PROGRESS_ANNOTATION in annotations else None,
         details=details,
         created=job["metadata"].get("creationTimestamp", ""),
         finished=_finished(job),
-        evidence=cause.lines if cause and phase in ("Failed", "Restarting") else (),
+        evidence=causes.first.ending.lines if causes.first and phase in ("Failed", "Restarting") else (),
         not_streamed=not_streamed,
         workers=tuple(rows),
     )
 
 
-def _count(job: Object) -> int:
-    return int(job["spec"].get("completions") or 1)
-
-
 def _details(annotations: Mapping[str, str]) -> Mapping[str, Any]:
+    """What the chief's sidecar has told, without what it can't have told so: anybody may write an annotation."""
     try:
         details = json.loads(annotations.get(PROGRESS_JSON_ANNOTATION, "{}"))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return {}
-    return details if isinstance(details, dict) else {}
-
-
-def _row(
-    worker: int,
-    pods: Sequence[Object],
-    gone: int,
-    events: Mapping[str, Sequence[Object]],
-    nodes: frozenset[str] | None,
-    refusal: str | None,
-) -> WorkerStatus:
-    pod = pods[-1]
-    node = pod["spec"].get("nodeName")
-    phase, reason = _pod_phase(pod, events.get(pod["metadata"]["name"], []), nodes)
-    if phase == "Failed" and refusal and len(pods) == 1:
-        reason = f"{reason}; {refusal}"
-    attempt = max(gone + len(pods), 1 + earlier_failures(pod))
-    return WorkerStatus(worker, pod["metadata"]["name"], node, attempt, phase, reason)
-
-
-def _row_without_pod(worker: int, gone: int, done: bool, refusal: str | None) -> WorkerStatus:
-    if done:
-        return WorkerStatus(worker, None, None, max(1, gone), "Succeeded", "its pod is gone")
-    return WorkerStatus(worker, None, None, gone + 1, "Pending", refusal or "waits for its pod to be created")
-
-
-def _completed(job: Object) -> frozenset[int]:
-    """The workers that are done, from the Job's ``completedIndexes``, such as ``0,2-4``."""
-    done: set[int] = set()
-    for part in filter(None, job.get("status", {}).get("completedIndexes", "").split(",")):
-        first, _, last = part.partition("-")
-        done.update(range(int(first), int(last or first) + 1))
-    return frozenset(done)
-
-
-def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | None) -> tuple[str, str]:
-    status = pod.get("status", {})
-    node = pod["spec"].get("nodeName")
-    trouble = reasons.streamer_trouble(pod)
-    if status.get("phase") == "Succeeded":
-        return "Succeeded", trouble
-    if ended := reasons.ending(pod):
-        # Its replacement waits for that.
-        return "Failed", ended.reason + ("; the streamer sends the rest" if reasons.still_streams(pod) else "")
-    if node and nodes is not None and node not in nodes:
-        return "Lost", f"node {node} is gone from the cluster"
-    if status.get("reason") == "NodeLost" or any(event["reason"] == "NodeNotReady" for event in events):
-        ready = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), None)
-        if ready and ready["status"] != "True":
-            return "Lost", f"node {node} does not answer"
-    if pod["metadata"].get("deletionTimestamp"):
-        return "Stopping", "its pod was deleted or evicted; it saves and ends"
-    trainer = next((s for s in status.get("containerStatuses", []) if s["name"] == "trainer"), None)
-    if trainer and trainer.get("state", {}).get("running"):
-        return "Running", trouble
-    if trainer and trainer.get("state", {}).get("terminated"):
-        return "Finishing", trouble or "has trained; the streamer sends the rest"
-    return reasons.waiting(pod, events)
+    if not isinstance(details, dict):
+        return {}
+    if isinstance(details.get("message"), str):
+        details["message"] = one_line(details["message"])
+    else:
+        details.pop("message", None)
+    streamer = details.get("streamer", {})
+    problems = streamer.get("problems") if isinstance(streamer, dict) else None
+    if not isinstance(problems, list) or not all(isinstance(each, str) for each in [*problems, streamer.get("line")]):
+        details.pop("streamer", None)
+    return details
 
 
 def _phase(
     job: Object,
     rows: Sequence[WorkerStatus],
-    cause: reasons.Ending | None,
+    causes: Causes,
     details: Mapping[str, Any],
     workload: Object | None,
-    events: Mapping[str, Sequence[Object]],
+    events: Sequence[Object],
+    pods: Sequence[Object],
 ) -> tuple[Phase, str]:
-    status, metadata = job.get("status", {}), job["metadata"]
+    status = job.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
         return "Succeeded", _took(status)
     failure = conditions.get("Failed") or conditions.get("FailureTarget")
     if failure:
-        return "Failed", _failure(job, failure, cause, events)
-    if cancelled := annotations_of(job).get(CANCELLED_ANNOTATION):
-        return "Cancelled", f"cancelled at {cancelled}; 'launcher resume {metadata['name']}' goes on"
-    if job["spec"].get("suspend"):
-        if queue := labels_of(job).get(QUEUE_LABEL):
-            return "Queued", _queued(queue, workload)
-        return (
-            "Pending",
-            f"submit was interrupted: 'launcher submit' with the same --name {metadata['name']} finishes it",
-        )
+        return "Failed", _failure(job, failure, causes.first.ending if causes.first else None, events)
+    if is_being_deleted(job):
+        return "Deleting", _deletion(job, pods)
     been_running = bool(details) or status.get("failed", 0) > 0 or any(row.attempt > 1 for row in rows)
+    if job["spec"].get("suspend"):
+        return _suspended(job, workload, been_running or bool(pods) or "startTime" in status)
     troubled = [row for row in rows if row.phase not in ("Running", "Succeeded", "Finishing")]
     if troubled:
-        text = _summary(troubled, len(rows))
         if been_running:
-            return "Restarting", text if not cause or cause.reason in text else f"{text} (before: {cause.reason})"
+            return "Restarting", _restarting(troubled, len(rows), causes)
         for phase in ("Pending", "Pulling", "Starting"):
             if any(row.phase == phase for row in troubled):
                 return phase, _summary([row for row in troubled if row.phase == phase], len(rows))
-        return "Restarting", text
+        return "Restarting", _restarting(troubled, len(rows), causes)
     if details.get("state") == "restarting":
         return "Restarting", details.get("message") or "the training processes start again"
     if not details:
-        before = f" (before: {cause.reason})" if cause else ""
-        return "Starting", f"{len(rows)} of {len(rows)} workers are up; no step yet{before}"
+        return "Starting", f"{len(rows)} of {len(rows)} workers are up; no step yet{_before(causes.first, len(rows))}"
     if details.get("state") == "starting":
         return "Starting", details.get("message") or "the training processes start"
     uneasy = [row for row in rows if row.phase == "Running" and row.reason]
     return "Running", _summary(uneasy, len(rows)) if uneasy else ""
 
 
-def _summary(rows: Sequence[WorkerStatus], count: int) -> str:
-    """The commonest reason among ``rows`` and whom it concerns."""
-    (reason, frequency), *others = Counter(row.reason for row in rows).most_common()
+def _suspended(job: Object, workload: Object | None, been_running: bool) -> tuple[Phase, str]:
+    name = job["metadata"]["name"]
+    if cancelled := annotations_of(job).get(CANCELLED_ANNOTATION):
+        return "Cancelled", f"cancelled at {one_line(cancelled)}; 'launcher resume {name}' goes on"
+    queue = labels_of(job).get(QUEUE_LABEL) or (workload or {}).get("spec", {}).get("queueName")
+    if queue:
+        return "Queued", _queued(name, queue, workload)
+    if (by := suspended_by(job)) or been_running:
+        return "Suspended", f"suspended by {one_line(by or 'somebody', 60)}; 'launcher resume {name}' goes on"
+    return "Pending", f"submit was interrupted: 'launcher submit' with the same --name {name} finishes it"
+
+
+def _deletion(job: Object, pods: Sequence[Object]) -> str:
+    waits = waits_for([("Job", job), *(("Pod", pod) for pod in pods)])
+    return "is being deleted" + (f": waits for {waits}" if waits else "")
+
+
+def _restarting(troubled: Sequence[WorkerStatus], count: int, causes: Causes) -> str:
+    """The worker that stopped first, if its pod is there still; else what is waited for, and who stopped first."""
+    first = causes.first
+    if first and (lead := next((row for row in troubled if row.pod == first.pod), None)):
+        return _summary(troubled, count, lead)
+    others = [row for row in troubled if row.pod not in causes.with_another]
+    text = _summary(others or troubled, count)
+    return text if first is None or first.ending.reason in text else text + _before(first, count)
+
+
+def _before(cause: Cause | None, count: int) -> str:
+    if cause is None:
+        return ""
+    return f" (before: {f'worker {cause.worker}: ' if count > 1 else ''}{cause.ending.reason})"
+
+
+def _summary(rows: Sequence[WorkerStatus], count: int, lead: WorkerStatus | None = None) -> str:
+    """The reason of ``lead``, or else the commonest among ``rows``, and whom it concerns."""
     if count == 1:
-        return reason
-    if frequency == 1:
-        who = f"worker {next(row.worker for row in rows if row.reason == reason)}"
+        return rows[0].reason
+    alike: dict[str, list[WorkerStatus]] = {}
+    for row in rows:
+        alike.setdefault(reasons.steady(row.reason), []).append(row)
+    same = alike[reasons.steady(lead.reason)] if lead else max(alike.values(), key=len)
+    first = lead or same[0]
+    if len(same) == 1:
+        who = f"worker {first.worker}"
     else:
-        who = f"{frequency} of {count} workers" if frequency < count else f"all {count} workers"
-    more = f" (and {sum(n for _, n in others)} for other reasons)" if others else ""
-    return f"{who}: {reason}{more}"
+        who = f"{len(same)} of {count} workers" if len(same) < count else f"all {count} workers"
+    others = len(rows) - len(same)
+    return f"{who}: {first.reason}" + (f" (and {others} for other reasons)" if others else "")
 
 
-def _failure(
-    job: Object, condition: Object, cause: reasons.Ending | None, events: Mapping[str, Sequence[Object]]
-) -> str:
+def _failure(job: Object, condition: Object, cause: reasons.Ending | None, events: Sequence[Object]) -> str:
     word = condition.get("reason", "")
     if word == "DeadlineExceeded":
         deadline = job["spec"].get("activeDeadlineSeconds")
         text = f"took longer than its deadline of {format_duration(deadline)}" if deadline else "deadline exceeded"
         if cause:
             return f"{text}; before: {cause.reason}"
-        never = [e for name, list_ in events.items() for e in list_
-                 if name.startswith(f"{job['metadata']['name']}-") and e["reason"] == "FailedScheduling"]  # fmt: skip
+        prefix = f"{job['metadata']['name']}-"
+        never = [e for e in events if e["involvedObject"].get("name", "").startswith(prefix)
+                 and e["reason"] == "FailedScheduling"]  # fmt: skip
         if never:
             newest = max(never, key=event_time)
             return f"never scheduled within its deadline: {one_line(newest['message'], 160)}"
@@ -275,8 +236,11 @@ def _failure(
     return cause.reason
 
 
-def _queued(queue: str, workload: Object | None) -> str:
-    for condition in (workload or {}).get("status", {}).get("conditions", []):
+def _queued(name: str, queue: str, workload: Object | None) -> str:
+    found = workload or {}
+    if found.get("spec", {}).get("active") is False:
+        return f"queue {queue}: its Workload is deactivated; 'launcher resume {name}' activates it"
+    for condition in found.get("status", {}).get("conditions", []):
         if condition["type"] in ("QuotaReserved", "Admitted") and condition["status"] == "False":
             return f"queue {queue}: {one_line(condition.get('message', ''))}"
     return f"waits for queue {queue} to admit it"

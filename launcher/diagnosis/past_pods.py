@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from launcher.diagnosis import reasons
 from launcher.diagnosis.pods import event_time, worker_of, worker_of_pod_name
+from maskfleet.errors import STOPPED
+from maskfleet.text import one_line
 
 Object = Mapping[str, Any]
 
@@ -24,6 +26,53 @@ def gone_pods(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> 
         if worker is not None and pod not in there and event_time(event) > created:
             gone.add((worker, pod))
     return Counter(worker for worker, _ in gone)
+
+
+_ENDS = {
+    "Killing": "its pod was deleted",
+    "Preempted": "preempted by a pod of higher priority",
+    "TaintManagerEviction": "node lost: it did not answer, or was tainted",
+}
+"""Reasons of the events with which a pod's end begins."""
+
+
+def endings_of_gone_pods(
+    job: Object, pods: Sequence[Object], events: Sequence[Object]
+) -> Iterator[tuple[int, str, reasons.Ending]]:
+    """Worker, name and end of each pod that is known by its events alone, unless its worker is done."""
+    name, done = job["metadata"]["name"], completed(job)
+    there = {pod["metadata"]["name"] for pod in pods}
+    ends: dict[tuple[int, str], tuple[bool, str, str]] = {}
+    for event in events:
+        words = _ENDS.get(event["reason"])
+        if event["reason"] == "Evicted":
+            words = f"evicted by its node: {one_line(event.get('message', ''))}"
+        pod = event["involvedObject"].get("name", "")
+        worker = worker_of_pod_name(pod, name)
+        if words is None or worker is None or worker in done or pod in there:
+            continue
+        # By the API server's clock, where it is known.
+        time = event.get("metadata", {}).get("creationTimestamp") or event_time(event)
+        if time > job["metadata"].get("creationTimestamp", ""):
+            # Of an eviction the pod's "Killing" follows at once.
+            key = (event["reason"] == "Killing", time, words)
+            ends[worker, pod] = min(ends.get((worker, pod), key), key)
+    for (worker, pod), (_, time, words) in ends.items():
+        yield worker, pod, reasons.Ending(STOPPED, words, (), time, node_clock=False)
+
+
+def completed(job: Object) -> frozenset[int]:
+    """The workers that are done, from the Job's ``completedIndexes``."""
+    return indexes(job.get("status", {}).get("completedIndexes", ""))
+
+
+def indexes(text: str) -> frozenset[int]:
+    """``0,2-4`` -> {0, 2, 3, 4}"""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from launcher.job.labels import FAILURES_ANNOTATIONS, INDEX_ANNOTATION, annotations_of
@@ -47,6 +49,20 @@ def event_time(event: Object) -> str:
     series = event.get("series") or {}
     metadata = event.get("metadata", {}).get("creationTimestamp")
     return series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or metadata or ""
+
+
+def condition_of(each: Object, kind: str) -> Object:
+    """The condition of a pod or Job of this type; empty if it has none."""
+    conditions: list[Object] = each.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == kind), {})
+
+
+def seconds(time: str) -> float:
+    """RFC 3339 as Unix seconds; infinite if it is not known."""
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        return math.inf
 
 
 def terminated(status: Object) -> tuple[str, Object] | None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.diagnosis.pods import Object, event_time, memory_limit, requests, statuses, terminated
 from maskfleet.errors import BAD_INPUT, PEER_LOST, STOPPED
-from maskfleet.sentences import logged, told_out_of_memory, what_was_not_copied, without_error
+from maskfleet.sentences import (
+    ERROR,
+    logged,
+    told_out_of_memory,
+    what_was_not_copied,
+    without_error,
+    worker_at_fault,
+)
 from maskfleet.text import one_line
 
 _PULL_FAILURES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
@@ -20,6 +27,8 @@ _DISRUPTIONS = {
     "DeletionByPodGC": "node lost: it is gone from the cluster",
     "TerminationByKubelet": "evicted by its node",
 }
+TOLD_TO_STOP = "told to stop (its pod was deleted, or its node shut down)"
+"""Of a pod that does not say by whom."""
 _OUT_OF_MEMORY = "OOMKilled"
 _KILLED = 128 + 9
 _KINDS = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}
@@ -27,12 +36,16 @@ _KINDS = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim":
 
 @dataclass(frozen=True)
 class Ending:
-    """How a container ended for other reasons than success; ``lines`` are its last words."""
+    """How a container ended for other reasons than success; ``lines`` are its last words.
+
+    ``time`` is RFC 3339, by the clock of its node or that of the API server.
+    """
 
     code: int
     reason: str
     lines: tuple[str, ...]
     time: str
+    node_clock: bool = True
 
 
 def unschedulable(message: str, pod: Object) -> str:
@@ -40,13 +53,29 @@ def unschedulable(message: str, pod: Object) -> str:
     match = re.match(r"0/(\d+) nodes are available: (.*?)(?:\.\s|\.$|$)", message)
     if not match:
         return f"not scheduled: {one_line(message)}"
-    causes = match[2]
+    causes = one_line(match[2])
     if claim := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
         return f"PersistentVolumeClaim {claim[1]} is missing"
     causes = re.sub(r"node\(s\) ", "", causes)
     causes = re.sub(r"(\d+) Insufficient ([^\s,]+)", r"\1 with too little free \2", causes)
     nodes = "1 node" if match[1] == "1" else f"{match[1]} nodes"
     return f"no node can take it ({nodes}: {causes}); a worker asks for {requests(pod)}"
+
+
+# What differs from one try to the next and from worker to worker, and tells nothing: ids, names of pods, pauses, times.
+_PASSING = re.compile(
+    r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+    r"|\b[0-9a-f]{12,64}\b"
+    r"|\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*(Z|[+-]\d\d:?\d\d)?"
+    r"|\b(\d+(\.\d+)?(h|m|s|ms|µs|us|ns))+\b"
+    r"|(?<=:)\d+(?=->)"
+    r"|(?<=-)\d+-[a-z0-9]{5}\b"
+)
+
+
+def steady(reason: str) -> str:
+    """``reason`` without what changes though nothing has: two that are equal by this are the same."""
+    return _PASSING.sub("*", reason)
 
 
 def refused_creation(message: str) -> str:
@@ -93,10 +122,7 @@ def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
 def missing_object(message: str) -> str | None:
     """``secret "x" not found`` -> ``Secret x is missing``; None if the message tells of something else."""
     if match := re.search(r'\b(secret|configmap|persistentvolumeclaim)s? "([^"]+)" not found', message):
-        kind = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}[
-            match[1]
-        ]
-        return f"{kind} {match[2].rsplit('/', 1)[-1]} is missing"
+        return f"{_KINDS[match[1]]} {match[2].rsplit('/', 1)[-1]} is missing"
     if match := re.search(r"couldn't find key (\S+) in Secret (\S+)", message):
         return f"Secret {match[2].rsplit('/', 1)[-1]} has no key {match[1]}"
     return None
@@ -110,9 +136,11 @@ def ending(pod: Object) -> Ending | None:
     disruption = next((c for c in status.get("conditions", []) if c["type"] == "DisruptionTarget"), None)
     if disruption and disruption["status"] == "True":
         words = _DISRUPTIONS.get(disruption.get("reason", ""), "disrupted")
-        if disruption.get("reason") == "TerminationByKubelet":
+        by_kubelet = disruption.get("reason") == "TerminationByKubelet"
+        if by_kubelet:
             words = f"{words}: {one_line(status.get('message') or disruption.get('message', ''))}"
-        return Ending(STOPPED, words, (), at or disruption.get("lastTransitionTime", ""))
+        since = disruption.get("lastTransitionTime", "")
+        return Ending(STOPPED, words, (), since or at, node_clock=by_kubelet or not since)
     if status.get("reason") == "Evicted":
         return Ending(STOPPED, f"evicted by its node: {one_line(status.get('message', ''))}", (), at)
     if status.get("phase") != "Failed" and not (ended and ended[0] == "trainer"):
@@ -123,6 +151,13 @@ def ending(pod: Object) -> Ending | None:
     name, state = ended
     code = int(state["exitCode"])
     lines = tuple((state.get("message") or "").strip().splitlines()[-20:])
+    if (
+        pod["metadata"].get("deletionTimestamp")
+        and code in (STOPPED, _KILLED)
+        and state.get("reason") != _OUT_OF_MEMORY
+    ):
+        killed = ", and it was killed at the end of its grace" if code == _KILLED else ""
+        return Ending(STOPPED, f"its pod was deleted{killed}", lines, at)
     if state.get("reason") == _OUT_OF_MEMORY:
         words = f"out of memory: {name} was killed at its limit of {memory_limit(pod, name)}{_peak(lines)}"
         return Ending(code, f"{words}; ask for more with --memory", (), at)
@@ -172,9 +207,11 @@ def _words(container: str, code: int, reason: str, lines: Sequence[str]) -> str:
     if code in (BAD_INPUT, PEER_LOST) and last:
         return without_error(last)
     if code == STOPPED:
-        return "told to stop (its pod was deleted, or its node shut down)"
+        return TOLD_TO_STOP
     if 128 < code < 160:  # whatever it said before, of an earlier attempt perhaps
         return f"{container} was killed by signal {code - 128}"
+    if last.startswith(ERROR) and worker_at_fault(last) is not None:
+        return without_error(last)
     if told := next(filter(None, map(told_out_of_memory, reversed(lines))), None):
         return one_line(told[0])
     if cause := traceback_cause(lines):
@@ -195,12 +232,6 @@ def traceback_cause(lines: Sequence[str]) -> str | None:
         ):
             return f"{one_line(line)} ({place})"
     return None
-
-
-def first_cause(endings: Iterable[Ending]) -> Ending | None:
-    """The ending that the others follow from: the first that is neither a lost peer nor a stop."""
-    known = sorted(endings, key=lambda e: (e.code in (PEER_LOST, STOPPED), e.time))
-    return known[0] if known else None
 
 
 def _peak(lines: Sequence[str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from launcher.diagnosis.job_status import JobStatus, WorkerStatus
+from launcher.diagnosis.job_status import JobStatus
+from launcher.diagnosis.worker_status import WorkerStatus
 from maskfleet.records import Progress
 from maskfleet.text import format_duration
 

@@ -15,6 +15,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 APPLICATION = "maskfleet"
 WORKER, TENSORBOARD = "worker", "tensorboard"
 MANAGER = "launcher"
+FIELD_MANAGER = "maskfleet-launcher"
+"""Under this name, that of its requests' User-Agent, the API server notes what the launcher has changed."""
 COMPONENT_LABELS = {NAME_LABEL: APPLICATION, COMPONENT_LABEL: WORKER}
 """Of every worker's pod, with the instance beside them: what the Service and the NetworkPolicy select."""
 
@@ -57,6 +59,11 @@ ALL_WORKERS = f"{ALL_JOBS},{COMPONENT_LABEL}={WORKER}"
 def instance(name: str) -> str:
     """The label selector of the workers of a job."""
     return f"{ALL_JOBS},{INSTANCE_LABEL}={name},{COMPONENT_LABEL}={WORKER}"
+
+
+def instance_objects(name: str) -> str:
+    """The label selector of all objects of a job that the launcher, or ``k8s/base``, has made."""
+    return f"{instance(name)},{MANAGED_BY_LABEL}={MANAGER}"
 
 
 def namespace_of(manifest: Mapping[str, Any]) -> str:

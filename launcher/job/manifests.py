@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import secrets
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,21 +28,27 @@ from launcher.job.labels import (
 )
 from launcher.job.places import BUCKETS, Place
 from launcher.job.training_job import CACHE_PATH, DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
-from maskfleet.environment import CACHE_VARIABLE, GPUS_VARIABLE, PEERS_VARIABLE, WORKERS_VARIABLE
+from maskfleet.environment import (
+    CACHE_VARIABLE,
+    GPUS_VARIABLE,
+    PEERS_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    WORKERS_VARIABLE,
+)
 from maskfleet.errors import MaskfleetError
 
 Manifest = dict[str, Any]
 
 
 # The Job first: it owns the others. Then what its pods need, so that none waits.
-_ORDER = ("job", "serviceaccount", "role", "rolebinding", "configmap", "service", "networkpolicy")
+_ORDER = ("job", "secret", "serviceaccount", "role", "rolebinding", "configmap", "service", "networkpolicy")
 
 
 def manifests(job: TrainingJob) -> list[Manifest]:
     """The objects of ``job`` in the order in which they are created; the Job comes first, and suspended.
 
     None of them grows with the number of workers. The other objects get the Job as their owner when its uid
-    is known.
+    is known, and the Secret its token when it is sent: :func:`with_token`.
     """
     objects = {kind: copy.deepcopy(_base(kind)) for kind in _ORDER}
     for manifest in objects.values():
@@ -63,9 +70,17 @@ def manifests(job: TrainingJob) -> list[Manifest]:
     return list(objects.values())
 
 
+def kinds() -> list[str]:
+    """Kinds of a job's objects, in the same order."""
+    return [_base(kind)["kind"] for kind in _ORDER]
+
+
 def render(job: TrainingJob) -> str:
     """What ``submit`` sends, as YAML; its last request, the release of the Job, is a comment."""
-    text = yaml.dump_all(manifests(job), sort_keys=False, width=120, Dumper=_Dumper)
+    text = yaml.dump_all(manifests(job), sort_keys=False, width=120, Dumper=_Dumper) + (
+        f"# The pods wait for the token by which the workers know each other, which submit makes at random:\n"
+        f'# kubectl patch secret {job.name} --patch \'{{"stringData": {{"token": "\'$(openssl rand -hex 32)\'"}}}}\'\n'
+    )
     if job.queue:
         return text + "# Kueue releases the Job once it is admitted.\n"
     return text + (
@@ -90,6 +105,11 @@ def worker_pod(job: Manifest, account: str) -> Manifest:
     }  # fmt: skip
     spec = {**template["spec"], "serviceAccountName": account}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def with_token(manifest: Manifest) -> Manifest:
+    """``manifest`` with a new random token, if it is the Secret of the workers."""
+    return {**manifest, "stringData": {"token": secrets.token_hex(32)}} if manifest["kind"] == "Secret" else manifest
 
 
 def with_owner(manifest: Manifest, job: Manifest) -> Manifest:
@@ -185,6 +205,9 @@ def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
     for volume in pod["volumes"]:
         if volume["name"] == "config":
             volume["configMap"]["name"] = job.name
+        elif volume["name"] == "token":
+            volume["secret"]["secretName"] = job.name
+            del volume["secret"]["optional"]
         elif "emptyDir" in volume:
             volume["emptyDir"]["sizeLimit"] = job.scratch or SCRATCH
     streamer, trainer = pod["initContainers"][0], pod["containers"][0]
@@ -323,7 +346,9 @@ def tensorboard_pod(job: TrainingJob) -> Manifest:
     server["volumeMounts"] = kept
     names = {mount["name"] for mount in kept}
     pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] in names]
-    server["env"] = [entry for entry in server["env"] if "fieldPath" not in str(entry)]
+    server["env"] = [
+        entry for entry in server["env"] if "fieldPath" not in str(entry) and entry["name"] != TOKEN_FILE_VARIABLE
+    ]
     for key in ("initContainers", "subdomain"):
         del pod[key]
     pod["restartPolicy"] = "OnFailure"

@@ -34,6 +34,7 @@ from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import LOCK_FILE
 from maskfleet.settings import Layer
+from maskfleet.text import printable
 
 STOP_SECONDS = 40.0
 """For the workers to save and leave; longer than their own grace."""
@@ -125,7 +126,6 @@ class LocalRun:
         run: its directory, with config.json.
         config: its settings.
         workers: how many processes train.
-        begun: called once, when training has begun: its settings and data were not refused.
         settings: flags that go over the run's own settings; the trainer writes them once the run is its own.
     """
 
@@ -134,7 +134,6 @@ class LocalRun:
         run: RunDirectory,
         config: TrainConfig,
         workers: int,
-        begun: Callable[[], None] | None = None,
         settings: Sequence[str] = (),
     ):
         self._run = run
@@ -145,17 +144,26 @@ class LocalRun:
         self._workers = workers
         self._console = Console(workers)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._begun = begun
+        self._begun: Callable[[], None] | None = None
         self._restarts = 0
         self._interrupted = False
         self._stopping = False
 
-    def run(self) -> int:
-        """Trains to the end; returns the launcher's exit code."""
-        self._console.report_line(f"run directory: {self._run.path}")
+    def report_line(self, text: str) -> None:
+        """Prints a line beside what the workers print, from any thread."""
+        self._console.report_line(printable(text))
+
+    def run(self, begun: Callable[[], None] | None = None) -> int:
+        """Trains to the end; returns the launcher's exit code.
+
+        Args:
+            begun: called once, when training has begun: its settings and data were not refused.
+        """
+        self._begun = begun
+        self.report_line(f"run directory: {self._run.path}")
         with self._console, _token_file() as self._token:
             code = asyncio.run(self._run_workers())
-        self._console.report_line(self._closing(code))
+        self.report_line(self._closing(code))
         return code
 
     async def _run_workers(self) -> int:

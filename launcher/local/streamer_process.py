@@ -1,24 +1,33 @@
-"""A streamer beside a run on this machine: started when training begins, told to drain after the workers."""
+"""A streamer beside a run on this machine: started when training begins, watched, told to drain after the workers."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from launcher.streaming.stream_metrics import StreamMetrics
+from maskfleet.backoff import pauses
 from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import DONE, MaskfleetError
 from maskfleet.run_directory import RunDirectory
-from maskfleet.sentences import logged, what_was_not_copied, without_error
+from maskfleet.sentences import ERROR, logged, what_was_not_copied, without_error
 from maskfleet.text import one_line
 
 DRAIN_SECONDS = 600.0
 """For what is left after the workers have ended; nobody is about to take this machine away."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Before one that has crashed is started again, seconds."""
+MAX_RESTARTS = 10
+HEALTHY_SECONDS = 600.0
+"""After which a streamer counts as one that has not crashed before."""
 
 
 class NotStreamed(MaskfleetError):
@@ -35,8 +44,12 @@ class StreamerProcess:
 
     A run that is refused before it begins leaves nothing in the destination, where the corrected one shall go.
 
+    One that ends before it is told to is named at once, with its reason. If it was killed or has crashed it is started
+    again, :data:`MAX_RESTARTS` times at most; one that says why it ends, such as for another streamer on its
+    destination, would do so again. The training goes on without, and what is left is tried once more at its end.
+
     Args:
-        say: prints a line to the user.
+        report_line: prints a line to the user, from any thread.
         keep_checkpoints: how many of the newest the destination keeps, beside the best; None keeps all.
 
     Raises:
@@ -54,18 +67,81 @@ class StreamerProcess:
         self._destination = destination
         self._report_line = report_line
         self._keep_checkpoints = keep_checkpoints
+        self._thread: threading.Thread | None = None
+        self._changing = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._code = DONE
+        self._log_start = 0
+        self._ending = threading.Event()
+        self._is_overdue = False
 
     def __enter__(self) -> Self:
         return self
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "launcher.cli", "stream", str(self._run.path), self._destination]
+        # Processes end with the thread that made them: it is there until the last one has ended, or we are to leave.
+        self._thread = threading.Thread(target=self._keep_running, daemon=True)
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is None:
+            return
+        self._report_line(f"copying the rest to {self._destination}")
+        with self._changing:
+            self._ending.set()
+            if self._process is not None:
+                self._process.terminate()
+        self._thread.join(DRAIN_SECONDS + 10)
+        if self._thread.is_alive():
+            with self._changing:
+                self._is_overdue = True
+                if self._process is not None:
+                    self._process.kill()
+            self._thread.join()
+        if self._code == DONE:
+            metrics = StreamMetrics.load(self._run)
+            self._report_line(
+                f"copied to:   {self._destination}" + (f" ({metrics.bytes_sent / 1e6:.1f} MB)" if metrics else "")
+            )
+            return
+        message = (
+            f"not all of {self._run.path} is in {self._destination}: {self._why()}; mend it and run "
+            f"'launcher stream {self._run.path} {self._destination} --once'"
+        )
+        if kind is None:
+            raise NotStreamed(message)
+        self._report_line(f"error: {message}")
+
+    def _keep_running(self) -> None:
+        """Until the end: of a streamer that was told to drain or, where none is left to be told, that copies once."""
+        waits = _waits()
+        while True:
+            began = time.monotonic()
+            with self._changing:
+                last = self._ending.is_set()
+                self._process = self._start_process(*(["--once"] if last else []))
+            self._code = self._process.wait()
+            if last or self._is_overdue or (self._ending.is_set() and self._code >= 0):
+                return
+            if self._ending.is_set():
+                continue
+            if time.monotonic() - began > HEALTHY_SECONDS:
+                waits = _waits()
+            pause = None if self._said_why() else next(waits, None)
+            then = "the training goes on without it" if pause is None else f"it is started again in {pause:.0f} s"
+            self._report_line(f"warning: nothing is copied to {self._destination}: {self._why()}; {then}")
+            self._ending.wait(pause)
+
+    def _start_process(self, *flags: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "launcher.cli", "stream", str(self._run.path), self._destination, *flags]
         command += ["--grace", str(DRAIN_SECONDS)]
         if self._keep_checkpoints is not None:
             command += ["--keep-checkpoints", str(self._keep_checkpoints)]
         with streamer_log(self._run).open("ab") as log:
-            self._process = subprocess.Popen(
+            self._log_start = log.tell()
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -74,37 +150,28 @@ class StreamerProcess:
                 preexec_fn=end_with_parent(signal.SIGTERM),
             )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._report_line(f"copying the rest to {self._destination}")
-            self._process.terminate()
-        try:
-            code = self._process.wait(DRAIN_SECONDS + 10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        if code == DONE:
-            metrics = StreamMetrics.load(self._run)
-            self._report_line(
-                f"copied to:   {self._destination}" + (f" ({metrics.bytes_sent / 1e6:.1f} MB)" if metrics else "")
-            )
-            return
-        last = self._why_not_all()
-        message = (
-            f"not all of {self._run.path} is in {self._destination}: {last}; mend it and run "
-            f"'launcher stream {self._run.path} {self._destination} --once'"
-        )
-        if kind is None:
-            raise NotStreamed(message)
-        self._report_line(f"error: {message}")
+    def _said_why(self) -> bool:
+        return self._code > 0 and bool(lines := self._lines()) and lines[-1].startswith(ERROR)
 
-    def _why_not_all(self) -> str:
-        """What the streamer has named of what it left, or else its last words."""
-        lines = streamer_log(self._run).read_text(errors="replace").strip().splitlines()
+    def _why(self) -> str:
+        """What the newest process has named of what it left, or else its last words."""
+        if self._is_overdue:
+            return f"it was not done after {DRAIN_SECONDS:.0f} s"
+        if self._code < 0:
+            return f"the streamer was killed by {signal.Signals(-self._code).name}"
+        if self._code == DONE:
+            return "the streamer was told to end"
+        lines = self._lines()
         if left := what_was_not_copied(lines):
             return one_line(left[-1])
-        return one_line(without_error(logged(lines[-1]))) if lines else "it said nothing"
+        return one_line(without_error(logged(lines[-1]))) if lines else "the streamer said nothing"
+
+    def _lines(self) -> list[str]:
+        """What the newest process has said."""
+        with streamer_log(self._run).open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace").strip().splitlines()
+
+
+def _waits() -> Iterator[float]:
+    return islice(pauses(FIRST_PAUSE, LONGEST_PAUSE), MAX_RESTARTS)

@@ -14,18 +14,22 @@ from launcher.job.training_job import TrainingJob
 from maskfleet.errors import MaskfleetError, NotFound
 from maskfleet.text import one_line
 
+RIGHTS = ("Role", "RoleBinding")
+"""By which the chief's sidecar may put progress and events on the Job. Who may not give them trains without."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """What the server said to one object.
 
     Attributes:
-        answer: ``exists``: there is one of its name; ``untried``: the server could not say, and need not.
+        answer: ``exists``: there is one of its name; ``untried``: the server could not say, and need not;
+            ``left out``: we may not make it, and the job runs without it.
         error: what it answered, unless the object is admitted.
     """
 
     kind: str
-    answer: Literal["admitted", "exists", "refused", "untried"]
+    answer: Literal["admitted", "exists", "refused", "untried", "left out"]
     error: MaskfleetError | None = None
 
     @property
@@ -60,6 +64,8 @@ def _try(manifest: Object, cluster: Namespace) -> Finding:
     except ApiError as error:
         if error.status == 409:
             return Finding(kind, "exists", error)
+        if kind in RIGHTS and error.is_forbidden:
+            return Finding(kind, "left out", error)
         # Nobody but the Job's controller need be able to make its pods.
         untried = kind == "Pod" and "cannot create resource" in str(error)
         return Finding(kind, "untried" if untried else "refused", error)

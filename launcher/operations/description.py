@@ -31,7 +31,11 @@ def describe(name: str, cluster: Namespace) -> dict[str, Any]:
     around = NamespaceView.of(cluster, [job], all_events=True)
     status = around.status(job, pods)
     asked = asked_job(job).dump() if JOB_ANNOTATION in annotations_of(job) else {}
-    return {"job": asked, "status": status.to_dict(), "events": history(name, job["metadata"]["uid"], around.events)}
+    return {
+        "job": asked,
+        "status": status.to_dict(),
+        "events": history(name, job["metadata"]["uid"], around.events or ()),
+    }
 
 
 def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str]]:
@@ -51,7 +55,7 @@ def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str
 
 def describe_lines(found: Mapping[str, Any]) -> list[str]:
     """The description as text for people."""
-    from launcher.diagnosis.job_status import WorkerStatus
+    from launcher.diagnosis.worker_status import WorkerStatus
 
     status = found["status"]
     lines = [f"{status['name']}: {status['phase']}" + (f" – {status['reason']}" if status["reason"] else "")]
@@ -67,7 +71,8 @@ def describe_lines(found: Mapping[str, Any]) -> list[str]:
             *(f"  {line}" for line in yaml.safe_dump(found["job"], sort_keys=False).splitlines()),
         ]
     rows = [[_clock(e["time"]), e["object"], e["reason"], e["message"]] for e in found["events"]]
-    return [*lines, "", "events:", *table(["TIME", "OBJECT", "REASON", "MESSAGE"], rows)]
+    lines += ["", "events:", *table(["TIME", "OBJECT", "REASON", "MESSAGE"], rows)]
+    return [*lines, *([f"you may not list {', '.join(status['unseen'])}"] if status["unseen"] else [])]
 
 
 def _concerns(involved: Object, name: str, uid: str) -> bool:

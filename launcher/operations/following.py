@@ -14,7 +14,7 @@ from launcher.cluster.watched import Watched
 from launcher.diagnosis.job_status import JobStatus
 from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, instance, labels_of, namespace_of
 from launcher.operations.submitted import get_job, is_finished
-from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, workloads_of
+from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, seen, workloads_of
 from maskfleet.errors import NotFound, TimedOut
 
 _BEHIND_SECONDS = 5.0  # for the watch of the pods to come to what that of their Job has told
@@ -103,7 +103,8 @@ def follow(name: str, cluster: Namespace | None = None, *, seconds: float = 1.0)
                 job = _asked_anew(name, patient)
             if time.monotonic() > next_nodes:
                 nodes, next_nodes = node_names(cluster), time.monotonic() + 5
-            around = NamespaceView(list(events.objects().values()), nodes, workloads_of(cluster, [job]))
+            happened = seen(lambda: list(events.objects().values()))
+            around = NamespaceView(happened, nodes, workloads_of(cluster, [job]))
             now = around.status(job, list(pods.objects().values()))
             if _is_behind(now):
                 settled = min(settled, time.monotonic() + _BEHIND_SECONDS)

@@ -7,6 +7,7 @@ The API can only start a log at a full second, so a connection that comes back g
 from __future__ import annotations
 
 import heapq
+import itertools
 import queue
 import re
 import threading
@@ -24,7 +25,7 @@ from launcher.diagnosis.pods import worker_of
 from launcher.job.labels import instance
 from launcher.job.places import BUCKETS
 from launcher.operations.submitted import asked_job, get_job, is_finished
-from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 
 CONTAINER = "trainer"
 MOST_FOLLOWED = 32
@@ -32,6 +33,8 @@ MOST_FOLLOWED = 32
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _MARGIN = timedelta(seconds=1)
 _RETRY_SECONDS = 0.5
+_NOTICE_SECONDS = 10.0
+"""Without a pod that prints, until that is said."""
 
 
 class LogLine(NamedTuple):
@@ -65,7 +68,9 @@ class Seen:
     """The last lines that were received, so that a repeated part of a log is recognised.
 
     Standard output and error take their time stamps independently, so lines are not quite in order; a
-    resumed log therefore starts a margin before the newest one.
+    resumed log therefore starts a margin before the newest one. A line that is older than that was stamped
+    after the node's clock had been set back: from then on it is the newest, or nothing would come until the
+    clock is as far again.
     """
 
     def __init__(self) -> None:
@@ -75,7 +80,8 @@ class Seen:
 
     def add(self, line: LogLine) -> None:
         self._recent.append((line.time, line.text))
-        self._newest = max(self._newest, line.time)
+        was_set_back = line.time[:19] < self.since()[:19]
+        self._newest = line.time if was_set_back else max(self._newest, line.time)
         if len(self._recent) >= self._limit:
             self._recent = list(self.repeated().elements())
             self._limit = 2 * len(self._recent) + 8192
@@ -128,7 +134,9 @@ def read_log(
         except NotFound:
             return
         except ApiError as error:
-            if final or error.status == 403 or _container_ended(cluster, pod):
+            if error.status in (401, 403):
+                raise
+            if final or _container_ended(cluster, pod):
                 return
         except Unreachable:
             if not follow:
@@ -143,7 +151,8 @@ def logs(
 ) -> Iterator[LogLine]:
     """What the workers of a job have printed until now, or what ``request`` asks for of it, in the order of time.
 
-    ``previous`` asks for the attempt before each worker's newest one.
+    ``previous`` asks for the attempt before each worker's newest one. Of more workers than :data:`MOST_FOLLOWED` the
+    lines come one worker after the other.
 
     Raises:
         NotFound: there is no such job, or nothing of what was asked for is there; the message says where it may be.
@@ -157,14 +166,29 @@ def logs(
         attempts.setdefault(worker_of(pod), []).append(pod)
     place = 2 if previous else 1
     chosen = {worker: pods[-place] for worker, pods in attempts.items() if len(pods) >= place and request.wants(worker)}
-    if not chosen:
-        kept = _kept_logs(job)
-        if kept.bucket and not previous:
-            return stored_lines(kept.bucket, request)
-        what = "earlier attempt of a worker" if previous else "worker"
-        raise NotFound(f"job {name}: no pod of the {what} asked for is there; {kept.where}")
-    streams = [read_log(cluster, pod["metadata"]["name"], worker, request) for worker, pod in sorted(chosen.items())]
-    return heapq.merge(*streams)
+    started = {worker: pod["metadata"]["name"] for worker, pod in sorted(chosen.items()) if _has_log(pod)}
+    if not started:
+        return _elsewhere(job, request, previous=previous, waiting=bool(chosen))
+    streams = [read_log(cluster, pod, worker, request) for worker, pod in started.items()]
+    return heapq.merge(*streams) if len(streams) <= MOST_FOLLOWED else itertools.chain(*streams)
+
+
+def _elsewhere(job: Object, request: LogRequest, *, previous: bool, waiting: bool) -> Iterator[LogLine]:
+    """What is kept of a job whose pods that were asked for are gone or, if ``waiting``, have not started.
+
+    Raises:
+        NotFound: nothing is; the message says where it may be.
+    """
+    kept, name = _kept_logs(job), job["metadata"]["name"]
+    if kept.bucket and not previous and not waiting:
+        return stored_lines(kept.bucket, request)
+    what = "earlier attempt of a worker" if previous else "worker"
+    if waiting:
+        raise NotFound(
+            f"job {name}: the {what} asked for has printed nothing, as it has not started: 'launcher status {name}' "
+            f"says why; {kept.where}"
+        )
+    raise NotFound(f"job {name}: no pod of the {what} asked for is there; {kept.where}")
 
 
 class _Kept(NamedTuple):
@@ -214,10 +238,11 @@ def follow_logs(
 
     Waits for pods that are not there yet, in a queue too; ``tail`` and ``since`` are about what was printed before
     the start, so of a later pod every line comes. Of more workers than :data:`MOST_FOLLOWED` only the chief is
-    followed, unless the request names some: ``report_line`` gets a line for the user.
+    followed, unless the request names some. ``report_line`` gets that as a line for the user, and that nothing is
+    printed yet. Of a job that is over and whose pods are gone it gives what :func:`logs` gives.
 
     Raises:
-        NotFound: there is no such job.
+        NotFound: there is no such job, or it is over and nothing of what was asked for is there.
         BadSettings: the job has no such worker.
     """
     job = get_job(cluster, name)
@@ -227,12 +252,21 @@ def follow_logs(
         report_line(f"following worker 0 alone of {count}: name others with --worker, or leave out --follow")
         request = LogRequest(frozenset({0}), request.tail, request.since)
     cluster = cluster.patient(3600)
-    lines: queue.SimpleQueue[LogLine] = queue.SimpleQueue()
+    if is_finished(job) and not any(
+        request.wants(worker_of(pod)) and _has_log(pod) for pod in cluster.list("Pod", labels=instance(name))
+    ):
+        yield from logs(name, cluster, request)
+        return
+    silent_until = time.monotonic() + _NOTICE_SECONDS
+    lines: queue.SimpleQueue[LogLine | MaskfleetError] = queue.SimpleQueue()
     readers: dict[str, threading.Thread] = {}
 
     def read(pod: str, worker: int, wanted: LogRequest) -> None:
-        for line in read_log(cluster, pod, worker, wanted, follow=True):
-            lines.put(line)
+        try:
+            for line in read_log(cluster, pod, worker, wanted, follow=True):
+                lines.put(line)
+        except MaskfleetError as error:
+            lines.put(error)
 
     with (
         Watched(cluster, "Job", fields=f"metadata.name={name}") as jobs,
@@ -248,14 +282,24 @@ def follow_logs(
                     wanted = request if pod in early else LogRequest(request.workers)
                     readers[pod] = threading.Thread(target=read, args=(pod, worker_of(found), wanted), daemon=True)
                     readers[pod].start()
+            if not readers and time.monotonic() > silent_until:
+                report_line(f"nothing is printed yet: 'launcher status {name}' says why")
+                silent_until = float("inf")
             alive = any(reader.is_alive() for reader in readers.values())
             try:
-                yield lines.get(timeout=0.2)
+                yield _line(lines.get(timeout=0.2))
                 while True:
-                    yield lines.get_nowait()
+                    yield _line(lines.get_nowait())
             except queue.Empty:
                 if was_over and not alive and lines.empty():
                     return
+
+
+def _line(read: LogLine | MaskfleetError) -> LogLine:
+    """What a reader has read, or raises what has ended it."""
+    if isinstance(read, MaskfleetError):
+        raise read
+    return read
 
 
 def _is_over(seen: Object | None, name: str, cluster: Namespace) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a job would start: permissions, objects, room for all workers, storage. Changes nothing."""
+"""Whether a job would start: permissions, objects, room for all workers, storage. Keeps nothing but what it finds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from launcher.diagnosis.capacity import (
 from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
-from launcher.operations.admission import try_objects, try_pod
+from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
 from maskfleet.errors import MaskfleetError, NotFound
 from maskfleet.text import one_line
 
-Result = Literal["ok", "no", "unknown"]
+Result = Literal["ok", "no", "unknown", "warning"]
 
 _TAKEN = "the server would take it"
 
@@ -32,32 +33,40 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "Job": ("create", "get", "list", "watch", "patch", "delete"),
     "Pod": ("get", "list", "watch"),
     "Pod/log": ("get",),
-    "Event": ("list", "watch"),
+    "Event": ("list", "watch", "create"),  # create: who gives a right has to have it
     # get: to finish an interrupted submit; list: to see that a delete has come to its end
     "ConfigMap": ("create", "get", "list"),
+    "Secret": ("create", "get"),
     "Service": ("create", "get", "list"),
     "NetworkPolicy": ("create", "get"),
     "Role": ("create", "get"),
     "RoleBinding": ("create", "get"),
 }
+# Whoever may not do these trains all the same.
+_GOOD_TO_HAVE = (("list", "Event"), ("watch", "Event"), ("create", "Event"))
+_WITHOUT = "the job runs, and less is told of it"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table."""
+    """One line of the table; a ``warning`` is no reason against the job."""
 
     what: str
     result: Result
     detail: str
 
 
-def preflight(job: TrainingJob, cluster: Namespace | None = None) -> list[Check]:
-    """Every check, whatever the others say; ``unknown`` where we may not look."""
+def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network: bool = False) -> list[Check]:
+    """Every check, whatever the others say; ``unknown`` where we may not look.
+
+    With ``try_network`` two small pods find out whether NetworkPolicies are enforced; without, nothing is made.
+    """
     cluster = cluster or Cluster.connect()
     groups: Sequence[Callable[[TrainingJob, Namespace], Iterable[Check]]] = (
         _permissions, _admission, _objects, _quota, _nodes, _bucket,
     )  # fmt: skip
-    return [check for group in groups for check in group(job, cluster)]
+    checks = [check for group in groups for check in group(job, cluster)]
+    return [*checks, *_network(job, cluster, try_network)]
 
 
 def needed(job: TrainingJob) -> list[tuple[str, str]]:
@@ -71,7 +80,7 @@ def needed(job: TrainingJob) -> list[tuple[str, str]]:
 
 
 def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
-    denied = []
+    denied, stops = [], False
     for verb, kind in needed(job):
         group, resource, subresource = resource_of(kind)
         attributes = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": resource}
@@ -86,7 +95,9 @@ def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
         )
         if not review["status"]["allowed"]:
             denied.append(f"{verb} {resource}{'/' * bool(subresource)}{subresource}")
-    yield Check("permissions", "no" if denied else "ok", f"may not {', '.join(denied)}" if denied else "all")
+            stops = stops or (kind not in RIGHTS and (verb, kind) not in _GOOD_TO_HAVE)
+    detail = f"may not {', '.join(denied)}" if denied else "all"
+    yield Check("permissions", "no" if stops else "ok", detail if stops or not denied else f"{detail}: {_WITHOUT}")
 
 
 def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
@@ -103,7 +114,7 @@ def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     refusals = [
         f"{each.kind}: {taken if each.answer == 'exists' else each.reason}" for each in others if each.answer in against
     ]
-    untried = [f"{each.kind}: {each.reason}" for each in others if each.answer == "untried"]
+    untried = [f"{each.kind}: {each.reason}" for each in others if each.answer in ("untried", "left out")]
     if refusals:
         yield Check("its objects are admitted", "no", "; ".join(refusals))
     else:
@@ -177,6 +188,16 @@ def _nodes(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     places = sum(places_on(node, pods, need) for node in fitting)
     room = f"room for {places} of {job.workers} worker(s) now, on {len(fitting)} of {len(nodes)} node(s)"
     yield Check("room for all workers", "ok" if places >= job.workers else "no", room)
+
+
+def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterator[Check]:
+    """Of several workers, whose ports are open to the cluster; one alone has none."""
+    if job.workers == 1:
+        return
+    found = try_policy(job, cluster) if try_network else known(cluster)
+    result: Result = "unknown" if found.enforced is None else "ok" if found.enforced else "warning"
+    words = {None: "", True: "is enforced, ", False: f"{NOT_ENFORCED}, "}[found.enforced]
+    yield Check("NetworkPolicy", result, words + found.why)
 
 
 def _bucket(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
-from launcher.job.manifests import manifests, with_owner
+from launcher.job.labels import PROGRESS_ANNOTATION, annotations_of
+from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import TrainingJob
-from launcher.operations.admission import try_objects, try_pod
+from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
+from maskfleet.text import one_line
 
 _GARBAGE_SECONDS = 60.0  # for the objects of a deleted job of the same name to go
 
@@ -27,6 +31,17 @@ class Submission:
     notes: tuple[str, ...]
 
 
+class LeftBehind(MaskfleetError):
+    """A submit was refused in the middle, and its Job is still there; the cause's exit code."""
+
+    def __init__(self, name: str, why: str, cause: MaskfleetError) -> None:
+        super().__init__(
+            f"{cause}; job {name} {why}, suspended: the same submit again finishes it, "
+            f"'launcher delete {name}' removes it"
+        )
+        self.exit_code = cause.exit_code
+
+
 def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool = False) -> Submission:
     """Creates the job's objects and releases it. The same job again finishes what was interrupted.
 
@@ -34,7 +49,8 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
 
     Raises:
         BadInput: a different job has this name.
-        ApiError: the server refuses an object; those made before are deleted again.
+        ApiError: the server refuses an object, or the release; what was made before is deleted again.
+        LeftBehind: the same, and the Job is still there.
     """
     cluster = cluster or Cluster.connect()
     if dry_run:
@@ -50,25 +66,47 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         made, new = cluster.get("Job", job.name), False
         _check_same(job, made)
     try:
-        for manifest in others:
-            _create_owned(cluster, with_owner(manifest, made))
+        untold = _create_owned_all(cluster, [with_token(with_owner(manifest, made)) for manifest in others])
         # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
         # one of the pods is tried: where folders of the node are allowed, this costs no request.
         if job.uses_host_paths and (not new or any("PodSecurity" in warning for warning in warnings)):
             _check_pod_is_allowed(job, cluster, job.service_account or job.name)
-    except MaskfleetError:
+        change: Object = {}
+        if untold and PROGRESS_ANNOTATION not in annotations_of(made):
+            change["metadata"] = {"annotations": {PROGRESS_ANNOTATION: "not told: the job's ServiceAccount may not"}}
+        if made["spec"].get("suspend") and not job.queue:
+            change["spec"] = {"suspend": False}
+        if change:
+            cluster.patch("Job", job.name, change)
+    except MaskfleetError as error:
         if new:
-            cluster.delete("Job", job.name)
+            _take_back(job.name, cluster, error)
+        elif made["spec"].get("suspend") and not isinstance(error, BadInput):
+            raise LeftBehind(job.name, "was there before, and stays", error) from error
         raise
-    if made["spec"].get("suspend") and not job.queue:
-        cluster.patch("Job", job.name, {"spec": {"suspend": False}})
-    return Submission(job.name, cluster.namespace, new, notes(job))
+    return Submission(job.name, cluster.namespace, new, (*notes(job, untold=untold), *_network_note(job, cluster)))
+
+
+def _take_back(name: str, cluster: Namespace, cause: MaskfleetError) -> None:
+    """Deletes a new Job, and with it what it owns.
+
+    Raises:
+        LeftBehind: it could not.
+    """
+    try:
+        cluster.delete("Job", name)
+    except NotFound:
+        pass
+    except MaskfleetError as error:
+        raise LeftBehind(name, f"could not be deleted again ({error})", cause) from cause
 
 
 def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
     """Goes through :func:`submit` with a server that keeps nothing."""
-    new = True
+    new, untold = True, ""
     for found in try_objects(job, cluster):
+        if found.answer == "left out":
+            untold = found.reason
         if found.answer == "refused" and found.error is not None:
             raise found.error
         if found.answer == "exists" and found.kind == "Job":
@@ -79,7 +117,7 @@ def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
     if job.uses_host_paths:
         # The job's own account may not be there yet.
         _check_pod_is_allowed(job, cluster, job.service_account or "default")
-    return Submission(job.name, cluster.namespace, new, notes(job))
+    return Submission(job.name, cluster.namespace, new, notes(job, untold=untold))
 
 
 def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
@@ -92,17 +130,30 @@ def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
         raise _taken(name, kind)
 
 
-def notes(job: TrainingJob) -> tuple[str, ...]:
-    """What the user of a job that starts should know of it."""
+def notes(job: TrainingJob, *, untold: str = "") -> tuple[str, ...]:
+    """What the user of a job that starts should know of it; ``untold`` is why its progress will not show on the Job."""
+    notes = []
     if job.output is None:
-        return (
+        notes.append(
             "without --output the run lives in its chief's pod: it survives a crash of any process, but a lost chief "
-            "pod starts it over, and nothing remains when the job is deleted",
+            "pod starts it over, and nothing remains when the job is deleted"
         )
-    place = job.output_place
-    if place and place.kind == "host" and job.workers > 1:
-        return ("--output host: is a folder of whichever node the chief runs on; a chief on another node starts over",)
-    return ()
+    elif job.output_place and job.output_place.kind == "host" and job.workers > 1:
+        notes.append(
+            "--output host: is a folder of whichever node the chief runs on; a chief on another node starts over"
+        )
+    if untold:
+        mend = "name one that may with --service-account, or have somebody submit who may make Roles"
+        if job.service_account:
+            mend = f"it will if the ServiceAccount {job.service_account} may get and patch jobs and create events"
+        notes.append(f"progress and events will not show on the job: {untold}; {mend}")
+    return tuple(notes)
+
+
+def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
+    if job.workers == 1 or (found := known(cluster)).enforced is not False:
+        return ()
+    return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
 
 
 def _check_same(asked: TrainingJob, made: Object) -> None:
@@ -126,6 +177,29 @@ def _check_same(asked: TrainingJob, made: Object) -> None:
         raise BadInput(f"--name {name}: this job has ended: 'launcher resume {name}' goes on with it")
     if is_cancelled(made):
         raise BadInput(f"--name {name}: this job is cancelled: 'launcher resume {name}' goes on with it")
+
+
+def _create_owned_all(cluster: Namespace, others: Sequence[Object]) -> str:
+    """Creates the objects beside the Job; returns why its pods get no right to tell their progress, if they do not.
+
+    Raises:
+        BadInput: there is another object of such a name, or we may not make a ServiceAccount.
+        ApiError: the server refuses one.
+    """
+    refusal = ""
+    for manifest in others:
+        kind = manifest["kind"]
+        if kind in RIGHTS and refusal:
+            continue
+        try:
+            _create_owned(cluster, manifest)
+        except ApiError as error:
+            if error.is_forbidden and kind == "ServiceAccount":
+                raise BadInput(f"{error}; name one that is there with --service-account") from error
+            if not error.is_forbidden or kind not in RIGHTS:
+                raise
+            refusal = one_line(str(error))
+    return refusal
 
 
 def _create_owned(cluster: Namespace, manifest: Object) -> None:

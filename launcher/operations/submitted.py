@@ -6,9 +6,19 @@ from pydantic import ValidationError
 
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
-from launcher.job.labels import APPLICATION, CANCELLED_ANNOTATION, JOB_ANNOTATION, NAME_LABEL, annotations_of, labels_of
+from launcher.diagnosis.jobs import is_being_deleted
+from launcher.job.labels import (
+    APPLICATION,
+    CANCELLED_ANNOTATION,
+    INSTANCE_LABEL,
+    JOB_ANNOTATION,
+    NAME_LABEL,
+    annotations_of,
+    labels_of,
+)
 from launcher.job.training_job import TrainingJob
 from maskfleet.errors import BadInput, NotFound
+from maskfleet.text import one_line
 
 
 def get_job(cluster: Namespace, name: str) -> Object:
@@ -23,8 +33,15 @@ def get_job(cluster: Namespace, name: str) -> Object:
         raise NotFound(
             f"there is no job {name} in namespace {cluster.namespace}; 'launcher list' shows them"
         ) from error
-    if labels_of(job).get(NAME_LABEL) != APPLICATION:
+    labels = labels_of(job)
+    if labels.get(NAME_LABEL) != APPLICATION:
         raise NotFound(f"job {name} in namespace {cluster.namespace} is not a training job")
+    if labels.get(INSTANCE_LABEL) != name:
+        raise NotFound(
+            f"job {name} in namespace {cluster.namespace} is not the launcher's: expected its name in the label "
+            f"{INSTANCE_LABEL} of the Job, its pods and its other objects, found "
+            f"{one_line(str(labels.get(INSTANCE_LABEL)), 100)}; kubectl shows it"
+        )
     return job
 
 
@@ -37,7 +54,10 @@ def asked_job(job: Object) -> TrainingJob:
     text = annotations_of(job).get(JOB_ANNOTATION)
     name = job["metadata"]["name"]
     if text is None:
-        raise BadInput(f"job {name} was not made by the launcher: its annotation {JOB_ANNOTATION} is missing")
+        raise BadInput(
+            f"job {name} was not made by the launcher: its annotation {JOB_ANNOTATION} is missing, so its settings are "
+            "not known; start it anew as it was made"
+        )
     try:
         return TrainingJob.model_validate_json(text)
     except ValidationError as error:
@@ -48,7 +68,7 @@ def asked_job(job: Object) -> TrainingJob:
 
 def is_cancelled(job: Object) -> bool:
     """Whether 'launcher cancel' has stopped it; a Job may be suspended for other reasons, such as a queue."""
-    return CANCELLED_ANNOTATION in annotations_of(job)
+    return CANCELLED_ANNOTATION in annotations_of(job) and bool(job.get("spec", {}).get("suspend"))
 
 
 def has_ended(job: Object) -> bool:
@@ -58,5 +78,12 @@ def has_ended(job: Object) -> bool:
 
 
 def is_finished(job: Object) -> bool:
-    """Whether it has ended or is cancelled: nothing more comes of it by itself."""
-    return has_ended(job) or is_cancelled(job)
+    """Whether it has ended, is cancelled or is being deleted: nothing more comes of it by itself."""
+    return has_ended(job) or is_cancelled(job) or is_being_deleted(job)
+
+
+def check_not_being_deleted(job: Object) -> None:
+    """Raises BadInput of a job whose deletion has begun, which nothing can undo."""
+    if is_being_deleted(job):
+        name = job["metadata"]["name"]
+        raise BadInput(f"job {name} is being deleted: 'launcher status {name}' shows what that waits for")

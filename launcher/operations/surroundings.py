@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.job_status import DULL_EVENTS, JobStatus, job_status
 from launcher.job.labels import QUEUE_LABEL, labels_of, namespace_of
 from maskfleet.errors import NotFound
+
+T = TypeVar("T")
 
 INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
 
@@ -19,10 +21,11 @@ INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
 class NamespaceView:
     """What explains the jobs of a namespace beside their pods; asked for once, however many jobs there are.
 
-    ``nodes`` are the names of those that exist, None if they may not be read; ``workloads`` are Kueue's objects.
+    ``events`` and ``nodes``, the names of those that exist, are None if they may not be listed; ``workloads`` are those
+    of Kueue.
     """
 
-    events: Sequence[Object]
+    events: Sequence[Object] | None
     nodes: frozenset[str] | None
     workloads: Sequence[Object]
 
@@ -34,15 +37,33 @@ class NamespaceView:
 
         ``everywhere`` asks for what explains the jobs of all namespaces; :meth:`within` takes those of one.
         """
-        events = cluster.list("Event", fields="" if all_events else INTERESTING_EVENTS, everywhere=everywhere)
+        fields = "" if all_events else INTERESTING_EVENTS
+        events = seen(lambda: cluster.list("Event", fields=fields, everywhere=everywhere))
         return cls(events, node_names(cluster), workloads_of(cluster, jobs, everywhere=everywhere))
 
     def within(self, namespace: str) -> Self:
         """Without what has happened in other namespaces, where others may have the same names."""
-        return replace(self, events=[event for event in self.events if namespace_of(event) == namespace])
+        ours = None if self.events is None else [each for each in self.events if namespace_of(each) == namespace]
+        return replace(self, events=ours)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The kinds of objects that may not be listed."""
+        return tuple(name for name, found in (("events", self.events), ("nodes", self.nodes)) if found is None)
 
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
-        return job_status(job, pods, self.events, self.nodes, workload_of(job, self.workloads))
+        found = job_status(job, pods, self.events or (), self.nodes, workload_of(job, self.workloads))
+        return replace(found, unseen=self.unseen)
+
+
+def seen(ask: Callable[[], T]) -> T | None:
+    """What ``ask`` gives; None if we may not see it. What may be seen is shown without it."""
+    try:
+        return ask()
+    except ApiError as error:
+        if not error.is_forbidden:
+            raise
+        return None
 
 
 def node_names(cluster: Namespace) -> frozenset[str] | None:

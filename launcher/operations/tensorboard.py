@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -12,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launcher.cluster.kubernetes_api import ApiError, Object
+from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
 from launcher.cluster.port_forward import LOCALHOST, listen
 from launcher.job.manifests import tensorboard_pod, with_owner
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
+from launcher.operations.submitted import check_not_being_deleted
+from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 from maskfleet.quiet import is_startup_line
 from maskfleet.run_directory import RunDirectory
@@ -76,8 +80,9 @@ def _run(command: list[str], report_line: Callable[[str], None]) -> None:
         MaskfleetError: it ended; what it said last is on standard error.
     """
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace"
-    )
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace",
+        preexec_fn=end_with_parent(signal.SIGTERM),
+    )  # fmt: skip
     assert process.stderr is not None
     last: deque[str] = deque(maxlen=_LAST_LINES)
     try:
@@ -96,18 +101,18 @@ def _run(command: list[str], report_line: Callable[[str], None]) -> None:
 
 @contextlib.contextmanager
 def in_cluster(job: TrainingJob, made: Object, cluster: Namespace) -> Iterator[str]:
-    """Runs TensorBoard's pod while the block runs; gives its name once it answers.
+    """Runs a pod with TensorBoard while the block runs; gives its name once it answers.
+
+    Each caller has a pod of its own, so that the end of one takes nothing from another.
 
     Raises:
-        MaskfleetError: it does not come up.
+        BadInput: the job is being deleted.
+        MaskfleetError: the pod does not come up.
     """
+    check_not_being_deleted(made)
     pod = with_owner(tensorboard_pod(job), made)
-    name = pod["metadata"]["name"]
-    try:
-        cluster.create(pod)
-    except ApiError as error:
-        if error.status != 409:
-            raise
+    name = pod["metadata"]["name"] = f"{pod['metadata']['name']}-{secrets.token_hex(3)}"
+    cluster.create(pod)
     try:
         _wait_for_pod(name, cluster)
         yield name

@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from launcher.cluster.kubernetes_api import ApiError, Object
 from launcher.cluster.namespace import Namespace
 from launcher.job.labels import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
 from launcher.streaming.stream_metrics import StreamMetrics
@@ -22,12 +23,11 @@ from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_duration, one_line
 
-if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Object
-
 PROGRESS_SECONDS = 5.0
 """Between two updates of the Job: often enough to watch, rare enough for an API server with many jobs."""
 STEP_SECONDS = 0.5
+FORBIDDEN_SECONDS = 60.0
+"""Until what was forbidden is tried again: the right may be given meanwhile."""
 _REASONS = {"start": "TrainingStarted", "restart": "TrainingRestarted", "checkpoint": "CheckpointSaved",
             "end": "TrainingEnded"}  # fmt: skip
 
@@ -47,12 +47,15 @@ class JobReporter:
         self._read = 0
         self._waiting: list[Event] = []
         self._event: Event | None = None
+        self._before: Progress | None = None  # what the event found
         self._reported: Mapping[str, Any] = {}
-        self._next = 0.0
+        self._next = self._next_events = 0.0
         if mark := ReporterMark.load(run):  # an earlier attempt of this container, or an earlier pod
             self._read = mark.read
             if earlier := Event.read_all(run, end=self._read):
                 self._event = earlier[-1]
+                found = Progress.read(run)
+                self._before = found if found and found.time <= self._event.time else None
 
     def step(self, *, last: bool = False) -> None:
         """Sends what is new; ``last`` sends the progress even if the last update is recent.
@@ -62,14 +65,25 @@ class JobReporter:
         """
         events, self._read = Event.read_from(self._run, self._read)
         self._waiting += events
+        if events:
+            self._event, self._before = events[-1], Progress.read(self._run)
+        try:
+            if last or time.monotonic() >= self._next_events:
+                self._send_events()
+        except ApiError as error:
+            if error.is_forbidden:
+                self._next_events = time.monotonic() + FORBIDDEN_SECONDS
+            raise
+        finally:  # the two are rights of their own
+            if last or time.monotonic() >= self._next:
+                self._send_progress()
+
+    def _send_events(self) -> None:
         while self._waiting:
             self._send_event(self._waiting[0])
-            self._event = self._waiting.pop(0)
+            self._waiting.pop(0)
             if not self._waiting:
                 ReporterMark(self._read).write(self._run)
-        if last or time.monotonic() >= self._next:
-            self._next = time.monotonic() + PROGRESS_SECONDS
-            self._send_progress()
 
     def _send_event(self, event: Event) -> None:
         if self._uid is None:
@@ -77,8 +91,9 @@ class JobReporter:
         self._cluster.create(kubernetes_event(event, self._cluster.namespace, self._job, self._uid))
 
     def _send_progress(self) -> None:
+        self._next = time.monotonic() + PROGRESS_SECONDS
         progress = Progress.read(self._run)
-        details = {**(asdict(progress) if progress else {}), **_state(self._event, progress)}
+        details = {**(asdict(progress) if progress else {}), **_state(self._event, progress, self._before)}
         details.pop("time", None)
         if streamed := StreamMetrics.load(self._run):
             details["streamer"] = {**asdict(streamed), "line": _streamers_line(streamed)}
@@ -90,7 +105,12 @@ class JobReporter:
         if progress:
             annotations[PROGRESS_ANNOTATION] = progress_sentence(progress)
             metadata["labels"] = {EPOCH_LABEL: f"{progress.epoch}-of-{progress.epochs}"}
-        self._cluster.patch("Job", self._job, {"metadata": metadata})
+        try:
+            self._cluster.patch("Job", self._job, {"metadata": metadata})
+        except ApiError as error:
+            if error.is_forbidden:
+                self._next = time.monotonic() + FORBIDDEN_SECONDS
+            raise
         self._reported = details
 
 
@@ -143,24 +163,29 @@ def kubernetes_event(event: Event, namespace: str, job: str, uid: str) -> Object
 
 def report(reporter: JobReporter, stop: threading.Event) -> None:
     """Steps until ``stop`` is set, and a last time then; says once what hinders it and goes on trying."""
-    reported = ""
+    reported = forbidden = ""
     while True:
         last = stop.wait(STEP_SECONDS)
         try:
             reporter.step(last=last)
             reported = ""
         except MaskfleetError as error:
-            if str(error) != reported:
+            if str(error) not in (reported, forbidden):
                 reported = str(error)
                 print(f"progress can't be put on the Job: {error}", flush=True)
+            if isinstance(error, ApiError) and error.is_forbidden:
+                forbidden = str(error)  # said once, as it is tried again for as long as the pod lives
         if last:
             return
 
 
-def _state(event: Event | None, progress: Progress | None) -> dict[str, Any]:
-    """Whether the training processes are starting, restarting or training, by what was written last."""
+def _state(event: Event | None, progress: Progress | None, before: Progress | None) -> dict[str, Any]:
+    """Whether the training processes are starting, restarting or training, by what was written last.
+
+    That is told by the progress's having changed since the event, not by their times: the clock may have been set.
+    """
     state = {"start": "starting", "restart": "restarting"}.get(event.kind) if event else None
-    trains = event and progress and progress.loss is not None and progress.time > event.time
+    trains = event and progress and progress.loss is not None and progress != before
     if event and state and not trains:
         return {"state": state, "message": event.message}
     return {"state": "training"} if progress else {}

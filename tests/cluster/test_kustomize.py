@@ -12,7 +12,7 @@ from launcher.job.manifests import base_folder
 
 K8S = base_folder().parent
 FOLDERS = ("base", *sorted(f"overlays/{path.name}" for path in (K8S / "overlays").iterdir()))
-OBJECTS = {"job.batch", "service", "configmap", "serviceaccount", "networkpolicy.networking.k8s.io",
+OBJECTS = {"job.batch", "service", "configmap", "secret", "serviceaccount", "networkpolicy.networking.k8s.io",
            "role.rbac.authorization.k8s.io", "rolebinding.rbac.authorization.k8s.io"}  # fmt: skip
 
 

@@ -257,7 +257,7 @@ def test_a_job_is_checked_submitted_followed_cancelled_and_resumed_by_the_comman
     assert again.returncode == 2
     assert "this job is cancelled: 'launcher resume job' goes on with it" in again.stderr
     resumed = launcher(cluster, "resume", "job")
-    assert (resumed.returncode, resumed.stdout) == (0, f"job job goes on in namespace {cluster.namespace}\n")
+    assert (resumed.returncode, resumed.stdout) == (0, f"job job goes on in {cluster.place}\n")
     running = until("job", cluster, lambda now: now.workers[0].phase == "Running")
     assert str(running.workers[0].pod) in launcher(cluster, "status", "job", "-o", "wide").stdout
     told = launcher(cluster, *submit, "--dry-run", "server").stdout

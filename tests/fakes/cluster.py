@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from launcher.cluster.kubernetes_api import ApiError, Unreachable
+from launcher.job.labels import FIELD_MANAGER
 from maskfleet.errors import NotFound
 
 Object = dict[str, Any]
@@ -19,11 +20,16 @@ CREATED = "2026-11-23T10:00:00Z"
 class FakeCluster:
     """Objects by kind and name. ``requests`` are those that it got, as ``create Job`` and the like.
 
+    ``manager`` is who changes objects, as the API server notes it of a Job's suspension. An object with finalizers is
+    not gone when it is deleted.
+
     ``remembered`` is what the first list of a watch tells of a kind instead of what there is, as an API server's memory
     may; ``before`` is called with each request and may raise.
     """
 
     namespace = "team"
+    place = "namespace team of context here"
+    is_verified = True
 
     def __init__(self, *objects: Object) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
@@ -31,6 +37,7 @@ class FakeCluster:
         self.remembered: dict[str, list[Object]] = {}
         self.logs: dict[str, list[str]] = {}
         self.warning = ""
+        self.manager = FIELD_MANAGER
         self.before: Callable[[str], None] = lambda request: None
         for each in objects:
             self.objects[each["kind"], each["metadata"]["name"]] = each
@@ -59,6 +66,8 @@ class FakeCluster:
             raise ApiError(409, "AlreadyExists", f"{kind} {name} already exists")
         made = copy.deepcopy(manifest)
         made["metadata"] |= {"uid": uuid.uuid4().hex, "creationTimestamp": CREATED, "namespace": self.namespace}
+        if kind == "Job":
+            self._note_suspension(made)
         if not dry_run:
             self.objects[kind, name] = made
         if warnings is not None and self.warning:
@@ -67,13 +76,22 @@ class FakeCluster:
 
     def patch(self, kind: str, name: str, change: Object) -> Object:
         self._note(f"patch {kind}")
-        _merge(self.objects[kind, name], change)
-        return self.objects[kind, name]
+        found = self.objects[kind, name]
+        suspended = found.get("spec", {}).get("suspend")
+        _merge(found, change)
+        if kind == "Job" and found.get("spec", {}).get("suspend") != suspended:
+            self._note_suspension(found)
+        return found
 
     def delete(self, kind: str, name: str, *, propagation: str = "Background") -> None:
         self._note(f"delete {kind}")
-        if self.objects.pop((kind, name), None) is None:
+        found = self.objects.get((kind, name))
+        if found is None:
             raise NotFound(f"{kind} {name} not found")
+        if found["metadata"].get("finalizers"):
+            found["metadata"].setdefault("deletionTimestamp", CREATED)
+            return
+        del self.objects[kind, name]
         if kind == "Job":
             for key, each in list(self.objects.items()):
                 if any(owner["name"] == name for owner in each["metadata"].get("ownerReferences", [])):
@@ -120,6 +138,10 @@ class FakeCluster:
         if fields.startswith("metadata.name="):
             found = [each for each in found if each["metadata"]["name"] == fields.partition("=")[2]]
         return found
+
+    def _note_suspension(self, job: Object) -> None:
+        entry = {"manager": self.manager, "operation": "Update", "fieldsV1": {"f:spec": {"f:suspend": {}}}}
+        job["metadata"]["managedFields"] = [entry]
 
     def _note(self, request: str) -> None:
         self.before(request)

@@ -14,6 +14,8 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
+from maskfleet.environment import TOKEN_FILE_VARIABLE
+from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.inspection import inspect_checkpoint
 
@@ -51,6 +53,13 @@ def trainer(*arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedP
 def inspect(run: RunDirectory) -> dict[str, Any]:
     """Facts about the run's newest checkpoint, as ``trainer inspect`` prints them."""
     return inspect_checkpoint(run.path)
+
+
+def environment_of(worker: int, peers: tuple[str, ...], folder: Path) -> dict[str, str]:
+    """Of one worker that is started by hand; the token that all share lies in ``folder``."""
+    token = folder / "token"
+    token.write_text("of this test")
+    return {**os.environ, "TF_CONFIG": Peers(worker, peers).tf_config(), TOKEN_FILE_VARIABLE: str(token)}
 
 
 class LocalRun:

@@ -95,7 +95,7 @@ def test_inspect_prints_what_the_checkpoint_holds(done: RunDirectory):
 def test_evaluate_repeats_the_last_validation(done: RunDirectory):
     line = json.loads(done.metrics.read_text())
     for place in (done.path, done.export / "unet.keras"):
-        result = trainer("evaluate", str(place), "--data", "synthetic", "-o", "json")
+        result = trainer("evaluate", str(place), "--data", "synthetic", "--size", "network", "-o", "json")
         assert result.returncode == 0, result.stderr
         assert json.loads(result.stdout)["miou"] == pytest.approx(line["miou"], abs=1e-4)
 

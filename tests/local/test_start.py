@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,17 +11,16 @@ from pathlib import Path
 import pytest
 
 from launcher.local.local_run import free_port_pairs
-from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.data_folders import write_pairs
-from tests.helpers.processes import PATIENCE, SETTINGS, LocalRun, inspect
+from tests.helpers.processes import PATIENCE, SETTINGS, LocalRun, environment_of, inspect
 
 
 def worker(
     number: int, peers: tuple[str, ...], path: Path, *prefix: str, settings: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
     """``trainer train`` as one worker, started by hand as a pod is."""
-    environment = {**os.environ, "TF_CONFIG": Peers(number, peers).tf_config()}
+    environment = environment_of(number, peers, path.parent)
     command = [*prefix, sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(path), *SETTINGS, *settings]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

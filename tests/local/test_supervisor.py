@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import subprocess
 import sys
 import time
@@ -12,8 +12,10 @@ import pytest
 
 from launcher.local.local_run import free_port_pairs
 from maskfleet.errors import DONE, FAILED
-from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
+from tests.helpers.processes import environment_of
+from trainer.supervision.handshake import admit
+from trainer.supervision.rendezvous import finish, serialize, start
 
 SUPERVISE = """
 import sys
@@ -45,7 +47,7 @@ def supervise(path: Path, *programs: str) -> list[tuple[int, str]]:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, str(path), program],
-            env={**os.environ, "TF_CONFIG": Peers(worker, peers).tf_config()},
+            env=environment_of(worker, peers, path),
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -53,6 +55,32 @@ def supervise(path: Path, *programs: str) -> list[tuple[int, str]]:
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def test_a_worker_is_not_done_because_the_chief_says_so(tmp_path: Path) -> None:
+    """Somebody who knows the token lets the training start, and calls the run done while it trains."""
+    (port,) = free_port_pairs(1)
+    peers = (f"127.0.0.1:{port}", "127.0.0.1:2")
+
+    async def forge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await admit(reader, writer, b"of this test", 2, no_check)
+        writer.write(serialize(start(1)) + serialize(finish(DONE, "")))
+
+    async def no_check(worker: int) -> None: ...
+
+    async def main() -> tuple[int | None, bytes]:
+        server = await asyncio.start_server(forge, "127.0.0.1", port + 1)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SUPERVISE, str(tmp_path), SILENT,
+            env=environment_of(1, peers, tmp_path), stderr=subprocess.PIPE,
+        )  # fmt: skip
+        _, errors = await process.communicate()
+        server.close()
+        return process.returncode, errors
+
+    code, errors = asyncio.run(main())
+    assert code != DONE
+    assert b"PeerLost: worker 0 (the chief) calls the run done, and worker 1 is not" in errors
 
 
 def test_a_line_of_any_length_is_passed_on_and_the_last_words_are_told(tmp_path: Path) -> None:

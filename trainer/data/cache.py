@@ -22,18 +22,18 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
 from trainer.cache_folder import cache_root, damage, locked, note_files
 from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
 from trainer.data.side_by_side import side_by_side
-from trainer.data.source import IGNORED, Source, Split
+from trainer.data.source import IGNORED, Reading, Source, Split
 
-_FORMAT = 3
+_FORMAT = 4
 """To be raised when the cache's content changes for the same files."""
 _REPORT_SECONDS = 10.0
 """Seconds between two lines about a long build."""
+_AS_BY_DEFAULT = Reading()
 _CONTENT = "content.json"
 """Fingerprint and names of the examples."""
 
@@ -78,7 +78,7 @@ def load_dataset(
     image_size: int,
     cache_dir: Path | None = None,
     report_line: Callable[[str], object] = lambda line: None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    reading: Reading = _AS_BY_DEFAULT,
 ) -> Dataset:
     """Opens the data that the settings name, from the cache if its files are unchanged.
 
@@ -89,15 +89,16 @@ def load_dataset(
         cache_dir: by default ``$MASKFLEET_CACHE`` or ``~/.cache/maskfleet``.
         report_line: gets a line when images have to be read, and every ten seconds while they are; and one for what
             was passed over or lost.
-        max_pixels: of the largest picture that is read.
+        reading: how files are read.
 
     Raises:
         BadSettings: ``data`` names no kind of data.
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
-    source = open_source(data, data_dir, max_pixels)
+    source = open_source(data, data_dir, reading)
     root = cache_dir or cache_root()
-    key = hashlib.sha256(f"{_FORMAT}\n{source.name}\n{source.classes}\n{source.key}".encode()).hexdigest()[:16]
+    origin = (_FORMAT, source.name, source.classes, source.key, reading.masks_drawn_on)
+    key = hashlib.sha256("\n".join(map(str, origin)).encode()).hexdigest()[:16]
     folder = root / f"{source.name}-{image_size}-{key}"
     try:
         if not folder.is_dir() or damage(folder):
@@ -195,7 +196,7 @@ def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArr
     """Images, masks and the labels that these had before they were scaled."""
 
     def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]:
-        image, mask, _ = split.read(i)
+        image, mask, *_ = split.read(i)
         return (
             np.asarray(PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BILINEAR)),
             scaled_mask(mask, size),

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
-from trainer.data.images import MaskFile, check_labels, check_same_size, read_labels, read_picture
+from trainer.data.images import MaskFile, check_labels, read_labels, read_picture
 from trainer.data.lists import read_lines
-from trainer.data.source import IGNORED, Example, Mask, palette
+from trainer.data.orientation import pair
+from trainer.data.source import IGNORED, Example, Mask, Reading, palette
 
 IGNORED_NAME = "ignored"
 """The line of a colour table with this name gives the colour of pixels that count nowhere."""
@@ -98,12 +99,10 @@ class ClassTable:
         """Whether the values of a grey mask are labels."""
         return not self.by_colour or bool((self.colours != self.colours[:, :1]).any())
 
-    def read_pair(self, image_file: Path, mask_file: Path, max_pixels: int) -> Example:
+    def read_pair(self, image_file: Path, mask_file: Path, reading: Reading) -> Example:
         """Raises BadData if one of the files is broken or they do not fit each other or the classes."""
-        image, dropped = read_picture(image_file, max_pixels=max_pixels)
-        mask = self.read_mask(mask_file, max_pixels)
-        check_same_size(image, mask, image_file, mask_file)
-        return Example(image, mask, dropped)
+        picture = read_picture(image_file, max_pixels=reading.max_pixels)
+        return pair(picture, self.read_mask(mask_file, reading.max_pixels), reading, image_file, mask_file)
 
     def read_mask(self, file: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Mask:
         """By label; but if the masks are drawn in the table's colours, RGB images and palettes are read by colour.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
 from maskfleet.text import one_line
+from trainer.data.orientation import AsStored, orientation_of, upright
 from trainer.data.source import IGNORED, Image, Mask
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -43,7 +44,10 @@ _STRIP = 1 << 20
 """Pixels that are worked on at once, where NumPy needs many bytes for each."""
 _SIXTEEN = re.compile(r";16[BLN]$")
 _DIM = 1 << 14
-"""No value of 16 bits over this: 8, 10, 12 or 14 bits are in use, and the picture would be black or nearly so."""
+"""No value of 16 bits over this: 8, 10, 12 or 14 bits are in use, and of their upper 8 there is little to see."""
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that cameras, scanners and microscopes have."""
+_MAX_SAMPLE_VALUE = 281
 _MAGIC = (
     (b"", "an empty file"),
     (b"II*\0", "a TIFF of a kind that can't be read (its bands or bits)"),
@@ -56,6 +60,8 @@ _MAGIC = (
     (b"\0\0\0", "a picture or video of another format, such as HEIC"),
 )
 
+MaskKind = Literal["grey", "palette", "RGB"]
+
 PIL.Image.MAX_IMAGE_PIXELS = None  # ours takes its place: with a flag to change it, and a message that names it
 # What Pillow notes about metadata, palettes or extra frames is no help to who trains; what counts is said here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -65,12 +71,16 @@ class Picture(NamedTuple):
     """An image as the network sees it.
 
     Attributes:
-        pixels: uint8 (H, W, 3), RGB.
+        pixels: uint8 (H, W, 3), RGB, as the picture is displayed.
         dropped: what the file holds beside them, in a word each: transparency, further bands, frames or pages.
+        orientation: EXIF's, by which the stored pixels were turned.
+        depth: bits that the values of a file of 16 use, by which they were scaled; None of files of 8.
     """
 
     pixels: Image
     dropped: tuple[str, ...]
+    orientation: int = AsStored
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class MaskFile:
     """
 
     labels: NDArray[Any]
-    kind: Literal["grey", "palette", "RGB"]
+    kind: MaskKind
     _name: str = field(repr=False)
     _picture: PIL.Image.Image = field(repr=False)
 
@@ -103,7 +113,7 @@ class MaskFile:
                 grey = self.labels
             return np.broadcast_to(grey[..., None], (*grey.shape, 3))
         _check_transparency(self._picture, self._name)
-        return _array(_without_alpha(self._picture))
+        return upright(_array(_without_alpha(self._picture)), self._picture.info["turn"])
 
 
 def read_image(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
@@ -114,7 +124,8 @@ def read_image(file: Path | IO[bytes], where: str | None = None, max_pixels: int
 def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     """An image, whatever format the content has; the suffix is not looked at, transparency is dropped.
 
-    Pixels stay in the file's order: a mask is drawn on them, so an EXIF rotation is not applied.
+    Grey of 16 bits is scaled by the range that is in use, see :func:`_white`. Of colour in 16 bits Pillow has the upper
+    8 alone.
 
     Raises:
         BadData: the file is missing, corrupt, truncated or larger than ``max_pixels``, or its values have no known
@@ -130,22 +141,24 @@ def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: i
         dropped.append("transparency")
     if picture.info["bands"] > len(picture.getbands()):
         dropped.append("further bands")
+    orientation, turn = picture.info["orientation"], picture.info["turn"]
     if picture.mode.startswith("I;16") or (picture.mode == "I" and rawmode in ("I;16", "I;16B", "I;16L", "I;16N")):
-        values = np.asarray(picture)
-        if values.any():
-            _check_bits(int(values.max()), name)
-        grey = (values >> 8).astype(np.uint8)
-        return Picture(np.repeat(grey[..., None], 3, axis=2), tuple(dropped))
+        values = upright(np.asarray(picture), turn)
+        white = _white(values, picture)
+        table = ((np.arange(1 << 16, dtype=np.uint32).clip(max=white) * 255 + white // 2) // white).astype(np.uint8)
+        pixels = np.repeat(table[values][..., None], 3, axis=2)
+        return Picture(pixels, tuple(dropped), orientation, white.bit_length())
     if picture.mode not in _READABLE_IMAGES:
         raise BadData(
             f"{name}: expected pixels of 8 or 16 bits in grey, RGB or CMYK, found "
             f"{_FOUND.get(picture.mode, picture.mode)}, whose black and white are not known; "
             "save it with 8 bits a channel, from 0 to 255"
         )
-    pixels = _array(_without_alpha(picture))
-    if _SIXTEEN.search(rawmode):  # of which Pillow keeps the upper 8
-        _check_bits(256 * int(pixels.max()) + 255, name)
-    return Picture(pixels, tuple(dropped))
+    pixels = upright(_array(_without_alpha(picture)), turn)
+    if not _SIXTEEN.search(rawmode):
+        return Picture(pixels, tuple(dropped), orientation)
+    _check_bits(256 * int(pixels.max()) + 255, name)
+    return Picture(pixels, tuple(dropped), orientation, 16)
 
 
 def pixels_of(file: Path | IO[bytes]) -> int:
@@ -168,6 +181,11 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
     """
     name = where or str(file)
     picture = _decode(file, name, max_pixels)
+    labels, kind = _labels(picture, name)
+    return MaskFile(upright(labels, picture.info["turn"]), kind, name, picture)
+
+
+def _labels(picture: PIL.Image.Image, name: str) -> tuple[NDArray[Any], MaskKind]:
     mode, rawmode = picture.mode, picture.info["rawmode"]
     if picture.format in _LOSSY or picture.info.get("compression") in ("jpeg", "webp"):
         kind = picture.format if picture.format in _LOSSY else "a TIFF with JPEG's compression"
@@ -179,7 +197,7 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
     if picture.info["bands"] > len(picture.getbands()):
         raise BadData(f"{name}: expected a mask in grey, palette or RGB, found further bands; save it without them")
     if mode == "1":
-        return MaskFile(np.asarray(picture).astype(np.uint8), "grey", name, picture)
+        return np.asarray(picture).astype(np.uint8), "grey"
     if mode == "L" and rawmode.endswith(("I", "IR")):
         raise BadData(
             f"{name}: expected a mask whose 0 is black, found a TIFF whose 0 is white, which programs read "
@@ -187,14 +205,13 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
         )
     if mode == "L":
         values, scale = _array(picture), _unscaled(rawmode)
-        return MaskFile(values if scale is None else values // np.uint8(scale), "grey", name, picture)
+        return values if scale is None else values // np.uint8(scale), "grey"
     if mode == "F":
-        return MaskFile(_whole_numbers(np.asarray(picture), name), "grey", name, picture)
+        return _whole_numbers(np.asarray(picture), name), "grey"
     if mode.startswith("I"):
-        return MaskFile(np.asarray(picture).astype(np.int32), "grey", name, picture)
+        return np.asarray(picture).astype(np.int32), "grey"
     if mode in ("P", "PA"):
-        indices = _array(picture if mode == "P" else picture.getchannel("P"))
-        return MaskFile(indices, "palette", name, picture)
+        return _array(picture if mode == "P" else picture.getchannel("P")), "palette"
     if mode not in _RGB_MASKS or _SIXTEEN.search(rawmode):
         found = "16 bits a channel in colour" if mode in _RGB_MASKS else _FOUND.get(mode, mode)
         raise BadData(
@@ -202,8 +219,7 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
             "save it as PNG with a value for each class"
         )
     _check_transparency(picture, name)
-    none = np.broadcast_to(np.int32(-1), (picture.height, picture.width))
-    return MaskFile(none, "RGB", name, picture)
+    return np.broadcast_to(np.int32(-1), (picture.height, picture.width)), "RGB"
 
 
 def check_labels(labels: NDArray[Any], classes: tuple[str, ...], where: Path | str) -> Mask:
@@ -285,20 +301,11 @@ def check_label_sets(found: set[frozenset[int]], where: Path | str) -> None:
         )
 
 
-def check_same_size(image: Image, mask: Mask, image_file: Path | str, mask_file: Path | str) -> None:
-    """Raises BadData unless the mask covers the image exactly."""
-    if image.shape[:2] != mask.shape:
-        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-        hint = ": rotate the image's pixels as its EXIF tag says, or remove the tag and draw the mask again"
-        raise BadData(
-            f"{mask_file}: expected the size of its image {image_file}, {width} x {height} pixels, "
-            f"found {mask_width} x {mask_height}"
-            + (hint if (height, width) == (mask_width, mask_height) else "; save the mask at the image's size")
-        )
-
-
 def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Image:
-    """The decoded picture; its ``info`` has rawmode, bands and whether it is several, which loading forgets."""
+    """The decoded picture; its ``info`` has what loading forgets.
+
+    That is rawmode, bands, whether it is several, EXIF's orientation, and the turn that is still to be made.
+    """
     try:
         with PIL.Image.open(file) as picture:
             pixels = picture.width * picture.height
@@ -311,8 +318,13 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
             rawmode = arguments if isinstance(arguments, str) else next(iter(arguments or ()), "")
             bands = getattr(picture, "tag_v2", {}).get(277, 0)  # TIFF's SamplesPerPixel
             several = bool(getattr(picture, "is_animated", False))  # n_frames would decode all
+            tiff = picture.format == "TIFF"
+            orientation = orientation_of(picture) if tiff else AsStored  # Pillow turns a TIFF while it loads it
             picture.load()
-            picture.info.update(rawmode=str(rawmode), bands=bands, several=several)
+            turn = AsStored if tiff else orientation_of(picture)
+            picture.info.update(
+                rawmode=str(rawmode), bands=bands, several=several, turn=turn, orientation=max(orientation, turn)
+            )
             return picture
     except BadData:
         raise
@@ -409,9 +421,23 @@ def _check_transparency(picture: PIL.Image.Image, name: str) -> None:
 def _check_bits(largest: int, name: str) -> None:
     if largest < _DIM:
         raise BadData(
-            f"{name}: expected values up to 65535 in 16 bits a channel, found none over {largest}, which would be "
-            "black or nearly so; save it with 8 bits a channel, scaled so that white is 255"
+            f"{name}: expected colours up to 65535 in 16 bits a channel, found none over {largest}, of which too few "
+            "shades are left here; save it with 8 bits a channel, scaled so that white is 255"
         )
+
+
+def _white(values: NDArray[np.integer[Any]], picture: PIL.Image.Image) -> int:
+    """The value of white in grey of 16 bits.
+
+    Sensors of 10, 12 or 14 bits are kept in 16. The file says which (TIFF's MaxSampleValue), or it is the least of
+    these depths that holds all its values.
+    """
+    largest = int(values.max())
+    said = getattr(picture, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
+    said = said[0] if isinstance(said, tuple) and said else said
+    if isinstance(said, int) and max(largest, 1) <= said < 1 << 16:
+        return said
+    return (1 << next(bits for bits in _DEPTHS if largest < 1 << bits)) - 1
 
 
 def _whole_numbers(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.int32]:

@@ -38,6 +38,21 @@ def side_by_side(
         threads.shutdown(cancel_futures=True)
 
 
+def in_groups(count: int, pixels: Callable[[int], int], most: int, at_once: int) -> Iterator[range]:
+    """0 to ``count`` - 1 in their order, as many together as have ``at_once`` pixels, at least 1 and at most ``most``.
+
+    Args:
+        pixels: of picture i.
+    """
+    start = 0
+    while start < count:
+        end, left = start + 1, at_once - pixels(start)
+        while end < min(start + most, count) and (left := left - pixels(end)) >= 0:
+            end += 1
+        yield range(start, end)
+        start = end
+
+
 class _Budget:
     """What threads may take of, together."""
 

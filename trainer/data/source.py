@@ -9,10 +9,12 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
 
 IGNORED = 255
 """Label of a pixel that counts neither in the loss nor in a metric."""
@@ -23,12 +25,32 @@ Mask = NDArray[np.uint8]
 """(H, W), class indices and :data:`IGNORED`."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How files of pictures are read: the settings of these names."""
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    masks_drawn_on: Literal["displayed", "stored"] = "displayed"
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Reading:
+        return cls(config.max_pixels, config.masks_drawn_on)
+
+
 class Example(NamedTuple):
-    """Image and mask at their original size, and what was dropped of the image's file, in a word each."""
+    """Image and mask at their original size, as the picture is displayed.
+
+    Attributes:
+        dropped: what was dropped of the image's file, in a word each.
+        depth: bits that the values of an image file of 16 use; None of files of 8.
+        assumed: a setting has decided how the mask is turned, as sizes could not tell.
+    """
 
     image: Image
     mask: Mask
     dropped: tuple[str, ...] = ()
+    depth: int | None = None
+    assumed: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from trainer.data.images import check_label_sets, label_counts
 from trainer.data.lists import shown
 from trainer.data.opening import open_source
 from trainer.data.side_by_side import side_by_side
-from trainer.data.source import IGNORED, Source, Split
+from trainer.data.source import IGNORED, Reading, Source, Split
 
 _NEARLY_BLACK, _NEARLY_WHITE = 16, 239
 """Pixel values that a picture must pass on one side to show anything."""
@@ -37,6 +38,8 @@ class SplitReport:
         pixel_range: the smallest and the largest value in the images, of 0 to 255; None without any.
         black, white, dropped: names of the images that are all black or white (nearly so), and, for each thing that
             is dropped of image files, names of the images that had it.
+        depths: how many images with files of 16 bits use so many of them.
+        assumed: names of the images that EXIF turns, and whose masks fit both ways.
         smallest, largest: width and height of the images with the fewest and the most pixels; None without any.
         bad: one line for each example that can't be used, in the split's order.
     """
@@ -51,6 +54,8 @@ class SplitReport:
     black: tuple[str, ...]
     white: tuple[str, ...]
     dropped: dict[str, tuple[str, ...]]
+    depths: dict[int, int]
+    assumed: tuple[str, ...]
     smallest: tuple[int, int] | None
     largest: tuple[int, int] | None
     bad: tuple[str, ...]
@@ -108,7 +113,7 @@ def verify(config: TrainConfig) -> Report:
         BadSettings: the setting ``data`` names no kind of data.
         BadData: the data can't be opened at all; bad files are in the report instead.
     """
-    source = open_source(config.data, config.data_dir, config.max_pixels)
+    source = open_source(config.data, config.data_dir, Reading.of(config))
     label_sets: set[frozenset[int]] = set()
     train, test = (_read(source, split, config.image_size, label_sets) for split in (source.train, source.test))
     first_bad = next(iter(train.bad + test.bad), None)
@@ -117,7 +122,7 @@ def verify(config: TrainConfig) -> Report:
             check_label_sets(label_sets, config.data)
         except BadData as error:
             first_bad = str(error)
-    warnings = (*source.notes, *_warnings(source, train, test, config.image_size))
+    warnings = (*source.notes, *_warnings(source, train, test, config.image_size, config.masks_drawn_on))
     return Report(config.data, config.image_size, source.classes, train, test, warnings, first_bad)
 
 
@@ -129,6 +134,8 @@ class _Facts(NamedTuple):
     darkest: int
     brightest: int
     dropped: tuple[str, ...]
+    depth: int | None
+    assumed: bool
     size: tuple[int, int]
 
 
@@ -137,7 +144,7 @@ def _read(source: Source, split: Split, image_size: int, label_sets: set[frozens
 
     def read(i: int) -> _Facts | str:
         try:
-            image, mask, dropped = split.read(i)
+            image, mask, dropped, depth, assumed = split.read(i)
         except BadData as error:
             return str(error)
         return _Facts(
@@ -146,6 +153,8 @@ def _read(source: Source, split: Split, image_size: int, label_sets: set[frozens
             int(image.min()),
             int(image.max()),
             dropped,
+            depth,
+            assumed,
             (mask.shape[1], mask.shape[0]),
         )
 
@@ -173,13 +182,15 @@ def _read(source: Source, split: Split, image_size: int, label_sets: set[frozens
         black=tuple(name for name, facts in good if facts.brightest < _NEARLY_BLACK),
         white=tuple(name for name, facts in good if facts.darkest > _NEARLY_WHITE),
         dropped={what: tuple(name for name, facts in good if what in facts.dropped) for what in dropped},
+        depths=dict(sorted(Counter(facts.depth for _, facts in good if facts.depth is not None).items())),
+        assumed=tuple(name for name, facts in good if facts.assumed),
         smallest=sizes[0] if sizes else None,
         largest=sizes[-1] if sizes else None,
         bad=tuple(result for result in results if isinstance(result, str)),
     )
 
 
-def _warnings(source: Source, train: SplitReport, test: SplitReport, size: int) -> Iterator[str]:
+def _warnings(source: Source, train: SplitReport, test: SplitReport, size: int, drawn_on: str) -> Iterator[str]:
     """What can be trained on, but may not be what was meant."""
     for split, masks in (((train, test), "mask"), ((train,), "training mask"), ((test,), "test mask")):
         without = [name for name in source.classes if not any(report.pixels[name] for report in split)]
@@ -198,6 +209,15 @@ def _warnings(source: Source, train: SplitReport, test: SplitReport, size: int) 
     for what, black_or_white in (("black", train.black + test.black), ("white", train.white + test.white)):
         if black_or_white:
             yield f"{_count(black_or_white, 'image')} all {what}, or nearly so ({_some(black_or_white)})"
+    if assumed := train.assumed + test.assumed:
+        yield (
+            f"{_count(assumed, 'image')} turned by EXIF, and sizes can't tell whether their masks are too: they are "
+            f"taken as drawn on the {drawn_on} picture, as --masks-drawn-on says ({_some(assumed)})"
+        )
+    depths = Counter(train.depths) + Counter(test.depths)
+    if len(depths) > 1:
+        counts = ", ".join(f"{bits} bits in {count}" for bits, count in sorted(depths.items()))
+        yield f"images of 16 bits use different depths ({counts}), and each is scaled by its own: compare their greys"
     for what in sorted({*train.dropped, *test.dropped}):
         having = train.dropped.get(what, ()) + test.dropped.get(what, ())
         yield f"{_count(having, 'image')} read without what its file has beside: {what} ({_some(having)})"

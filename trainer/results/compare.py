@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
 import subprocess
 import sys
 import time
@@ -17,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from maskfleet.child_processes import end_with_parent
 from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, BadSettings, TrainingFailed
 from maskfleet.files import write_atomically
 from maskfleet.records import MetricsLine, Progress, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import load_dataset
+from trainer.data.source import Reading
 from trainer.pictures import colour_mask, legend_strip, png
 from trainer.results.legend import Legend
 
@@ -85,7 +88,9 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
                 if not run.config.exists():
                     write_settings(run, config.model_dump(mode="json"))
                 command = [sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(run.path)]
-                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+                code = subprocess.run(
+                    command, stdout=log, stderr=log, check=False, preexec_fn=end_with_parent(signal.SIGTERM)
+                ).returncode
             if code != DONE:
                 last = (run.path / "training.log").read_text(errors="replace").strip().rpartition("\n")[2]
                 raise TrainingFailed(f"{title}: training ended with {code}: {last}; see {run.path / 'training.log'}")
@@ -166,9 +171,7 @@ def comparison_picture(
 def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Image:
     from trainer.results.trained import load_trained
 
-    dataset = load_dataset(
-        configs[0].data, configs[0].data_dir, configs[0].image_size, max_pixels=configs[0].max_pixels
-    )
+    dataset = load_dataset(configs[0].data, configs[0].data_dir, configs[0].image_size, reading=Reading.of(configs[0]))
     test = dataset.test.spread(images)
     masks = {}
     for config in configs:

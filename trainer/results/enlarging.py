@@ -13,7 +13,7 @@ PART = 1 << 21
 
 
 def enlarged_part(
-    probabilities: tf.Tensor,
+    logits: tf.Tensor,
     height: tf.Tensor,
     width: tf.Tensor,
     top: tf.Tensor,
@@ -21,27 +21,27 @@ def enlarged_part(
     left: tf.Tensor,
     columns: tf.Tensor,
 ) -> tf.Tensor:
-    """``tf.image.resize(probabilities, (height, width))[top:top + rows, left:left + columns]``, bilinear.
+    """``tf.image.resize(logits, (height, width))[top:top + rows, left:left + columns]``, bilinear.
 
     Args:
-        probabilities: float32 [S, T, classes]. The others are int32 scalars.
+        logits: float32 [S, T, classes]. The others are int32 scalars.
     """
-    upper, lower, down = _neighbours(top, rows, tf.shape(probabilities)[0], height)
-    first, second, across = _neighbours(left, columns, tf.shape(probabilities)[1], width)
-    needed = probabilities[upper[0] : lower[-1] + 1]
+    upper, lower, down = _neighbours(top, rows, tf.shape(logits)[0], height)
+    first, second, across = _neighbours(left, columns, tf.shape(logits)[1], width)
+    needed = logits[upper[0] : lower[-1] + 1]
     wide = _between(tf.gather(needed, first, axis=1), tf.gather(needed, second, axis=1), across[:, None])
     return _between(tf.gather(wide, upper - upper[0]), tf.gather(wide, lower - upper[0]), down[:, None, None])
 
 
-def enlarged_mask(probabilities: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def enlarged_mask(logits: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Class indices uint8 [height, width] of what :func:`enlarged_part` would give of the whole image."""
-    at_once = tf.maximum(1, PART // (width * tf.shape(probabilities)[2]))
+    at_once = tf.maximum(1, PART // (width * tf.shape(logits)[2]))
     strips = -(-height // at_once)
 
     def strip(number: tf.Tensor, masks: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         top = number * at_once
         rows = tf.minimum(at_once, height - top)
-        part = enlarged_part(probabilities, height, width, top, rows, tf.constant(0), width)
+        part = enlarged_part(logits, height, width, top, rows, tf.constant(0), width)
         return number + 1, masks.write(number, tf.cast(tf.argmax(part, axis=-1, output_type=tf.int32), tf.uint8))
 
     masks = tf.TensorArray(tf.uint8, strips, infer_shape=False, element_shape=[None, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,27 +82,47 @@ def evaluate(predict: Masker, split: Arrays, legend: Legend, batch_size: int = 1
     Args:
         batch_size: images at a time; fewer where so many would take too much memory.
     """
-    classes = len(legend.classes)
-    batch_size = batch_that_fits(batch_size, split.masks[0].size, classes)
-    matrix = np.zeros((classes, classes), np.int64)
-    mious, boundaries, seconds = [], [], []
+    batch_size = batch_that_fits(batch_size, split.masks[0].size, len(legend.classes))
+    tally, seconds = Tally(legend), []
     for start in range(0, len(split), batch_size):
         images, masks = split.images[start : start + batch_size], split.masks[start : start + batch_size]
         began = time.monotonic()
         predictions = predict(images)
         seconds.append((time.monotonic() - began) / len(images))
         for mask, prediction in zip(masks, predictions, strict=True):
-            own = confusion_matrix(mask, prediction, classes).numpy()
-            mious.append(Scores(own, legend.classes).miou)
-            boundaries.append(boundary_f1(mask, prediction, classes))
-            matrix += own
-    by_class = [_nanmean(scores) for scores in np.transpose(boundaries)]
-    return Evaluation(
-        Scores(matrix, legend.classes, legend.background),
-        dict(zip(legend.classes, by_class, strict=True)),
-        np.array(mious),
-        1 / float(np.mean(seconds[1:] or seconds)),
-    )
+            tally.add(mask, prediction)
+    return tally.evaluation(seconds[1:] or seconds)
+
+
+class Tally:
+    """Predictions held against the truth, one image after another."""
+
+    def __init__(self, legend: Legend):
+        self._legend = legend
+        self._matrix = np.zeros((len(legend.classes),) * 2, np.int64)
+        self._mious: list[float] = []
+        self._boundaries: list[NDArray[np.float64]] = []
+
+    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
+        """Class indices [H, W] of one image, of any size."""
+        classes = self._legend.classes
+        matrix = np.zeros_like(self._matrix)
+        rows = max(1, _PIXELS_AT_ONCE // truth.shape[1])
+        for top in range(0, len(truth), rows):
+            matrix += confusion_matrix(truth[top : top + rows], prediction[top : top + rows], len(classes)).numpy()
+        self._matrix += matrix
+        self._mious.append(Scores(matrix, classes).miou)
+        self._boundaries.append(boundary_f1(truth, prediction, len(classes)))
+
+    def evaluation(self, seconds: Sequence[float]) -> Evaluation:
+        """What follows from all of them; ``seconds`` are those that the prediction of an image took."""
+        by_class = [_nanmean(scores) for scores in np.transpose(self._boundaries)]
+        return Evaluation(
+            Scores(self._matrix, self._legend.classes, self._legend.background),
+            dict(zip(self._legend.classes, by_class, strict=True)),
+            np.array(self._mious),
+            1 / float(np.mean(seconds)),
+        )
 
 
 def check_classes(legend: Legend, dataset: Dataset, place: str) -> str | None:

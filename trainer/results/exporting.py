@@ -124,14 +124,14 @@ class _Serving(tf.Module):
         size = model.input_shape[1:3]
 
         def small(images: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(model(tf.image.resize(images, size, antialias=True), training=False))
+            return model(tf.image.resize(images, size, antialias=True), training=False)
 
         @tf.function(autograph=False)
         def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``mask``: class indices uint8 [b, H, W]."""
             height, width = tf.unstack(tf.shape(images)[1:3])
             found = tf.map_fn(
-                lambda probabilities: enlarged_mask(probabilities, height, width),
+                lambda logits: enlarged_mask(logits, height, width),
                 small(images),
                 fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
                 parallel_iterations=1,
@@ -141,7 +141,7 @@ class _Serving(tf.Module):
         @tf.function(autograph=False)
         def probabilities(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``probabilities``: float32 [b, H, W, classes]."""
-            return {"probabilities": tf.image.resize(small(images), tf.shape(images)[1:3])}
+            return {"probabilities": tf.nn.softmax(tf.image.resize(small(images), tf.shape(images)[1:3]))}
 
         self.masks, self.probabilities = masks, probabilities
 

@@ -25,6 +25,7 @@ from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import replacing
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_image
+from trainer.data.side_by_side import in_groups
 from trainer.pictures import legend_strip, overlay, write_png
 from trainer.results.enlarging import PART, enlarged_part
 from trainer.results.evaluation import batch_that_fits
@@ -32,11 +33,11 @@ from trainer.results.legend import Legend
 
 Image = NDArray[np.uint8]
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Images uint8 [b, S, S, 3] -> probabilities float32 [b, S, S, classes]."""
+"""Images uint8 [b, S, S, 3] -> logits float32 [b, S, S, classes]."""
 
 _BAND = 1 << 24
 """Pixels times classes of the windows that are summed up: 64 MiB. Narrower bands compute more windows twice."""
-_PIXELS = 1 << 26
+PIXELS_AT_ONCE = 1 << 26
 """Of the images that are in memory together, 192 MiB; a larger one is there alone."""
 _STRIP = 1 << 18
 """Pixels of an overlay that are mixed at once."""
@@ -119,7 +120,7 @@ class Predictor:
         for start in range(0, len(corners), self._at_once):
             some = corners[start : start + self._at_once]
             windows = np.stack([image[row : row + size, column : column + size] for row, column in some])
-            for (row, column), found in zip(some, self._run(windows), strict=True):
+            for (row, column), found in zip(some, _softmax(self._run(windows)), strict=True):
                 if row > top:  # no other window reaches above
                     yield from done(row)
                     for sums in (summed, total):
@@ -132,23 +133,31 @@ class Predictor:
         yield from done(top + size)
 
     @property
+    def images_at_once(self) -> int:
+        """How many images it takes to make use of :attr:`batch_size`."""
+        return 1 if self.window else self.batch_size
+
+    @property
     def _at_once(self) -> int:
         return batch_that_fits(self.batch_size, self.size**2, self.classes)
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found = self.network(images)
-        if self.flip:
-            found = (found + self.network(images[:, :, ::-1])[:, :, ::-1]) / np.float32(2)
-        return found
+        """Logits; of several predictions those of the mean of their probabilities."""
+        logits = self.network(images)
+        if not self.flip:
+            return logits
+        mirrored = self.network(images[:, :, ::-1])[:, :, ::-1]
+        mean = (_softmax(logits) + _softmax(mirrored)) / np.float32(2)
+        return np.asarray(np.log(mean + np.finfo(np.float32).tiny))
 
 
 def network_of(model: keras.Model) -> Network:
-    """A Keras model that gives logits, as a function that gives probabilities."""
+    """A Keras model as a function of arrays."""
 
     # Batches of any size: the last one, which is smaller, shall not be traced again.
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)])
     def run(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(model(images, training=False))
+        return tf.cast(model(images, training=False), tf.float32)
 
     return lambda images: run(tf.constant(images)).numpy()
 
@@ -224,7 +233,8 @@ def predict_files(
     Raises:
         BadSettings: ``out`` can't be written; the files before have their masks.
     """
-    for some in _groups(files, 1 if predictor.window else predictor.batch_size):
+    for group in in_groups(len(files), lambda i: _pixels(files[i]), predictor.images_at_once, PIXELS_AT_ONCE):
+        some = [files[i] for i in group]
         found = [_read(file, max_pixels) for file in some]
         tiles = predictor.tiles([image for image in found if not isinstance(image, BadData)])
         for file, image in zip(some, found, strict=True):
@@ -242,24 +252,13 @@ def predict_files(
                 yield file, None
 
 
-def _groups(files: Sequence[Path], most: int) -> Iterator[list[Path]]:
-    """The files in their order, as many together as memory holds, and at most ``most``."""
-    group: list[Path] = []
-    pixels = 0
-    for file in files:
-        more = pixels_of(file) if file.is_file() else 0
-        if group and (len(group) == most or pixels + more > _PIXELS):
-            yield group
-            group, pixels = [], 0
-        group.append(file)
-        pixels += more
-    if group:
-        yield group
+def _pixels(file: Path) -> int:
+    return pixels_of(file) if file.is_file() else 0  # to open a pipe could take for ever
 
 
 def _read(file: Path, max_pixels: int) -> Image | BadData:
     """The image, or what is wrong with it: the others shall not be lost with it."""
-    if file.exists() and not file.is_file():  # to open a pipe could take for ever
+    if file.exists() and not file.is_file():
         return BadData(f"{file}: expected an image, found {'a folder' if file.is_dir() else 'no regular file'}")
     try:
         return read_image(file, max_pixels=max_pixels)
@@ -331,19 +330,23 @@ def _enlarge(found: NDArray[np.float32], height: int, width: int) -> Iterator[Ti
     classes = found.shape[-1]
     columns = max(1, min(width, PART // classes))
     rows = max(1, min(height, PART // (columns * classes)))
-    probabilities = tf.constant(found)
+    logits = tf.constant(found)
     for left in range(0, width, columns):
         for top in range(0, height, rows):
             tall, wide = min(rows, height - top), min(columns, width - left)
-            part = _enlarged_part(probabilities, height, width, top, tall, left, wide)
+            part = _enlarged_part(logits, height, width, top, tall, left, wide)
             yield Tile(slice(top, top + tall), slice(left, left + wide), part.numpy())
 
 
 _enlarged_part = tf.function(
-    enlarged_part,
+    lambda *arguments: tf.nn.softmax(enlarged_part(*arguments)),
     autograph=False,
     input_signature=[tf.TensorSpec([None, None, None], tf.float32), *[tf.TensorSpec([], tf.int32)] * 6],
 )
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(tf.nn.softmax(logits))
 
 
 def _scaled(image: Image, size: int) -> Image:

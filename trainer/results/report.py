@@ -19,6 +19,7 @@ from maskfleet.records import Event, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
 from trainer.data.cache import Arrays, Dataset, load_dataset
+from trainer.data.source import Reading
 from trainer.pictures import colour_mask
 from trainer.results.legend import Legend
 from trainer.results.report_page import page
@@ -92,7 +93,7 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
 
     config = TrainConfig.resolve([read_settings_file(run.config)])
     try:
-        dataset = load_dataset(config.data, config.data_dir, trained.size, max_pixels=config.max_pixels)
+        dataset = load_dataset(config.data, config.data_dir, trained.size, reading=Reading.of(config))
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:
         return None, f"No predictions: {error}."

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
+import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import PeerLost
-from maskfleet.peers import Peers
+from maskfleet.peers import LOOPBACK, Peers
 from maskfleet.records import Event
 from maskfleet.run_directory import RunDirectory
 from trainer.supervision.handshake import Stranger, admit
@@ -20,7 +23,6 @@ NOTICE_SECONDS = 10
 """Between two lines that say who is missing."""
 LIFE_SECONDS = 1.0
 """Between two messages to all that one of them is alive."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SPARE_CONNECTIONS = 64
 """Beside one for each worker, that have not proven themselves yet."""
 
@@ -43,7 +45,7 @@ class ChiefServer:
         self._token = token
         self._report_line = report_line
         self._writers: dict[int, asyncio.StreamWriter] = {}
-        self._unproven: dict[asyncio.StreamWriter, None] = {}
+        self._unproven: dict[asyncio.StreamWriter, str] = {}
         self._life_time = self._refusal_time = -math.inf
         self._refusals = 0
 
@@ -57,9 +59,9 @@ class ChiefServer:
         Raises:
             PeerLost: another process has the port.
         """
-        host, port = self._peers.rendezvous_address(0)
+        _, port = self._peers.rendezvous_address(0)
         alone = self._peers.workers == 1
-        loopback = alone or host in LOOPBACK
+        loopback = alone or self._peers.are_local
         try:
             server = await asyncio.start_server(
                 self._serve_worker, "127.0.0.1" if loopback else None, 0 if alone else port
@@ -80,10 +82,15 @@ class ChiefServer:
         worker = None
         try:
             worker = await self._admit(reader, writer)
+            if (earlier := self._writers.pop(worker, None)) is not None:  # nobody has heard yet that it was lost
+                earlier.transport.abort()
+                self._broadcast(self._coordinator.worker_left(worker, time.monotonic()))
             self._writers[worker] = writer
             while (message := parse(await reader.readline())) is not None:
                 if message["is"] == "ready":
                     self._broadcast(self._coordinator.worker_ready(worker))
+                elif message["is"] == "stopping":
+                    self._coordinator.worker_told(worker)
                 elif message["is"] == "alive":
                     self._pass_on_life()
                 elif message["is"] == "ended":
@@ -106,26 +113,40 @@ class ChiefServer:
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         """The worker at the other end; raises Stranger.
 
-        Connections that have not proven themselves are bounded: the oldest gives way, as who knows the token needs
-        milliseconds.
+        Connections that have not proven themselves are bounded. One of the address that has most of them gives way, by
+        chance: so nobody else is kept out by a flood from one address, and of that address whoever knows the token gets
+        through soon, as it needs milliseconds and tries again.
         """
         if len(self._unproven) >= self._peers.workers + SPARE_CONNECTIONS:
-            oldest = next(iter(self._unproven))
-            del self._unproven[oldest]
-            oldest.transport.abort()
-        self._unproven[writer] = None
+            ((busiest, _),) = Counter(self._unproven.values()).most_common(1)
+            unlucky = random.choice([each for each, address in self._unproven.items() if address == busiest])
+            del self._unproven[unlucky]
+            unlucky.transport.abort()
+        self._unproven[writer] = _address(writer)
         try:
-            return await admit(reader, writer, self._token, self._peers.workers)
+            return await admit(
+                reader, writer, self._token, self._peers.workers, lambda worker: self._check_address(worker, writer)
+            )
         finally:
             self._unproven.pop(writer, None)
+
+    async def _check_address(self, worker: int, writer: asyncio.StreamWriter) -> None:
+        """Raises Stranger if ``worker`` does not come from where its name leads to; the chief's own comes from here."""
+        host, port = self._peers.rendezvous_address(worker)
+        found = _address(writer)
+        if worker == 0 and found in LOOPBACK:
+            return
+        known = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        expected = {str(address[0]) for *_, address in known}
+        if found not in expected:
+            raise Stranger(f"worker {worker} is expected from {' or '.join(sorted(expected))} ({host:.200})")
 
     def _report_refusal(self, writer: asyncio.StreamWriter, error: Stranger) -> None:
         """Of many one now and then: who knocks shall not fill the log."""
         self._refusals += 1
         if time.monotonic() - self._refusal_time > NOTICE_SECONDS:
-            address = (writer.get_extra_info("peername") or ("somewhere",))[0]
             count = "" if self._refusals == 1 else f" ({self._refusals} since the last such line)"
-            self._report_line(f"refused a connection from {address} to the rendezvous port: {error}{count}")
+            self._report_line(f"refused a connection from {_address(writer)} to the rendezvous port: {error}{count}")
             self._refusal_time, self._refusals = time.monotonic(), 0
 
     def _pass_on_life(self) -> None:
@@ -161,3 +182,9 @@ class ChiefServer:
                 Event.append(self._run, "restart", f"attempt {attempt} ended: {message['reason']}")
             elif message["do"] == "finish":
                 Event.append(self._run, "end", message["reason"] or "training is complete")
+
+
+def _address(writer: asyncio.StreamWriter) -> str:
+    """Of the other side; one of IPv4 as such, also where it came in through a socket of both."""
+    address = str((writer.get_extra_info("peername") or ("somewhere",))[0])
+    return address.removeprefix("::ffff:")

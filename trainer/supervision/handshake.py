@@ -2,9 +2,6 @@
 
 A challenge and a response by HMAC-SHA256 (RFC 2104) over the worker's index and both sides' nonces. The side's name is
 under the hash too, so that a proof can't be sent back to where it came from.
-
-Without a token, as for pods that were made by hand, the same is done with an empty one: it keeps out who speaks
-something else, and nobody who means harm.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import asyncio
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from maskfleet.environment import TOKEN_FILE_VARIABLE
@@ -29,25 +26,35 @@ class Stranger(Exception):
 
 
 def read_token(environment: Mapping[str, str] = os.environ) -> bytes:
-    """The run's token, from the file that :data:`~maskfleet.environment.TOKEN_FILE_VARIABLE` names; else empty.
+    """The run's token, from the file that :data:`~maskfleet.environment.TOKEN_FILE_VARIABLE` names.
 
     Raises:
-        BadSettings: the file can't be read, or is empty.
+        BadSettings: no file is named, or it can't be read, or is empty.
     """
     file = environment.get(TOKEN_FILE_VARIABLE)
-    if file is None:
-        return b""
+    mend = "several workers need a file with a random line, the same for all ('openssl rand -hex 32')"
+    if not file:
+        raise BadSettings(f"{TOKEN_FILE_VARIABLE}: is not set; {mend}")
     try:
         token = Path(file).read_bytes().strip()
     except OSError as error:
-        raise BadSettings(f"{TOKEN_FILE_VARIABLE}={file}: {error.strerror}; expected the run's token") from error
+        raise BadSettings(f"{TOKEN_FILE_VARIABLE}={file}: {error.strerror}; {mend}") from error
     if not token:
-        raise BadSettings(f"{TOKEN_FILE_VARIABLE}={file}: expected the run's token, found an empty file")
+        raise BadSettings(f"{TOKEN_FILE_VARIABLE}={file}: is empty; {mend}")
     return token
 
 
-async def admit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes, workers: int) -> int:
+async def admit(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    token: bytes,
+    workers: int,
+    check: Callable[[int], Awaitable[None]],
+) -> int:
     """The chief's side; the index of the worker that has proven itself.
+
+    Args:
+        check: raises Stranger if the worker that knows the token may not come from where it does.
 
     Raises:
         Stranger: it has not, within :data:`HANDSHAKE_SECONDS`.
@@ -64,6 +71,7 @@ async def admit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, toke
                 raise Stranger("expected a nonce and a proof")
             if not _agree(given, _proof(token, "worker", worker, challenge, nonce)):
                 raise Stranger(f"worker {worker} does not know the run's token")
+            await check(worker)
             writer.write(serialize({"proof": _proof(token, "chief", worker, challenge, nonce)}))
             return worker
     except (TimeoutError, OSError, ValueError) as error:

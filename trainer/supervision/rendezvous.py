@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, PEER_LOST, STOPPED
+from maskfleet.sentences import told_to_stop
 
 RESTART_WINDOW_SECONDS = 3600
 MAX_REASON = 4000
@@ -63,6 +64,30 @@ def parse(line: bytes) -> Message | None:
     return message
 
 
+_ORDERS: dict[str, dict[str, type]] = {
+    "start": {"attempt": int},
+    "wait": {"for": str},
+    "go on": {},
+    "stop": {"reason": str},
+    "finish": {"code": int, "reason": str},
+}
+
+
+def parse_order(line: bytes) -> Message | None:
+    """What the chief says to a worker, or None at the end of the connection.
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    message = parse(line)
+    if message is None:
+        return None
+    expected = _ORDERS.get(str(message.get("do")))
+    if expected is None or any(type(message.get(name)) is not kind for name, kind in expected.items()):
+        raise ValueError(f"expected one of {', '.join(_ORDERS)}, found {message!r:.200}")
+    return message
+
+
 @dataclass(frozen=True)
 class Ended:
     """Worker to chief: its training process of this attempt has ended with ``code``, negative for a signal."""
@@ -93,6 +118,7 @@ class Coordinator:
     Attributes:
         workers: how many there are.
         max_restarts: attempts that may fail within :data:`RESTART_WINDOW_SECONDS` before the run fails.
+        told: workers whose supervisors have said that somebody stops them, the first one first.
     """
 
     workers: int
@@ -101,6 +127,7 @@ class Coordinator:
     phase: Literal["gathering", "running", "over"] = "gathering"
     ready: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
+    told: list[int] = field(default_factory=list)
     failures: deque[tuple[float, str]] = field(default_factory=deque)
 
     def missing(self) -> list[int]:
@@ -116,12 +143,21 @@ class Coordinator:
         self.ready.clear()
         self.attempt += 1
         self.done.clear()
+        self.told.clear()
         return start(self.attempt)
+
+    def worker_told(self, worker: int) -> None:
+        """Somebody stops ``worker``; its training process, and with it all others, will save and end."""
+        if worker not in self.told:
+            self.told.append(worker)
 
     def worker_left(self, worker: int, now: float) -> Message | None:
         """The connection to ``worker``'s supervisor has ended."""
         self.ready.discard(worker)
         if self.phase == "running" and worker not in self.done:
+            if worker in self.told:
+                self.phase = "gathering"
+                return stop(told_to_stop([worker]))
             return self._restart(f"worker {worker} was lost", now)
         return None
 
@@ -139,10 +175,10 @@ class Coordinator:
             self.phase = "over"
             return finish(code, reason)
         if code == STOPPED:
-            # Every process saved and left because one worker was told to stop. That worker goes away; the
-            # others wait for it to come back.
+            # Every process saved and left because one worker was told to stop, and any of them may be heard of first.
+            # That worker goes away; the others wait for it to come back.
             self.phase = "gathering"
-            return stop(f"worker {worker} was told to stop")
+            return stop(told_to_stop(self.told or [worker]))
         return self._restart(reason, now)
 
     def gathering_timed_out(self, reason: str) -> Message:

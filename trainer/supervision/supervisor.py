@@ -29,8 +29,9 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR, out_of_memory, without_error
 from trainer import cgroup
 from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
-from trainer.supervision.handshake import Stranger, introduce, read_token
-from trainer.supervision.rendezvous import MAX_REASON, Message, parse, serialize
+from trainer.supervision.handshake import HANDSHAKE_SECONDS, Stranger, introduce, read_token
+from trainer.supervision.loopback_only import LoopbackOnly
+from trainer.supervision.rendezvous import MAX_REASON, Message, parse_order, serialize
 
 RETRY_SECONDS = 0.2
 END_GRACE_SECONDS = 1.0
@@ -40,7 +41,7 @@ STOP_GRACE_SECONDS = 25.0
 FAREWELL_SECONDS = 30.0
 """For a chief that is gone to come back, when all training is done here."""
 ALIVE_SECONDS = 10.0
-"""Between two messages that training gets on here."""
+"""Between two messages that training makes progress here."""
 
 PROCESS_DEFAULTS = {
     quiet.LEVEL_VARIABLE: quiet.ERRORS_ONLY,
@@ -75,7 +76,7 @@ class Supervisor:
         self._run = run
         self._process: asyncio.subprocess.Process | None = None
         self._ended: asyncio.Task[None] | None = None
-        self._last_code: int | None = None
+        self._last_code: int | None = None  # of the training process; None while there is one
         self._last_words = ""
         self._stopping = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -93,7 +94,7 @@ class Supervisor:
             PeerLost: the other workers did not come in time.
         """
         # Alone, the chief's supervisor talks to itself: any token that nobody else has will do.
-        self._token = read_token() or (secrets.token_bytes() if self._peers.workers == 1 else b"")
+        self._token = read_token() if self._peers.workers > 1 else secrets.token_bytes()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -122,6 +123,7 @@ class Supervisor:
             if code is not None:
                 return code
             await self._end_process(END_GRACE_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)  # a chief that hangs up at once may do so again
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, T]) -> T | None:
         """The result of ``work``, or None as soon as SIGTERM comes."""
@@ -142,7 +144,11 @@ class Supervisor:
             if line is None:
                 await self._leave()
                 return STOPPED
-            message = parse(line)
+            try:
+                message = parse_order(line)
+            except ValueError as error:
+                self._report_line(f"worker 0 (the chief) said what no worker understands: {error}")
+                return None
             if message is None:
                 return None
             if message["do"] == "start":
@@ -156,6 +162,8 @@ class Supervisor:
                 self._send({"is": "ready"})
             elif message["do"] == "finish":
                 await self._end_process(END_GRACE_SECONDS)
+                if message["code"] == DONE and self._last_code != DONE:
+                    raise PeerLost(f"worker 0 (the chief) calls the run done, and worker {self._peers.worker} is not")
                 if message["reason"] and message["reason"] != self._last_words:
                     self._report_line(ERROR + message["reason"])
                 return int(message["code"])
@@ -178,7 +186,7 @@ class Supervisor:
                 try:
                     return await self._connect_to_chief()
                 except (OSError, Stranger) as error:
-                    why = (isinstance(error, OSError) and error.strerror) or error
+                    why = (isinstance(error, OSError) and error.strerror) or str(error) or "it does not answer"
                     missing = f"worker 0 (the chief) at {':'.join(map(str, self._chief))}: {why}"
             if time.monotonic() - started > limit:
                 raise PeerLost(f"worker {self._peers.worker} waited {limit:.0f} s in vain for {missing}")
@@ -193,7 +201,8 @@ class Supervisor:
         Raises:
             OSError, Stranger: there is none to be had now.
         """
-        reader, writer = await asyncio.open_connection(*self._chief)
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            reader, writer = await asyncio.open_connection(*self._chief)
         try:
             await introduce(reader, writer, self._token, self._peers.worker)
         except BaseException:
@@ -217,6 +226,7 @@ class Supervisor:
         self._last_code = None
         self._memory = cgroup.memory()
         heartbeat_read, heartbeat_write = os.pipe()
+        ports = LoopbackOnly(self._report_line) if self._peers.are_local else None
         environment = {**PROCESS_DEFAULTS, **os.environ, HEARTBEAT_VARIABLE: str(heartbeat_write)}
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -226,10 +236,12 @@ class Supervisor:
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment,
                 pass_fds=[heartbeat_write],
-                preexec_fn=end_with_parent(signal.SIGKILL),
+                preexec_fn=end_with_parent(signal.SIGKILL, ports.ask if ports else None),
             )
         finally:
             os.close(heartbeat_write)
+        if ports:
+            ports.attend()
         self._ended = asyncio.create_task(self._follow_process(self._process, attempt, heartbeat_read))
 
     async def _follow_process(self, process: asyncio.subprocess.Process, attempt: int, heartbeat: int) -> None:
@@ -267,7 +279,7 @@ class Supervisor:
     async def _watch_progress(self, process: asyncio.subprocess.Process, heartbeat: int) -> str:
         """Kills a process that is alive but stuck, and returns why.
 
-        It is not stuck as long as any worker's gets on: it may be waiting for that one.
+        It is not stuck as long as any worker's makes progress: it may be waiting for that one.
         """
         os.set_blocking(heartbeat, False)
         self._alive_at, sent = time.monotonic(), -math.inf
@@ -303,6 +315,7 @@ class Supervisor:
 
     async def _leave(self) -> None:
         """After SIGTERM: lets the training process save its state at a step that all workers agree on."""
+        self._send({"is": "stopping"})
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
@@ -334,5 +347,4 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
 
 def supervise(command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory, log: BinaryIO) -> int:
     """Runs ``command`` as this worker's training process until the run is over; returns the exit code."""
-    supervisor = Supervisor(command, config, peers, run, log)
-    return asyncio.run(supervisor.run())
+    return asyncio.run(Supervisor(command, config, peers, run, log).run())

@@ -7,11 +7,13 @@ out of it is good for nothing else.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from maskfleet.child_processes import end_with_parent
 from maskfleet.config import DEFAULT_BATCH, TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.run_directory import RunDirectory
@@ -40,7 +42,10 @@ def choose_batch(run: RunDirectory, classes: int, examples: int) -> int:
     def fits(batch: int) -> bool:
         command = [sys.executable, "-m", "trainer.training.batch_size", str(run.path), str(batch), str(classes)]
         environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
-        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+        tried = subprocess.run(
+            command, env=environment, capture_output=True, check=False, preexec_fn=end_with_parent(signal.SIGKILL)
+        )
+        return tried.returncode == 0
 
     found = largest_that_fits(fits, largest)
     if found == 0:

@@ -76,6 +76,19 @@ def test_a_traceback_comes_out_whole() -> None:
     assert text.endswith("RuntimeError: no\n")
 
 
+def test_errors_are_read_also_when_the_child_that_passes_them_on_is_killed() -> None:
+    kill = (
+        "import subprocess, time; (child,) = open(f'/proc/self/task/{os.getpid()}/children').read().split()\n"
+        "time.sleep(.2); os.kill(int(child), signal.SIGKILL); time.sleep(.2)\n"
+        "subprocess.run(['true'], check=True); os.write(2, b' of C++'); raise RuntimeError('no')"
+    )
+    code, text = stderr_of(kill)
+    assert code == 1
+    assert text.startswith(f"{OTHERS[0]}\n of C++Traceback")
+    assert text.endswith("RuntimeError: no\n")
+    assert "atexit" not in text
+
+
 def test_nothing_is_left_out_of_what_a_fault_finder_reads() -> None:
     assert STARTUP[1] in stderr_of("pass", MASKFLEET_DEBUG="1")[1]
 

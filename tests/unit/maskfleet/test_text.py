@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskfleet.text import one_line, printable
+from maskfleet.text import format_duration, one_line, printable
 
 
 @pytest.mark.parametrize(("text", "shown"), [
@@ -30,3 +30,10 @@ def test_no_control_character_is_left(text: str) -> None:
     left = printable(text).replace("\n", "").replace("\t", "")
     assert not [each for each in left if unicodedata.category(each) in ("Cc", "Cf", "Cs")]
     assert one_line(text).splitlines() in ([], [one_line(text)])
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [
+    (0, "0s"), (59.4, "59s"), (5400, "1h30m"), (90061, "1d1h"), (-0.4, "0s"), (-5, "0s"), (-86400, "0s"),
+])  # fmt: skip
+def test_a_duration_is_never_less_than_nothing(seconds: float, shown: str) -> None:
+    assert format_duration(seconds) == shown

@@ -31,7 +31,7 @@ from trainer.data.images import (
 )
 from trainer.data.lists import check_disjoint, check_utf8, divide, found_in, read_list, shown
 from trainer.data.side_by_side import side_by_side
-from trainer.data.source import IGNORED, Source, Split, files_key, palette
+from trainer.data.source import IGNORED, Reading, Source, Split, files_key, palette
 
 _MANY_CLASSES = 16
 """Without names, more than these are rather the greys of smooth edges."""
@@ -60,7 +60,7 @@ class _Files:
         return [f"{shown(self.place)}: passed over {', '.join(self.passed_over[:5])}{more}"]
 
 
-def open_pairs(folder: Path, max_pixels: int) -> Source:
+def open_pairs(folder: Path, reading: Reading) -> Source:
     """Opens a folder of pairs.
 
     Raises:
@@ -89,12 +89,12 @@ def open_pairs(folder: Path, max_pixels: int) -> Source:
     if len(tables) > 1:
         notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
     used = [masks[name] for name in (*train, *test)]
-    table = ClassTable.read(tables[0]) if tables else _classes_of(used, folder, max_pixels)
+    table = ClassTable.read(tables[0]) if tables else _classes_of(used, folder, reading.max_pixels)
 
     def split(names: tuple[str, ...]) -> Split:
         return Split(
             names,
-            lambda i: table.read_pair(images[names[i]], masks[names[i]], max_pixels),
+            lambda i: table.read_pair(images[names[i]], masks[names[i]], reading),
             lambda i: pixels_of(images[names[i]]),
         )
 

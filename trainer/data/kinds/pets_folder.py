@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
 from trainer.data.class_table import single_channel
-from trainer.data.images import check_same_size, pixels_of, read_labels, read_picture
+from trainer.data.images import pixels_of, read_labels, read_picture
 from trainer.data.lists import check_disjoint, missing_files, read_list
-from trainer.data.source import Example, Mask, Source, Split, files_key
+from trainer.data.orientation import pair
+from trainer.data.source import Example, Mask, Reading, Source, Split, files_key
 
 CLASSES = ("object", "background", "border")
 """Trimap values 1, 2 and 3."""
@@ -28,14 +29,14 @@ def is_pets(folder: Path) -> bool:
     return (folder / "annotations" / "trimaps").is_dir()
 
 
-def open_pets(folder: Path, max_pixels: int) -> Source:
+def open_pets(folder: Path, reading: Reading) -> Source:
     """Training split from ``trainval.txt``, test split from ``test.txt``.
 
     Raises:
         BadData: a list is missing or names a file that is missing.
     """
     lists = [folder / "annotations" / f"{split}.txt" for split in ("trainval", "test")]
-    train, test = (_split(folder, file, max_pixels) for file in lists)
+    train, test = (_split(folder, file, reading) for file in lists)
     check_disjoint(lists[0], train.names, lists[1], test.names)
     images = [_image(folder, name) for name in train.names + test.names]
     trimaps = [_trimap(folder, name) for name in train.names + test.names]
@@ -58,20 +59,19 @@ def trimap_to_mask(labels: NDArray[Any], where: Path | str) -> Mask:
     return (labels - 1).astype(np.uint8)
 
 
-def _split(folder: Path, file: Path, max_pixels: int) -> Split:
+def _split(folder: Path, file: Path, reading: Reading) -> Split:
     names = read_list(file, first_word=True)
     missing_files(file, [_image(folder, name) for name in names], "image")
     missing_files(file, [_trimap(folder, name) for name in names], "trimap")
 
     def read(i: int) -> Example:
         image_file, trimap_file = _image(folder, names[i]), _trimap(folder, names[i])
-        image, dropped = read_picture(image_file, max_pixels=max_pixels)
-        trimap = read_labels(trimap_file, max_pixels=max_pixels)
+        picture = read_picture(image_file, max_pixels=reading.max_pixels)
+        trimap = read_labels(trimap_file, max_pixels=reading.max_pixels)
         mask = trimap_to_mask(
             single_channel(trimap, trimap_file, "save 1 (pet), 2 (background) and 3 (border)"), trimap_file
         )
-        check_same_size(image, mask, image_file, trimap_file)
-        return Example(image, mask, dropped)
+        return pair(picture, mask, reading, image_file, trimap_file)
 
     return Split(names, read, lambda i: pixels_of(_image(folder, names[i])))
 

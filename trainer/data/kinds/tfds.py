@@ -15,13 +15,16 @@ from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.tfrecords import record_places
 from trainer.cache_folder import locked
-from trainer.data.images import check_same_size, read_image, read_labels
+from trainer.data.images import read_labels, read_picture
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
-from trainer.data.source import Example, Source, Split, files_key
+from trainer.data.orientation import pair
+from trainer.data.source import Example, Reading, Source, Split, files_key
 
 _NAME = "oxford_iiit_pet"
 _VERSIONS = ("3.*", "4.*")
 _MEND = "delete {} to have it built again"
+_READING = Reading(masks_drawn_on="stored")
+"""TFDS's own decoders know no EXIF, and neither did who drew on what they gave."""
 
 
 def open_tfds(version: str | None, data_dir: Path | None) -> Source:
@@ -100,10 +103,9 @@ class _Records:
         except Exception as error:  # the disk's and protobuf's
             raise BadData(f"{self.names[i]}: can't be read ({_line(error)}); {_MEND.format(file.parent)}") from error
         where = f"{self.names[i]} ({name.decode()})"
-        image = read_image(io.BytesIO(image_bytes), where)
+        picture = read_picture(io.BytesIO(image_bytes), where)
         mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where).labels, where)
-        check_same_size(image, mask, "the record's own", where)
-        return Example(image, mask)
+        return pair(picture, mask, _READING, "of the record", where)
 
 
 def _newest(root: Path, patterns: tuple[str, ...]) -> Path | None:

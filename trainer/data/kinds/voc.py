@@ -16,7 +16,7 @@ from maskfleet.errors import BadData
 from trainer.data.class_table import TABLES, ClassTable
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of
 from trainer.data.lists import check_disjoint, check_utf8, divide, found_in, missing_files, read_list, shown
-from trainer.data.source import Source, Split, files_key, palette
+from trainer.data.source import Reading, Source, Split, files_key, palette
 
 # fmt: off
 CLASSES = (
@@ -28,7 +28,7 @@ _IGNORED_COLOUR = (224, 224, 192)
 _SUFFIXES = (".jpg", *sorted(IMAGE_SUFFIXES - {".jpg"}))
 
 
-def open_voc(folder: Path, max_pixels: int) -> Source:
+def open_voc(folder: Path, reading: Reading) -> Source:
     """Training split from ``train.txt``, test split from ``val.txt``; else both of the one list, or of all masks.
 
     Args:
@@ -70,7 +70,7 @@ def open_voc(folder: Path, max_pixels: int) -> Source:
         missing_files(file, map(mask, names), "mask")
         return Split(
             names,
-            lambda i: table.read_pair(files[names[i]], mask(names[i]), max_pixels),
+            lambda i: table.read_pair(files[names[i]], mask(names[i]), reading),
             lambda i: pixels_of(files[names[i]]),
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from launcher.cluster.connection import set_proxy
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
 from maskfleet.errors import NotFound
 from tests.fakes.http import Answer, Fault, HttpFake, Request
@@ -139,3 +140,105 @@ def test_an_answer_that_is_not_the_api_s_is_one_line(
         with pytest.raises(Unreachable, match="does not answer as Kubernetes' API server does; ") as error:
             ask()
         assert str(error.value).endswith(found)
+
+
+@pytest.mark.parametrize(("status", "body", "headers", "said"), [
+    (302, b"", {"Location": "https://login.example/?next=1"}, "a redirection to https://login.example/?next=1: a "),
+    (307, b"", {}, "found a redirection to nowhere: a login page or a proxy?"),
+    (301, b"", {"Location": "https://me:secret@there/"}, "found a redirection to https://there/: a login page"),
+    (404, b"<html>no</html>", {"Content-Type": "text/html"}, "found HTTP 404 with HTML: a login page or a proxy?"),
+    (403, b"<html>no</html>", {"Content-Type": "text/html"}, "found HTTP 403 with HTML: a login page or a proxy?"),
+    (502, b"<html>no</html>", {"Content-Type": "text/html"}, "found HTTP 502 with HTML: a login page or a proxy?"),
+    (500, b"[1]", {}, "[1]"),
+    (400, b"null", {}, "null"),
+    (400, b"", {}, "HTTP 400 for /apis/batch/v1/namespaces/team/jobs/pets"),
+    (400, b'{"message": 5, "reason": null}', {}, "5"),
+])  # fmt: skip
+def test_a_refusal_that_is_not_the_api_s_is_one_line(
+    status: int, body: bytes, headers: dict[str, str], said: str, server: ApiServer, cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(server, "perform", lambda request, whole: Answer(status, [body], len(body), headers))
+    with pytest.raises((Unreachable, ApiError)) as error:
+        cluster.patient(0).get("Job", "pets")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_credentials_do_not_follow_a_redirection(server: ApiServer, cluster: Cluster) -> None:
+    with ApiServer() as other:
+        server.perform = lambda request, whole: Answer(302, headers={"Location": other.url})  # type: ignore[method-assign]
+        with pytest.raises(Unreachable):
+            cluster.get("Job", "pets")
+        assert other.requests == []
+
+
+class Waits:
+    """The clock and the sleeps of a connection, which pass at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    found = Waits()
+    monkeypatch.setattr("launcher.cluster.connection.time", found)
+    monkeypatch.setattr("maskfleet.backoff.time", found)
+    return found
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("asked_for", "least"), [("3", 3), ("30", 30), ("0", 0), ("soon", 0)])
+def test_a_server_that_says_when_to_come_back_is_not_asked_before(
+    status: int, asked_for: str, least: float, server: ApiServer, cluster: Cluster, waits: Waits,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    answers = iter([Answer(status, headers={"Retry-After": asked_for})])
+    perform = server.perform
+    monkeypatch.setattr(server, "perform", lambda request, whole: next(answers, None) or perform(request, whole=whole))
+    assert cluster.get("Job", "pets")["kind"] == "Job"
+    assert len(waits.slept) == 1
+    assert least <= waits.slept[0] <= max(1, least)
+
+
+@pytest.mark.parametrize(("asked_for", "requests"), [("30", 2), ("3600", 1), ("1e9", 6)])
+def test_a_server_that_is_never_ready_is_not_waited_for_for_ever(
+    asked_for: str, requests: int, server: ApiServer, cluster: Cluster, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Answer(429, [b"{}"], 2, {"Retry-After": asked_for})
+    monkeypatch.setattr(server, "perform", lambda request, whole: answer)
+    with pytest.raises(ApiError):
+        cluster.get("Job", "pets")
+    assert len(server.requests) <= requests + 4
+    assert waits.now <= 35
+
+
+class Refusing(HttpFake):
+    """A proxy that refuses whatever is asked of it."""
+
+    def perform(self, request: Request, *, whole: bool) -> Answer:
+        return Answer(407, headers={"Proxy-Authenticate": "Basic"})
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password() -> None:
+    with Refusing("127.0.0.1", 0) as proxy:
+        for host in ("https://there.example", "http://there.example"):
+            configuration = client.Configuration(host=host)
+            set_proxy(configuration, proxy.url.replace("//", "//me:secret@"))
+            with pytest.raises(Unreachable) as error:
+                Cluster(configuration, "team").patient(0).get("Job", "pets")
+            assert f"the proxy {proxy.url} " in str(error.value)
+            assert host in str(error.value)
+            assert "secret" not in str(error.value)
+    assert proxy.requests[-1].headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
+    with pytest.raises(Unreachable, match=f"the proxy {proxy.url} does not lead to .*Connection refused"):
+        Cluster(configuration, "team").patient(0).get("Job", "pets")

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from launcher.job.manifests import base_folder, manifests, render, render_json, with_owner
+from launcher.job.manifests import base_folder, manifests, render, render_json, tensorboard_pod, with_owner, with_token
 from launcher.job.training_job import TrainingJob
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
@@ -101,7 +101,7 @@ def test_the_base_by_hand_is_what_the_launcher_sends() -> None:
     assert json.loads(sent["ConfigMap"]["data"].pop("config.json"))["settings"].items() >= settings.items()
     del sent["Job"]["spec"]["suspend"]  # the launcher releases it when all exist
     del sent["Job"]["metadata"]["annotations"]
-    assert sent == by_hand
+    assert sent == {**by_hand, "Job": with_required_token(by_hand["Job"])}
 
 
 def test_no_object_grows_with_the_number_of_workers() -> None:
@@ -152,6 +152,23 @@ def test_only_the_streamer_has_an_api_token() -> None:
     assert pod["automountServiceAccountToken"] is False
 
 
+def test_only_the_trainer_has_the_run_s_token_and_no_manifest_tells_it() -> None:
+    objects = {each["kind"]: each for each in manifests(job("buckets"))}
+    pod = objects["Job"]["spec"]["template"]["spec"]
+    mounted = [
+        container["name"]
+        for container in (*pod["initContainers"], *pod["containers"])
+        if any(mount["name"] == "token" for mount in container["volumeMounts"])
+    ]
+    assert mounted == ["trainer"]
+    assert objects["Secret"].keys() == {"apiVersion", "kind", "metadata"}
+    first, second = (with_token(objects["Secret"])["stringData"]["token"] for _ in range(2))
+    assert len(first) == len(second) == 64
+    assert first != second
+    assert with_token(objects["ConfigMap"]) is objects["ConfigMap"]
+    assert "token" not in json.dumps(tensorboard_pod(job("buckets"))).replace("automountServiceAccountToken", "")
+
+
 def test_all_objects_but_the_job_go_when_the_job_goes() -> None:
     first, *others = manifests(job("defaults"))
     made: dict[str, Any] = {"metadata": {"name": "pets", "uid": "0-1"}}
@@ -174,7 +191,14 @@ def test_the_gke_overlay_streams_and_restores_as_the_launcher_does() -> None:
         lay_over(by_hand, step)
     del sent["spec"]["suspend"]
     del sent["metadata"]["annotations"]
-    assert sent == by_hand
+    assert sent == with_required_token(by_hand)
+
+
+def with_required_token(job: dict[str, Any]) -> dict[str, Any]:
+    """The launcher always makes one, and pods that Kueue releases at once have to wait for it."""
+    (token,) = [each for each in job["spec"]["template"]["spec"]["volumes"] if each["name"] == "token"]
+    assert token["secret"].pop("optional") is True
+    return job
 
 
 def set_tags(job: dict[str, Any], images: list[dict[str, str]]) -> None:

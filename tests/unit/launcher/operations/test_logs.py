@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending
-from launcher.operations.logs import LogLine, LogRequest, Seen, follow_logs, logs, read_log
+from launcher.operations.logs import MOST_FOLLOWED, LogLine, LogRequest, Seen, follow_logs, logs, read_log
 from launcher.operations.submission import submit
+from launcher.streaming.stores.folder import FolderStore
 from maskfleet.errors import BadSettings, NotFound
 from tests.fakes.cluster import FakeCluster, worker_pod
 
@@ -56,6 +58,19 @@ def test_a_log_that_breaks_off_anywhere_goes_on_without_loss_or_repetition(
             seen.add(line)
             received.append(line)
     assert received == log
+
+
+@pytest.mark.parametrize("set_by", [-3_000_000, -5000, 0, 5000, 600_000])
+def test_a_log_goes_on_also_when_the_node_s_clock_has_been_set(set_by: int) -> None:
+    """The clock is set after ten lines, and the connection breaks off five lines later."""
+    moments = [3_001_000 + 100 * number + (set_by if number >= 10 else 0) for number in range(20)]
+    log = [LogLine(stamp(moment % 3_600_000), 0, str(number)) for number, moment in enumerate(moments)]
+    seen = Seen()
+    for line in log[:15]:
+        seen.add(line)
+    repeated = seen.repeated()
+    again = [line for line in log if line.time[:19] >= seen.since()[:19]]
+    assert [line for line in again if not repeated[line.time, line.text]] == log[15:]
 
 
 def test_a_long_log_is_not_kept() -> None:
@@ -188,10 +203,61 @@ ALONE = "following worker 0 alone of 33: name others with --worker, or leave out
 @pytest.mark.parametrize(("workers", "said"), [(32, []), (33, [ALONE])])
 def test_that_not_all_of_many_workers_are_followed_is_said(workers: int, said: list[str]) -> None:
     cluster = submitted(workers=workers)
+    for worker in range(2):
+        add_pod(cluster, worker, "abcde", f"of {worker}")
     complete(cluster)
     notes: list[str] = []
-    assert texts(cluster, report_line=notes.append) == []
+    assert sorted(texts(cluster, report_line=notes.append)) == (["of 0"] if said else ["of 0", "of 1"])
     assert notes == said
+
+
+@pytest.mark.parametrize("over", [complete, lambda cluster: ending.cancel("pets", cluster)], ids=["ended", "cancelled"])
+def test_following_a_job_that_is_over_says_where_the_logs_of_lost_pods_are(over: Any) -> None:
+    cluster = submitted(output="pvc:claim/runs")
+    over(cluster)
+    with pytest.raises(NotFound, match="what every attempt printed is in pvc:claim/runs/pets/logs"):
+        texts(cluster)
+
+
+def test_following_a_job_that_is_over_reads_the_bucket_when_its_pods_are_gone(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "pets" / "logs").mkdir(parents=True)
+    (tmp_path / "pets" / "logs" / "worker-0.log").write_text("kept\n")
+    cluster = submitted(output="gs://bucket")
+    ending.cancel("pets", cluster)
+    stored = FolderStore(tmp_path / "pets")
+    monkeypatch.setattr("launcher.streaming.stores.opening.open_store", lambda destination: stored)
+    assert texts(cluster) == ["kept"]
+
+
+def test_pods_that_have_not_started_print_nothing_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = submitted()
+    pod = worker_pod(0, phase="Pending", waiting={"reason": "ImagePullBackOff"})
+    cluster.objects["Pod", "p"] = pod
+    with pytest.raises(NotFound, match="has printed nothing, as it has not started: 'launcher status pets' says why"):
+        logs("pets", cluster, LogRequest())
+    monkeypatch.setattr("launcher.operations.logs._NOTICE_SECONDS", 0.2)
+    notes: list[str] = []
+    later(lambda: complete(cluster))
+    assert texts(cluster, report_line=notes.append) == []
+    assert notes == ["nothing is printed yet: 'launcher status pets' says why"]
+
+
+def test_the_logs_of_many_workers_are_read_over_few_connections() -> None:
+    cluster = submitted(workers=500)
+    for worker in range(500):
+        add_pod(cluster, worker, "abcde", f"of {worker}", "more")
+    whole, open_now, most = cluster.log, 0, 0
+
+    def log(pod: str, container: str, **query: str) -> Iterator[bytes]:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        yield from whole(pod, container, **query)
+        open_now -= 1
+
+    cluster.log = log
+    assert len(list(logs("pets", cluster, LogRequest()))) == 1000
+    assert most <= MOST_FOLLOWED
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def end(cluster: FakeCluster, kind: str = "Complete") -> None:
 
 
 @pytest.mark.parametrize("data", [None, "host:/srv/pets"])
-def test_submit_takes_eight_requests(data: str | None) -> None:
-    assert len(submitted(data=data).requests) == 8
+def test_submit_takes_nine_requests(data: str | None) -> None:
+    assert len(submitted(data=data).requests) == 9
 
 
 @pytest.mark.parametrize("made", range(1, 7))

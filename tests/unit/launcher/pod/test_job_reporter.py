@@ -79,3 +79,27 @@ def test_what_was_brought_back_from_an_earlier_pod_is_not_sent_again(tmp_path: P
     Event.append(run, "restart", "attempt 1 ended")
     JobReporter(recorder, "pets", run).step()
     assert recorder.events == ["attempt 1 ended"]
+
+
+@pytest.mark.parametrize("set_by", [-3600.0, 0.0, 3600.0])
+def test_the_state_does_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by: float) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    monkeypatch.setattr("launcher.pod.job_reporter.PROGRESS_SECONDS", 0.0)
+    reporter = JobReporter(recorder, "pets", run)
+
+    def state(now: float) -> str:
+        monkeypatch.setattr("time.time", lambda: now)
+        reporter.step()
+        return str(json.loads(recorder.annotations[PROGRESS_JSON_ANNOTATION])["state"])
+
+    now = 1795428000.0
+    Event.append(run, "start", "training starts")
+    assert state(now) == "starting"
+    replace(PROGRESS, loss=None, time=now + set_by).write(run)
+    assert state(now + set_by) == "starting"
+    replace(PROGRESS, time=now + set_by + 1).write(run)
+    assert state(now + set_by + 1) == "training"
+    Event.append(run, "restart", "attempt 1 ended")
+    assert state(now + 2 * set_by) == "restarting"
+    replace(PROGRESS, time=now).write(run)
+    assert state(now) == "training"

@@ -140,7 +140,7 @@ CASES = [
         "pets",
         lambda f: save(labels(1, 2, 3).T, f / "annotations/trimaps/cat_1.png"),
         "{0}/annotations/trimaps/cat_1.png: expected the size of its image {0}/images/cat_1.jpg, 40 x 30 pixels, "
-        "found 30 x 40: rotate the image's pixels as its EXIF tag says, or remove the tag and draw the mask again",
+        "found 30 x 40; turn it as the image lies",
     ),
     Case(
         "image is something else",

@@ -158,23 +158,51 @@ def test_grey_of_few_bits_has_the_labels_of_the_file(bits: int, kind: str, tmp_p
     np.testing.assert_array_equal(mask.colours[..., 1], values.astype(int) * full)
 
 
-@pytest.mark.parametrize("used", [2, 8, 10, 12, 14])
+@pytest.mark.parametrize("used", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize(
     "write",
     [
         lambda file, values: write_png(file, 16, 0, values),
+        lambda file, values: write_tiff(file, values.astype(np.uint16), 1),
+    ],
+    ids=["PNG", "TIFF"],
+)
+def test_grey_of_16_bits_is_scaled_by_the_bits_in_use(
+    used: int, write: Callable[[Path, Pixels], Path], tmp_path: Path
+) -> None:
+    """A microscope's 12 bits were black when the upper byte alone was read."""
+    picture = read_picture(write(tmp_path / "x", (LABELS.astype(int) * ((1 << used) - 1) // 3)))
+    np.testing.assert_array_equal(picture.pixels[..., 0], GREY)
+    assert picture.depth == used
+
+
+def test_grey_of_16_bits_is_rounded_not_cut(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 4095, 48).astype(int).reshape(6, 8)
+    found = read_image(write_png(tmp_path / "x.png", 16, 0, ramp))[..., 0]
+    np.testing.assert_allclose(found, ramp * 255 / 4095, atol=0.5)
+
+
+def test_a_tiff_says_itself_which_value_is_white(tmp_path: Path) -> None:
+    image = PIL.Image.fromarray(LABELS.astype(np.uint16) * 1000)
+    image.save(tmp_path / "x.tif", tiffinfo={281: 65535})
+    assert read_image(tmp_path / "x.tif").max() == round(3000 * 255 / 65535)
+
+
+@pytest.mark.parametrize("used", [2, 8, 10, 12, 14])
+@pytest.mark.parametrize(
+    "write",
+    [
         lambda file, values: write_png(file, 16, 2, values[..., None].repeat(3, axis=2)),
         lambda file, values: write_png(file, 16, 6, values[..., None].repeat(4, axis=2)),
-        lambda file, values: write_tiff(file, values.astype(np.uint16), 1),
         lambda file, values: write_tiff(file, values[..., None].repeat(3, axis=2).astype(np.uint16), 2),
     ],
-    ids=["grey PNG", "RGB PNG", "RGBA PNG", "grey TIFF", "RGB TIFF"],
+    ids=["RGB PNG", "RGBA PNG", "RGB TIFF"],
 )
-def test_16_bits_of_which_few_are_in_use_are_refused(
+def test_colours_of_16_bits_of_which_few_are_in_use_are_refused(
     used: int, write: Callable[[Path, Pixels], Path], tmp_path: Path
 ) -> None:
     file = write(tmp_path / "x", (LABELS.astype(int) * ((1 << used) - 1) // 3))
-    with pytest.raises(BadData, match=r"16 bits a channel, found none over \d+, which would be black or nearly so"):
+    with pytest.raises(BadData, match=r"16 bits a channel, found none over \d+, of which too few shades are left here"):
         read_image(file)
 
 

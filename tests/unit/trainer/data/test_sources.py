@@ -35,7 +35,7 @@ from trainer.data.class_table import ClassTable
 from trainer.data.images import read_image, read_labels
 from trainer.data.kinds import synthetic
 from trainer.data.opening import Source, open_source
-from trainer.data.source import IGNORED, palette
+from trainer.data.source import IGNORED, Reading, palette
 
 MASKS = arrays.arrays(np.uint8, (3, 5), elements=st.sampled_from([0, 1, 2, IGNORED]))
 
@@ -50,7 +50,7 @@ def test_pets_folder(tmp_path: Path) -> None:
     assert source.background == 1
     assert source.train.names == ("cat_0", "cat_1", "cat_2")
     assert source.test.names == ("cat_3", "cat_4")
-    image, mask, _ = source.train.read(1)
+    image, mask, *_ = source.train.read(1)
     assert image.shape == (SIZE[1], SIZE[0], 3)
     assert np.abs(image.astype(int) - np.asarray(picture(1))).mean() < 4  # JPEG
     np.testing.assert_array_equal(mask, labels(1, 2, 0, 2, 1))
@@ -60,7 +60,7 @@ def test_pets_folder(tmp_path: Path) -> None:
 def test_real_pets() -> None:
     source = open_source(f"folder:{shared('data', 'oxford_iiit_pet')}", None)
     assert (len(source.train), len(source.test)) == (300, 298)
-    image, mask, _ = source.test.read(17)
+    image, mask, *_ = source.test.read(17)
     assert image.shape == (*mask.shape, 3)
     assert set(np.unique(mask)) == {0, 1, 2}
 
@@ -368,12 +368,12 @@ def test_the_limit_on_pixels_holds_for_images_and_masks_of_every_layout(tmp_path
     pixels = SIZE[0] * SIZE[1]
     for kind, places in folders.items():
         for place in places:
-            assert len(open_source(f"{kind}{place}", None, pixels).train.read(0).mask) == SIZE[1]
+            assert len(open_source(f"{kind}{place}", None, Reading(max_pixels=pixels)).train.read(0).mask) == SIZE[1]
             with pytest.raises(BadData, match=f"--max-pixels allows {pixels - 1}"):
-                open_source(f"{kind}{place}", None, pixels - 1).train.read(0)
+                open_source(f"{kind}{place}", None, Reading(max_pixels=pixels - 1)).train.read(0)
     write_pairs(tmp_path / "unnamed")
     with pytest.raises(BadData, match=f"masks/p.*--max-pixels allows {pixels - 1}"):
-        open_source(f"folder:{tmp_path / 'unnamed'}", None, pixels - 1)
+        open_source(f"folder:{tmp_path / 'unnamed'}", None, Reading(max_pixels=pixels - 1))
 
 
 def test_the_key_changes_with_the_files(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_synthetic_pictures_are_labelled_like_pets() -> None:
     )
     assert (shares > [0.15, 0.55, 0.05]).all()
     for split in (source.train, source.test):
-        image, mask, _ = split.read(3)
+        image, mask, *_ = split.read(3)
         again = split.read(3).image
         np.testing.assert_array_equal(image, again)
         # The border lies between the object and the ground: they never touch.

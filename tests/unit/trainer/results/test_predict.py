@@ -19,23 +19,26 @@ from trainer.results.predict import Predictor, Tile, find_images, is_done, predi
 LEGEND = Legend(("dark", "bright"), np.array([[9, 8, 7], [250, 240, 230]], np.uint8), None)
 
 
+def logits_of(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(probabilities + np.finfo(np.float32).tiny)
+
+
 def brightness(images: np.ndarray) -> np.ndarray:
     """A network that any pixel's own brightness decides for."""
     bright = images.mean(axis=-1, keepdims=True, dtype=np.float32) / 255
-    return np.concatenate([1 - bright, bright], axis=-1)
+    return logits_of(np.concatenate([1 - bright, bright], axis=-1))
 
 
 def leftness(images: np.ndarray) -> np.ndarray:
     """A network that sees only where a pixel lies."""
     left = np.broadcast_to(np.linspace(1, 0, images.shape[2], dtype=np.float32)[:, None], (*images.shape[:3], 1))
-    return np.concatenate([1 - left, left], axis=-1)
+    return logits_of(np.concatenate([1 - left, left], axis=-1))
 
 
 def five_classes(images: np.ndarray) -> np.ndarray:
     """A network of which each pixel's class hangs on its neighbours; to the bit the same in any batch."""
     mixed = (images.astype(np.float32)[..., None] * np.arange(1, 16, dtype=np.float32).reshape(3, 5)).sum(-2)
-    found = np.abs(np.sin(mixed + np.roll(mixed, 1, 1)))
-    return found / found.sum(-1, keepdims=True)
+    return np.sin(mixed + np.roll(mixed, 1, 1))
 
 
 def put_together(tiles: Iterable[Tile], pixels: np.ndarray) -> np.ndarray:
@@ -78,7 +81,7 @@ def test_probabilities_have_the_images_size(height: int, width: int, window: boo
 def test_windows_cover_every_pixel_at_the_images_own_scale(overlap: float) -> None:
     pixels = image(50, 37)
     found = whole(Predictor(brightness, 16, 2, window=True, overlap=overlap), pixels)
-    np.testing.assert_allclose(found, brightness(pixels[None])[0], atol=1e-5)
+    np.testing.assert_allclose(found, np.exp(brightness(pixels[None])[0]), atol=1e-5)
 
 
 def test_flipping_averages_with_the_mirrored_image() -> None:
@@ -97,7 +100,7 @@ def test_the_batch_size_changes_nothing(batch_size: int) -> None:
 def scaled_at_once(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
     """All probabilities of an image by TensorFlow's own enlargement."""
     small = np.asarray(PIL.Image.fromarray(pixels).resize((16, 16), PIL.Image.Resampling.BILINEAR))
-    return tf.image.resize(predictor.network(small[None])[0], pixels.shape[:2]).numpy()
+    return tf.nn.softmax(tf.image.resize(predictor.network(small[None])[0], pixels.shape[:2])).numpy()
 
 
 def slid_at_once(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
@@ -108,7 +111,7 @@ def slid_at_once(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
     rows, columns = (np.linspace(0, side - 16, 1 - (16 - side) // 8).round().astype(int) for side in pixels.shape[:2])
     for row, column in itertools.product(rows, columns):
         here = (slice(row, row + 16), slice(column, column + 16))
-        summed[here] += weight[..., None] * predictor.network(pixels[here][None])[0]
+        summed[here] += weight[..., None] * tf.nn.softmax(predictor.network(pixels[here][None])[0]).numpy()
         total[here] += weight
     return summed / total[..., None]
 

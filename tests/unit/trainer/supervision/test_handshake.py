@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -17,7 +18,7 @@ from maskfleet.run_directory import RunDirectory
 from trainer.supervision import handshake
 from trainer.supervision.chief import SPARE_CONNECTIONS, ChiefServer
 from trainer.supervision.handshake import Stranger, introduce, read_token
-from trainer.supervision.rendezvous import MAX_REASON, Ended, names_of, serialize
+from trainer.supervision.rendezvous import MAX_REASON, Ended, names_of, parse_order, serialize
 
 TOKEN = b"secret"
 PEERS = Peers(0, ("127.0.0.1:0", "127.0.0.1:2"))
@@ -55,7 +56,7 @@ async def message_of(reader: asyncio.StreamReader) -> dict[str, Any]:
 @pytest.fixture
 def chief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chief:
     monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 0.5)
-    # Any free port does, as for one worker.
+    # Any free port does.
     monkeypatch.setattr(Peers, "rendezvous_address", lambda peers, worker: ("127.0.0.1", 0))
     return Chief(tmp_path / "run")
 
@@ -126,6 +127,81 @@ def test_half_open_connections_keep_nobody_out_and_fill_no_log(chief: Chief, mon
     assert len(chief.lines) <= 1
 
 
+@pytest.mark.parametrize(("worker", "here"), [(0, True), (1, False)])
+def test_a_worker_comes_from_where_its_name_leads_to(
+    chief: Chief, monkeypatch: pytest.MonkeyPatch, worker: int, here: bool
+) -> None:
+    """The chief's own supervisor comes from the loopback interface, whatever its name."""
+    monkeypatch.setattr(Peers, "rendezvous_address", lambda peers, worker: ("192.0.2.7", 0))
+    monkeypatch.setattr(Peers, "are_local", True)
+
+    async def act(connect: Connect) -> None:
+        reader, writer = await connect()
+        with contextlib.nullcontext() if here else pytest.raises(Stranger):
+            await introduce(reader, writer, TOKEN, worker)
+
+    chief.with_clients(act)
+    refused = (
+        "refused a connection from 127.0.0.1 to the rendezvous port: worker 1 is expected from 192.0.2.7 (192.0.2.7)"
+    )
+    assert chief.lines == ([] if here else [refused])
+
+
+def test_a_flood_of_connections_keeps_no_worker_out(chief: Chief) -> None:
+    """Somebody opens connections as fast as they are taken, and never speaks."""
+
+    async def act(connect: Connect) -> None:
+        async def flood() -> None:
+            held = []
+            while True:
+                held.append(await connect())
+                held[: -4 * SPARE_CONNECTIONS] = []
+
+        floods = [asyncio.create_task(flood()) for _ in range(8)]
+        await asyncio.sleep(0.5)
+        for worker in range(2):
+            async with asyncio.timeout(30):
+                while True:
+                    reader, writer = await connect()
+                    with contextlib.suppress(Stranger):
+                        await introduce(reader, writer, TOKEN, worker)
+                        break
+        for each in floods:
+            each.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+
+    chief.with_clients(act)
+
+
+def test_a_worker_that_comes_again_was_lost_before(chief: Chief) -> None:
+    """Its supervisor was started again before the chief heard of the end of the first."""
+
+    async def act(connect: Connect) -> None:
+        workers = [await connect() for _ in range(2)]
+        for number, (reader, writer) in enumerate(workers):
+            await introduce(reader, writer, TOKEN, number)
+            writer.write(serialize({"is": "ready"}))
+        assert [await message_of(reader) for reader, _ in workers] == [{"do": "start", "attempt": 1}] * 2
+        reader, writer = await connect()
+        await introduce(reader, writer, TOKEN, 1)
+        assert await message_of(workers[0][0]) == {"do": "stop", "reason": "worker 1 was lost"}
+        assert await message_of(workers[1][0]) == {}
+        for each in (workers[0][1], writer):
+            each.write(serialize({"is": "ready"}))
+        assert [await message_of(each) for each in (workers[0][0], reader)] == [{"do": "start", "attempt": 2}] * 2
+
+    chief.with_clients(act)
+
+
+@pytest.mark.parametrize("line", [
+    b"[]\n", b"{}\n", b'{"do": "leave"}\n', b'{"do": ["start"]}\n', b'{"do": "start", "attempt": "1"}\n',
+    b'{"do": "start", "attempt": true}\n', b'{"do": "finish", "code": 0}\n', b'{"do": "wait", "for": 1}\n', b"\xff\n",
+])  # fmt: skip
+def test_an_order_that_is_none_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"expected|decode"):
+        parse_order(line)
+
+
 def test_a_worker_does_not_obey_a_chief_that_does_not_know_the_token() -> None:
     async def main() -> None:
         async def forge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,11 +244,12 @@ def test_who_is_missing_is_one_short_line_however_many(count: int) -> None:
 def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
     name = "MASKFLEET_TOKEN_FILE"
-    assert read_token({}) == b""
-    with pytest.raises(BadSettings, match=f"{name}=.*: No such file or directory; expected the run's token"):
+    with pytest.raises(BadSettings, match=f"{name}: is not set; several workers need a file with a random line"):
+        read_token({})
+    with pytest.raises(BadSettings, match=f"{name}=.*: No such file or directory; several workers need a file"):
         read_token({name: str(file)})
     file.write_text("\n")
-    with pytest.raises(BadSettings, match="expected the run's token, found an empty file"):
+    with pytest.raises(BadSettings, match=f"{name}=.*: is empty; several workers need a file"):
         read_token({name: str(file)})
     file.write_text("abc\n")
     assert read_token({name: str(file)}) == b"abc"

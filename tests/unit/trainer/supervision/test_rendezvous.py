@@ -64,6 +64,30 @@ def test_a_worker_that_was_told_to_stop_costs_no_restart():
     assert coordinator.worker_left(1, now=0) is None
 
 
+@pytest.mark.parametrize("heard_first", [0, 1, 2])
+def test_the_worker_that_somebody_stops_is_named_whoever_is_heard_of_first(heard_first):
+    coordinator = running(workers=3, max_restarts=0)
+    coordinator.worker_told(0)
+    told = stop("worker 0 was told to stop")
+    assert coordinator.process_ended(heard_first, 1, STOPPED, "", now=0) == told
+    for worker in range(3):
+        coordinator.worker_ready(worker)
+    assert coordinator.process_ended(1, 2, STOPPED, "", now=0) == stop("worker 1 was told to stop"), "it is over"
+
+
+def test_of_many_that_are_stopped_the_first_is_named_and_the_others_are_counted():
+    coordinator = running(workers=3)
+    for worker in (2, 0, 2):
+        coordinator.worker_told(worker)
+    assert coordinator.process_ended(1, 1, STOPPED, "", now=0) == stop("worker 2 and 1 more were told to stop")
+
+
+def test_a_worker_that_says_it_is_stopped_and_goes_costs_no_restart():
+    coordinator = running(max_restarts=0)
+    coordinator.worker_told(1)
+    assert coordinator.worker_left(1, now=0) == stop("worker 1 was told to stop")
+
+
 def test_it_gives_up_with_the_first_cause():
     coordinator = running(max_restarts=2)
     for attempt, cause in enumerate(["first", "second"], start=1):

@@ -1,0 +1,298 @@
+"""Requests to the API server and their answers: credentials, proxies, TLS, what is tried again, what is an error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlencode, urlsplit
+
+from launcher.cluster.credentials import Credentials, Identity
+from launcher.cluster.pod_command import PodCommand, Refused
+from maskfleet.backoff import pauses
+from maskfleet.errors import BadInput, MaskfleetError, NotFound
+from maskfleet.text import one_line
+
+if TYPE_CHECKING:
+    import urllib3
+
+Object = dict[str, Any]
+
+_STREAM_SILENCE = 60.0  # seconds; a stream that says nothing for longer is asked for anew
+_LONGEST_RETRY_AFTER = 60.0  # seconds; a server that wants to be left alone for longer is said to be so
+_BUSY = (429, 500, 502, 503, 504)
+
+
+class ApiError(MaskfleetError):
+    """The API server refused a request; ``status`` is HTTP's, ``reason`` Kubernetes' word for it."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether we may not do this, however often we ask."""
+        return self.status == 403
+
+
+class Unreachable(MaskfleetError):
+    """The API server did not answer in time."""
+
+
+class Connection:
+    """Sends requests with the kubernetes package's ``configuration`` (host, TLS, proxy) and ``credentials``."""
+
+    def __init__(self, configuration: Any, credentials: Credentials, extra_headers: list[tuple[str, str]]) -> None:
+        self._configuration = configuration
+        self._credentials = credentials
+        self._extra_headers = extra_headers
+        self._host = configuration.host.rstrip("/")
+        self._pools: dict[tuple[str | None, str | None], urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def configuration(self) -> Any:
+        """The configuration with the credentials of this moment, for what the kubernetes package sends itself."""
+        identity = self._credentials.current()
+        self._configuration.cert_file, self._configuration.key_file = identity.certificate, identity.key
+        if identity.authorization:
+            self._configuration.api_key = {"BearerToken": identity.authorization}
+        return self._configuration
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        stream: float | None = None,
+        *,
+        patience: float,
+    ) -> urllib3.BaseHTTPResponse:
+        """One request, repeated for ``patience`` seconds while the server is down or overloaded.
+
+        Should it name a time to come back, it is not asked before, and once then, even beyond our patience.
+
+        Args:
+            stream: the read time-out of a stream, seconds; None reads the whole answer.
+
+        Raises:
+            ApiError: it refuses.
+            NotFound: there is no such object.
+            Unreachable: it does not answer, or something else does.
+            BadInput: there are no credentials.
+        """
+        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = [("Accept", accept), ("User-Agent", "maskfleet-launcher"), *self._extra_headers]
+        if body is not None:
+            headers.append(("Content-Type", content_type))
+        failure: MaskfleetError | None = None
+        waits = pauses(0.1, 2.0, timeout=patience)
+        identity, renewed = self._credentials.current(), False
+        while True:
+            response = self._try(method, url, headers, body, stream, identity)
+            pause: float | None = None
+            if isinstance(response, Unreachable):
+                failure = response
+            elif response.status == 401 and not renewed:
+                renewed = True
+                if other := self._credentials.instead_of(identity):
+                    identity = other
+                    continue
+                raise self._refusal(response, path)
+            elif response.status < 300:
+                return response
+            elif method == "DELETE" and response.status == 404 and failure is not None:
+                return response  # the request before did it, and its answer was lost
+            elif response.status < 400:
+                raise Unreachable(_redirected(self._host, response.headers.get("Location", "")))
+            else:
+                failure = self._refusal(response, path)
+                pause = _retry_after(response)
+                if response.status not in _BUSY or (pause or 0) > _LONGEST_RETRY_AFTER:
+                    raise failure
+            wait = next(waits, None)
+            if wait is None:
+                assert failure is not None
+                raise failure
+            time.sleep(wait if pause is None else max(wait, pause))
+
+    def run_command(self, path: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
+        """Has the pod whose exec subresource is at ``path`` run ``command``.
+
+        Raises:
+            ApiError, NotFound, Unreachable: as :meth:`send`.
+            BadInput: the kubeconfig impersonates somebody; the kubernetes package's websockets can't.
+        """
+        if self._extra_headers:
+            raise BadInput(
+                "the kubeconfig impersonates somebody (as), which exec can't pass on: name another --context"
+            )
+        configuration = self.configuration()
+        authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        try:
+            return PodCommand.start(configuration, f"{self._host}{path}", authorization, container, command, tty=tty)
+        except Refused as refused:
+            raise self._refusal(refused.answer, path) from refused
+        except ConnectionError as error:
+            raise Unreachable(f"{self._host}: no connection to {path.split('/')[-2]}: {error}") from error
+
+    def lines(self, path: str, query: Mapping[str, str], *, patience: float) -> Iterator[bytes]:
+        """Lines of a streamed answer, with their ends.
+
+        Raises:
+            ConnectionError: the stream broke off, or was silent for a minute, which a dead one is too.
+        """
+        import urllib3
+
+        response = self.send("GET", path, query, stream=_STREAM_SILENCE, patience=patience)
+        rest = b""
+        try:
+            while True:
+                try:
+                    piece = response.read1()
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    raise ConnectionError(str(error)) from error
+                if not piece:
+                    break
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from (line + b"\n" for line in lines)
+            if rest:
+                yield rest
+        finally:
+            response.close()
+
+    def answer(self, response: urllib3.BaseHTTPResponse) -> Object:
+        """The answer, which every API server gives as an object of a kind.
+
+        Raises:
+            Unreachable: something else answered, such as the login page of a proxy.
+        """
+        try:
+            answer = json.loads(response.data)
+        except (ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict) and "kind" in answer:
+            return answer
+        html = "html" in response.headers.get("Content-Type", "")
+        found = "HTML: a login page or a proxy?" if html else one_line(response.data[:80].decode(errors="replace"))
+        raise Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found or 'nothing'}")
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:
+        if "html" in response.headers.get("Content-Type", ""):
+            found = f"HTTP {response.status} with HTML: a login page or a proxy?"
+            return Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {found}")
+        if response.status == 407:
+            proxy = _without_password(self._configuration.proxy)
+            return Unreachable(f"the proxy {proxy} wants other credentials for the way to {self._host}")
+        return _refusal(response, path)
+
+    def _try(
+        self,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        body: Object | None,
+        stream: float | None,
+        identity: Identity,
+    ) -> urllib3.BaseHTTPResponse | Unreachable:
+        import urllib3
+
+        sent = urllib3.HTTPHeaderDict(headers)
+        if identity.authorization:
+            sent["Authorization"] = identity.authorization
+        try:
+            return self._pool(identity).request(
+                method,
+                url,
+                headers=sent,
+                body=None if body is None else json.dumps(body).encode(),
+                preload_content=stream is None,
+                timeout=urllib3.Timeout(connect=5, read=stream or 30),
+                retries=False,
+            )
+        except urllib3.exceptions.SSLError as error:
+            raise Unreachable(f"{self._host}: TLS: {error}") from error
+        except urllib3.exceptions.ProxyError as error:
+            proxy = _without_password(self._configuration.proxy)
+            return Unreachable(f"the proxy {proxy} does not lead to the API server at {self._host}: {_root(error)}")
+        except (urllib3.exceptions.HTTPError, OSError, ssl.SSLError) as error:
+            return Unreachable(f"the API server at {self._host} does not answer: {_root(error)}")
+
+    def _pool(self, identity: Identity) -> urllib3.PoolManager:
+        """The connections of this client certificate; those of one that was renewed are not used again."""
+        from kubernetes import client
+
+        with self._lock:
+            mine = (identity.certificate, identity.key)
+            if mine not in self._pools:
+                self._configuration.cert_file, self._configuration.key_file = mine
+                self._pools = {mine: client.ApiClient(self._configuration).rest_client.pool_manager}
+            return self._pools[mine]
+
+
+def set_proxy(configuration: Any, proxy: str | None) -> None:
+    """Has requests go by way of ``proxy``; without one by that of the environment, as Go's programs do."""
+    from urllib3.util import make_headers
+
+    if proxy:
+        configuration.proxy = proxy
+        configuration.no_proxy = None  # NO_PROXY is about HTTPS_PROXY
+    elif urlsplit(configuration.host).hostname in ("localhost", "127.0.0.1", "::1"):
+        configuration.proxy = None
+    if configuration.proxy and (parts := urlsplit(configuration.proxy)).username:
+        pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        configuration.proxy_headers = make_headers(proxy_basic_auth=pair)
+
+
+def _without_password(url: str | None) -> str:
+    parts = urlsplit(url or "")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _redirected(host: str, location: str) -> str:
+    # Our credentials are for this server, and the place that it names is whoever's.
+    return (
+        f"{host} does not answer as Kubernetes' API server does; found a redirection to "
+        f"{one_line(_without_password(location)) or 'nowhere'}: a login page or a proxy? Name the server itself"
+    )
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
+    """Seconds until which the server wants to be left alone."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
+    with contextlib.suppress(InvalidHeader, OverflowError):
+        return Retry().get_retry_after(response)
+    return None
+
+
+def _refusal(response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:
+    try:
+        status = json.loads(response.data)
+    except (ValueError, RecursionError):
+        status = None
+    if isinstance(status, dict):
+        reason, message = str(status.get("reason") or ""), str(status.get("message") or "")
+    else:
+        reason, message = "", response.data[:200].decode(errors="replace")
+    message = " ".join(message.split()) or f"HTTP {response.status} for {path}"
+    if response.status == 404:
+        return NotFound(message)
+    if response.status == 401:
+        message = "the API server does not accept the credentials of the kubeconfig: log in again"
+    return ApiError(response.status, reason, message)
+
+
+def _root(error: BaseException) -> str:
+    """The cause that a person understands, at the end of urllib3's chain."""
+    reason = getattr(error, "original_error", None) or getattr(error, "reason", None) or error.__cause__ or error
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(reason).rsplit(": ", 1)[-1])

@@ -1,0 +1,157 @@
+"""Photographs that EXIF turns: image, mask and prediction as the picture is displayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+from numpy.typing import NDArray
+
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadData
+from tests.helpers.data_folders import save
+from trainer.data.cache import load_dataset
+from trainer.data.images import read_labels, read_picture
+from trainer.data.opening import open_source
+from trainer.data.source import Example, Reading
+from trainer.data.verify import verify
+from trainer.results.legend import Legend
+from trainer.results.predict import Predictor, predict_files
+
+LABELS = np.array([[0, 0, 1, 1], [0, 0, 0, 2], [0, 0, 0, 0]], np.uint8)
+"""(3, 4), a shape that is another one by each turn and mirroring."""
+SQUARE = LABELS[:, :3].copy()
+TURNS = tuple(range(1, 9))
+SIDEWAYS = (5, 6, 7, 8)
+
+
+def photograph(labels: NDArray[np.uint8]) -> PIL.Image.Image:
+    """Shows what its mask says: label 0 black, 1 grey, 2 white."""
+    return PIL.Image.fromarray(np.repeat((labels * 127)[..., None], 3, axis=2))
+
+
+def turned(file: Path, image: PIL.Image.Image, orientation: int) -> Path:
+    """Stored as it is, to be displayed as EXIF says."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    exif = PIL.Image.Exif()
+    exif[PIL.ExifTags.Base.Orientation] = orientation
+    image.save(file, exif=exif)
+    return file
+
+
+def displayed(file: Path) -> NDArray[np.uint8]:
+    """As viewers show it, by Pillow's own means."""
+    with PIL.Image.open(file) as picture:
+        return np.asarray(PIL.ImageOps.exif_transpose(picture).convert("L"))
+
+
+def pair(folder: Path, orientation: int, labels: NDArray[np.uint8], drawn_on: str) -> Path:
+    """One pair twice, for training and for testing."""
+    for name in ("a", "b"):
+        image = turned(folder / "images" / f"{name}.png", photograph(labels), orientation)
+        mask = displayed(image) // 127 if drawn_on == "displayed" else labels
+        save(mask, folder / "masks" / f"{name}.png")
+    (folder / "classes.txt").write_text("ground\nwall\nsky\n")
+    return folder
+
+
+def first(folder: Path, reading: Reading) -> Example:
+    return open_source(f"folder:{folder}", None, reading).train.read(0)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_an_image_is_read_as_it_is_displayed(orientation: int, suffix: str, tmp_path: Path) -> None:
+    file = turned(tmp_path / f"x.{suffix}", photograph(LABELS), orientation)
+    picture = read_picture(file)
+    np.testing.assert_allclose(picture.pixels[..., 0], displayed(file), atol=2 if suffix == "webp" else 0)
+    assert picture.orientation == orientation
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("drawn_on", ["displayed", "stored"])
+def test_a_mask_fits_the_displayed_picture_wherever_it_was_drawn(
+    orientation: int, drawn_on: str, tmp_path: Path
+) -> None:
+    """Where a quarter turn changes the size, that tells; the setting may then say anything."""
+    folder = pair(tmp_path, orientation, LABELS, drawn_on)
+    for said in ("displayed", "stored") if orientation in SIDEWAYS else (drawn_on,):
+        image, mask, *_, assumed = first(folder, Reading(masks_drawn_on=said))
+        np.testing.assert_array_equal(image[..., 0], mask * 127)
+        np.testing.assert_array_equal(image[..., 0], displayed(folder / "images/a.png"))
+        assert assumed == (orientation not in (1, *SIDEWAYS))
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("drawn_on", ["displayed", "stored"])
+def test_of_a_square_the_setting_decides(orientation: int, drawn_on: str, tmp_path: Path) -> None:
+    folder = pair(tmp_path, orientation, SQUARE, drawn_on)
+    image, mask, *_, assumed = first(folder, Reading(masks_drawn_on=drawn_on))
+    np.testing.assert_array_equal(image[..., 0], mask * 127)
+    assert assumed == (orientation != 1)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_mask_with_a_tag_of_its_own_is_turned_too(orientation: int, tmp_path: Path) -> None:
+    for suffix in ("png", "tif"):
+        file = turned(tmp_path / f"x.{suffix}", PIL.Image.fromarray(LABELS * np.uint8(127)), orientation)
+        np.testing.assert_array_equal(read_labels(file).labels, displayed(file))
+        np.testing.assert_array_equal(read_labels(file).colours[..., 1], displayed(file))
+
+
+@pytest.mark.parametrize("tag", [0, 9, 65535])
+def test_a_tag_without_sense_turns_nothing(tag: int, tmp_path: Path) -> None:
+    picture = read_picture(turned(tmp_path / "x.png", photograph(LABELS), tag))
+    np.testing.assert_array_equal(picture.pixels[..., 0], LABELS * 127)
+    assert picture.orientation == 1
+
+
+def test_a_damaged_tag_turns_nothing(tmp_path: Path) -> None:
+    photograph(LABELS).save(tmp_path / "x.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    assert read_picture(tmp_path / "x.png").pixels.shape == (3, 4, 3)
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    folder = pair(tmp_path, 6, LABELS, "displayed")
+    save(LABELS[:2], folder / "masks/a.png")
+    with pytest.raises(BadData) as raised:
+        first(folder, Reading())
+    assert str(raised.value) == (
+        f"{folder}/masks/a.png: expected the size of its image {folder}/images/a.png, 3 x 4 pixels (as stored 4 x 3), "
+        "found 4 x 2; save the mask at the image's size"
+    )
+
+
+def test_verify_data_says_where_the_setting_decided(tmp_path: Path) -> None:
+    report = verify(TrainConfig(data=f"folder:{pair(tmp_path, 3, LABELS, 'stored')}", masks_drawn_on="stored"))
+    assert (
+        "2 images are turned by EXIF, and sizes can't tell whether their masks are too: they are taken as drawn on the "
+        "stored picture, as --masks-drawn-on says (a, b)"
+    ) in report.warnings
+
+
+def test_the_setting_makes_another_cache(tmp_path: Path) -> None:
+    data = f"folder:{pair(tmp_path / 'data', 3, LABELS, 'displayed')}"
+    masks = [
+        load_dataset(data, None, 4, tmp_path / "cache", reading=Reading(masks_drawn_on=said)).train.masks[0]
+        for said in ("displayed", "stored")
+    ]
+    np.testing.assert_array_equal(masks[0], masks[1][::-1, ::-1])
+    assert masks[0].any()
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_prediction_is_as_the_picture_is_displayed(orientation: int, tmp_path: Path) -> None:
+    def network(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return 9 * np.eye(3, dtype=np.float32)[images[..., 0] // 127]
+
+    labels = LABELS.repeat(8, axis=0).repeat(8, axis=1)
+    file = turned(tmp_path / "x.png", photograph(labels), orientation)
+    legend = Legend.unnamed(3)
+    predictor = Predictor(network, 8, 3, window=True)
+    assert [problem for _, problem in predict_files(predictor, legend, [file], tmp_path / "out")] == [None]
+    with PIL.Image.open(tmp_path / "out/x.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), displayed(file) // 127)

@@ -1,0 +1,74 @@
+"""Which way up a photograph is shown: EXIF's orientation, and masks that were drawn on it. Imports no TensorFlow.
+
+Cameras store pixels as the sensor lies and note in a tag how to turn them; viewers and most annotation tools obey it,
+arrays in programs often do not. Here an image is always as it is displayed, and so is its mask.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import PIL.ExifTags
+import PIL.Image
+from numpy.typing import NDArray
+
+from maskfleet.errors import BadData
+from trainer.data.source import Example, Mask, Reading
+
+if TYPE_CHECKING:
+    from trainer.data.images import Picture
+
+AsStored = 1
+"""The orientation that needs no turn."""
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+_Pixels = TypeVar("_Pixels", bound=NDArray[Any])
+
+
+def orientation_of(picture: PIL.Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none or none of sense."""
+    try:
+        found = picture.getexif().get(PIL.ExifTags.Base.Orientation, AsStored)
+    except Exception:  # Pillow's parser raises a dozen types for damaged tags, and the pixels are good without them
+        return AsStored
+    return found if isinstance(found, int) and 1 <= found <= 8 else AsStored
+
+
+def upright(pixels: _Pixels, orientation: int) -> _Pixels:
+    """Pixels (H, W, …) as they are displayed: (W, H, …) for orientations 5 to 8.
+
+    JEITA CP-3451 (Exif 2.3), tag 274: where the stored row 0 and column 0 are to be seen.
+    """
+    if orientation == AsStored:
+        return pixels
+    turned = pixels.swapaxes(0, 1) if orientation in _SIDEWAYS else pixels
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(turned[rows, columns])  # type: ignore[return-value]
+
+
+def pair(picture: Picture, mask: Mask, reading: Reading, image_file: Path | str, mask_file: Path | str) -> Example:
+    """An image and its mask, both as they are displayed.
+
+    Args:
+        mask: as its file has it: drawn on the displayed picture or on the stored one. Where it has the size of both,
+            ``reading`` decides.
+
+    Raises:
+        BadData: the mask covers neither exactly.
+    """
+    orientation = picture.orientation
+    height, width = picture.pixels.shape[:2]
+    stored = (width, height) if orientation in _SIDEWAYS else (height, width)
+    if mask.shape not in ((height, width), stored):
+        also = "" if stored == (height, width) else f" (as stored {stored[1]} x {stored[0]})"
+        mend = "turn it as the image lies" if mask.shape == (width, height) else "save the mask at the image's size"
+        raise BadData(
+            f"{mask_file}: expected the size of its image {image_file}, {width} x {height} pixels{also}, "
+            f"found {mask.shape[1]} x {mask.shape[0]}; {mend}"
+        )
+    assumed = orientation != AsStored and stored == (height, width)
+    on_stored = reading.masks_drawn_on == "stored" if assumed else mask.shape == stored
+    turned = upright(mask, orientation) if on_stored else mask
+    return Example(picture.pixels, turned, picture.dropped, picture.depth, assumed)
