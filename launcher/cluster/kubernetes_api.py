@@ -116,8 +116,8 @@ class Cluster:
         ``everywhere`` asks for those of all namespaces.
         """
         path = "{}/{}".format(*RESOURCES[kind]) if everywhere else self._path(kind)
-        items: list[Object] = self._list(path, labels, fields, metadata_only)["items"]
-        return items
+        items: list[Object] | None = self._list(path, labels, fields, metadata_only)["items"]
+        return items or []  # a list of nothing is null, where only metadata was asked for
 
     def create(
         self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
@@ -146,7 +146,7 @@ class Cluster:
         while True:
             yield "RESTART", {}
             listed = self._list(self._path(kind), labels, fields, False)
-            for item in listed["items"]:
+            for item in listed["items"] or ():
                 yield "ADDED", item
             yield "SYNCED", {}
             version = listed["metadata"]["resourceVersion"]

@@ -287,6 +287,16 @@ def test_the_command_line_tells_all_this_too(cluster: Cluster, scripted: Scripte
     )
 
 
+def test_several_jobs_are_deleted_by_one_command(cluster: Cluster) -> None:
+    for name in ("a", "b"):
+        submission.submit(TrainingJob(name=name, cpu="10k"), cluster)
+    done = launcher(cluster, "delete", "a", "missing", "b", "--yes")
+    assert [line[:16] for line in done.stdout.splitlines()] == ["job a is deleted", "job b is deleted"]
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert f"there is no job missing in namespace {cluster.namespace}" in done.stderr
+    assert operations.list_jobs(cluster) == []
+
+
 def test_commands_run_in_the_pods_of_workers(cluster: Cluster, scripted: Scripted) -> None:
     submission.submit(scripted(FOREVER, workers=2), cluster)
     until("job", cluster, lambda now: all(worker.phase == "Running" for worker in now.workers))
@@ -300,7 +310,7 @@ def test_commands_run_in_the_pods_of_workers(cluster: Cluster, scripted: Scripte
     much = os.urandom(1 << 20) * 8
     copied = run("job", "--", "cat", sent=much)
     assert (copied.returncode, copied.stdout == much) == (0, True), copied.stderr
-    enough = run("job", "--", "head", "-c", "3", sent=much)
+    enough = run("job", "--", "head", "-c", "3", sent=much[:80_000])
     assert (enough.returncode, enough.stdout) == (0, much[:3])
     beside = run("job", "--container", "streamer", "--", "cat", "/proc/1/cmdline")
     assert b"sidecar" in beside.stdout

