@@ -29,7 +29,7 @@ def status(name: str, cluster: Namespace | None = None) -> JobStatus:
     cluster = cluster or Cluster.connect()
     job = get_job(cluster, name)
     pods = cluster.list("Pod", labels=instance(name))
-    return NamespaceView.of(cluster, [job]).status(job, pods)
+    return NamespaceView.of(cluster, [job]).with_said(cluster, pods).status(job, pods)
 
 
 def list_jobs(cluster: Namespace | None = None, *, everywhere: bool = False) -> list[JobStatus]:
@@ -104,8 +104,9 @@ def follow(name: str, cluster: Namespace | None = None, *, seconds: float = 1.0)
             if time.monotonic() > next_nodes:
                 nodes, next_nodes = node_names(cluster), time.monotonic() + 5
             happened = seen(lambda: list(events.objects().values()))
-            around = NamespaceView(happened, nodes, workloads_of(cluster, [job]))
-            now = around.status(job, list(pods.objects().values()))
+            there = list(pods.objects().values())
+            around = NamespaceView(happened, nodes, workloads_of(cluster, [job])).with_said(cluster, there)
+            now = around.status(job, there)
             if _is_behind(now):
                 settled = min(settled, time.monotonic() + _BEHIND_SECONDS)
                 if time.monotonic() < settled:

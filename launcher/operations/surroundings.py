@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
@@ -9,10 +10,14 @@ from typing import Self, TypeVar
 from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.job_status import DULL_EVENTS, JobStatus, job_status
+from launcher.diagnosis.reasons import SAID, is_preparing
 from launcher.job.labels import QUEUE_LABEL, labels_of, namespace_of
 from maskfleet.errors import NotFound
 
 T = TypeVar("T")
+
+_MOST_ASKED = 4
+"""Pods whose last line is asked for, each by a request of its own."""
 
 INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
 
@@ -28,6 +33,7 @@ class NamespaceView:
     events: Sequence[Object] | None
     nodes: frozenset[str] | None
     workloads: Sequence[Object]
+    said: Sequence[Object] = ()
 
     @classmethod
     def of(
@@ -51,9 +57,27 @@ class NamespaceView:
         """The kinds of objects that may not be listed."""
         return tuple(name for name, found in (("events", self.events), ("nodes", self.nodes)) if found is None)
 
+    def with_said(self, cluster: Namespace, pods: Sequence[Object]) -> Self:
+        """With what ``pods`` say while they fetch their data."""
+        return replace(self, said=said_while_preparing(cluster, pods))
+
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
-        found = job_status(job, pods, self.events or (), self.nodes, workload_of(job, self.workloads))
+        told = [*(self.events or ()), *self.said]
+        found = job_status(job, pods, told, self.nodes, workload_of(job, self.workloads))
         return replace(found, unseen=self.unseen)
+
+
+def said_while_preparing(cluster: Namespace, pods: Sequence[Object]) -> list[Object]:
+    """The last line of the first few pods that fetch their data, as events: how far it is, or an outage."""
+    said = []
+    for pod in [pod for pod in pods if is_preparing(pod)][:_MOST_ASKED]:
+        name = pod["metadata"]["name"]
+        with contextlib.suppress(ApiError, NotFound, Unreachable, ConnectionError):  # not to be seen, or not yet
+            for line in cluster.log(name, "prepare", tailLines="1"):
+                text = line.decode(errors="replace").strip()
+                said.append({"reason": SAID, "message": text, "involvedObject": {"kind": "Pod", "name": name},
+                             "metadata": {"namespace": namespace_of(pod)}})  # fmt: skip
+    return said
 
 
 def seen(ask: Callable[[], T]) -> T | None:

@@ -263,3 +263,31 @@ def test_a_second_check_by_the_server_says_that_the_job_is_there(cluster: FakeCl
     submit(TrainingJob(name="pets"), cluster)
     again = launcher(*command)
     assert (again.exit_code, again.stdout) == (0, "job pets: is there already; submit would change no setting of it\n")
+
+
+def test_status_says_what_a_preparing_pod_fetches_and_what_it_waits_for(cluster: FakeCluster) -> None:
+    job = TrainingJob(name="pets", workers=2, data="gs://data/pets", output="s3://runs")
+    submit(job, cluster)
+    cluster.objects["Node", "node-1"] = {"kind": "Node", "metadata": {"name": "node-1"}}
+    for worker in (0, 1):
+        pod = worker_pod(worker, phase="Pending", waiting={"reason": "PodInitializing"})
+        pod["spec"]["initContainers"] = manifests(job)[0]["spec"]["template"]["spec"]["initContainers"]
+        pod["status"]["initContainerStatuses"] = [{"name": "prepare", "state": {"running": {"startedAt": CREATED}}}]
+        cluster.objects["Pod", str(worker)] = pod
+        cluster.logs[pod["metadata"]["name"]] = []
+    shown = json.loads(launcher("status", "pets", "-o", "json").stdout)
+    fetches = "fetches gs://data/pets and the newest checkpoint in s3://runs/pets"
+    assert (shown["phase"], shown["reason"]) == ("Starting", f"all 2 workers: {fetches}")
+    cluster.logs["pets-1-abcde"] = ["first", "gs://data does not answer: Connection refused; trying again"]
+    rows = json.loads(launcher("status", "pets", "-o", "json").stdout)["workers"]
+    told = [row["reason"] for row in rows]
+    assert told[0] == fetches
+    assert told[1].startswith(f"{fetches}: ")
+    assert told[1].endswith("gs://data does not answer: Connection refused; trying again")
+
+    def forbid(request: str) -> None:
+        if request == "list Event":
+            raise ApiError(403, "Forbidden", "may not")
+
+    cluster.before = forbid
+    assert "trying again" in launcher("status", "pets").stdout
