@@ -16,6 +16,7 @@ COMMANDS = {
     "status": ("launcher.commands.watching:status", "Show where a job stands, and why."),
     "list": ("launcher.commands.watching:list_", "List the jobs of a namespace."),
     "logs": ("launcher.commands.watching:logs", "Print what the workers of a job print."),
+    "exec": ("launcher.commands.execution:exec_", "Run a command in a worker's pod."),
     "wait": ("launcher.commands.watching:wait", "Return when a job has ended."),
     "describe": ("launcher.commands.watching:describe", "Show all that is known of a job."),
     "tensorboard": ("launcher.commands.tensorboard:tensorboard", "Show a job's curves in TensorBoard."),

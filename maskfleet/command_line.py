@@ -70,6 +70,14 @@ def prepare_outputs() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def report_error(error: MaskfleetError) -> int:
+    """Tells the user in one line, and returns the exit code."""
+    if is_debugging():
+        traceback.print_exception(error)
+    echo_line(ERROR + str(error))
+    return error.exit_code
+
+
 class UserPath(click.Path):
     """A file or folder; ``~`` and ``~USER`` mean what they do to the shell, which passes over ``--out=~/x``."""
 

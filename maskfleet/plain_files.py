@@ -133,6 +133,12 @@ class PlainFiles:
             if durable:
                 os.fsync(folder)
 
+    def set_time(self, name: str, seconds: float) -> None:
+        """When the file was changed last, in seconds since 1970."""
+        with self._naming(name), self._parent(name) as (folder, last):
+            self._status(folder, last, name)
+            os.utime(last, (seconds, seconds), dir_fd=folder, follow_symlinks=False)
+
     def delete(self, name: str) -> None:
         """One that is gone already is as good."""
         with suppress(FileNotFoundError), self._naming(name), self._parent(name) as (folder, last):

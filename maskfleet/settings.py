@@ -73,6 +73,20 @@ class Settings(pydantic.BaseModel):
             raise BadSettings(_explain(error, origins)) from error
 
     @classmethod
+    def check_each(cls, layer: Layer) -> None:
+        """Validates each setting of ``layer`` by itself, as long as it is not known what they will be laid over.
+
+        Raises:
+            BadSettings: as :meth:`resolve`, but not for a rule about several settings.
+        """
+        try:
+            cls.resolve([layer])
+        except BadSettings as error:
+            cause = error.__cause__
+            if not isinstance(cause, pydantic.ValidationError) or cause.errors()[0]["loc"]:
+                raise
+
+    @classmethod
     def flags(cls) -> list[click.Parameter]:
         """A click option for each field. A flag that is not given yields None, and so does not override."""
         return [_option(name, field) for name, field in cls.model_fields.items()]

@@ -8,11 +8,12 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urlsplit
 
 from launcher.cluster.credentials import Credentials, Identity
+from launcher.cluster.pod_command import PodCommand, Refused
 from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 from maskfleet.text import one_line
@@ -131,6 +132,26 @@ class Connection:
                 assert failure is not None
                 raise failure
             time.sleep(wait if pause is None else max(wait, pause))
+
+    def run_command(self, path: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
+        """Has the pod whose exec subresource is at ``path`` run ``command``.
+
+        Raises:
+            ApiError, NotFound, Unreachable: as :meth:`send`.
+            BadInput: the kubeconfig impersonates somebody; the kubernetes package's websockets can't.
+        """
+        if self._extra_headers:
+            raise BadInput(
+                "the kubeconfig impersonates somebody (as), which exec can't pass on: name another --context"
+            )
+        configuration = self.configuration()
+        authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        try:
+            return PodCommand.start(configuration, f"{self._host}{path}", authorization, container, command, tty=tty)
+        except Refused as refused:
+            raise self._refusal(refused.answer, path) from refused
+        except ConnectionError as error:
+            raise Unreachable(f"{self._host}: no connection to {path.split('/')[-2]}: {error}") from error
 
     def lines(self, path: str, query: Mapping[str, str], *, patience: float) -> Iterator[bytes]:
         """Lines of a streamed answer, with their ends.

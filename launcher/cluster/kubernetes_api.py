@@ -12,13 +12,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableSequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from launcher.cluster import kubeconfig as kubeconfigs
 from launcher.cluster.connection import ApiError, Connection, Object, Unreachable, set_proxy
 from launcher.cluster.credentials import Credentials, credentials_of, file_of, impersonation
+from launcher.cluster.pod_command import PodCommand
 from maskfleet.backoff import pauses
 
 __all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
@@ -126,8 +127,8 @@ class Cluster:
         ``everywhere`` asks for those of all namespaces.
         """
         path = "{}/{}".format(*RESOURCES[kind]) if everywhere else self._path(kind)
-        items: list[Object] = self._list(path, labels, fields, metadata_only)["items"]
-        return items
+        items: list[Object] | None = self._list(path, labels, fields, metadata_only)["items"]
+        return items or []  # a list of nothing is null, where only metadata was asked for
 
     def create(
         self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
@@ -156,7 +157,7 @@ class Cluster:
         while True:
             yield "RESTART", {}
             listed = self._list(self._path(kind), labels, fields, False)
-            for item in listed["items"]:
+            for item in listed["items"] or ():
                 yield "ADDED", item
             yield "SYNCED", {}
             version = listed["metadata"].get("resourceVersion", "")
@@ -209,6 +210,17 @@ class Cluster:
             raise ConnectionError(f"{pod}: {error.reason}") from error
         connection: socket.socket = forward.socket(port)
         return connection
+
+    def run_in_pod(self, pod: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
+        """Starts ``command`` in a container of the pod, with a terminal of its own if ``tty``.
+
+        Raises:
+            NotFound: the pod is gone.
+            ApiError: the server refuses it.
+            Unreachable: it does not answer.
+            BadInput: the kubeconfig impersonates somebody, which can't be passed on.
+        """
+        return self._connection.run_command(f"{self._path('Pod', pod)}/exec", container, command, tty=tty)
 
     def _path(self, kind: str, name: str = "") -> str:
         prefix, plural = RESOURCES[kind]

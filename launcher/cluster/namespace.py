@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import socket
 
     from launcher.cluster.kubernetes_api import Object
+    from launcher.cluster.pod_command import PodCommand
 
 
 class Namespace(Protocol):
@@ -41,3 +42,5 @@ class Namespace(Protocol):
     def log(self, pod: str, container: str, **query: str) -> Iterator[bytes]: ...
 
     def connect_to_pod(self, pod: str, port: int) -> socket.socket: ...
+
+    def run_in_pod(self, pod: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand: ...

@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import click
 
-from launcher.commands.options import on_cluster
-from maskfleet.command_line import echo
+from launcher.commands.options import Connect, ObjectName, on_cluster
+from maskfleet.command_line import echo, report_error
+from maskfleet.errors import DONE, MaskfleetError
 
-if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Cluster
+T = TypeVar("T")
+
+_NAMES = click.argument("names", metavar="NAME...", nargs=-1, required=True, type=ObjectName())
 
 
 @click.command()
-@click.argument("name")
+@_NAMES
 @on_cluster
-def cancel(cluster: Cluster, name: str) -> None:
-    """Stop a job, which saves first, and keep its objects; 'resume' goes on."""
+def cancel(connect: Connect, names: tuple[str, ...]) -> int:
+    """Stop jobs, which save first, and keep their objects; 'resume' goes on.
+
+    The exit code is the worst of all.
+    """
     from launcher.operations import ending
 
-    notes = ending.cancel(name, cluster)
-    echo(f"job {name} is cancelled in {cluster.place}: its workers save and end; 'launcher resume {name}' goes on")
-    for note in notes:
-        echo(f"note: {note}", err=True)
+    cluster = connect()
+
+    def cancel_one(name: str) -> None:
+        notes = ending.cancel(name, cluster)
+        echo(f"job {name} is cancelled in {cluster.place}: its workers save and end; 'launcher resume {name}' goes on")
+        for note in notes:
+            echo(f"note: {note}", err=True)
+
+    _, code = _each(names, cancel_one)
+    return code
 
 
 @click.command()
-@click.argument("name")
+@_NAMES
 @click.option("--yes", is_flag=True, help="do not ask")
 @on_cluster
-def delete(cluster: Cluster, name: str, yes: bool) -> None:
-    """Delete a job with all its objects and pods; its output stays."""
+def delete(connect: Connect, names: tuple[str, ...], yes: bool) -> int:
+    """Delete jobs with all their objects and pods; their output stays.
+
+    The exit code is the worst of all.
+    """
     from launcher.operations import ending
 
-    ending.find_job(name, cluster)
-    if not yes:
-        click.confirm(f"delete job {name} in {cluster.place}?", abort=True)
-    ending.delete(name, cluster, report_line=lambda text: echo(f"job {name}: {text}", err=True))
-    echo(f"job {name} is deleted in {cluster.place}")
+    cluster = connect()
+
+    def find_one(name: str) -> str:
+        ending.find_job(name, cluster)
+        return name
+
+    def delete_one(name: str) -> None:
+        ending.delete(name, cluster, report_line=lambda text: echo(f"job {name}: {text}", err=True))
+        echo(f"job {name} is deleted in {cluster.place}")
+
+    there, missing = _each(names, find_one)
+    if there and not yes:
+        click.confirm(f"delete job{'s' * (len(there) > 1)} {', '.join(there)} in {cluster.place}?", abort=True)
+    _, failed = _each(there, delete_one)
+    return max(missing, failed)
+
+
+def _each(names: Iterable[str], act: Callable[[str], T]) -> tuple[list[T], int]:
+    """Acts on every name, whatever comes of the others: what came of those that went well, and the worst exit code."""
+    done, worst = [], DONE
+    for name in dict.fromkeys(names):
+        try:
+            done.append(act(name))
+        except MaskfleetError as error:
+            worst = max(worst, report_error(error))
+    return done, worst

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher.commands.options import (
-    WithSettings,
-    on_cluster,
-    on_cluster_unless_checked_here,
-    output_option,
-    print_as,
-)
+from launcher.commands.options import Connect, ObjectName, WithSettings, on_cluster, output_option, print_as
 from launcher.job.training_job import TrainingJob
 from maskfleet.command_line import UserPath, echo
+from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
 
 if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Cluster
     from launcher.operations.submission import Submission
 
 Command = TypeVar("Command", bound=click.Command)
@@ -48,8 +43,9 @@ def asked_for(arguments: dict[str, Any]) -> TrainingJob:
 @click.option("--wait", "waits", is_flag=True, help="return when the job has ended, with its exit code")
 @click.option("--follow", is_flag=True, help="print the workers' output until the job has ended")
 @click.option("--dry-run", type=click.Choice(["client", "server"]), help="check, here or on the server; change nothing")
-@on_cluster_unless_checked_here
-def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | None, **arguments: Any) -> int:
+@output_option("json", "yaml")
+@on_cluster
+def submit(connect: Connect, waits: bool, follow: bool, dry_run: str | None, form: str | None, **arguments: Any) -> int:
     """Train on Kubernetes.
 
     SETTINGS are the trainer's; 'trainer train --help' lists them. The same command again with the same
@@ -58,29 +54,52 @@ def submit(cluster: Cluster | None, waits: bool, follow: bool, dry_run: str | No
     from launcher.operations import submission
 
     job = asked_for(arguments)
-    if cluster is None:  # --dry-run client
-        from launcher.job.manifests import manifests
-
-        for manifest in manifests(job):
-            echo(f"{manifest['kind']} {job.name}: would be created")
+    if dry_run == "client":
+        _show_checked_here(job, form)
         return DONE
+    cluster = connect()
     done = submission.submit(job, cluster, dry_run=dry_run == "server")
     if dry_run:
         answer = "the server would take it" if done.new else "is there already; submit would change no setting of it"
-        echo(f"job {done.name}: {answer}")
+        _show(done, f"job {done.name}: {answer}", form)
         return DONE
-    echo(_submitted(done, job, cluster.place))
+    if not (waits or follow):
+        _show(done, _submitted(done, job, cluster.place), form)
+        return DONE
+    from launcher.commands.watching import print_logs, wait_for_end
+
+    echo(_submitted(done, job, cluster.place), err=form is not None)
+    _print_notes(done)
+    if follow:
+        print_logs(done.name, cluster, err=form is not None)
+    end = wait_for_end(done.name, cluster, None)
+    if form:
+        print_as(form, {**asdict(done), **end.to_dict()})
+    return end.exit_code
+
+
+def _show_checked_here(job: TrainingJob, form: str | None) -> None:
+    from launcher.job.manifests import manifests
+    from launcher.operations.submission import notes
+
+    if form:  # as of a Submission, as far as it is known without a cluster
+        print_as(form, {"name": job.name, "namespace": None, "new": None, "notes": list(notes(job))})
+        return
+    for manifest in manifests(job):
+        echo(f"{manifest['kind']} {job.name}: would be created")
+
+
+def _show(done: Submission, text: str, form: str | None) -> None:
+    if form:
+        print_as(form, asdict(done))
+    else:
+        echo(text)
+    _print_notes(done)
+
+
+def _print_notes(done: Submission) -> None:
     for note in done.notes:
         echo(f"note: {note}", err=True)
-    if follow:
-        from launcher.commands.watching import print_logs
-
-        print_logs(done.name, cluster)
-    if waits or follow:
-        from launcher.commands.watching import wait_for_end
-
-        return wait_for_end(done.name, cluster, None)
-    return DONE
 
 
 def _submitted(done: Submission, job: TrainingJob, place: str) -> str:
@@ -106,20 +125,21 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
 
 
 @click.command(cls=WithSettings)
-@click.argument("name")
+@click.argument("name", type=ObjectName())
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
 @on_cluster
-def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
+def resume(connect: Connect, name: str, settings: tuple[str, ...]) -> None:
     """Go on with a cancelled, failed or complete job from its newest checkpoint.
 
     SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
     """
     from launcher.operations import ending
 
+    TrainConfig.check_each(TrainConfig.parse_flags(settings))
+    cluster = connect()
     done = ending.resume(name, cluster, training=settings)
     echo(f"job {name} goes on in {cluster.place}")
-    for note in done.notes:
-        echo(f"note: {note}", err=True)
+    _print_notes(done)
 
 
 @job_settings
@@ -127,17 +147,16 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 @click.option("--try-network", is_flag=True, help="find out by two small pods whether NetworkPolicies are enforced")
 @output_option("json", "yaml")
 @on_cluster
-def preflight(cluster: Cluster, form: str | None, try_network: bool, **arguments: Any) -> int:
+def preflight(connect: Connect, form: str | None, try_network: bool, **arguments: Any) -> int:
     """Check whether a job would start, without starting it; exit code 1 if not.
 
     Takes the flags of submit.
     """
-    from dataclasses import asdict
-
     from launcher.diagnosis.tables import table
     from launcher.operations.preflight import preflight
 
-    checks = preflight(asked_for(arguments), cluster, try_network=try_network)
+    job = asked_for(arguments)
+    checks = preflight(job, connect(), try_network=try_network)
     if form:
         print_as(form, [asdict(check) for check in checks])
     else:

@@ -1,19 +1,45 @@
-"""What the commands for a cluster have in common: which cluster, which form of output."""
+"""What the commands for a cluster have in common: which cluster, which job, which form of output."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import yaml
 
+from launcher.job.pod_settings import object_name
 from maskfleet.command_line import UserPath, echo
 
+if TYPE_CHECKING:
+    from launcher.cluster.kubernetes_api import Cluster
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+Connect = Callable[[], "Cluster"]
+"""Opens the cluster that the flags name: for a command to call once all else that it was given is known to be good."""
+
+
+class ObjectName(click.ParamType[str]):
+    """The name of a job or of a namespace; it becomes a part of a request's path."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return object_name(value)
+        except ValueError as error:
+            self.fail(f"{error}, found {value!r}", param, ctx)
+
+
+class JobOrDestination(ObjectName):
+    """The name of a job, or where a run lies."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value if is_destination(value) else super().convert(value, param, ctx)
 
 
 class WithSettings(click.Command):
@@ -33,10 +59,20 @@ class WithSettings(click.Command):
                 mend = "-f names the job's file, whose section 'training' holds the settings"
                 raise click.UsageError(f"--config: there is no such flag; {mend}") from error
             if not _is_setting(name):
-                raise
+                near = difflib.get_close_matches(name, [*own, *_settings()], 1, cutoff=0.8)
+                if not near or near[0] in own:
+                    raise
+                name = near[0]
             raise click.UsageError(
-                f"{name}: is a setting of the training: write it behind --, as in '{ctx.command_path} -- {name} …'"
+                f"{error.option_name}: settings of the trainer come after --: "
+                f"write 'launcher {ctx.info_name} … -- {name} …'"
             ) from error
+
+
+def _settings() -> list[str]:
+    from maskfleet.config import TrainConfig
+
+    return [name for option in TrainConfig.flags() for name in (*option.opts, *option.secondary_opts)]
 
 
 def _is_setting(flag: str) -> bool:
@@ -52,35 +88,22 @@ def is_destination(name: str) -> bool:
 
 
 def on_cluster(command: Function) -> Function:
-    """Adds -n, --context and --kubeconfig, and passes the cluster that they name as ``cluster``."""
-    return _on_cluster(command, lambda arguments: False)
+    """Adds -n, --context and --kubeconfig, and passes as ``connect`` what opens the cluster that they name."""
 
-
-def on_cluster_or_destination(command: Function) -> Function:
-    """As :func:`on_cluster`, but passes None where ``name`` is a destination."""
-    return _on_cluster(command, lambda arguments: is_destination(arguments["name"]))
-
-
-def on_cluster_unless_checked_here(command: Function) -> Function:
-    """As :func:`on_cluster`, but passes None for ``--dry-run client``, which needs no kubeconfig."""
-    return _on_cluster(command, lambda arguments: arguments["dry_run"] == "client")
-
-
-def _on_cluster(command: Function, needs_none: Callable[[Mapping[str, Any]], bool]) -> Function:
-
-    @click.option("-n", "--namespace", help="namespace  [default: the context's]")
+    @click.option("-n", "--namespace", type=ObjectName(), help="namespace  [default: the context's]")
     @click.option("--context", help="context of the kubeconfig  [default: its current one]")
     @click.option("--kubeconfig", type=UserPath(), help="[default: KUBECONFIG, ~/.kube/config]")
     @functools.wraps(command)
     def with_cluster(namespace: str | None, context: str | None, kubeconfig: Path | None, **arguments: Any) -> Any:
-        from launcher.cluster.kubernetes_api import Cluster
+        def connect() -> Cluster:
+            from launcher.cluster.kubernetes_api import Cluster
 
-        if needs_none(arguments):
-            return command(cluster=None, **arguments)
-        cluster = Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
-        if not cluster.is_verified:
-            echo("note: insecure-skip-tls-verify: whoever answers is taken for the API server", err=True)
-        return command(cluster=cluster, **arguments)
+            cluster = Cluster.connect(namespace, context=context, kubeconfig=kubeconfig)
+            if not cluster.is_verified:
+                echo("note: insecure-skip-tls-verify: whoever answers is taken for the API server", err=True)
+            return cluster
+
+        return command(connect=connect, **arguments)
 
     return with_cluster  # type: ignore[return-value]
 

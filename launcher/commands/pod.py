@@ -18,6 +18,9 @@ from maskfleet.text import format_bytes
 
 T = TypeVar("T")
 
+_REPORT_SECONDS = 10.0
+"""Between two lines about a long fetch, which status shows."""
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -80,8 +83,12 @@ def _fetch_data(url: str, folder: Path) -> str:
     fetched: dict[str, Fetched] = {}
 
     def fetch() -> None:
+        reported = time.monotonic()
         for each in pull(open_store(url), folder):  # keeps what an interrupted attempt brought
             fetched[each.name] = each
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                echo(f"{len(fetched)} files, {format_bytes(sum(one.size for one in fetched.values()))} so far")
 
     try:
         _waited_for(fetch)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import signal
 import webbrowser
-from typing import TYPE_CHECKING
 
 import click
 
-from launcher.commands.options import on_cluster_or_destination
+from launcher.commands.options import Connect, JobOrDestination, is_destination, on_cluster
 from maskfleet.command_line import echo
-
-if TYPE_CHECKING:
-    from launcher.cluster.kubernetes_api import Cluster
 
 
 @click.command()
-@click.argument("name", metavar="NAME|DESTINATION")
+@click.argument("name", metavar="NAME|DESTINATION", type=JobOrDestination())
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="on this machine")
 @click.option("--in-cluster", is_flag=True, help="run it in the cluster; so it is for a claim or a folder")
 @click.option("--browser/--no-browser", default=False, help="open it in a browser")
-@on_cluster_or_destination
-def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool, browser: bool) -> None:
+@on_cluster
+def tensorboard(connect: Connect, name: str, port: int, in_cluster: bool, browser: bool) -> None:
     """Show the curves of a job, or of the run in DESTINATION, in TensorBoard until Ctrl-C."""
     from launcher.operations import tensorboard as board
     from launcher.operations.submitted import asked_job, get_job
@@ -33,9 +29,10 @@ def tensorboard(cluster: Cluster | None, name: str, port: int, in_cluster: bool,
 
     for number in (signal.SIGTERM, signal.SIGHUP):  # so they too end TensorBoard, and remove its pod or copied files
         signal.signal(number, signal.default_int_handler)
-    if cluster is None:
+    if is_destination(name):
         board.serve(name, port, report_line)
         return
+    cluster = connect()
     made = get_job(cluster, name)
     job = asked_job(made)
     if board.is_local(job) and not in_cluster:

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from launcher.commands.options import on_cluster, on_cluster_or_destination, output_option, print_as
+from launcher.commands.options import (
+    Connect,
+    JobOrDestination,
+    ObjectName,
+    is_destination,
+    on_cluster,
+    output_option,
+    print_as,
+)
 from launcher.job.quantities import parse_duration
 from maskfleet.command_line import echo
-from maskfleet.errors import BadSettings
+from maskfleet.errors import BadSettings, MaskfleetError
 from maskfleet.text import printable
 
 if TYPE_CHECKING:
@@ -21,26 +29,26 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=ObjectName())
 @click.option("-w", "--watch", is_flag=True, help="go on showing it until the job has ended")
 @output_option("json", "yaml", "wide")
 @on_cluster
-def status(cluster: Cluster, name: str, watch: bool, form: str | None) -> None:
+def status(connect: Connect, name: str, watch: bool, form: str | None) -> None:
     """Show where a job stands, and why."""
     from launcher.diagnosis.tables import describe_status
     from launcher.operations import following
 
-    if not watch:
-        now = following.status(name, cluster)
-        _note_unseen(now)
-        if form in ("json", "yaml"):
-            print_as(form, now.to_dict())
-        else:
-            echo("\n".join(describe_status(now, wide=form == "wide")))
-        return
-    if form in ("json", "yaml"):
+    if watch and form in ("json", "yaml"):
         raise click.UsageError("--watch shows text; leave out -o, or ask again and again without --watch")
-    _watch(name, cluster, wide=form == "wide")
+    if watch:
+        _watch(name, connect(), wide=form == "wide")
+        return
+    now = following.status(name, connect())
+    _note_unseen(now)
+    if form in ("json", "yaml"):
+        print_as(form, now.to_dict())
+    else:
+        echo("\n".join(describe_status(now, wide=form == "wide")))
 
 
 def _note_unseen(*statuses: JobStatus) -> None:
@@ -73,34 +81,44 @@ def _watch(name: str, cluster: Cluster, *, wide: bool) -> None:
 
 
 @click.command(name="list")
+@click.option("-A", "--all-namespaces", is_flag=True, help="of all namespaces, or of this one if no others may be seen")
 @output_option("json", "yaml", "wide")
 @on_cluster
-def list_(cluster: Cluster, form: str | None) -> None:
+def list_(connect: Connect, all_namespaces: bool, form: str | None) -> None:
     """List the jobs of a namespace, the newest first."""
     from launcher.diagnosis.tables import job_table
     from launcher.operations import following
 
-    jobs = following.list_jobs(cluster)
+    cluster = connect()
+    where = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
+    try:
+        jobs = following.list_jobs(cluster, everywhere=all_namespaces)
+    except MaskfleetError as error:
+        if not all_namespaces or getattr(error, "status", None) != 403:
+            raise
+        where = f"namespace {cluster.namespace}"
+        echo(f"note: only of {where}: {error}", err=True)
+        jobs = following.list_jobs(cluster)
     _note_unseen(*jobs[:1])
     if form in ("json", "yaml"):
         print_as(form, [job.to_dict() for job in jobs])
     elif jobs:
-        echo("\n".join(job_table(jobs, wide=form == "wide")))
+        echo("\n".join(job_table(jobs, wide=form == "wide", namespaces=all_namespaces)))
     else:
-        echo(f"no jobs in namespace {cluster.namespace}", err=True)
+        echo(f"no jobs in {where}", err=True)
 
 
 @click.command()
-@click.argument("name", metavar="NAME|DESTINATION")
+@click.argument("name", metavar="NAME|DESTINATION", type=JobOrDestination())
 @click.option("-f", "--follow", is_flag=True, help="go on until the job has ended")
 @click.option("--worker", "workers", type=click.IntRange(min=0), multiple=True, help="only this worker; repeatable")
 @click.option("--tail", type=click.IntRange(min=0), help="only the last lines of each worker")
 @click.option("--since", help="only lines of the last 90s, 30m, 12h, …")
 @click.option("-p", "--previous", is_flag=True, help="of the attempt before each worker's newest")
 @click.option("--timestamps", is_flag=True, help="with the time of each line")
-@on_cluster_or_destination
+@on_cluster
 def logs(
-    cluster: Cluster | None,
+    connect: Connect,
     name: str,
     follow: bool,
     workers: tuple[int, ...],
@@ -112,7 +130,7 @@ def logs(
     """Print what the workers of a job print, or printed: of a job that is gone, name the destination of its run."""
     from launcher.operations.logs import LogRequest, stored_lines
 
-    if cluster is None:
+    if is_destination(name):
         if follow or since or previous or timestamps:
             raise click.UsageError(f"of what is stored in {name}, only --worker and --tail choose")
         for line in stored_lines(name, LogRequest(frozenset(workers) or None, tail)):
@@ -125,7 +143,7 @@ def logs(
     except ValueError as error:
         raise BadSettings(f"--since: {error}, found {since!r}") from error
     request = LogRequest(frozenset(workers) or None, tail, seconds)
-    print_logs(name, cluster, request, follow=follow, previous=previous, timestamps=timestamps)
+    print_logs(name, connect(), request, follow=follow, previous=previous, timestamps=timestamps)
 
 
 def print_logs(
@@ -136,6 +154,7 @@ def print_logs(
     follow: bool = True,
     previous: bool = False,
     timestamps: bool = False,
+    err: bool = False,
 ) -> None:
     """Prints the lines of all workers, each with its worker's prefix in its colour."""
     from launcher.operations.logs import LogRequest, follow_logs, logs
@@ -146,33 +165,37 @@ def print_logs(
     else:
         lines = logs(name, cluster, request, previous=previous)
     for line in lines:
-        _print_line(line.worker, f"{line.time} {line.text}" if timestamps else line.text)
+        _print_line(line.worker, f"{line.time} {line.text}" if timestamps else line.text, err=err)
 
 
-def _print_line(worker: int, text: str) -> None:
+def _print_line(worker: int, text: str, *, err: bool = False) -> None:
     from launcher.local.console import COLOURS
 
     prefix = f"worker-{worker} | "
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+    if (sys.stderr if err else sys.stdout).isatty() and "NO_COLOR" not in os.environ:
         prefix = click.style(prefix, fg=COLOURS[worker % len(COLOURS)])
-    click.echo(prefix + printable(text))
+    click.echo(prefix + printable(text), err=err)
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=ObjectName())
 @click.option("--timeout", help="give up after this long (90s, 30m, 12h) with exit code 124")
+@output_option("json", "yaml")
 @on_cluster
-def wait(cluster: Cluster, name: str, timeout: str | None) -> int:
+def wait(connect: Connect, name: str, timeout: str | None, form: str | None) -> int:
     """Return when a job has ended: 0 if it succeeded and all of it is in its output, 1 if not."""
     try:
         seconds = parse_duration(timeout) if timeout else None
     except ValueError as error:
         raise BadSettings(f"--timeout: {error}, found {timeout!r}") from error
-    return wait_for_end(name, cluster, seconds)
+    end = wait_for_end(name, connect(), seconds)
+    if form:
+        print_as(form, end.to_dict())
+    return end.exit_code
 
 
-def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> int:
-    """Prints each new phase until the job has ended; returns the launcher's exit code."""
+def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> JobStatus:
+    """Prints each new phase to standard error until the job has ended; returns how."""
     from launcher.operations import following
 
     def show(now: JobStatus) -> None:
@@ -182,19 +205,19 @@ def wait_for_end(name: str, cluster: Cluster, timeout: float | None) -> int:
     end = following.wait(name, cluster, timeout=timeout, on_change=show)
     for line in end.evidence:
         echo(f"  {line}", err=True)
-    return end.exit_code
+    return end
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=ObjectName())
 @output_option("json", "yaml")
 @on_cluster
-def describe(cluster: Cluster, name: str, form: str | None) -> None:
+def describe(connect: Connect, name: str, form: str | None) -> None:
     """Show all that is known of a job: its settings, status and what has happened to it."""
     from launcher.operations.description import describe as describe_job
     from launcher.operations.description import describe_lines
 
-    found = describe_job(name, cluster)
+    found = describe_job(name, connect())
     if form:
         print_as(form, found)
     else:

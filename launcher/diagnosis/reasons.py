@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from launcher.diagnosis.pods import Object, event_time, memory_limit, requests, statuses, terminated
 from maskfleet.errors import BAD_INPUT, PEER_LOST, STOPPED
@@ -30,6 +31,8 @@ _DISRUPTIONS = {
 TOLD_TO_STOP = "told to stop (its pod was deleted, or its node shut down)"
 """Of a pod that does not say by whom."""
 _OUT_OF_MEMORY = "OOMKilled"
+SAID = "Said"
+"""Reason of what stands among a pod's events and is the last line that its container has printed."""
 _KILLED = 128 + 9
 _KINDS = {"secret": "Secret", "configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}
 
@@ -106,10 +109,10 @@ def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
             return "Pulling", f"image {status['image']} can't be pulled: {detail}"
         if reason in _CONFIG_FAILURES:
             return "Starting", missing_object(message) or f"container {status['name']}: {reason}: {one_line(message)}"
-    prepare = next((s for s in statuses(pod) if s["name"] == "prepare" and s.get("state", {}).get("running")), None)
-    if prepare:
-        return "Starting", "fetches its data and its last checkpoint"
     newest = max(events, key=event_time, default=None)
+    if is_preparing(pod):
+        said = next((event["message"] for event in events if event["reason"] == SAID), "")
+        return "Starting", _prepares(pod) + (f": {one_line(said)}" if said else "")
     if newest and newest["reason"] in ("FailedMount", "FailedAttachVolume"):
         return "Starting", missing_object(newest["message"]) or one_line(newest["message"])
     if newest and newest["reason"] == "Pulling":
@@ -117,6 +120,21 @@ def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
     if newest and newest["reason"] == "FailedCreatePodSandBox":
         return "Starting", one_line(newest["message"])
     return "Starting", "containers are being created"
+
+
+def is_preparing(pod: Object) -> bool:
+    """Whether its data and checkpoint are being fetched."""
+    return any(each["name"] == "prepare" and each.get("state", {}).get("running") for each in statuses(pod))
+
+
+def _prepares(pod: Object) -> str:
+    """What the container that prepares a pod fetches, by its arguments."""
+    containers = pod["spec"].get("initContainers", [])
+    args: Sequence[str] = next((each.get("args", []) for each in containers if each["name"] == "prepare"), [])
+    given = dict(pairwise(args))
+    parts = [given["--data"]] if "--data" in given else []
+    parts += [f"the newest checkpoint in {given['--restore']}"] if "--restore" in given else []
+    return f"fetches {' and '.join(parts) or 'its data and its last checkpoint'}"
 
 
 def missing_object(message: str) -> str | None:

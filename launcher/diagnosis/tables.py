@@ -68,14 +68,17 @@ def ranges(numbers: Sequence[int], most: int = 4) -> str:
     return ",".join(words[:most] + (["…"] if len(words) > most else []))
 
 
-def job_table(jobs: Iterable[JobStatus], *, wide: bool = False, now: datetime | None = None) -> list[str]:
-    """A row for each job."""
+def job_table(
+    jobs: Iterable[JobStatus], *, wide: bool = False, namespaces: bool = False, now: datetime | None = None
+) -> list[str]:
+    """A row for each job; ``namespaces`` says where each is."""
     rows = []
     for job in jobs:
         up = sum(worker.phase in ("Running", "Finishing", "Succeeded") for worker in job.workers)
-        row = [job.name, job.phase, f"{up}/{len(job.workers)}", _epoch(job), age(job, now)]
+        place = [job.namespace] if namespaces else []
+        row = [*place, job.name, job.phase, f"{up}/{len(job.workers)}", _epoch(job), age(job, now)]
         rows.append([*row, job.progress or "-", job.reason] if wide else [*row, job.reason])
-    header = ["NAME", "PHASE", "WORKERS", "EPOCH", "AGE"]
+    header = [*(["NAMESPACE"] if namespaces else []), "NAME", "PHASE", "WORKERS", "EPOCH", "AGE"]
     return table([*header, "PROGRESS", "REASON"] if wide else [*header, "REASON"], rows)
 
 

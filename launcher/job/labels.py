@@ -68,6 +68,11 @@ def instance_objects(name: str) -> str:
     return f"{instance(name)},{MANAGED_BY_LABEL}={MANAGER}"
 
 
+def namespace_of(manifest: Mapping[str, Any]) -> str:
+    namespace: str = manifest["metadata"].get("namespace") or "default"
+    return namespace
+
+
 def labels_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     labels: Mapping[str, str] = manifest["metadata"].get("labels") or {}
     return labels

@@ -28,8 +28,14 @@ from launcher.job.labels import (
 )
 from launcher.job.mounts import USER_VOLUME, check_mounts
 from launcher.job.places import BUCKETS, Place
-from launcher.job.training_job import DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
-from maskfleet.environment import GPUS_VARIABLE, PEERS_VARIABLE, TOKEN_FILE_VARIABLE, WORKERS_VARIABLE
+from launcher.job.training_job import CACHE_PATH, DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
+from maskfleet.environment import (
+    CACHE_VARIABLE,
+    GPUS_VARIABLE,
+    PEERS_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    WORKERS_VARIABLE,
+)
 from maskfleet.errors import BadSettings, MaskfleetError
 from maskfleet.text import format_bytes
 
@@ -233,6 +239,10 @@ def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
             amounts["ephemeral-storage"] = job.scratch
     if job.gpus_per_worker:
         trainer["env"] = [*trainer["env"], {"name": GPUS_VARIABLE, "value": str(job.gpus_per_worker)}]
+    if cache := job.cache_place:
+        folder = "/".join(part for part in (CACHE_PATH, cache.path if cache.kind == "pvc" else "") if part)
+        kept = {CACHE_VARIABLE: folder, "TFDS_DATA_DIR": f"{folder}/tensorflow_datasets"}
+        trainer["env"] = [*trainer["env"], *({"name": name, "value": value} for name, value in kept.items())]
 
 
 def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
@@ -279,9 +289,13 @@ def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
         pod["containers"][0]["volumeMounts"].append({"name": "data", "mountPath": DATA_PATH, "readOnly": True})
     elif data:
         mount("data", data, DATA_PATH, pod["containers"], read_only=True)
+    # A claim is mounted whole: the folders that the kubelet makes for a subPath may be root's.
     if output and output.kind not in BUCKETS:
         claim = replace(output, path="") if output.kind == "pvc" else output
         mount("output", claim, OUTPUT_PATH, pod["initContainers"], read_only=False)
+    if cache := job.cache_place:
+        claim = replace(cache, path="") if cache.kind == "pvc" else cache
+        mount("cache", claim, CACHE_PATH, pod["containers"], read_only=False)
     for number, asked in enumerate(job.mounts):
         mount(f"{USER_VOLUME}{number}", asked.place, asked.path, everyone, read_only=asked.read_only)
     if job.gpus_per_worker:

@@ -21,6 +21,7 @@ from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
 from maskfleet.config import TrainConfig
+from maskfleet.data_setting import check_kind
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 
@@ -28,6 +29,7 @@ IMAGE = f"maskfleet/trainer:{version('maskfleet')}"
 GPU_IMAGE = f"{IMAGE}-gpu"
 DATA_PATH = "/data"
 OUTPUT_PATH = "/output"
+CACHE_PATH = "/cache"
 SCRATCH = "20Gi"
 """Of a worker's local disk for each of its folders, where nothing is asked for: many clusters count no local disk."""
 
@@ -121,6 +123,11 @@ class TrainingJob(Settings):
         default=None,
         description="where runs go and come back from: gs://, s3://BUCKET/PATH, pvc:CLAIM/PATH or host:/PATH",
     )
+    cache_volume: str | None = Field(
+        default=None,
+        description="pvc:CLAIM/PATH or host:/PATH that keeps decoded data and cached features for every pod that comes "
+        "after, of any job; default: each pod makes its own",
+    )
     keep_checkpoints: Positive | None = Field(
         default=None, description="newest checkpoints that --output keeps, beside the best; default: all"
     )
@@ -193,8 +200,9 @@ class TrainingJob(Settings):
         """The same job with other settings of the trainer.
 
         Raises:
-            BadSettings: they do not suit its number of replicas.
+            BadSettings: they do not suit its number of replicas, or name no kind of data.
         """
+        check_kind(config.data)
         config.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
         return self.model_copy(update={"training": config})
 
@@ -213,6 +221,11 @@ class TrainingJob(Settings):
     def output_place(self) -> Place | None:
         """Where ``--output`` is."""
         return parse_place(self.output, ("gs", "s3", "pvc", "host")) if self.output else None
+
+    @cached_property
+    def cache_place(self) -> Place | None:
+        """Where ``--cache-volume`` is."""
+        return parse_place(self.cache_volume, ("pvc", "host")) if self.cache_volume else None
 
     @cached_property
     def mounts(self) -> tuple[Mount, ...]:
@@ -244,7 +257,7 @@ class TrainingJob(Settings):
     @property
     def places(self) -> list[Place]:
         """All that the job names outside its pods."""
-        named = [self.data_place, self.output_place, *(mount.place for mount in self.mounts)]
+        named = [self.data_place, self.output_place, self.cache_place, *(mount.place for mount in self.mounts)]
         return [place for place in named if place is not None]
 
     @property
@@ -287,6 +300,13 @@ class TrainingJob(Settings):
     def _check_output(cls, text: str | None) -> str | None:
         if text is not None:
             parse_place(text, ("gs", "s3", "pvc", "host"))
+        return text
+
+    @field_validator("cache_volume")
+    @classmethod
+    def _check_cache_volume(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_place(text, ("pvc", "host"))
         return text
 
     @field_validator("mount")

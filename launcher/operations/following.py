@@ -13,7 +13,15 @@ from launcher.cluster.namespace import Namespace
 from launcher.cluster.watched import Watched
 from launcher.diagnosis.job_status import JobStatus
 from launcher.diagnosis.reasons import steady
-from launcher.job.labels import ALL_JOBS, ALL_WORKERS, INSTANCE_LABEL, JOB_NAME_LABEL, instance, labels_of
+from launcher.job.labels import (
+    ALL_JOBS,
+    ALL_WORKERS,
+    INSTANCE_LABEL,
+    JOB_NAME_LABEL,
+    instance,
+    labels_of,
+    namespace_of,
+)
 from launcher.operations.submitted import get_job, is_finished
 from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, seen, workloads_of
 from maskfleet.errors import NotFound, TimedOut
@@ -30,20 +38,29 @@ def status(name: str, cluster: Namespace | None = None) -> JobStatus:
     cluster = cluster or Cluster.connect()
     job = get_job(cluster, name)
     pods = cluster.list("Pod", labels=instance(name))
-    return NamespaceView.of(cluster, [job]).status(job, pods)
+    return NamespaceView.of(cluster, [job]).with_said(cluster, pods).status(job, pods)
 
 
-def list_jobs(cluster: Namespace | None = None) -> list[JobStatus]:
-    """All jobs of the namespace, the newest first."""
+def list_jobs(cluster: Namespace | None = None, *, everywhere: bool = False) -> list[JobStatus]:
+    """All jobs of the namespace, or of all namespaces, the newest first.
+
+    Raises:
+        ApiError: with status 403, they may not be seen.
+    """
     cluster = cluster or Cluster.connect()
-    jobs = cluster.list("Job", labels=ALL_JOBS)
-    pods: dict[str, list[Object]] = {}
-    for pod in cluster.list("Pod", labels=ALL_WORKERS):
+    jobs = cluster.list("Job", labels=ALL_JOBS, everywhere=everywhere)
+    pods: dict[tuple[str, str], list[Object]] = {}
+    for pod in cluster.list("Pod", labels=ALL_WORKERS, everywhere=everywhere):
         labels = labels_of(pod)
-        pods.setdefault(labels.get(JOB_NAME_LABEL) or labels.get(INSTANCE_LABEL, ""), []).append(pod)
-    around = NamespaceView.of(cluster, jobs)
+        job = labels.get(JOB_NAME_LABEL) or labels.get(INSTANCE_LABEL, "")
+        pods.setdefault((namespace_of(pod), job), []).append(pod)
+    all_around = NamespaceView.of(cluster, jobs, everywhere=everywhere)
+    around = {namespace: all_around.within(namespace) for namespace in set(map(namespace_of, jobs))}
     jobs = sorted(jobs, key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
-    return [around.status(job, pods.get(job["metadata"]["name"], [])) for job in jobs]
+    return [
+        around[namespace].status(job, pods.get((namespace, job["metadata"]["name"]), []))
+        for job, namespace in zip(jobs, map(namespace_of, jobs), strict=True)
+    ]
 
 
 def wait(
@@ -100,8 +117,9 @@ def follow(name: str, cluster: Namespace | None = None, *, seconds: float = 1.0)
             if time.monotonic() > next_nodes:
                 nodes, next_nodes = node_names(cluster), time.monotonic() + 5
             happened = seen(lambda: list(events.objects().values()))
-            around = NamespaceView(happened, nodes, workloads_of(cluster, [job]))
-            now = around.status(job, list(pods.objects().values()))
+            there = list(pods.objects().values())
+            around = NamespaceView(happened, nodes, workloads_of(cluster, [job])).with_said(cluster, there)
+            now = around.status(job, there)
             if _is_behind(now):
                 settled = min(settled, time.monotonic() + _BEHIND_SECONDS)
                 if time.monotonic() < settled:

@@ -84,8 +84,7 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         elif made["spec"].get("suspend") and not isinstance(error, BadInput):
             raise LeftBehind(job.name, "was there before, and stays", error) from error
         raise
-    notes = (*_notes(job, untold=untold), *_network_note(job, cluster))
-    return Submission(job.name, cluster.namespace, new, notes)
+    return Submission(job.name, cluster.namespace, new, (*notes(job, untold=untold), *_network_note(job, cluster)))
 
 
 def _take_back(name: str, cluster: Namespace, cause: MaskfleetError) -> None:
@@ -118,7 +117,7 @@ def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
     if job.uses_host_paths:
         # The job's own account may not be there yet.
         _check_pod_is_allowed(job, cluster, job.service_account or "default")
-    return Submission(job.name, cluster.namespace, new, _notes(job, untold=untold))
+    return Submission(job.name, cluster.namespace, new, notes(job, untold=untold))
 
 
 def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
@@ -131,7 +130,8 @@ def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
         raise _taken(name, kind)
 
 
-def _notes(job: TrainingJob, *, untold: str) -> tuple[str, ...]:
+def notes(job: TrainingJob, *, untold: str = "") -> tuple[str, ...]:
+    """What the user of a job that starts should know of it; ``untold`` is why its progress will not show on the Job."""
     notes = []
     if job.output is None:
         notes.append(

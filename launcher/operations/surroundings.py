@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
@@ -10,10 +11,14 @@ from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.job_status import DULL_EVENTS, JobStatus, job_status
 from launcher.diagnosis.jobs import suspended_by
-from launcher.job.labels import QUEUE_LABEL, labels_of
+from launcher.diagnosis.reasons import SAID, is_preparing
+from launcher.job.labels import QUEUE_LABEL, labels_of, namespace_of
 from maskfleet.errors import NotFound
 
 T = TypeVar("T")
+
+_MOST_ASKED = 4
+"""Pods whose last line is asked for, each by a request of its own."""
 
 INTERESTING_EVENTS = ",".join(f"reason!={reason}" for reason in DULL_EVENTS)
 
@@ -29,22 +34,51 @@ class NamespaceView:
     events: Sequence[Object] | None
     nodes: frozenset[str] | None
     workloads: Sequence[Object]
+    said: Sequence[Object] = ()
 
     @classmethod
-    def of(cls, cluster: Namespace, jobs: Sequence[Object], *, all_events: bool = False) -> Self:
-        """``all_events`` is for those who show them: a status needs only the interesting ones."""
+    def of(
+        cls, cluster: Namespace, jobs: Sequence[Object], *, all_events: bool = False, everywhere: bool = False
+    ) -> Self:
+        """``all_events`` is for those who show them: a status needs only the interesting ones.
+
+        ``everywhere`` asks for what explains the jobs of all namespaces; :meth:`within` takes those of one.
+        """
         fields = "" if all_events else INTERESTING_EVENTS
-        events = seen(lambda: cluster.list("Event", fields=fields))
-        return cls(events, node_names(cluster), workloads_of(cluster, jobs))
+        events = seen(lambda: cluster.list("Event", fields=fields, everywhere=everywhere))
+        return cls(events, node_names(cluster), workloads_of(cluster, jobs, everywhere=everywhere))
+
+    def within(self, namespace: str) -> Self:
+        """Without what has happened in other namespaces, where others may have the same names."""
+        ours = None if self.events is None else [each for each in self.events if namespace_of(each) == namespace]
+        return replace(self, events=ours)
 
     @property
     def unseen(self) -> tuple[str, ...]:
         """The kinds of objects that may not be listed."""
         return tuple(name for name, found in (("events", self.events), ("nodes", self.nodes)) if found is None)
 
+    def with_said(self, cluster: Namespace, pods: Sequence[Object]) -> Self:
+        """With what ``pods`` say while they fetch their data."""
+        return replace(self, said=said_while_preparing(cluster, pods))
+
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
-        found = job_status(job, pods, self.events or (), self.nodes, workload_of(job, self.workloads))
+        told = [*(self.events or ()), *self.said]
+        found = job_status(job, pods, told, self.nodes, workload_of(job, self.workloads))
         return replace(found, unseen=self.unseen)
+
+
+def said_while_preparing(cluster: Namespace, pods: Sequence[Object]) -> list[Object]:
+    """The last line of the first few pods that fetch their data, as events: how far it is, or an outage."""
+    said = []
+    for pod in [pod for pod in pods if is_preparing(pod)][:_MOST_ASKED]:
+        name = pod["metadata"]["name"]
+        with contextlib.suppress(ApiError, NotFound, Unreachable, ConnectionError):  # not to be seen, or not yet
+            for line in cluster.log(name, "prepare", tailLines="1"):
+                text = line.decode(errors="replace").strip()
+                said.append({"reason": SAID, "message": text, "involvedObject": {"kind": "Pod", "name": name},
+                             "metadata": {"namespace": namespace_of(pod)}})  # fmt: skip
+    return said
 
 
 def seen(ask: Callable[[], T]) -> T | None:
@@ -64,12 +98,12 @@ def node_names(cluster: Namespace) -> frozenset[str] | None:
         return None
 
 
-def workloads_of(cluster: Namespace, jobs: Sequence[Object]) -> list[Object]:
+def workloads_of(cluster: Namespace, jobs: Sequence[Object], *, everywhere: bool = False) -> list[Object]:
     """Kueue's objects, if any of the jobs has a queue, or was suspended by Kueue, which may take in all jobs."""
     if not any(QUEUE_LABEL in labels_of(job) or (suspended_by(job) or "").startswith("kueue") for job in jobs):
         return []
     try:
-        return list(cluster.list("Workload"))
+        return list(cluster.list("Workload", everywhere=everywhere))
     except (ApiError, NotFound, Unreachable):  # Kueue is not installed, or its objects may not be read
         return []
 

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from launcher.cluster.kubernetes_api import Cluster
+from launcher.job.training_job import TrainingJob
 from launcher.operations import following as operations
 from launcher.operations import submission
 from launcher.operations.logs import LogRequest, logs
@@ -13,6 +14,7 @@ from launcher.streaming.stores.opening import open_store
 from maskfleet.files import FileDigest
 from tests.cluster.conftest import Scripted, until
 from tests.fakes.gcs import FakeGcs
+from tests.helpers.processes import SETTINGS
 
 LIST_DATA = """
 import pathlib
@@ -49,3 +51,24 @@ def test_an_empty_bucket_folder_fails_the_job_at_once_with_its_address(
     submission.submit(job, cluster)
     failed = until("job", cluster, lambda now: now.phase == "Failed")
     assert failed.reason == "--data gs://bucket/nothing: there is nothing: expected the data set's files"
+
+
+def test_a_cache_on_a_claim_is_found_by_the_next_pod(cluster: Cluster, trainer_image: str) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "caches"},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    cluster.create(claim)
+    told = []
+    for name, workers in (("first", "2"), ("second", "1")):
+        flags = ["--name", name, "--image", trainer_image, "--workers", workers, "--cpu", "500m", "--memory", "1500Mi",
+                 "--grace", "40", "--cache-volume", "pvc:caches/of/team"]  # fmt: skip
+        job = TrainingJob.from_sources(None, TrainingJob.parse_flags(flags), SETTINGS)
+        submission.submit(job, cluster)
+        end = operations.wait(name, cluster, timeout=600)
+        assert end.phase == "Succeeded", end
+        lines = [line.text for line in logs(name, cluster, LogRequest())]
+        told.append([line for line in lines if "into /cache/of/team/synthetic-32-" in line])
+    assert [len(lines) for lines in told] == [1, 0], "of the two workers one reads the images, of the next job none"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -350,6 +355,62 @@ def test_the_command_line_tells_all_this_too(cluster: Cluster, scripted: Scripte
     assert missing.returncode == 3
     assert (
         missing.stderr == f"error: there is no job job in namespace {cluster.namespace}; 'launcher list' shows them\n"
+    )
+
+
+def test_several_jobs_are_deleted_by_one_command(cluster: Cluster) -> None:
+    for name in ("a", "b"):
+        submission.submit(TrainingJob(name=name, cpu="10k"), cluster)
+    done = launcher(cluster, "delete", "a", "missing", "b", "--yes")
+    assert [line[:16] for line in done.stdout.splitlines()] == ["job a is deleted", "job b is deleted"]
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert f"there is no job missing in namespace {cluster.namespace}" in done.stderr
+    assert operations.list_jobs(cluster) == []
+
+
+def test_commands_run_in_the_pods_of_workers(cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted(FOREVER, workers=2), cluster)
+    until("job", cluster, lambda now: all(worker.phase == "Running" for worker in now.workers))
+
+    def run(*arguments: str, sent: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        full = [sys.executable, "-m", "launcher.cli", "exec", "-n", cluster.namespace, *arguments]
+        return subprocess.run(full, input=sent, capture_output=True, timeout=60, check=False)
+
+    done = run("job", "--worker", "1", "--", "sh", "-c", "hostname; echo oops >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"job-1\n", b"oops\n")
+    much = os.urandom(1 << 20) * 8
+    copied = run("job", "--", "cat", sent=much)
+    assert (copied.returncode, copied.stdout == much) == (0, True), copied.stderr
+    enough = run("job", "--", "head", "-c", "3", sent=much[:80_000])
+    assert (enough.returncode, enough.stdout) == (0, much[:3])
+    beside = run("job", "--container", "streamer", "--", "cat", "/proc/1/cmdline")
+    assert b"sidecar" in beside.stdout
+    missing = run("job", "--", "no-such-program")
+    assert (missing.returncode != 0, missing.stderr.count(b"\n")) == (True, 1)
+    assert b"no-such-program" in missing.stderr
+    screen, theirs = pty.openpty()
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    before = termios.tcgetattr(theirs)
+    full = [sys.executable, "-m", "launcher.cli", "exec", "-n", cluster.namespace, "job", "--", "sh", "-c",
+            "sleep 1; stty size; read key; exit 5"]  # fmt: skip
+    with subprocess.Popen(full, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        try:
+            shown = b""
+            while b"30 100" not in shown:
+                shown += os.read(screen, 1 << 16)
+            os.write(screen, b"k\r")
+            assert process.wait(30) == 5
+        finally:
+            process.kill()
+    assert termios.tcgetattr(theirs) == before
+    os.close(screen)
+    os.close(theirs)
+    ending.cancel("job", cluster)
+    until("job", cluster, lambda now: now.phase == "Cancelled")
+    gone = run("job", "--", "true")
+    assert (gone.returncode, gone.stderr.startswith(b"error: the trainer of worker 0 of job job does not run")) == (
+        1,
+        True,
     )
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from launcher.cluster.kubernetes_api import ApiError
+from launcher.cluster.kubernetes_api import ApiError, Unreachable
 from launcher.job.labels import FIELD_MANAGER
 from maskfleet.errors import NotFound
 
@@ -54,8 +54,8 @@ class FakeCluster:
     def list(
         self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False, everywhere: bool = False
     ) -> Sequence[Object]:
-        self._note(f"list {kind}")
-        return self._select(kind, labels, fields)
+        self._note(f"list {kind}" + (" everywhere" if everywhere else ""))
+        return self._select(kind, labels, fields, everywhere=everywhere)
 
     def create(
         self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
@@ -124,8 +124,14 @@ class FakeCluster:
     def connect_to_pod(self, pod: str, port: int) -> socket.socket:
         raise ConnectionError(f"{pod}: nothing runs here")
 
-    def _select(self, kind: str, labels: str, fields: str) -> Sequence[Object]:
+    def run_in_pod(self, pod: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
+        raise Unreachable(f"{pod}: nothing runs here")
+
+    def _select(self, kind: str, labels: str, fields: str, *, everywhere: bool = False) -> Sequence[Object]:
         found = [copy.deepcopy(each) for (of, _), each in list(self.objects.items()) if of == kind]
+        for each in found:
+            each["metadata"].setdefault("namespace", self.namespace)
+        found = [each for each in found if everywhere or each["metadata"]["namespace"] == self.namespace]
         for wanted in filter(None, labels.split(",")):
             key, _, value = wanted.partition("=")
             found = [each for each in found if each["metadata"].get("labels", {}).get(key) == value]
@@ -175,5 +181,6 @@ def worker_pod(
 
 if TYPE_CHECKING:
     from launcher.cluster.namespace import Namespace
+    from launcher.cluster.pod_command import PodCommand
 
     _: Namespace = FakeCluster()

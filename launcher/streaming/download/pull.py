@@ -131,6 +131,9 @@ class _Pull:
             verified = self._is_known_as(known)
         if not verified and known.md5 is not None:
             verified = self._settle(known, digest)
+        if found.updated:  # a cache that goes by the files' times is that of every pod that fetches them
+            with writing(self._files):
+                self._files.set_time(found.name, found.updated)
         return Fetched(found.name, found.size, verified)
 
     def _settle(self, found: StoredObject, digest: FileDigest) -> bool:

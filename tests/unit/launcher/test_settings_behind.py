@@ -10,9 +10,9 @@ from launcher.commands.run import run
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--data", "synthetic"], "--data: is a setting of the training: write it behind --, as in 'run -- --data …'"),
-    (["--epochs=3"], "--epochs: is a setting of the training: write it behind --"),
-    (["--no-export"], "--no-export: is a setting of the training: write it behind --"),
+    (["--data", "synthetic"], "--data: settings of the trainer come after --: write 'launcher run … -- --data …'"),
+    (["--epochs=3"], "--epochs: settings of the trainer come after --"),
+    (["--no-export"], "--no-export: settings of the trainer come after --"),
     (["--", "--run-dir", "x"], "--run-dir: is a flag of 'run': write it before --"),
     (["--", "--epochs", "3", "--workers=2"], "--workers: is a flag of 'run': write it before --"),
     (["--", "--output", "x"], "--output: is a flag of 'run': write it before --"),

@@ -270,6 +270,7 @@ def test_an_object_without_its_name_is_no_answer(
 
 
 def test_a_list_of_nothing_may_be_null(server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = {"kind": "JobList", "metadata": {}, "items": None}
+    empty = {"kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "1"}, "items": None}
     monkeypatch.setattr(server, "perform", lambda request, whole: Answer.of(empty))
-    assert cluster.list("Job") == []
+    assert cluster.list("Job", metadata_only=True) == []
+    assert [change for change, _ in itertools.islice(cluster.watch("Job"), 2)] == ["RESTART", "SYNCED"]

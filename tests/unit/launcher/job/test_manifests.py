@@ -17,6 +17,7 @@ from launcher.job.manifests import base_folder, manifests, tensorboard_pod, with
 from launcher.job.rendering import render, render_json
 from launcher.job.training_job import TrainingJob
 from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,6 +29,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
          "--scratch", "60Gi"],
         [],
     ),
+    "cache-volume": (["--workers", "2", "--data", "gs://data/pets", "--cache-volume", "pvc:fast/team/caches"], []),
     "gpu-spot": (["--workers", "8", "--gpus-per-worker", "2", "--spot", "--cpu", "8", "--memory", "32Gi"], []),
     "queue": (["--queue", "team", "--priority", "high", "--deadline", "12h", "--ttl", "1h", "--max-restarts", "0"], []),
     "secrets-and-places": (
@@ -106,6 +108,38 @@ def test_the_base_by_hand_is_what_the_launcher_sends() -> None:
 def test_no_object_grows_with_the_number_of_workers() -> None:
     small, large = (len(render(TrainingJob(name="pets", workers=count))) for count in (1, 1000))
     assert large - small <= 5 * len("1000")
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry.get("value", "") for entry in container["env"]}
+
+
+@pytest.mark.parametrize(("place", "folder", "mounted"), [
+    ("pvc:fast", "/cache", {"persistentVolumeClaim": {"claimName": "fast", "readOnly": False}}),
+    ("pvc:fast/a/b/", "/cache/a/b", {"persistentVolumeClaim": {"claimName": "fast", "readOnly": False}}),
+    ("host:/mnt/caches", "/cache", {"hostPath": {"path": "/mnt/caches", "type": "Directory"}}),
+])  # fmt: skip
+def test_the_trainer_alone_has_the_cache_s_volume_and_may_write(
+    place: str, folder: str, mounted: dict[str, Any]
+) -> None:
+    pod = manifests(TrainingJob(name="pets", cache_volume=place, output="gs://bucket"))[0]["spec"]["template"]["spec"]
+    assert {"name": "cache", **mounted} in pod["volumes"]
+    (trainer,) = pod["containers"]
+    assert {"name": "cache", "mountPath": "/cache"} in trainer["volumeMounts"]
+    assert environment(trainer)["MASKFLEET_CACHE"] == folder
+    assert environment(trainer)["TFDS_DATA_DIR"] == f"{folder}/tensorflow_datasets"
+    for container in pod["initContainers"]:
+        assert "cache" not in [mount["name"] for mount in container["volumeMounts"]]
+        assert "MASKFLEET_CACHE" not in environment(container)
+
+
+@pytest.mark.parametrize(
+    "place", ["gs://bucket/caches", "secret:caches", "/mnt/caches", "pvc:", "host:caches", "pvc:a/../b"]
+)
+def test_a_cache_is_a_claim_or_a_folder_of_the_node(place: str) -> None:
+    with pytest.raises(BadSettings, match=r"^--cache-volume: expected ") as error:
+        TrainingJob.resolve([Layer("--{}", {"cache_volume": place})])
+    assert str(error.value).endswith(f"found {place!r}")
 
 
 def test_only_the_streamer_has_an_api_token() -> None:

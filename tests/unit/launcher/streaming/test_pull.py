@@ -17,6 +17,7 @@ from maskfleet.files import FileDigest
 from tests.fakes.gcs import FakeGcs, Fault, Preconditions, Request
 from tests.fakes.s3 import FakeS3, Stored
 from tests.helpers.streamer_process import variables
+from trainer.data.source import files_key
 
 COUNT = 60
 
@@ -172,3 +173,16 @@ def test_what_comes_differently_each_time_is_damaged(amazon: FakeS3, tmp_path: P
 def test_the_words_for_what_was_verified() -> None:
     assert verification([Fetched("a", 1, True)]) == "all verified"
     assert verification([Fetched("a", 1, True), Fetched("b", 1, False)]).endswith("no checksum of 1 of them")
+
+
+def test_every_copy_has_the_objects_times_so_that_all_pods_find_the_same_cache(
+    fake: FakeGcs | FakeS3, tmp_path: Path
+) -> None:
+    contents = fill(fake, 3)
+    keys = set()
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        list(pull(open_store(url(fake)), folder))
+        keys.add(files_key(folder / name for name in contents))
+    assert len(keys) == 1
+    listed = {found.name: found.updated for found in open_store(url(fake)).list()}
+    assert {name: (folder / name).stat().st_mtime for name in contents} == pytest.approx(listed)
