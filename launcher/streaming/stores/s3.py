@@ -236,6 +236,8 @@ class S3Store:
             raise Changed(f"{place}: was deleted meanwhile") from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise StoreRefused(f"{place}: access was denied: {_words(error)}") from error
+        except ValueError as error:  # obstore's word for a name that it takes for no path
+            raise StoreRefused(f"{place}: {_words(error)}; rename it") from error
         except exceptions.BaseError as error:
             text = str(error)
             if "NoSuchBucket" in text:

@@ -40,6 +40,7 @@ class GrowingFile:
     Attributes:
         pending: bytes of the file that are not in the object yet, as of the last step.
         pending_since: time, by the clock of ``step``, at which the oldest of them was first seen; None without any.
+        history: whether what the object holds has to be this run's.
         problem: why the file is not copied (any further), in one line; None if all is well.
     """
 
@@ -54,7 +55,7 @@ class GrowingFile:
         self._path = files.root / name
         self._scan = scan
         self._interval = interval
-        self._history = history
+        self.history = history
         self._store = store
         self._remote = GuardedObject(store, name)
         self._looked = False
@@ -78,6 +79,10 @@ class GrowingFile:
                 return self._step(file, now, final=final)
         except FileNotFoundError:
             self._observe(0, now)
+            if self.history and not self._looked:
+                self._look()
+                if self._copied:
+                    raise self._another_run("is not there") from None
             return 0
 
     def _step(self, file: BinaryIO, now: float, *, final: bool) -> int:
@@ -127,9 +132,7 @@ class GrowingFile:
             return False
         first = not self._looked
         if first:
-            self._store.tidy(self._remote.name)
-            self._remote.look()
-            self._looked = True
+            self._look()
         difference = None
         if status.st_size < self._copied:
             difference = f"has only {status.st_size} bytes, but {self._copied} were copied before"
@@ -142,14 +145,22 @@ class GrowingFile:
                 self._tail, self.problem = self._read_tail(file), None
             self._inode = status.st_ino
             return True
-        if self._history and first:
-            raise Conflict(
-                f"{self._store.url}/{self._remote.name}: belongs to another run ({self._path} {difference}); choose an "
-                f"empty destination, or bring that run back first with 'launcher restore {self._store.url} RUN'"
-            )
+        if self.history and first:
+            raise self._another_run(difference)
         self.problem = f"{self._path}: {difference}; it is not copied any further"
         self._refused, self._inode = signature, None
         return False
+
+    def _look(self) -> None:
+        self._store.tidy(self._remote.name)
+        self._remote.look()
+        self._looked = True
+
+    def _another_run(self, difference: str) -> Conflict:
+        return Conflict(
+            f"{self._store.url}/{self._remote.name}: belongs to another run ({self._path} {difference}); choose an "
+            f"empty destination, or bring that run back first with 'launcher restore {self._store.url} RUN'"
+        )
 
     def _begins_with_copy(self, file: BinaryIO) -> bool:
         current = self._remote.current

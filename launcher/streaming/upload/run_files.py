@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from maskfleet.plain_files import Entry, PlainFiles
 from maskfleet.run_directory import RunDirectory
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def is_finished(name: str) -> bool:
@@ -17,7 +20,8 @@ def finished_files(files: PlainFiles, folder: str = "", *, deep: bool = True) ->
     """All below the folder that is not being written, in the order of the names; what is left out with its problem."""
     for entry in sorted(files.walk(folder, deep=deep), key=lambda entry: entry.name):
         if is_finished(entry.name):
-            yield entry if _is_text(entry.name) else Entry(entry.name, "has a name that is not UTF-8")
+            problem = entry.problem or _problem_of(entry.name)
+            yield Entry(entry.name, problem, entry.error)
 
 
 def small_files(run: RunDirectory, worker: int | None) -> Iterable[Entry]:
@@ -34,9 +38,10 @@ def small_files(run: RunDirectory, worker: int | None) -> Iterable[Entry]:
     return [*top, *found, *finished_files(files, run.tensorboard.name), *finished_files(files, run.pictures.name)]
 
 
-def _is_text(name: str) -> bool:
+def _problem_of(name: str) -> str | None:
+    """Why no object can have this name; None for most."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "has a name that is not UTF-8"
+    return "has a name with control characters" if _CONTROL.search(name) else None

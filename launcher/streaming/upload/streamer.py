@@ -45,6 +45,7 @@ _CHECKPOINTS = "the checkpoints"
 
 
 class _Copied(Protocol):
+    history: bool
     pending: int
     pending_since: float | None
     problem: str | None
@@ -197,11 +198,16 @@ class Streamer:
     def _small_step(self, final: bool) -> bool:
         found = list(small_files(self._run, self._worker))
         self._tell_left_out("the files", found)
-        for entry in found:
-            if entry.problem is None and entry.name not in self._files:
-                self._files[entry.name] = self._follow(entry.name)
+        names = [entry.name for entry in found if entry.problem is None]
+        events = self._run.events.name
+        if any("/" not in name for name in names) and not any(entry.name == events for entry in found):
+            names.append(events)  # not there yet; in the destination of another run it is
+        for name in names:
+            if name not in self._files:
+                self._files[name] = self._follow(name)
         done = True
-        for name, copied in list(self._files.items()):
+        # Histories first: they tell whether the destination is another run's, before anything there is replaced.
+        for name, copied in sorted(self._files.items(), key=lambda file: not file[1].history):
             self._count_sent(self._refusals.attempt(name, partial(copied.step, time.monotonic(), final=final)))
             if copied.problem is not None and copied.problem not in self._reported:
                 self._reported.add(copied.problem)
@@ -299,7 +305,7 @@ class Streamer:
 
     def _note(self, now: float) -> None:
         """Brings the metrics up to date and writes them down."""
-        copied = [*self._files.values(), self._export]
+        copied: list[_Copied] = [*self._files.values(), self._export]
         since = [each.pending_since for each in copied if each.pending_since is not None]
         if self._uploading_since is not None:
             since.append(self._uploading_since)

@@ -47,6 +47,7 @@ class WholeFile:
         self.pending = 0
         self.pending_since: float | None = None
         self.problem: str | None = None
+        self.history = False
         self._store = store
         self._files = files
         self._name = name
@@ -122,6 +123,7 @@ class ExportFolder:
         self.pending = 0
         self.pending_since: float | None = None
         self.problem: str | None = None
+        self.history = False
         self.left_out: list[Entry] = []
         self._store = store
         self._files = PlainFiles(run.path)

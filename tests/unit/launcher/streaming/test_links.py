@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,16 @@ from launcher.streaming.download.pull import NotAllFetched, pull
 from launcher.streaming.download.restore import restore
 from launcher.streaming.download.stored_runs import list_runs
 from launcher.streaming.stores.folder import FolderStore
+from launcher.streaming.stores.opening import open_store
 from launcher.streaming.stores.store import StoreRefused
 from launcher.streaming.stream_metrics import StreamMetrics
+from launcher.streaming.upload import run_files
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE, FAILED
 from maskfleet.run_directory import RunDirectory
-from tests.helpers.sample_run import EVENTS, SampleRun
+from tests.fakes.s3 import FakeS3
+from tests.helpers.sample_run import EVENTS, SampleRun, copied_files
+from tests.helpers.streamer_process import variables
 
 SECRET = b"a private file\n"
 
@@ -134,13 +139,33 @@ def test_a_checkpoint_with_a_linked_file_is_not_copied_and_named(
     assert not any("00000020" in name for name in contents(store.path))
 
 
-def test_names_that_are_not_utf_8_are_left_out(
-    sample: SampleRun, store: FolderStore, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("name", "words"), [
+    (b"bad-\xff.txt", "bad-\\udcff.txt has a name that is not UTF-8"),
+    (b"new\nline.txt", "new line.txt has a name with control characters"),
+    (b"\x1b[31m.txt", "\\x1b[31m.txt has a name with control characters"),
+])  # fmt: skip
+def test_names_that_no_bucket_takes_are_left_out(
+    sample: SampleRun, store: FolderStore, caplog: pytest.LogCaptureFixture, name: bytes, words: str
 ) -> None:
     sample.everything()
-    Path(os.fsdecode(os.fsencode(sample.run.path) + b"/bad-\xff.txt")).write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(sample.run.path) + b"/" + name)).write_bytes(b"x")
     assert Streamer(sample.run, store).run(once=True) == DONE
-    assert "bad-\\udcff.txt has a name that is not UTF-8" in caplog.text
+    assert words in caplog.text
+
+
+def test_a_name_that_a_bucket_refuses_holds_up_no_other(
+    sample: SampleRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever name is not known here to be refused."""
+    sample.everything()
+    sample.path("a\x1fb.txt").write_bytes(b"x")
+    monkeypatch.setattr(run_files, "_CONTROL", re.compile("(?!)"))
+    with FakeS3() as fake:
+        for variable, value in variables(fake.url).items():
+            monkeypatch.setenv(variable, value)
+        assert Streamer(sample.run, open_store("s3://bucket/run")).run(once=True) == FAILED
+        assert set(sample.files()) - {"a\x1fb.txt"} == set(copied_files(fake))
+    assert "not copied: a\x1fb.txt: s3://bucket/run/a\x1fb.txt: Could not parse path" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["config.json", "logs/worker-0.log", "checkpoints/step-00000020.index"])

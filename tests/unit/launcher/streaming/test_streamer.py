@@ -197,6 +197,22 @@ def test_a_destination_of_another_run_gets_no_checkpoint_of_this_one(tmp_path: P
     assert sorted(path.name for path in destination.rglob("*")) == before
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_destination_of_another_run_loses_nothing_of_it(tmp_path: Path, begun: bool) -> None:
+    first, second = SampleRun(tmp_path / "first"), SampleRun(tmp_path / "second", seed=1)
+    first.everything()
+    if begun:
+        second.everything()
+    write_json(second.run.config, {"settings": {"epochs": 777}})
+    second.path("aaa.txt").write_bytes(b"the first in the order of names")
+    destination = tmp_path / "destination"
+    assert Streamer(first.run, FolderStore(destination)).run(once=True) == 0
+    before = {path: path.read_bytes() for path in destination.rglob("*") if path.is_file()}
+    with pytest.raises(Conflict, match="belongs to another run"):
+        Streamer(second.run, FolderStore(destination)).run(once=True)
+    assert {path: path.read_bytes() for path in destination.rglob("*") if path.is_file()} == before
+
+
 def test_a_clock_that_is_set_back_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = SampleRun(tmp_path / "run")
     sample.log_events()
