@@ -18,7 +18,6 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from maskfleet.child_processes import report_line
 from maskfleet.files import write_atomically
@@ -29,10 +28,9 @@ from trainer.data.cache import Dataset
 from trainer.event_values import image_value
 from trainer.objective.metrics import Scores
 from trainer.pictures import confusion_picture, curves_picture, png, predictions_picture
+from trainer.training.event_file import EventFile
 from trainer.training.plan import Plan
 
-FLUSH_SECONDS = 2
-"""How long TensorBoard may wait for a scalar."""
 PROGRESS_SECONDS = 0.5
 """Between two writings of progress.json."""
 PICTURED_EXAMPLES = 4
@@ -71,15 +69,12 @@ class Summaries:
         self._dataset = dataset
         self._predict = predict
         self._metrics = _take_back(run, validated)
-        self._writers = {
-            name: EventFileWriter(str(run.tensorboard / name), flush_secs=FLUSH_SECONDS)
-            for name in ("train", "validation")
-        }
+        self._writers = {name: EventFile(run.tensorboard / name) for name in ("train", "validation")}
         # At the first start too: TensorBoard takes a START for a restart only if it has seen one before.
         void_from = first_step + 1 if first_step else 0
         for writer in self._writers.values():
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            writer.add_event(event_pb2.Event(wall_time=time.time(), step=void_from, session_log=start))
+            writer.add(event_pb2.Event(step=void_from, session_log=start))
         self._stride = -(-plan.steps // MAX_STEP_POINTS)
         self._seconds_per_step: float | None = None
         self._seconds_since_epoch = 0.0
@@ -192,7 +187,7 @@ class Summaries:
 
     def _add(self, writer: str, step: int, *summaries: Summary) -> None:
         for summary in summaries:
-            self._writers[writer].add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+            self._writers[writer].add(event_pb2.Event(step=step, summary=summary))
 
     def _update(self, **known: Any) -> None:
         self._progress = replace(self._progress, **known)

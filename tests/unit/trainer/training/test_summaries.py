@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
 from tensorboard.util.tensor_util import make_ndarray
 
 from maskfleet.records import MetricsLine
@@ -17,12 +16,6 @@ from trainer.data.source import palette
 from trainer.objective.metrics import Scores
 from trainer.training.plan import Plan
 from trainer.training.summaries import Summaries, Validation
-
-
-@pytest.fixture(autouse=True)
-def count_files_from_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a process does that has just started: of one second, file 10 would come before file 9."""
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def summaries(run: RunDirectory, first_step: int = 0, classes: int = 2, validated: int | None = None) -> Summaries:
@@ -94,3 +87,19 @@ def test_any_number_of_classes_has_a_confusion_matrix(tmp_path: Path, classes: i
     accumulator.Reload()
     width, height, _ = make_ndarray(accumulator.Tensors("confusion")[0].tensor_proto)
     assert max(int(width), int(height)) <= 2000
+
+
+@pytest.mark.parametrize("set_by", [-86_400, -1, 0, 1, 86_400])
+def test_a_clock_that_is_set_neither_hides_nor_mixes_up_the_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by: int
+) -> None:
+    """TensorBoard sees each step at once, and takes the later process's for the later one."""
+    run, clock = RunDirectory(tmp_path), 1795428000.0
+    monkeypatch.setattr("time.time", lambda: clock)
+    told = summaries(run)
+    steps(told, 4, 1.0)
+    clock += set_by
+    told.steps(5, np.full(1, 2.0), np.ones(1), 1.0)
+    assert curve(run) == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 2.0)]
+    summaries(run, first_step=3).steps(4, np.full(1, 3.0), np.ones(1), 1.0)
+    assert curve(run) == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 3.0)]
