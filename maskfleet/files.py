@@ -53,15 +53,16 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         OSError: it may not.
     """
     there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+    code = 0
     if there == path.absolute() and not folder:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "expected the name of a file, found a folder", str(path))
+        code = errno.EISDIR if path.is_dir() else 0
         there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder", str(path))
-    if not os.access(there, os.W_OK | os.X_OK):
+        code = errno.ENOTDIR
+    elif code == 0 and not os.access(there, os.W_OK | os.X_OK):
         code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
-        raise OSError(code, f"{there}: {os.strerror(code)}", str(path))
+    if code:
+        raise OSError(code, os.strerror(code), str(path))
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
