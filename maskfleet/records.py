@@ -158,8 +158,8 @@ class ReporterMark:
 class Resolved:
     """What came of a run's settings on its data and workers, as it was last started.
 
-    ``colours`` are [C][3]; ``background`` is a class's name. ``trainable_parameters`` is 0 if a version began the run
-    that did not count them.
+    ``colours`` are [C][3]; ``background`` is a class's name. ``trainable_parameters`` and ``image_size`` are 0 if a
+    version began the run that did not keep them.
     """
 
     workers: int = 1
@@ -169,6 +169,7 @@ class Resolved:
     steps: int = 0
     trainable_parameters: int = 0
     threads: int = 0
+    image_size: int = 0
     classes: Sequence[str] = ()
     colours: Sequence[Sequence[int]] = ()
     background: str | None = None
