@@ -28,7 +28,7 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
     """Whether what the run has so far can be gone on with.
 
     Raises:
-        BadSettings: the data or its size is not what the run began with, or its checkpoints have scores of another kind.
+        BadSettings: the data or its size is not what the run began with, or its scores are of another kind.
     """
     before = RunRecord.read(run)
     size = 0 if before.resolved is None else before.resolved.image_size
