@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,25 @@ class FileDigest:
             checksum.update(piece)
             size += len(piece)
         return cls(size, base64.b64encode(checksum.digest()).decode())
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file to be read, if it is one: to open a pipe would wait for somebody to write into it.
+
+    Raises:
+        OSError: it can't be read, or is a folder (IsADirectoryError), a pipe or a device.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # closes what is a folder
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "expected a file, found a pipe or device", str(path))
+    return file
+
+
+def read_regular(path: Path) -> bytes:
+    """All of a file, see :func:`open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def stays_inside(name: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import pydantic
 
 from maskfleet.errors import BadInput, BadSettings, NotFound
-from maskfleet.files import append_line, write_atomically, write_json
+from maskfleet.files import append_line, open_regular, read_regular, write_atomically, write_json
 from maskfleet.foreign_files import read_text
 from maskfleet.run_directory import RunDirectory
 
@@ -47,7 +47,7 @@ class Progress:
     def read(cls, run: RunDirectory) -> Self | None:
         """None before the first step."""
         try:
-            return cls.parse(run.progress.read_bytes())
+            return cls.parse(read_regular(run.progress))
         except OSError:
             return None
 
@@ -128,10 +128,10 @@ class Event:
     def read_from(cls, run: RunDirectory, position: int) -> tuple[list[Self], int]:
         """The events of the whole lines behind a byte's position, and where they end."""
         try:
-            with run.events.open("rb") as file:
+            with open_regular(run.events) as file:
                 file.seek(position)
                 content = file.read()
-        except FileNotFoundError:
+        except OSError:
             return [], position
         whole = content[: content.rfind(b"\n") + 1]
         return _parse_lines(cls, whole), position + len(whole)
@@ -146,7 +146,7 @@ class ReporterMark:
     @classmethod
     def load(cls, run: RunDirectory) -> Self | None:
         try:
-            return _parse(cls, (run.path / ".reporter.json").read_bytes())
+            return _parse(cls, read_regular(run.path / ".reporter.json"))
         except OSError:
             return None
 
@@ -231,7 +231,7 @@ class Examples:
     def read(cls, run: RunDirectory) -> Self | None:
         """None of a run that has none, as one that an older version began."""
         try:
-            return _parse(cls, run.examples.read_bytes())
+            return _parse(cls, read_regular(run.examples))
         except OSError:
             return None
 
@@ -251,10 +251,11 @@ def write_settings(run: RunDirectory, settings: Mapping[str, Any]) -> Callable[[
         BadInput: what is there is no record of a run.
     """
     steps = run.checkpoint_steps()
-    old = run.config.read_bytes() if run.config.exists() else None
+    old = None
     before: dict[str, Any] = {}
-    if old is not None:
+    if run.config.exists():
         RunRecord.read(run)
+        old = read_regular(run.config)
         before = json.loads(old)  # with keys of a later version
     changes = before.get("settings") != settings
     try:
@@ -292,7 +293,7 @@ def _parse(kind: type[T], content: bytes | Mapping[str, Any]) -> T | None:
 
 def _read_lines(kind: type[T], path: Path, end: int | None = None) -> list[T]:
     try:
-        return _parse_lines(kind, path.read_bytes()[:end])
+        return _parse_lines(kind, read_regular(path)[:end])
     except OSError:
         return []
 

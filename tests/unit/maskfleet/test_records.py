@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.files import append_line
-from maskfleet.records import Event, MetricsLine, Progress, ReporterMark, Resolved, RunRecord, write_settings
+from maskfleet.records import (
+    Event,
+    Examples,
+    MetricsLine,
+    Progress,
+    ReporterMark,
+    Resolved,
+    RunRecord,
+    write_settings,
+)
 from maskfleet.run_directory import RunDirectory
 
 PROGRESS = Progress("running", epoch=1, epochs=3, step=40, steps=120, loss=0.5, miou=math.inf, time=1.5)
@@ -136,3 +146,16 @@ def test_keys_of_a_later_version_stay_when_settings_change(run: RunDirectory) ->
     run.config.write_text(json.dumps({"settings": {"epochs": 1}, "of_tomorrow": 7}))
     write_settings(run, {"epochs": 2})
     assert json.loads(run.config.read_text()) == {"settings": {"epochs": 2}, "of_tomorrow": 7}
+
+
+def test_a_pipe_in_a_file_s_place_is_not_waited_for(run: RunDirectory) -> None:
+    for path in (run.config, run.progress, run.examples, run.metrics, run.events, run.path / ".reporter.json"):
+        os.mkfifo(path)
+    assert Progress.read(run) is None
+    assert Examples.read(run) is None
+    assert MetricsLine.read_all(run) == []
+    assert Event.read_from(run, 5) == ([], 5)
+    assert ReporterMark.load(run) is None
+    for read in (RunRecord.read, lambda run: write_settings(run, {})):
+        with pytest.raises(BadInput, match="expected a file, found a pipe or device"):
+            read(run)
