@@ -46,16 +46,16 @@ def stays_inside(name: str) -> bool:
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """A file to be read. Nothing waits for the other end of a FIFO.
+    """A file to be read, if it is one: to open a FIFO would wait for somebody to write into it.
 
     Raises:
-        OSError: there is no file, or it can't be read.
+        OSError: it can't be read, or is a folder (IsADirectoryError), a FIFO or a device.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no file", str(path))
-    return os.fdopen(descriptor, "rb")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # closes what is a folder
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "expected a file, found a pipe or device", str(path))
+    return file
 
 
 def read_plain(path: Path, limit: int) -> bytes:
@@ -76,15 +76,16 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         OSError: it may not.
     """
     there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+    code = 0
     if there == path.absolute() and not folder:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "expected the name of a file, found a folder", str(path))
+        code = errno.EISDIR if path.is_dir() else 0
         there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder", str(path))
-    if not os.access(there, os.W_OK | os.X_OK):
+        code = errno.ENOTDIR
+    elif code == 0 and not os.access(there, os.W_OK | os.X_OK):
         code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
-        raise OSError(code, f"{there}: {os.strerror(code)}", str(path))
+    if code:
+        raise OSError(code, os.strerror(code), str(path))
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:

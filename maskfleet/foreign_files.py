@@ -7,9 +7,9 @@ that of a pipe. The settings of a run take some hundred values in three levels, 
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from maskfleet.files import open_plain
 from maskfleet.text import format_bytes, one_line
 
 LARGEST_FILE = 1 << 20
@@ -35,20 +36,18 @@ def read_text(path: Path) -> str:
         ValueError: in words that go behind the file's name: it can't be read, is no text, or is too large.
     """
     try:
-        # Without O_NONBLOCK this would wait for somebody to write into a pipe.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("expected a file, found a pipe or device")
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
             content = file.read(LARGEST_FILE + 1)
     except FileNotFoundError as error:
         raise ValueError("can't be read: there is no such file") from error
     except IsADirectoryError as error:
         raise ValueError("expected a file, found a folder") from error
     except OSError as error:
-        raise ValueError(f"can't be read: {error.strerror or error}") from error
+        what = error.strerror or str(error)
+        raise ValueError(what if error.errno == errno.EINVAL else f"can't be read: {what}") from error
     if len(content) > LARGEST_FILE:
-        raise ValueError(f"expected at most {format_bytes(LARGEST_FILE)}, found {format_bytes(status.st_size)}")
+        raise ValueError(f"expected at most {format_bytes(LARGEST_FILE)}, found {format_bytes(size)}")
     if content.startswith(_WIDE) or b"\0" in content[:4]:
         raise ValueError("expected text in UTF-8, found UTF-16 or UTF-32; save it as UTF-8")
     if (place := content.find(b"\0")) >= 0:

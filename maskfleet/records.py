@@ -163,8 +163,8 @@ class ReporterMark:
 class Resolved:
     """What came of a run's settings on its data and workers, as it was last started.
 
-    ``colours`` are [C][3]; ``background`` is a class's name. ``trainable_parameters`` is 0 if a version began the run
-    that did not count them.
+    ``colours`` are [C][3]; ``background`` is a class's name. ``trainable_parameters`` and ``image_size`` are 0 if a
+    version began the run that did not keep them.
     """
 
     workers: int = 1
@@ -174,6 +174,7 @@ class Resolved:
     steps: int = 0
     trainable_parameters: int = 0
     threads: int = 0
+    image_size: int = 0
     classes: Sequence[str] = ()
     colours: Sequence[Sequence[int]] = ()
     background: str | None = None
@@ -252,10 +253,11 @@ def write_settings(run: RunDirectory, settings: Mapping[str, Any]) -> Callable[[
         BadInput: what is there is no record of a run.
     """
     steps = run.checkpoint_steps()
-    old = run.config.read_bytes() if run.config.exists() else None
+    old = None
     before: dict[str, Any] = {}
-    if old is not None:
+    if run.config.exists():
         RunRecord.read(run)
+        old = read_plain(run.config, RECORD_BYTES)
         before = json.loads(old)  # with keys of a later version
     changes = before.get("settings") != settings
     try:

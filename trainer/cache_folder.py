@@ -8,9 +8,8 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self
 
 from maskfleet.config import absolute_path
 from maskfleet.environment import CACHE_VARIABLE
@@ -65,32 +64,14 @@ def _open_lock(file: Path) -> int | None:
     return descriptor
 
 
-@dataclass(frozen=True)
-class _Noted:
-    """A file as it was when a cache was complete, or last read; ``inode`` and ``mtime_ns`` change if it is written."""
-
-    size: int
-    crc32c: str
-    inode: int = 0
-    mtime_ns: int = 0
-
-    @classmethod
-    def of(cls, file: Path) -> Self:
-        digest, status = FileDigest.of(file), file.stat()
-        return cls(digest.size, digest.crc32c, status.st_ino, status.st_mtime_ns)
-
-    def is_untouched(self, file: Path) -> bool:
-        status = file.stat()
-        return (status.st_ino, status.st_mtime_ns) == (self.inode, self.mtime_ns)
-
-
 def note_files(folder: Path) -> None:
     """Notes size and checksum of each file in ``folder``, for :func:`damage`."""
-    _write(folder, {file.name: _Noted.of(file) for file in sorted(folder.iterdir()) if file.name != _DIGESTS})
+    files = (file for file in sorted(folder.iterdir()) if file.name != _DIGESTS)
+    _write(folder, {file.name: FileDigest.of(file) for file in files})
 
 
-def _write(folder: Path, noted: dict[str, _Noted]) -> None:
-    content = json.dumps({name: asdict(each) for name, each in noted.items()})
+def _write(folder: Path, digests: dict[str, FileDigest]) -> None:
+    content = json.dumps({name: asdict(digest) for name, digest in digests.items()})
     write_atomically(folder / _DIGESTS, content.encode(), durable=False)
 
 
@@ -98,33 +79,32 @@ def damage(folder: Path) -> str | None:
     """What is wrong with the files that :func:`note_files` has noted; None if they are as they were.
 
     Compares all sizes, and the checksums of a small cache. Of one that takes seconds to read, only those files are read
-    whose inode or time is another than when they were last found good, as in a copy.
+    that were written to, or made as those of a copy are, since they were last found good.
 
     Raises:
         OSError: a file is there and can't be read.
     """
     try:
+        found_good = (folder / _DIGESTS).stat().st_ctime_ns
         digests = json.loads((folder / _DIGESTS).read_text())
-        expected = {name: _Noted(**digest) for name, digest in digests.items()}
+        expected = {name: FileDigest(**digest) for name, digest in digests.items()}
     except FileNotFoundError:
         return f"{_DIGESTS} is missing"
     except (ValueError, TypeError, AttributeError):
         return f"{_DIGESTS} can't be read"
     if missing := [name for name in expected if not (folder / name).is_file()]:
         return f"{missing[0]} is missing"
-    for name, noted in expected.items():
-        if (size := (folder / name).stat().st_size) != noted.size:
-            return f"{name} has {size} bytes instead of {noted.size}"
-    is_small = sum(noted.size for noted in expected.values()) <= _ALWAYS_READ
-    found = dict(expected)
-    for name, noted in expected.items():
-        if is_small or not noted.is_untouched(folder / name):
-            found[name] = _Noted.of(folder / name)
-            if found[name].crc32c != noted.crc32c:
-                return f"{name} has other bytes"
-    if found != expected:
-        with contextlib.suppress(OSError):  # another user's: it will be read again
-            _write(folder, found)
+    for name, digest in expected.items():
+        if (size := (folder / name).stat().st_size) != digest.size:
+            return f"{name} has {size} bytes instead of {digest.size}"
+    touched = [name for name in expected if (folder / name).stat().st_ctime_ns > found_good]
+    is_small = sum(digest.size for digest in expected.values()) <= _ALWAYS_READ
+    for name in expected if is_small else touched:
+        if FileDigest.of(folder / name) != expected[name]:
+            return f"{name} has other bytes"
+    if touched:
+        with contextlib.suppress(OSError):  # another user's: they will be read again
+            _write(folder, expected)
     return None
 
 

@@ -58,6 +58,7 @@ class WithSettings(click.Command):
             if name == "--config" and "--file" in own:
                 mend = "-f names the job's file, whose section 'training' holds the settings"
                 raise click.UsageError(f"--config: there is no such flag; {mend}") from error
+            name = name.replace("_", "-")
             if not _is_setting(name):
                 near = difflib.get_close_matches(name, [*own, *_settings()], 1, cutoff=0.8)
                 if not near or near[0] in own:

@@ -29,9 +29,15 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
     """Whether what the run has so far can be gone on with.
 
     Raises:
-        BadSettings: the data is not what the run began with, or its checkpoints have scores of another kind.
+        BadSettings: the data or its size is not what the run began with, or its scores are of another kind.
     """
     before = RunRecord.read(run)
+    size = 0 if before.resolved is None else before.resolved.image_size
+    if size not in (0, config.image_size):
+        raise BadSettings(
+            f"--image-size {config.image_size}: the run began with {size}, and its images are kept at that size; "
+            "leave it out or start a new run"
+        )
     known, place = before.data_fingerprint, run.config
     if known is None and (examples := Examples.read(run)) is not None:
         # A pod's settings come from its Job, and what the run was trained on from the destination.
@@ -72,6 +78,7 @@ def record_start(
         steps=plan.steps,
         trainable_parameters=trainable_parameters,
         threads=threads_of(config, peers),
+        image_size=config.image_size,
         **Legend.of(dataset).to_json(),
         training_examples=plan.examples,
         test_examples=len(dataset.test.names),

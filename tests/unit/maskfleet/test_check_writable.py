@@ -15,10 +15,10 @@ from maskfleet.files import check_writable
     ("deep/er/new", True, None),
     ("file", False, None),
     ("folder", True, None),
-    ("folder", False, "expected the name of a file, found a folder"),
-    ("file", True, "file is no folder"),
-    ("file/below", False, "file is no folder"),
-    ("nowhere/below", True, "nowhere is no folder"),
+    ("folder", False, "Is a directory"),
+    ("file", True, "Not a directory"),
+    ("file/below", False, "Not a directory"),
+    ("nowhere/below", True, "Not a directory"),
 ])  # fmt: skip
 def test_a_place_is_told_to_be_none_and_nothing_is_made(
     tmp_path: Path, name: str, folder: bool, message: str | None

@@ -105,7 +105,7 @@ def test_a_fifo_in_the_place_of_a_record_is_none(run: RunDirectory) -> None:
         os.mkfifo(path)
     assert (Progress.read(run), MetricsLine.read_all(run), Event.read_all(run)) == (None, [], [])
     assert (Event.read_from(run, 3), ReporterMark.load(run), Examples.read(run)) == (([], 3), None, None)
-    with pytest.raises(BadInput, match=r"config\.json: can't be read: is no file"):
+    with pytest.raises(BadInput, match=r"config\.json: can't be read: expected a file, found a pipe or device"):
         RunRecord.read(run)
 
 
@@ -177,3 +177,16 @@ def test_keys_of_a_later_version_stay_when_settings_change(run: RunDirectory) ->
     run.config.write_text(json.dumps({"settings": {"epochs": 1}, "of_tomorrow": 7}))
     write_settings(run, {"epochs": 2})
     assert json.loads(run.config.read_text()) == {"settings": {"epochs": 2}, "of_tomorrow": 7}
+
+
+def test_a_pipe_in_a_file_s_place_is_not_waited_for(run: RunDirectory) -> None:
+    for path in (run.config, run.progress, run.examples, run.metrics, run.events, run.path / ".reporter.json"):
+        os.mkfifo(path)
+    assert Progress.read(run) is None
+    assert Examples.read(run) is None
+    assert MetricsLine.read_all(run) == []
+    assert Event.read_from(run, 5) == ([], 5)
+    assert ReporterMark.load(run) is None
+    for read in (RunRecord.read, lambda run: write_settings(run, {})):
+        with pytest.raises(BadInput, match="expected a file, found a pipe or device"):
+            read(run)

@@ -127,7 +127,7 @@ def test_what_can_not_be_compared_is_refused_before_the_first_is_trained(
     with pytest.raises(BadSettings, match="holds a run with epochs 99, expected 4"):
         next(train_all(configs, tmp_path))
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadSettings, match=r"--out .*file/x: can't be written: .*file is no folder"):
+    with pytest.raises(BadSettings, match=r"--out .*file/x: can't be written: Not a directory"):
         next(train_all(configs, tmp_path / "file" / "x"))
 
 

@@ -146,5 +146,5 @@ def test_a_folder_is_refused_before_anything_is_computed(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("trainer.results.exporting._write_plain", None)
-    with pytest.raises(BadSettings, match=r"can't be written: .*file is no folder"):
+    with pytest.raises(BadSettings, match=r"can't be written: Not a directory"):
         list(export_formats(Trained(network.model, Legend.unnamed(3), None), tmp_path / "file/x", ["keras"], None, 1))
