@@ -406,7 +406,7 @@ def test_commands_run_in_the_pods_of_workers(cluster: Cluster, scripted: Scripte
     os.close(screen)
     os.close(theirs)
     ending.cancel("job", cluster)
-    until("job", cluster, lambda now: now.phase == "Cancelled")
+    until("job", cluster, lambda now: now.phase == "Cancelled" and not any(worker.pod for worker in now.workers))
     gone = run("job", "--", "true")
     assert (gone.returncode, gone.stderr.startswith(b"error: the trainer of worker 0 of job job does not run")) == (
         1,
