@@ -22,7 +22,7 @@ from launcher import TrainingJob
 from launcher.cli import COMMANDS
 from launcher.cli import main as launcher
 from launcher.job.quantities import Duration
-from maskfleet.config import PRESETS, SYNTHETIC, TrainConfig
+from maskfleet.config import MOST, PRESETS, SYNTHETIC, TrainConfig
 from maskfleet.settings import Settings
 from trainer.cli import main as trainer
 
@@ -136,7 +136,7 @@ def limits(schema: Mapping[str, Any]) -> str:
     if "exclusiveMaximum" in schema:
         return f"from {low:g}, below {schema['exclusiveMaximum']:g}"
     if high is not None:
-        return f"from {low:g} to {high:g}"
+        return f"from {low:g} on" if high >= MOST else f"from {low:g} to {high:g}"
     return "" if low is None else f"from {low:g} on"
 
 

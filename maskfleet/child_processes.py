@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 from maskfleet.sentences import LOG_FORMAT
+from maskfleet.text import printable
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
@@ -59,5 +60,5 @@ def set_up_logging() -> None:
 
 
 def report_line(line: str) -> None:
-    """Prints a line so that whoever reads this process's output has it at once."""
-    print(line, flush=True)
+    """Prints a line, whoever's names are in it, so that whoever reads this process's output has it at once."""
+    print(printable(line).replace("\n", "\\n"), flush=True)

@@ -5,32 +5,47 @@ MASKFLEET_DEBUG=1 puts the traceback, with all causes, before the line.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import errno
 import io
+import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from maskfleet.environment import is_debugging
-from maskfleet.errors import BAD_INPUT, INTERRUPTED, MaskfleetError
+from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, MaskfleetError
 from maskfleet.quiet import leave_out_warnings
 from maskfleet.sentences import ERROR
-from maskfleet.text import printable
+from maskfleet.text import one_line, printable
 
+_OF_A_NAME = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL}
+)
+"""What goes wrong because of the file that the user has named: trying again can't help."""
 _IN_ASCII = str.maketrans({"█": "#", "…": "..."})
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Prints ``text``, whoever wrote it, so that a terminal obeys nothing in it, and whatever the output can take."""
     text = printable(text)
-    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = text.translate(_IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
-    click.echo(text, err=err, nl=nl)
+    try:
+        click.echo(text, err=err, nl=nl)
+    except BrokenPipeError:  # whoever read it has ended, as head does
+        raise
+    except OSError as error:
+        name = "standard error" if err else "standard output"
+        raise MaskfleetError(f"{name}: can't be written: {error.strerror or error}") from error
 
 
 def echo_line(text: str) -> None:
@@ -38,11 +53,28 @@ def echo_line(text: str) -> None:
     echo(text.replace("\n", "\\n"), err=True)
 
 
+def prepare_outputs() -> None:
+    """To be called before anything is opened or printed.
+
+    An output that was closed (``>&-``) goes nowhere from now on, instead of into the next file that is opened. What an
+    output can't take, as a name in other letters, is printed as its code.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class UserPath(click.Path):
     """A file or folder; ``~`` and ``~USER`` mean what they do to the shell, which passes over ``--out=~/x``."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if str(value).startswith("~"):
@@ -55,24 +87,60 @@ class UserPath(click.Path):
 class Group(click.Group):
     """A group of commands; what a command returns is the exit code, and None is 0."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
+            near = difflib.get_close_matches(args[0], names, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+            raise click.UsageError(f"{one_line(args[0])}: there is no such command; {mend}", ctx)
+        return super().resolve_command(ctx, args)
+
     def main(self, *args: Any, **extra: Any) -> None:  # type: ignore[override]
-        extra["standalone_mode"] = False
+        prepare_outputs()
         leave_out_warnings()
-        for stream in (sys.stdout, sys.stderr):  # what an output can't take, as a name in other letters, is no reason
-            if isinstance(stream, io.TextIOWrapper):  # to end
-                stream.reconfigure(errors="backslashreplace")
+        sys.exit(_ended(lambda: super(Group, self).main(*args, **{**extra, "standalone_mode": False})))
+
+
+def _ended(command: Callable[[], Any]) -> int:
+    """The exit code of ``command``, when what there is to say has been said."""
+    try:
+        code = command() or DONE
+        sys.stdout.flush()  # that it can't be written is told now, or Python does at its end
+        return int(code)
+    except MaskfleetError as error:
+        return _told(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return BAD_INPUT
+    except click.ClickException as error:
+        return _told(error.format_message(), BAD_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        leave_outputs()
+        return FAILED
+    except OSError as error:  # that no command knows more about
+        what = "can't read or write" if error.filename is None else one_line(os.fsdecode(error.filename))
+        return _told(f"{what}: {error.strerror or error}", BAD_INPUT if error.errno in _OF_A_NAME else FAILED)
+
+
+def _told(message: str, code: int) -> int:
+    with contextlib.suppress(OSError, MaskfleetError):  # nobody reads it: the code says it all the same
+        if is_debugging():
+            traceback.print_exc()
+        echo_line(ERROR + message)
+    leave_outputs()
+    return code
+
+
+def leave_outputs() -> None:
+    """An output that can't be written goes nowhere from now on: at its end, Python would try it again."""
+    for stream in (sys.stdout, sys.stderr):
         try:
-            sys.exit(super().main(*args, **extra) or 0)
-        except MaskfleetError as error:
-            if is_debugging():
-                traceback.print_exc()
-            echo_line(ERROR + str(error))
-            sys.exit(error.exit_code)
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
-            sys.exit(BAD_INPUT)
-        except click.ClickException as error:
-            echo(ERROR + error.format_message(), err=True)
-            sys.exit(BAD_INPUT)
-        except (click.Abort, KeyboardInterrupt):
-            sys.exit(INTERRUPTED)
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

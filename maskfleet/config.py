@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+MOST = 2**31 - 1
+"""Of any count: the steps of so many epochs are counted in 64 bits."""
+LARGEST_SIDE = 1 << 14
+"""Of an input, pixels, and of a layer, filters: more than any memory holds."""
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 DEFAULT_BATCH = 4
@@ -57,6 +61,31 @@ SYNTHETIC: Mapping[str, Any] = {"encoder_weights": "none", "image_size": 128, "e
 class TrainConfig(Settings):
     """The settings of one training run."""
 
+    named_elsewhere: ClassVar[Mapping[str, str]] = {
+        "lr": "learning_rate",
+        "wd": "weight_decay",
+        "backbone": "encoder",
+        "arch": "model",
+        "architecture": "model",
+        "network": "model",
+        "batch_size": "batch_per_replica",
+        "bs": "batch_per_replica",
+        "weights": "encoder_weights",
+        "pretrained": "encoder_weights",
+        "imgsz": "image_size",
+        "img_size": "image_size",
+        "input_size": "image_size",
+        "resolution": "image_size",
+        "num_epochs": "epochs",
+        "max_epochs": "epochs",
+        "dataset": "data",
+        "save_every": "checkpoint_steps",
+        "early_stopping": "patience",
+        "mixed_precision": "precision",
+        "random_seed": "seed",
+        "criterion": "loss",
+        "scheduler": "schedule",
+    }
     preset: Literal["default", "tutorial"] = Field(
         default="default", description="recipe whose values the other flags override; 'tutorial' is TensorFlow's own"
     )
@@ -69,11 +98,11 @@ class TrainConfig(Settings):
         default=None,
         description="where TensorFlow Datasets lie and are built (its own default: ~/tensorflow_datasets)",
     )
-    image_size: Annotated[int, Field(ge=32)] = Field(
+    image_size: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = Field(
         default=224, description="side of the network's input, pixels; that of the images the encoders were trained on"
     )
 
-    max_pixels: Positive = Field(
+    max_pixels: Annotated[int, Field(ge=1, le=2**40)] = Field(
         default=DEFAULT_MAX_PIXELS,
         description="largest picture or mask that is read, pixels: a small file may fill the memory; "
         "raise it for large ones that you trust",
@@ -113,7 +142,7 @@ class TrainConfig(Settings):
         "stride (2, 4, 8, 16), 'all' (the default for random weights), or 'none' to freeze the encoder. "
         "Batch normalisation with trained weights stays in inference mode",
     )
-    decoder_filters: Annotated[int, Field(ge=8)] = Field(
+    decoder_filters: Annotated[int, Field(ge=8, le=LARGEST_SIDE)] = Field(
         default=128, description="filters of the U-Net's first up-sampling block; each next one has half as many"
     )
     upsampling: Literal["transposed", "nearest", "bilinear", "bicubic"] = Field(
@@ -175,7 +204,9 @@ class TrainConfig(Settings):
     schedule: Literal["constant", "polynomial", "cosine", "step"] = Field(
         default="cosine", description="learning rate after the warm-up"
     )
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(default=1.0, description="epochs of linear warm-up from zero")
+    warmup_epochs: Annotated[float, Field(ge=0, le=MOST)] = Field(
+        default=1.0, description="epochs of linear warm-up from zero"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=1e-4, description="decoupled weight decay (adamw)")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="of sgd")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -354,6 +385,6 @@ def absolute_path(path: str | Path, setting: str) -> Path:
 def _first_and_last(window: str) -> tuple[int, int]:
     """'10-15' -> (10, 15)."""
     first, _, last = window.partition("-")
-    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         raise ValueError("expected FIRST-LAST, two steps from 1 on such as 10-15")
     return int(first), int(last)

@@ -67,6 +67,26 @@ def read_plain(path: Path, limit: int) -> bytes:
     return content
 
 
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Whether a file, or a folder of files, may be written there, as far as that can be told without writing.
+
+    For what takes long to compute: a mistake in a name shall be told before. A disk that is full shows later.
+
+    Raises:
+        OSError: it may not.
+    """
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+    if there == path.absolute() and not folder:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "expected the name of a file, found a folder", str(path))
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder", str(path))
+    if not os.access(there, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, f"{there}: {os.strerror(code)}", str(path))
+
+
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """:func:`replacing` for content that is at hand whole."""
     with replacing(path, durable=durable) as file:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from maskfleet.environment import PEERS_VARIABLE, WORKER_VARIABLE, WORKERS_VARIABLE
 from maskfleet.errors import BadSettings
 
+LAST_PORT = 65535
+"""The port after a worker's has to be one too."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -103,6 +105,6 @@ class Peers:
             raise BadSettings(f"worker index {worker}: expected 0 to {len(addresses) - 1} for {len(addresses)} workers")
         for address in addresses:
             host, _, port = address.rpartition(":")
-            if not host or not port.isdigit():
-                raise BadSettings(f"peer {address!r}: expected host:port")
+            if not host or not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < LAST_PORT):
+                raise BadSettings(f"peer {address!r:.200}: expected host:port, with a port of 1 to {LAST_PORT - 1}")
         return cls(worker, addresses)

@@ -34,7 +34,7 @@ _CLIPPED = 200
 
 _DEEPEST = 1024
 """Bytes of the name of a folder that is walked: an object's name has no more in any bucket."""
-_NAMED = 3
+_NAMED = 10
 """Names in a line of what was left out."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ LEVEL_VARIABLE, ERRORS_ONLY = "TF_CPP_MIN_LOG_LEVEL", "2"
 _STARTUP_LINE = re.compile(
     rb"""
     WARNING:\ All\ log\ messages\ before\ absl::InitializeLog
+    | WARNING:(absl|tensorflow):                                # for who calls Keras and TensorFlow
     | [IW]\d{4}\ [\d:.]+\s+\d+\ [^\s\]]+:\d+\]                  # I0000 00:00:1795704252.222724    7475 port.cc:153]
     | \d{4}-\d\d-\d\d\ [\d:.]+:\ [IW]\ \S+:\d+\]                # 2026-11-26 09:15:00.123456: I tensorflow/port.cc:153]
     | (E\d{4}\ [\d:.]+\s+\d+|\d{4}-\d\d-\d\d\ [\d:.]+:\ E)\ \S+\]\ (
@@ -44,9 +46,20 @@ def is_startup_line(line: bytes) -> bool:
 
 
 def leave_out_warnings() -> None:
-    """From now on, leaves out what libraries warn of: it is for who calls them, and what users need is said by us."""
-    if not is_debugging() and not sys.warnoptions:
+    """From now on, leaves out what libraries warn of: it is for who calls them, and what users need is said by us.
+
+    Some warn by logging, as Matplotlib of a home that it can't write to; our own lines are passed on.
+    """
+    if is_debugging():
+        return
+    if not sys.warnoptions:
         warnings.showwarning = lambda *_, **__: None
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(_is_ours_or_an_error)
+
+
+def _is_ours_or_an_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or record.name.partition(".")[0] == "launcher"
 
 
 def quiet_stderr() -> TextIO:

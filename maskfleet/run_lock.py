@@ -66,8 +66,9 @@ def open_worker_log(run: RunDirectory, worker: int) -> BinaryIO:
 def _locked(run: RunDirectory, path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Nothing waits for the reader of a FIFO.
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        # Not through a link, and without waiting for the reader of a FIFO.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         raise BadSettings(f"--run-dir {run.path}: can't be written: {error.strerror}") from error
     file = os.fdopen(descriptor, "ab", buffering=0)

@@ -8,19 +8,19 @@ TensorFlow.
 from __future__ import annotations
 
 import difflib
-import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import click
 import pydantic
-import yaml
 from pydantic.fields import FieldInfo
 
 from maskfleet.errors import BadSettings
+from maskfleet.foreign_files import parse_json, parse_yaml, read_text
+from maskfleet.text import one_line
 
 
 class Layer(NamedTuple):
@@ -33,7 +33,24 @@ class Layer(NamedTuple):
 class Settings(pydantic.BaseModel):
     """Base of all settings: unknown keys are errors, values never change after validation."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    named_elsewhere: ClassVar[Mapping[str, str]] = {}
+    """The settings that other programs call so."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _says_what_it_means(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        """True would pass for the number 1, and a path with a NUL for none that the system knows."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *typing.get_args(annotation)):
+            raise ValueError("expected a number or text; YAML takes yes, no, on and off for true and false: quote text")
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and "\0" in text:
+                raise ValueError("expected text without a NUL character")
+            if isinstance(text, str) and not text.isascii() and text.encode(errors="replace").decode() != text:
+                raise ValueError("expected text in UTF-8; rename what has other bytes in its name (convmv does)")
+        return value
 
     @classmethod
     def resolve(cls, layers: Sequence[Layer]) -> Self:
@@ -47,7 +64,7 @@ class Settings(pydantic.BaseModel):
         for layer in layers:
             for key, value in layer.values.items():
                 if key not in cls.model_fields:
-                    raise BadSettings(_unknown(layer.origin.format(key), key, cls.model_fields))
+                    raise BadSettings(cls._unknown(layer.origin.format(key), key))
                 merged[key] = value
                 origins[key] = layer.origin
         try:
@@ -72,10 +89,20 @@ class Settings(pydantic.BaseModel):
             context = command.make_context("settings", list(arguments))
         except click.NoSuchOption as error:
             key = error.option_name.lstrip("-").replace("-", "_")
-            raise BadSettings(_unknown(error.option_name, key, cls.model_fields, flag=True)) from error
+            raise BadSettings(cls._unknown(error.option_name, key, flag=True)) from error
         except click.UsageError as error:
-            raise BadSettings(error.format_message()) from error
+            raise BadSettings(_usage(error, command, arguments)) from error
         return flag_layer(context.params)
+
+    @classmethod
+    def _unknown(cls, place: str, key: str, *, flag: bool = False) -> str:
+        known = {**cls.named_elsewhere, **{name: name for name in cls.model_fields}}
+        near = difflib.get_close_matches(key[:_LONGEST_SHOWN], known, n=1, cutoff=0.7)
+        place = one_line(place, 2 * _LONGEST_SHOWN)
+        if not near:
+            return f"{place}: there is no such setting; 'trainer train --help' lists them"
+        name = known[near[0]]
+        return f"{place}: there is no such setting; did you mean {'--' + name.replace('_', '-') if flag else name}?"
 
 
 def flag_layer(parameters: Mapping[str, Any]) -> Layer:
@@ -90,25 +117,19 @@ def read_settings_file(path: Path) -> Layer:
     A null stands for a setting that is not made.
 
     Raises:
-        BadSettings: the file is missing, is no YAML, or holds something other than keys and values.
+        BadSettings: the file is missing, is no YAML, stands for too much, or holds no keys and values.
     """
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"--config {path}: can't be read: {error}") from error
-    try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise BadSettings(f"--config {path}: expected YAML or JSON: {line}") from error
+        text = read_text(path)
+        content = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+    except ValueError as error:
+        raise BadSettings(f"{path}: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("settings"), dict):
         content = content["settings"]
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise BadSettings(
-            f"--config {path}: expected keys and values such as 'epochs: 20', found a {type(content).__name__}"
-        )
+        raise BadSettings(f"{path}: expected keys and values such as 'epochs: 20', found a {type(content).__name__}")
     return Layer(f"{path}: {{}}", {str(key): value for key, value in content.items() if value is not None})
 
 
@@ -149,18 +170,23 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _unknown(place: str, key: str, known: Mapping[str, Any], *, flag: bool = False) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if not near:
-        return f"{place}: there is no such setting; 'trainer train --help' lists them"
-    name = "--" + near[0].replace("_", "-") if flag else near[0]
-    return f"{place}: there is no such setting; did you mean {name}?"
+def _usage(error: click.UsageError, command: click.Command, arguments: Sequence[str]) -> str:
+    """What click says, and how a word is meant that belongs to no flag."""
+    message = error.format_message()
+    if "unexpected extra argument" not in message:
+        return message
+    _, words, _ = command.make_parser(click.Context(command)).parse_args(list(arguments))
+    place = arguments.index(words[0])
+    before = arguments[place - 1] if place else ""
+    if any(option.is_flag and before in option.opts for option in command.params if isinstance(option, click.Option)):
+        return f"{message}; {before} takes no value, and --no-{before[2:]} is its contrary"
+    return f"{message}; settings are written as --epochs 20"
 
 
 def _explain(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str:
     """The first problem of a validation, as one line."""
-    problem = error.errors()[0]
-    message = problem["msg"].removeprefix("Value error, ")
+    problem = error.errors(include_url=False)[0]
+    message = _OURS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if not problem["loc"]:  # a rule about several settings names them itself
         return message
@@ -169,4 +195,14 @@ def _explain(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str
     place = origin.format(key.replace("_", "-") if origin == "--{}" else key)
     if problem["type"] == "missing":
         return f"{place}: is needed"
-    return f"{place}: {message}, found {problem['input']!r}"
+    return f"{place}: {message}, found {one_line(repr(problem['input']), _LONGEST_SHOWN)}"
+
+
+_OURS = {
+    "path_type": "expected a path",
+    "finite_number": "expected a finite number",
+    "string_type": "expected text; quote what YAML takes for a number, a date or a list",
+}
+"""In place of pydantic's words, by its name of the problem."""
+_LONGEST_SHOWN = 160
+"""Characters of a value in a message."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+_MARKUP = re.compile(r"[\\`*_\[\]|]")
 SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -59,3 +61,14 @@ def printable(text: str) -> str:
         each if each in "\n\t" or each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
         for each in text
     )
+
+
+def printable_line(line: bytes) -> bytes:
+    """:func:`printable` of a line of some process, whatever bytes it has."""
+    return printable(line.decode(errors="backslashreplace")).encode()
+
+
+def as_markdown(text: str) -> str:
+    """``text``, whoever wrote it, as a cell of a Markdown table that shows it as it is."""
+    line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("~", "&#126;")
+    return _MARKUP.sub(r"\\\g<0>", line)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import Self
 
 from maskfleet.config import absolute_path
 from maskfleet.environment import CACHE_VARIABLE
-from maskfleet.files import FileDigest
+from maskfleet.files import FileDigest, write_atomically
 
 _DIGESTS = "digests.json"
 """Size and checksum of each file of a cache, written when all are complete."""
+_ALWAYS_READ = 1 << 28
+"""Bytes of a cache that are read at each start, in a tenth of a second or so; of a larger one, what has changed is."""
 
 
 @contextlib.contextmanager
@@ -24,56 +27,111 @@ def locked(file: Path) -> Iterator[bool]:
     """Waits for the other processes that hold ``file``. The kernel frees the lock of one that dies.
     Users who share the folder wait for each other too.
 
-    Yields whether it is held: on a file system without locks nobody waits, so what is done must be right even so.
-
-    Raises:
-        OSError: the file can't be created.
+    Yields whether it is held. On a file system without locks, or one that this user may only read, nobody waits, so
+    what is done must be right even so.
     """
-    with _lock_file(file) as handle:
+    descriptor = _open_lock(file)
+    try:
+        if descriptor is None:
+            yield False
+            return
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:
             yield False
         else:
             yield True
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _lock_file(file: Path) -> IO[bytes]:
-    """Open for writing, or, where it is another user's, for reading, which is enough for the kernel."""
+def _open_lock(file: Path) -> int | None:
+    """Open for writing, or, where it is another user's, for reading, which is enough for the kernel.
+
+    None if there is none and none can be made: who has to write there finds that out, who only reads need not. Links
+    are not followed, as the folder may be one where everybody writes.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return file.open("ab")
-    except PermissionError:
-        return file.open("rb")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except OSError:
+        with contextlib.suppress(OSError):
+            return os.open(file, os.O_RDONLY | flags)
+        return None
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o666)  # whatever the umask: it is empty, and other users have to open it
+    return descriptor
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A file as it was when a cache was complete, or last read; ``inode`` and ``mtime_ns`` change if it is written."""
+
+    size: int
+    crc32c: str
+    inode: int = 0
+    mtime_ns: int = 0
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        digest, status = FileDigest.of(file), file.stat()
+        return cls(digest.size, digest.crc32c, status.st_ino, status.st_mtime_ns)
+
+    def is_untouched(self, file: Path) -> bool:
+        status = file.stat()
+        return (status.st_ino, status.st_mtime_ns) == (self.inode, self.mtime_ns)
 
 
 def note_files(folder: Path) -> None:
     """Notes size and checksum of each file in ``folder``, for :func:`damage`."""
-    digests = {file.name: asdict(FileDigest.of(file)) for file in sorted(folder.iterdir())}
-    (folder / _DIGESTS).write_text(json.dumps(digests))
+    _write(folder, {file.name: _Noted.of(file) for file in sorted(folder.iterdir()) if file.name != _DIGESTS})
+
+
+def _write(folder: Path, noted: dict[str, _Noted]) -> None:
+    content = json.dumps({name: asdict(each) for name, each in noted.items()})
+    write_atomically(folder / _DIGESTS, content.encode(), durable=False)
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with the files that :func:`note_files` has noted; None if they are as they were.
 
-    Reads them all, some GB a second from memory, where training needs them next.
+    Compares all sizes, and the checksums of a small cache. Of one that takes seconds to read, only those files are read
+    whose inode or time is another than when they were last found good, as in a copy.
 
     Raises:
         OSError: a file is there and can't be read.
     """
     try:
         digests = json.loads((folder / _DIGESTS).read_text())
-        expected = {name: FileDigest(**digest) for name, digest in digests.items()}
+        expected = {name: _Noted(**digest) for name, digest in digests.items()}
     except FileNotFoundError:
         return f"{_DIGESTS} is missing"
     except (ValueError, TypeError, AttributeError):
         return f"{_DIGESTS} can't be read"
     if missing := [name for name in expected if not (folder / name).is_file()]:
         return f"{missing[0]} is missing"
-    for name, digest in expected.items():
-        if (size := (folder / name).stat().st_size) != digest.size:
-            return f"{name} has {size} bytes instead of {digest.size}"
-    changed = (name for name, digest in expected.items() if FileDigest.of(folder / name) != digest)
-    return next((f"{name} has other bytes" for name in changed), None)
+    for name, noted in expected.items():
+        if (size := (folder / name).stat().st_size) != noted.size:
+            return f"{name} has {size} bytes instead of {noted.size}"
+    is_small = sum(noted.size for noted in expected.values()) <= _ALWAYS_READ
+    found = dict(expected)
+    for name, noted in expected.items():
+        if is_small or not noted.is_untouched(folder / name):
+            found[name] = _Noted.of(folder / name)
+            if found[name].crc32c != noted.crc32c:
+                return f"{name} has other bytes"
+    if found != expected:
+        with contextlib.suppress(OSError):  # another user's: it will be read again
+            _write(folder, found)
+    return None
+
+
+def how_to_mend(error: OSError) -> str:
+    """What a user can do about a cache that can't be read or written."""
+    shared = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return f"{'let this user read and write it' if shared else 'make room'} or name another folder in {CACHE_VARIABLE}"
 
 
 def cache_root() -> Path:

@@ -13,6 +13,7 @@ import click
 from maskfleet.command_line import Group, UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE
+from maskfleet.files import check_writable
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
@@ -274,6 +275,8 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
     from trainer.data.verify import verify
 
     config = TrainConfig.from_sources([], flag_layer(flags))
+    if pictures is not None:  # before everything is read
+        check_writable(pictures)
     report = verify(config)
     echo(json.dumps(report.as_json()) if output == "json" else report.text())
     if pictures is not None and report.first_bad is None:

@@ -11,12 +11,12 @@ from typing import Literal
 import click
 
 from maskfleet.child_processes import set_up_logging
-from maskfleet.command_line import echo
+from maskfleet.command_line import UserPath, echo
 from maskfleet.errors import NotFound
 from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 
-_RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+_RUN = click.argument("run", type=UserPath(file_okay=False))
 _DESTINATION = click.argument("destination")
 _WORKER = click.IntRange(min=0)
 _OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="form of the answer")
@@ -137,7 +137,7 @@ def _progress_line(progress: Progress) -> str:
 
 @click.command()
 @_DESTINATION
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=UserPath(file_okay=False))
 def pull(destination: str, folder: Path) -> None:
     """Copy everything in DESTINATION into FOLDER, checksums compared; what is there already is kept."""
     from launcher.streaming.download.pull import pull as pull_all

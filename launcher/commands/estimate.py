@@ -10,7 +10,7 @@ import click
 from launcher.commands.options import output_option, print_as
 from launcher.diagnosis.tables import table
 from launcher.estimate import Link, Measured, estimate
-from maskfleet.command_line import echo
+from maskfleet.command_line import UserPath, echo
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_duration
 
@@ -26,7 +26,7 @@ class _Counts(click.ParamType[tuple[int, ...]]):
 
 
 @click.command("estimate")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=UserPath())
 @click.option("--workers", type=_Counts(), default="1,2,4,8,16,32,64,128,256", show_default=True, help="to compare")
 @click.option("--global-batch", type=click.IntRange(min=1), help="fixed  [default: each worker keeps RUN's batch]")
 @click.option(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher.commands.options import on_cluster, on_cluster_unless_checked_here, output_option, print_as
+from launcher.commands.options import (
+    WithSettings,
+    on_cluster,
+    on_cluster_unless_checked_here,
+    output_option,
+    print_as,
+)
 from launcher.job.training_job import TrainingJob
-from maskfleet.command_line import echo
+from maskfleet.command_line import UserPath, echo
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
 
@@ -24,7 +29,7 @@ def job_settings(command: Command) -> Command:
     """Adds a flag for each setting of a job, -f for a file of them, and the trainer's settings after ``--``."""
     file = click.Option(
         ["-f", "--file"],
-        type=click.Path(path_type=Path),
+        type=UserPath(),
         help="the job as a file ('render --job' writes it); flags win",
     )
     settings = click.Argument(["settings"], nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]", required=False)
@@ -39,7 +44,7 @@ def asked_for(arguments: dict[str, Any]) -> TrainingJob:
 
 
 @job_settings
-@click.command()
+@click.command(cls=WithSettings)
 @click.option("--wait", "waits", is_flag=True, help="return when the job has ended, with its exit code")
 @click.option("--follow", is_flag=True, help="print the workers' output until the job has ended")
 @click.option("--dry-run", type=click.Choice(["client", "server"]), help="check, here or on the server; change nothing")
@@ -86,7 +91,7 @@ def _submitted(done: Submission, job: TrainingJob, place: str) -> str:
 
 
 @job_settings
-@click.command()
+@click.command(cls=WithSettings)
 @click.option("--job", "as_job", is_flag=True, help="the job as a file for -f, instead of its objects")
 @output_option("json")
 def render(as_job: bool, form: str | None, **arguments: Any) -> None:
@@ -100,7 +105,7 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
     echo(render(job) if form is None else f"{render_json(job)}\n", nl=False)
 
 
-@click.command()
+@click.command(cls=WithSettings)
 @click.argument("name")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
 @on_cluster
@@ -118,7 +123,7 @@ def resume(cluster: Cluster, name: str, settings: tuple[str, ...]) -> None:
 
 
 @job_settings
-@click.command()
+@click.command(cls=WithSettings)
 @click.option("--try-network", is_flag=True, help="find out by two small pods whether NetworkPolicies are enforced")
 @output_option("json", "yaml")
 @on_cluster

@@ -16,6 +16,36 @@ from maskfleet.command_line import UserPath, echo
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class WithSettings(click.Command):
+    """A command that takes the trainer's settings behind ``--``, and says on which side of it a flag belongs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for option in self.params for name in option.opts}
+        behind = args[args.index("--") + 1 :] if "--" in args else []
+        for name in (word.partition("=")[0] for word in behind):
+            if name.startswith("--") and name in own and not _is_setting(name):
+                raise click.UsageError(f"{name}: is a flag of '{ctx.command_path}': write it before --")
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name
+            if name == "--config" and "--file" in own:
+                mend = "-f names the job's file, whose section 'training' holds the settings"
+                raise click.UsageError(f"--config: there is no such flag; {mend}") from error
+            if not _is_setting(name):
+                raise
+            raise click.UsageError(
+                f"{name}: is a setting of the training: write it behind --, as in '{ctx.command_path} -- {name} …'"
+            ) from error
+
+
+def _is_setting(flag: str) -> bool:
+    from maskfleet.config import TrainConfig  # slow, and needed for a mistake alone
+
+    key = flag.removeprefix("--").replace("-", "_")
+    return key in TrainConfig.model_fields or key.removeprefix("no_") in TrainConfig.model_fields
+
+
 def is_destination(name: str) -> bool:
     """Whether what stands in a job's place is a URL or a folder: gs://…, s3://…, /…, ./… or ../…"""
     return "://" in name or name.startswith(("/", "./", "../"))

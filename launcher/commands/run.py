@@ -8,22 +8,23 @@ from pathlib import Path
 import click
 
 from launcher.commands.destinations import keep_checkpoints_option
+from launcher.commands.options import WithSettings
 from launcher.local.local_run import LocalRun, check_empty, discard_refused, new_run, resumed_run
 from launcher.local.streamer_process import StreamerProcess
-from maskfleet.command_line import echo
+from maskfleet.command_line import UserPath, echo
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT
 from maskfleet.records import write_settings
 from maskfleet.run_lock import launcher_lock
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
-@click.option("--run-dir", type=click.Path(path_type=Path), help="where the run's files go  [default: runs/DATE-TIME]")
-@click.option("--resume", type=click.Path(path_type=Path), help="go on with the run in this directory")
+@click.command(cls=WithSettings)
+@click.option("--run-dir", type=UserPath(), help="where the run's files go  [default: runs/DATE-TIME]")
+@click.option("--resume", type=UserPath(), help="go on with the run in this directory")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="processes on this machine")
 @click.option("--output", metavar="DESTINATION", help="copy the run there while it trains: gs://, s3:// or a folder")
 @keep_checkpoints_option
-@click.option("--config", type=click.Path(path_type=Path), help="settings as YAML or JSON; flags win")
+@click.option("--config", type=UserPath(), help="settings as YAML or JSON; flags win")
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
 def run(
     run_dir: Path | None,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from maskfleet.command_line import echo
+from maskfleet.command_line import UserPath, echo
 
 
 @click.command()
 @click.option("--target", type=click.Choice(["cpu", "gpu", "launcher"]), default="cpu", show_default=True)
 @click.option("--tag", help="name of the image  [default: maskfleet/trainer:VERSION]")
-@click.option("--encoder-weights", type=click.Path(path_type=Path), help="file of encoder weights to bake in")
+@click.option("--encoder-weights", type=UserPath(), help="file of encoder weights to bake in")
 @click.option("--push", is_flag=True, help="push it afterwards")
 def build(target: str, tag: str | None, encoder_weights: Path | None, push: bool) -> None:
     """Build the container image of this checkout with docker, podman or buildah."""

@@ -80,7 +80,7 @@ class Seen:
 
     def add(self, line: LogLine) -> None:
         self._recent.append((line.time, line.text))
-        was_set_back = line.time[:19] < self.since()[:19]
+        was_set_back = line.time < self._newest and line.time[:19] < self.since()[:19]
         self._newest = line.time if was_set_back else max(self._newest, line.time)
         if len(self._recent) >= self._limit:
             self._recent = list(self.repeated().elements())

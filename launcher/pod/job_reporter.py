@@ -169,7 +169,7 @@ def report(reporter: JobReporter, stop: threading.Event) -> None:
         try:
             reporter.step(last=last)
             reported = ""
-        except MaskfleetError as error:
+        except (MaskfleetError, OSError) as error:  # also of the disk: nobody starts this thread again
             if str(error) not in (reported, forbidden):
                 reported = str(error)
                 print(f"progress can't be put on the Job: {error}", flush=True)

@@ -57,6 +57,19 @@ def test_what_would_keep_a_job_from_starting(
     assert detail in check.detail
 
 
+def test_whether_policies_are_enforced_is_tried_and_nothing_is_left(cluster: Cluster, scripted_image: str) -> None:
+    asked = job("--workers", "2", "--image", scripted_image, "--image-pull-policy", "Never")
+    assert results(preflight(asked, cluster))["NetworkPolicy"] == "unknown"
+    found = results(preflight(asked, cluster, try_network=True))["NetworkPolicy"]
+    assert found in ("ok", "warning")
+    assert results(preflight(asked, cluster))["NetworkPolicy"] == found
+    for kind in ("Pod", "NetworkPolicy"):
+        until_gone = time.monotonic() + 60
+        while cluster.list(kind) and time.monotonic() < until_gone:
+            time.sleep(0.2)
+        assert not cluster.list(kind)
+
+
 def as_service_account(name: str, cluster: Cluster, folder: Path) -> Cluster:
     """The cluster as a new ServiceAccount sees it, which may do nothing of its own."""
     cluster.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})

@@ -127,7 +127,7 @@ def test_a_refused_submit_leaves_nothing_behind(cluster: Cluster) -> None:
     cluster.create(quota)
     with pytest.raises(ApiError, match="exceeded quota"):
         until_refused(cluster)
-    for kind in ("Job", "ConfigMap", "Role", "RoleBinding", "Pod"):
+    for kind in ("Job", "ConfigMap", "Secret", "Role", "RoleBinding", "Pod"):
         await_none(cluster, kind)
 
 

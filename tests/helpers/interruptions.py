@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from maskfleet import plain_files
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -126,9 +128,6 @@ def killed_at(number: int, share: float, action: Callable[[], object]) -> bool:
 
 @contextmanager
 def _on(disk: Disk) -> Iterator[Disk]:
-    real: Any = plain_files.os
-    plain_files.os = disk  # type: ignore[assignment]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_files, "os", disk)
         yield disk
-    finally:
-        plain_files.os = real

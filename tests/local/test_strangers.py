@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from tests.helpers.processes import LocalRun, inspect, until
+from tests.local.test_loopback_only import own_addresses, reaches
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,14 +25,6 @@ def ports_of(run: LocalRun) -> set[int]:
         with contextlib.suppress(psutil.Error):
             found |= {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
     return found
-
-
-def own_addresses() -> list[str]:
-    """Of this machine, as others reach it."""
-    families = (socket.AF_INET, socket.AF_INET6)
-    found = [each.address for name, all_ in psutil.net_if_addrs().items() if name != "lo" for each in all_
-             if each.family in families]  # fmt: skip
-    return [address for address in found if "%" not in address]
 
 
 @contextlib.contextmanager
@@ -55,13 +47,12 @@ def disturbed(run: LocalRun, *, seconds: float) -> None:
     assert ports
     for address in own_addresses():
         for port in ports:
-            with pytest.raises(OSError, match="refused"):
-                socket.create_connection((address, port), 5)
+            assert not reaches(address, port)
     started = time.monotonic()
     with two_strangers(ports):
         run.wait_for_step(7)
         run.training_process(1).kill()
-        assert run.wait() == 0, run.output.read_text()
+        assert run.process.wait(3600) == 0, run.output.read_text()
     output = run.output.read_text()
     assert time.monotonic() - started > seconds, "the strangers had too little time"
     assert output.count("refused a connection from 127.0.0.1 to the rendezvous port: ") >= 1
@@ -76,10 +67,11 @@ def test_strangers_change_nothing_of_a_run(tmp_path: Path, undisturbed_state: st
 
 
 @pytest.mark.long
+@pytest.mark.timeout(7200)
 def test_five_minutes_of_strangers_change_nothing_of_a_run(tmp_path: Path):
-    epochs = "--epochs=100"
+    epochs = "--epochs=150"  # more than five minutes of training beside the strangers
     with LocalRun.start(tmp_path / "undisturbed", epochs) as run:
-        assert run.wait() == 0, run.output.read_text()
+        assert run.process.wait(3600) == 0, run.output.read_text()
     expected = inspect(run.directory)["sha256"]
     with LocalRun.start(tmp_path / "run", epochs) as run:
         disturbed(run, seconds=300)

@@ -82,6 +82,7 @@ def test_a_run_goes_to_a_folder_and_comes_back(sample: SampleRun, tmp_path: Path
         (["stream", "RUN", "gs://missing/x"], BAD_INPUT, "there is no bucket missing; create it first"),
         (["stream", "RUN", "gs://bucket/x", "--keep-checkpoints", "0"], BAD_INPUT, "0 is not in the range x>=1"),
         (["run", "--keep-checkpoints", "2"], BAD_INPUT, "is about the checkpoints in --output: expected --output too"),
+        (["stream", "RUN", "gs://bucket/x", "--once"], NOT_FOUND, "run: there is no run to copy"),
         (["ls", "gs://bucket/x"], NOT_FOUND, "gs://bucket/x: there is no run"),
         (["pull", "gs://bucket/x", "DIR"], NOT_FOUND, "gs://bucket/x: there is nothing"),
         (["restore", "gs://bucket/x", "RUN", "--step", "7"], NOT_FOUND, "there is no checkpoint of step 7"),
@@ -96,6 +97,8 @@ def test_mistakes_are_told_in_one_line(
     assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
     assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "run").exists()  # what is refused makes nothing
+    assert not (tmp_path / "pulled").exists()
 
 
 def test_the_streamer_gives_way_to_the_training(sample: SampleRun, fake: FakeGcs) -> None:

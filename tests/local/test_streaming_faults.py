@@ -10,9 +10,10 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import pytest
@@ -31,6 +32,8 @@ from tests.fakes.gcs import FakeGcs, Fault, Request
 from tests.fakes.s3 import FakeS3
 from tests.helpers.sample_run import EVENTS, SampleRun, assert_manifests_verify, assert_whole, copied_files
 from tests.helpers.streamer_process import CONFLICT, DESTINATION, start, stream_once, stream_until_told, variables
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -194,6 +197,7 @@ def test_an_outage_is_caught_up(tmp_path: Path, fake: FakeGcs) -> None:
         sample.validate(step)
         time.sleep(0.3)
     metrics = wait_until(lambda: _behind(sample.run))
+    assert metrics is not None
     assert metrics.lag_bytes > 3000
     outage.times = 0
     wait_until(lambda: copied_files(fake).get(EVENTS) == sample.files()[EVENTS], seconds=40)
@@ -235,7 +239,7 @@ def _behind(run: RunDirectory) -> StreamMetrics | None:
     return metrics if metrics and metrics.errors and metrics.lag_seconds > 0 else None
 
 
-def wait_until(condition, seconds: float = 20):  # type: ignore[no-untyped-def]
+def wait_until(condition: Callable[[], T], seconds: float = 20) -> T:
     """The first true value of ``condition``."""
     end = time.monotonic() + seconds
     while not (found := condition()):

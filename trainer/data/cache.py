@@ -23,7 +23,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
-from trainer.cache_folder import cache_root, damage, locked, note_files
+from trainer.cache_folder import cache_root, damage, how_to_mend, locked, note_files
 from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
 from trainer.data.side_by_side import side_by_side
@@ -115,8 +115,7 @@ def load_dataset(
         return _load(source, folder)
     except OSError as error:
         raise BadData(
-            f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; "
-            "make room or name another folder in MASKFLEET_CACHE"
+            f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; {how_to_mend(error)}"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from maskfleet.config import absolute_path
@@ -47,7 +48,21 @@ def _open(data: str, data_dir: Path | None, reading: Reading) -> Source:
         return voc.open_voc(_folder(data, rest), reading)
     if kind == "oxford_iiit_pet":
         return tfds_source.open_tfds(rest or None, data_dir and absolute_path(data_dir, "--data-dir"))
-    raise BadSettings(f"--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found {data!r}")
+    raise BadSettings(
+        f"--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found {data!r}{_meant(data)}"
+    )
+
+
+def _meant(data: str) -> str:
+    """What somebody may have meant who did not name a kind of data."""
+    if "://" in data:
+        return "; bring it here first by 'launcher pull', or train on a cluster with 'launcher submit --data'"
+    kind, separator, _ = data.lower().partition(":")
+    if not separator and absolute_path(data, "--data").is_dir():
+        return f"; did you mean folder:{data}?"
+    near = difflib.get_close_matches(kind, ("oxford_iiit_pet", "folder", "voc", "synthetic"), n=1)
+    place = {"folder": ":PATH", "voc": ":PATH"}
+    return f"; did you mean {near[0]}{place.get(near[0], '')}?" if near and near[0] != data.rstrip(":") else ""
 
 
 def _folder(data: str, path: str) -> Path:

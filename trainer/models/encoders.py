@@ -206,10 +206,8 @@ def _with_baked_weights(architecture: _Architecture, x: KerasTensor, encoder: st
 def _with_imagenet_weights(architecture: _Architecture, x: KerasTensor) -> keras.Model:
     """With the weights that keras.applications offers for the size nearest to the input's."""
     try:
-        root = cache_root()
-        root.mkdir(parents=True, exist_ok=True)
         # Keras downloads to the final name: a second worker on this machine would read half a file.
-        with locked(root / ".encoder-weights.lock"):
+        with locked(cache_root() / ".encoder-weights.lock"):
             return architecture.build(include_top=False, weights="imagenet", input_shape=x.shape[1:], input_tensor=x)
     except OSError as error:
         raise BadSettings(

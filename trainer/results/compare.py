@@ -20,10 +20,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from maskfleet.child_processes import end_with_parent
 from maskfleet.config import TrainConfig
-from maskfleet.errors import DONE, BadSettings, TrainingFailed
-from maskfleet.files import write_atomically
+from maskfleet.errors import BAD_INPUT, DONE, BadSettings, TrainingFailed
+from maskfleet.files import check_writable, write_atomically
 from maskfleet.records import MetricsLine, Progress, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
+from maskfleet.text import as_markdown as escaped
 from trainer.data.cache import load_dataset
 from trainer.data.source import Reading
 from trainer.pictures import colour_mask, legend_strip, png
@@ -76,6 +77,10 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
         BadSettings: ``out`` holds a run with other settings, or can't be written.
         TrainingFailed: a training failed; what is done is kept, and begun again it goes on from there.
     """
+    with _writing(out):
+        check_writable(out, folder=True)
+    for config in configs:  # before hours are spent on the first
+        _is_done(run_of(out, config), config)
     for number, config in enumerate(configs, start=1):
         run = run_of(out, config)
         title = f"{number}/{len(configs)} {config.model} {config.upsampling}"
@@ -85,12 +90,19 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
                 run.path.mkdir(parents=True, exist_ok=True)
                 log = (run.path / "training.log").open("a")
             with log:
-                if not run.config.exists():
+                is_new = not run.config.exists()
+                if is_new:
                     write_settings(run, config.model_dump(mode="json"))
                 command = [sys.executable, "-m", "trainer.cli", "train", "--run-dir", str(run.path)]
                 code = subprocess.run(
-                    command, stdout=log, stderr=log, check=False, preexec_fn=end_with_parent(signal.SIGTERM)
+                    command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    preexec_fn=end_with_parent(signal.SIGTERM),
                 ).returncode
+            if code == BAD_INPUT and is_new and not run.checkpoint_steps():
+                run.config.unlink(missing_ok=True)  # what is refused shall not be in the way of the same, corrected
             if code != DONE:
                 last = (run.path / "training.log").read_text(errors="replace").strip().rpartition("\n")[2]
                 raise TrainingFailed(f"{title}: training ended with {code}: {last}; see {run.path / 'training.log'}")
@@ -119,6 +131,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     header, *lines = _cells(rows)
     best = max(range(len(rows)), key=lambda number: np.nan_to_num(rows[number].miou, nan=-1.0))
     lines[best] = [f"**{cell}**" for cell in lines[best]]
+    header = [escaped(cell) for cell in header]  # the classes' names are other people's
     table = [header, ["-" if column < 2 else "-:" for column in range(len(header))], *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in table)
 
@@ -188,12 +201,13 @@ def _write_tensorboard(folder: Path, markdown: str, picture: bytes) -> None:
 
     from trainer.event_values import image_value
 
-    for old in folder.glob("events.*"):
-        old.unlink()
+    before = list(folder.glob("events.*"))
     writer = EventFileWriter(str(folder))
     for summary in (text_pb("comparison", markdown), image_value("comparison", picture)):
         writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
     writer.close()
+    for old in before:
+        old.unlink()
 
 
 @contextmanager

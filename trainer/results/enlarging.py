@@ -33,20 +33,27 @@ def enlarged_part(
     return _between(tf.gather(wide, upper - upper[0]), tf.gather(wide, lower - upper[0]), down[:, None, None])
 
 
-def enlarged_mask(logits: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Class indices uint8 [height, width] of what :func:`enlarged_part` would give of the whole image."""
-    at_once = tf.maximum(1, PART // (width * tf.shape(logits)[2]))
+def enlarged_masks(logits: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Class indices uint8 [b, height, width] of what :func:`enlarged_part` would give of whole images.
+
+    All strips of all images are put together at once, so that no mask is copied a second time.
+
+    Args:
+        logits: float32 [b, S, T, classes].
+    """
+    at_once = tf.maximum(1, PART // (width * tf.shape(logits)[3]))
     strips = -(-height // at_once)
+    count = tf.shape(logits)[0] * strips
 
     def strip(number: tf.Tensor, masks: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        top = number * at_once
+        top = (number % strips) * at_once
         rows = tf.minimum(at_once, height - top)
-        part = enlarged_part(logits, height, width, top, rows, tf.constant(0), width)
+        part = enlarged_part(logits[number // strips], height, width, top, rows, tf.constant(0), width)
         return number + 1, masks.write(number, tf.cast(tf.argmax(part, axis=-1, output_type=tf.int32), tf.uint8))
 
-    masks = tf.TensorArray(tf.uint8, strips, infer_shape=False, element_shape=[None, None])
-    _, masks = tf.while_loop(lambda number, _: number < strips, strip, (tf.constant(0), masks), parallel_iterations=1)
-    return masks.concat()
+    masks = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None])
+    _, masks = tf.while_loop(lambda number, _: number < count, strip, (tf.constant(0), masks), parallel_iterations=1)
+    return tf.reshape(masks.concat(), (-1, height, width))
 
 
 def _neighbours(

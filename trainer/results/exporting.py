@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from maskfleet.errors import BadSettings, TrainingFailed, reason
-from maskfleet.files import write_atomically, write_json
+from maskfleet.files import check_writable, write_atomically, write_json
 from trainer.data.cache import Dataset
-from trainer.results.enlarging import enlarged_mask
+from trainer.results.enlarging import enlarged_masks
 from trainer.results.legend import LEGEND_FILE, Legend
 from trainer.results.trained import Trained
 
@@ -21,7 +22,7 @@ from trainer.results.trained import Trained
 def export(model: keras.Model, folder: Path, legend: Legend) -> None:
     """Writes NAME.keras, NAME.h5, saved_model/ and classes.json into ``folder``, NAME being the model's.
 
-    Files of these names are replaced, one by one, when all are written.
+    Files of these names are replaced when all are written.
 
     Raises:
         TrainingFailed: the files can't be written; what was there stays.
@@ -46,56 +47,93 @@ def export_formats(
         images: how many of each, evenly spread over them.
 
     Raises:
-        BadSettings: ``folder`` can't be written.
+        BadSettings: ``folder`` can't be written; what was there stays.
     """
-    files: dict[str, bytes] = {}
     try:
-        plain = [name for name in formats if not name.startswith("tflite-")]
-        yield from (f"wrote {path}" for path in _export(trained.model, folder, trained.legend, plain))
-        if dataset is None:
-            return
-        from trainer.results.tflite import KINDS, convert, parity, parity_table
-
-        for kind in KINDS:
-            if f"tflite-{kind}" in formats:
-                path = folder / f"{trained.model.name}-{kind}.tflite"
-                files[path.name] = convert(trained.model, kind, dataset.train.spread(images).images)
-                write_atomically(path, files[path.name])
-                yield f"wrote {path}"
-        test = dataset.test.spread(images)
-        rows = parity(trained.model, files, test, trained.legend)
-        write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
+        check_writable(folder, folder=True)
+        with _staged(folder) as staging:
+            _write_plain(trained.model, staging.path, trained.legend, formats)
+            rows = None if dataset is None else _write_tflite(trained, staging.path, formats, dataset, images)
+        yield from (f"wrote {path}" for path in staging.written)
     except (OSError, tf.errors.OpError) as error:
         raise BadSettings(f"--out {folder}: can't be written: {reason(error)}") from error
-    yield parity_table(rows)
+    if rows is not None:
+        from trainer.results.tflite import parity_table
+
+        yield parity_table(rows)
 
 
 def _export(model: keras.Model, folder: Path, legend: Legend, formats: Sequence[str]) -> list[Path]:
+    with _staged(folder) as staging:
+        _write_plain(model, staging.path, legend, formats)
+    return staging.written
+
+
+@dataclass
+class _Staging:
+    """Where files are written until all of them are, and where they lie then."""
+
+    path: Path
+    written: list[Path]
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[_Staging]:
+    """A hidden folder whose files take their places in ``folder`` when all are written; else nothing changes."""
     whole = folder.resolve()  # '.' has no name
-    writing = whole.parent / f".{whole.name}.writing"
-    shutil.rmtree(writing, ignore_errors=True)
+    beside = whole.parent / f".{whole.name}.writing"
+    staging = _Staging(whole / ".writing" if whole.exists() else beside, [])  # on the same file system
+    shutil.rmtree(staging.path, ignore_errors=True)
     try:
-        writing.mkdir(parents=True)
-        file = writing / f"{model.name}.keras"
-        model.save(file)
-        # Loaded anew, it has plain variables whatever strategy trained it, and the file is known to be good.
-        loaded = keras.models.load_model(file, compile=False)
-        if "h5" in formats:
-            _save_h5(loaded, writing / f"{model.name}.h5")
-        if "saved_model" in formats:
-            _save_saved_model(loaded, writing / "saved_model")
-        if "keras" not in formats:
-            file.unlink()
-        write_json(writing / LEGEND_FILE, legend.to_json())
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for path in sorted(writing.iterdir()):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                shutil.rmtree(folder / path.name)
-            written.append(Path(shutil.move(path, folder / path.name)))  # the folder may be another file system
-        return written
+        staging.path.mkdir(parents=True)
+        yield staging
+        if not whole.exists():
+            names = sorted(path.name for path in staging.path.iterdir())
+            staging.path.rename(whole)
+            staging.written += [folder / name for name in names]
+            return
+        replaced = staging.path / ".replaced"
+        replaced.mkdir()
+        for path in sorted(path for path in staging.path.iterdir() if path != replaced):
+            if (whole / path.name).is_dir():  # which can't be replaced at once
+                shutil.move(whole / path.name, replaced / path.name)
+            shutil.move(path, whole / path.name)
+            staging.written.append(folder / path.name)
     finally:
-        shutil.rmtree(writing, ignore_errors=True)
+        shutil.rmtree(staging.path, ignore_errors=True)
+
+
+def _write_plain(model: keras.Model, folder: Path, legend: Legend, formats: Sequence[str]) -> None:
+    """Those of keras, h5 and saved_model that ``formats`` names, and classes.json."""
+    file = folder / f"{model.name}.keras"
+    model.save(file)
+    # Loaded anew, it has plain variables whatever strategy trained it, and the file is known to be good.
+    loaded = keras.models.load_model(file, compile=False)
+    if "h5" in formats:
+        _save_h5(loaded, folder / f"{model.name}.h5")
+    if "saved_model" in formats:
+        _save_saved_model(loaded, folder / "saved_model")
+    if "keras" not in formats:
+        file.unlink()
+    write_json(folder / LEGEND_FILE, legend.to_json())
+
+
+def _write_tflite(
+    trained: Trained, folder: Path, formats: Sequence[str], dataset: Dataset, images: int
+) -> list[dict[str, float | str]]:
+    """The TFLite files that ``formats`` names, and parity.json, whose rows are returned."""
+    from trainer.results.tflite import KINDS, convert, parity
+
+    files: dict[str, bytes] = {}
+    for kind in KINDS:
+        if f"tflite-{kind}" in formats:
+            path = folder / f"{trained.model.name}-{kind}.tflite"
+            files[path.name] = convert(trained.model, kind, dataset.train.spread(images).images)
+            write_atomically(path, files[path.name])
+    test = dataset.test.spread(images)
+    rows = parity(trained.model, files, test, trained.legend)
+    write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
+    return rows
 
 
 def _save_saved_model(model: keras.Model, folder: Path) -> None:
@@ -130,12 +168,7 @@ class _Serving(tf.Module):
         def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``mask``: class indices uint8 [b, H, W]."""
             height, width = tf.unstack(tf.shape(images)[1:3])
-            found = tf.map_fn(
-                lambda logits: enlarged_mask(logits, height, width),
-                small(images),
-                fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
-                parallel_iterations=1,
-            )
+            found = enlarged_masks(small(images), height, width)
             return {"mask": found}
 
         @tf.function(autograph=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadInput
+from maskfleet.foreign_files import parse_json, read_text
 from maskfleet.text import one_line
 from trainer.data.cache import Dataset
 from trainer.data.source import palette
@@ -47,9 +47,9 @@ class Legend:
             BadInput: it can't be read or is no legend.
         """
         try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise BadInput(f"{path}: can't be read: {one_line(str(error))}") from error
+            content = parse_json(read_text(path))
+        except ValueError as error:
+            raise BadInput(f"{path}: {error}") from error
         return cls.from_json(content, path)
 
     @classmethod

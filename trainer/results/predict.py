@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
 from maskfleet.errors import BadData, BadSettings
-from maskfleet.files import replacing
+from maskfleet.files import check_writable, replacing
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_image
 from trainer.data.side_by_side import in_groups
 from trainer.pictures import legend_strip, overlay, write_png
@@ -233,6 +233,10 @@ def predict_files(
     Raises:
         BadSettings: ``out`` can't be written; the files before have their masks.
     """
+    try:
+        check_writable(out, folder=True)
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
     for group in in_groups(len(files), lambda i: _pixels(files[i]), predictor.images_at_once, PIXELS_AT_ONCE):
         some = [files[i] for i in group]
         found = [_read(file, max_pixels) for file in some]
@@ -350,8 +354,22 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _scaled(image: Image, size: int) -> Image:
-    """As the data cache scales training images."""
-    return np.asarray(PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BILINEAR))
+    """As the data cache scales training images, bit for bit, without a second copy of a large one.
+
+    Pillow scales along the rows first and then along the columns, so it may have the rows in strips; of an image that
+    is over a hundred times as tall as wide, the other way round.
+    """
+    height, width = image.shape[:2]
+    if height > 100 * width:
+        return _resized(image, size, size)
+    rows = max(1, _STRIP // width)
+    strips = (image[top : top + rows] for top in range(0, height, rows))
+    narrow = np.concatenate([_resized(strip, size, len(strip)) for strip in strips])
+    return _resized(narrow, size, size)
+
+
+def _resized(image: Image, width: int, height: int) -> Image:
+    return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
 def _starts(side: int, size: int, overlap: float) -> list[int]:

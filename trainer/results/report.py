@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings, NotFound
-from maskfleet.files import write_atomically
+from maskfleet.files import check_writable, write_atomically
 from maskfleet.records import Event, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
@@ -47,9 +47,14 @@ def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False)
     """
     from trainer.results.trained import load_trained
 
+    for run in runs:
+        _check(run)
+    try:
+        check_writable(out)
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
     facts = []
     for run, name in zip(runs, _names(runs), strict=True):
-        _check(run)
         trained = load_trained(run.path, best=best)
         dataset, note = _data_of(run, trained)
         if best and dataset is not None:

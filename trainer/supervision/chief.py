@@ -136,7 +136,10 @@ class ChiefServer:
         found = _address(writer)
         if worker == 0 and found in LOOPBACK:
             return
-        known = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            known = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise Stranger(f"the name of worker {worker}, {host:.200}, does not resolve") from error
         expected = {str(address[0]) for *_, address in known}
         if found not in expected:
             raise Stranger(f"worker {worker} is expected from {' or '.join(sorted(expected))} ({host:.200})")

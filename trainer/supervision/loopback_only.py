@@ -46,6 +46,7 @@ class LoopbackOnly:
         self._ours.setblocking(False)
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._notices = -1
+        self._has_reported = False
 
     def ask(self) -> None:
         """For ``preexec_fn``: has the kernel stop this child wherever it listens, until its parent lets it go on."""
@@ -112,6 +113,10 @@ class LoopbackOnly:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
 
     def _report_open(self, why: str) -> None:
+        """Once, however many ports there are."""
+        if self._has_reported:
+            return
+        self._has_reported = True
         self._report_line(
             f"warning: TensorFlow's ports are open to other machines, which may read and write files through them "
             f"({why}): close the ports from 10000 on to the outside, or train with --workers 1"

@@ -21,12 +21,14 @@ from typing import Any, BinaryIO, TypeVar
 
 from maskfleet import quiet
 from maskfleet.child_processes import end_with_parent, lines
+from maskfleet.command_line import leave_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.environment import HEARTBEAT_VARIABLE
 from maskfleet.errors import DONE, FAILED, STOPPED, PeerLost
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR, out_of_memory, without_error
+from maskfleet.text import printable_line
 from trainer import cgroup
 from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
 from trainer.supervision.handshake import HANDSHAKE_SECONDS, Stranger, introduce, read_token
@@ -218,8 +220,8 @@ class Supervisor:
             host, port = self._peers.rendezvous_address(worker)
             try:
                 await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                return f"worker {worker}: the name {host} does not resolve ({error.strerror or error})"
+            except (OSError, UnicodeError) as error:  # of what can't be a name at all
+                return f"worker {worker}: the name {host:.200} does not resolve ({getattr(error, 'strerror', error)})"
         return None
 
     async def _start_process(self, attempt: int) -> None:
@@ -329,10 +331,11 @@ class Supervisor:
         self._pass_on(f"{text}\n".encode())
 
     def _pass_on(self, line: bytes) -> None:
-        # The reader of our standard output may be gone; that is no reason to stop training.
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.buffer.write(line)
+        try:
+            sys.stdout.buffer.write(printable_line(line))
             sys.stdout.buffer.flush()
+        except OSError:  # its reader is gone, or its disk full; that is no reason to stop training
+            leave_outputs()
         with contextlib.suppress(OSError):  # a full disk is the training process's to report
             self._log.write(line)
 

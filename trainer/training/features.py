@@ -26,7 +26,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
-from trainer.cache_folder import cache_root, damage, locked, note_files
+from trainer.cache_folder import cache_root, damage, how_to_mend, locked, note_files
 from trainer.cgroup import memory
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays, Dataset
@@ -160,7 +160,9 @@ def cached_features(
                     shutil.rmtree(temporary, ignore_errors=True)
             _use(folder)
     except OSError as error:
-        report_line(f"the encoder's features are not cached: {error.filename or folder}: {error.strerror}")
+        report_line(
+            f"the encoder's features are not cached: {error.filename or folder}: {error.strerror}; {how_to_mend(error)}"
+        )
         return None
     return features
 

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 from maskfleet.child_processes import report_line
+from maskfleet.command_line import prepare_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.environment import is_debugging
 from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> int:
     # imports pyplot, for half a second, for a function that nothing calls here.
     gc.set_threshold(100_000, 20, 20)
     sys.modules["matplotlib.pyplot"] = None  # type: ignore[assignment]
+    prepare_outputs()
     leave_out_warnings()
     run = RunDirectory(Path(arguments[0]))
     try:
@@ -38,7 +40,7 @@ def main(arguments: list[str]) -> int:
     except MaskfleetError as error:
         if is_debugging():
             traceback.print_exc()
-        print(ERROR + str(error) if not isinstance(error, Stopped) else str(error), flush=True)
+        report_line(ERROR + str(error) if not isinstance(error, Stopped) else str(error))
         return error.exit_code
     return DONE
 

@@ -14,7 +14,7 @@ from maskfleet.child_processes import report_line
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.peers import Peers
-from maskfleet.records import Resolved, RunRecord
+from maskfleet.records import Examples, Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint
 from trainer.data.cache import Dataset
@@ -31,10 +31,13 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
         BadSettings: the data is not what the run began with, or its checkpoints have scores of another kind.
     """
     before = RunRecord.read(run)
-    known = before.data_fingerprint
+    known, place = before.data_fingerprint, run.config
+    if known is None and (examples := Examples.read(run)) is not None:
+        # A pod's settings come from its Job, and what the run was trained on from the destination.
+        known, place = examples.fingerprint, run.examples
     if known not in (None, dataset.fingerprint):
         raise BadSettings(
-            f"{run.config}: the data has changed since the run began: expected fingerprint {known}, found "
+            f"{place}: the data has changed since the run began: expected fingerprint {known}, found "
             f"{dataset.fingerprint}; restore the data or start a new run"
         )
     best_by = before.best_by

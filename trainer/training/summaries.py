@@ -24,6 +24,7 @@ from maskfleet.child_processes import report_line
 from maskfleet.files import write_atomically
 from maskfleet.records import Event, MetricsLine, Progress
 from maskfleet.run_directory import RunDirectory
+from maskfleet.text import as_markdown, one_line
 from trainer.data.cache import Dataset
 from trainer.event_values import image_value
 from trainer.objective.metrics import Scores
@@ -96,7 +97,9 @@ class Summaries:
 
     def settings(self, settings: Mapping[str, Any]) -> None:
         """The resolved configuration, as text in TensorBoard."""
-        table = "|setting|value|\n|-|-|\n" + "\n".join(f"|{key}|{value}|" for key, value in settings.items())
+        table = "|setting|value|\n|-|-|\n" + "\n".join(
+            f"|{key}|{as_markdown(str(value))}|" for key, value in settings.items()
+        )
         self._add("train", 0, text_pb("settings", table))
 
     def steps(self, last: int, losses: NDArray[Any], learning_rates: NDArray[Any], seconds: float) -> None:
@@ -220,7 +223,7 @@ def _take_back(run: RunDirectory, validated: int) -> list[MetricsLine]:
 
 def _score_values(scores: Scores) -> Sequence[Summary]:
     values = [scalar_pb(name, value) for name, value in scores.means.items()]
-    return values + [scalar_pb(f"iou/{name}", value) for name, value in scores.iou.items()]
+    return values + [scalar_pb(f"iou/{one_line(name)}", value) for name, value in scores.iou.items()]
 
 
 def _or_none(value: float) -> float | None:

@@ -52,7 +52,8 @@ def writing(files: PlainFiles) -> Iterator[None]:
     except OSError as error:
         problem = f"{error.filename or files.root}: can't be written: {error.strerror or error}"
         if error.errno in _OF_ITS_PLACE:
-            raise InTheWay(f"{error.filename or files.root}: {error.strerror or error}") from error
+            mend = "move it away, rename the object, or choose another folder"
+            raise InTheWay(f"{error.filename or files.root}: {error.strerror or error}; {mend}") from error
         if error.errno in _NOT_ALLOWED:
             raise BadSettings(problem) from error
         mend = "; make room and begin again: what has come is kept" if error.errno in _FULL else ""

@@ -76,7 +76,7 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
         more = f", and {len(names) - _NAMED} more" if names[_NAMED:] else ""
         named = "; ".join(f"{one_line(name, 120)}: {work.left_out[name]}" for name in names[:_NAMED])
         raise NotAllFetched(
-            f"{folder}: {len(names)} of {len(objects)} objects were left out: {named}{more}; the rest is here"
+            f"{folder}: the rest is here, but {len(names)} of {len(objects)} objects were left out: {named}{more}"
         )
 
 

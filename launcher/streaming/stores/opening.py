@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from launcher.streaming.stores.store import Store
+from maskfleet.config import absolute_path
 from maskfleet.errors import BadSettings
 
 
@@ -34,5 +35,5 @@ def open_store(destination: str) -> Store:
         path = parts.path if parts.scheme == "file" else destination
         if not path:
             raise BadSettings("the destination is empty: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder")
-        return FolderStore(Path(path))
+        return FolderStore(absolute_path(path, "the destination") if path.startswith("~") else Path(path))
     raise BadSettings(f"{destination}: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder's path")

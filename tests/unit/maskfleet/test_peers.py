@@ -40,6 +40,10 @@ def test_an_indexed_pod_computes_its_peers():
         (tf_config(group="chief"), "TF_CONFIG: expected"),
         (tf_config(index=2), "worker index 2: expected 0 to 1 for 2 workers"),
         (tf_config(workers=["nonsense"]), "peer 'nonsense': expected host:port"),
+        (tf_config(workers=["h:0", "h:1"]), "peer 'h:0': expected host:port, with a port of 1 to 65534"),
+        (tf_config(workers=["h:65535", "h:1"]), "peer 'h:65535': expected host:port"),
+        (tf_config(workers=["h:²", "h:1"]), "peer 'h:²': expected host:port"),
+        (tf_config(workers=["h:" + "9" * 9999, "h:1"]), "peer 'h:9+: expected host:port"),
         ({"MASKFLEET_PEERS": "p-{}:1"}, "MASKFLEET_WORKERS and MASKFLEET_WORKER must be whole numbers"),
         (
             {"MASKFLEET_PEERS": "p-{}:1", "MASKFLEET_WORKERS": "2", "MASKFLEET_WORKER": "2"},

@@ -105,3 +105,22 @@ def test_a_library_s_warning_is_for_who_looks_for_a_fault(environment: dict[str,
     )
     assert ("palette images" in done.stderr) == seen
     assert seen or done.stderr == ""
+
+
+@pytest.mark.parametrize(("environment", "seen"), [({}, False), ({"MASKFLEET_DEBUG": "1"}, True)])
+def test_what_a_library_warns_of_by_logging_is_left_out_too(environment: dict[str, str], seen: bool) -> None:
+    program = (
+        "import logging; from maskfleet.quiet import leave_out_warnings; leave_out_warnings(); "
+        "[logging.getLogger(name).warning('by %s', name) for name in ('matplotlib', 'launcher.stream')]; "
+        "logging.getLogger('matplotlib').error('an error')"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
+    assert done.stderr.splitlines() == ["by matplotlib"] * seen + ["by launcher.stream", "an error"]
+
+
+@pytest.mark.parametrize("line", [
+    b"WARNING:absl:You are saving your model as an HDF5 file", b"WARNING:tensorflow:5 out of the last 5 calls",
+])  # fmt: skip
+def test_what_keras_and_tensorflow_warn_of_is_no_news_to_a_user(line: bytes) -> None:
+    assert is_startup_line(line)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.files import append_line
-from maskfleet.records import Event, MetricsLine, Progress, ReporterMark, Resolved, RunRecord, write_settings
+from maskfleet.records import Event, Examples, MetricsLine, Progress, ReporterMark, Resolved, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
 
 PROGRESS = Progress("running", epoch=1, epochs=3, step=40, steps=120, loss=0.5, miou=math.inf, time=1.5)
@@ -66,6 +68,45 @@ def test_what_is_no_record_is_none(run: RunDirectory, content: bytes) -> None:
     assert MetricsLine.read_all(run) == []
     assert Event.read_all(run) == []
     assert ReporterMark.load(run) is None
+
+
+BEYOND = [("step", -1), ("epoch", -99), ("steps", 1 << 70), ("time", -1.0), ("time", 1e300), ("eta_seconds", math.inf),
+          ("eta_seconds", math.nan), ("eta_seconds", -1.0), ("step", True), ("step", 1.0), ("state", 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), BEYOND)
+def test_numbers_beyond_sense_are_no_record(run: RunDirectory, key: str, value: object) -> None:
+    run.progress.write_text(json.dumps({**dataclasses.asdict(PROGRESS), key: value}))
+    assert Progress.read(run) is None
+
+
+@pytest.mark.parametrize("time", [-1.0, 1e300, math.inf, math.nan])
+def test_an_event_of_no_time_is_passed_over(run: RunDirectory, time: float) -> None:
+    Event.append(run, "start", "first")
+    with run.events.open("a") as file:
+        file.write(json.dumps({"time": time, "kind": "end", "message": "forged"}) + "\n")
+    Event.append(run, "end", "last")
+    assert [event.message for event in Event.read_all(run)] == ["first", "last"]
+    assert [event.message for event in Event.read_from(run, 0)[0]] == ["first", "last"]
+
+
+def test_a_mark_beyond_the_end_of_the_events_hides_none_that_follow(run: RunDirectory) -> None:
+    Event.append(run, "start", "first")
+    events, end = Event.read_from(run, 1 << 40)
+    assert (events, end) == ([], run.events.stat().st_size)
+    Event.append(run, "end", "last")
+    assert [event.message for event in Event.read_from(run, end)[0]] == ["last"]
+    run.reporter_mark.write_text('{"read": -5}')
+    assert ReporterMark.load(run) is None
+
+
+def test_a_fifo_in_the_place_of_a_record_is_none(run: RunDirectory) -> None:
+    for path in (run.progress, run.metrics, run.events, run.reporter_mark, run.examples, run.config):
+        os.mkfifo(path)
+    assert (Progress.read(run), MetricsLine.read_all(run), Event.read_all(run)) == (None, [], [])
+    assert (Event.read_from(run, 3), ReporterMark.load(run), Examples.read(run)) == (([], 3), None, None)
+    with pytest.raises(BadInput, match=r"config\.json: can't be read: is no file"):
+        RunRecord.read(run)
 
 
 @pytest.mark.parametrize("content", NO_RECORDS)

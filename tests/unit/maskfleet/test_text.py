@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskfleet.text import format_duration, one_line, printable
+from maskfleet.text import as_markdown, format_duration, one_line, printable, printable_line
 
 
 @pytest.mark.parametrize(("text", "shown"), [
@@ -37,3 +39,21 @@ def test_no_control_character_is_left(text: str) -> None:
 ])  # fmt: skip
 def test_a_duration_is_never_less_than_nothing(seconds: float, shown: str) -> None:
     assert format_duration(seconds) == shown
+
+
+@pytest.mark.parametrize("text", [
+    "a|b", "<img src=x onerror=alert(1)>", "![x](http://example.com/x.png)", "[a](b)", "**bold** _it_ `code`",
+    "a\nb", "&lt;", "back\\slash", "\\|", "~~gone~~", "$x$", "\x1b[31m", "gnp.\u202eexe",
+])  # fmt: skip
+def test_a_cell_of_markdown_shows_the_text_as_it_is(text: str) -> None:
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    shown = markdown_to_safe_html(f"|name|value|\n|-|-|\n|{as_markdown(text)}|1|")
+    cells = [html.unescape(cell) for cell in re.findall("<td[^>]*>(.*?)</td>", shown, re.DOTALL)]
+    assert cells == [one_line(text), "1"]
+
+
+@given(st.binary())
+def test_a_line_of_any_bytes_is_text_that_a_terminal_does_not_obey(line: bytes) -> None:
+    text = printable_line(line).decode()
+    assert not [each for each in text if each not in "\n\t" and not each.isprintable()]

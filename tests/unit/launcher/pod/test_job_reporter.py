@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,15 @@ from typing import Any
 import pytest
 
 from launcher.job.labels import PROGRESS_JSON_ANNOTATION
-from launcher.pod.job_reporter import JobReporter, kubernetes_event, progress_sentence, take_events_as_reported
+from launcher.pod.job_reporter import (
+    JobReporter,
+    kubernetes_event,
+    progress_sentence,
+    report,
+    take_events_as_reported,
+)
 from launcher.streaming.stream_metrics import StreamMetrics
-from maskfleet.records import Event, Progress
+from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
 from tests.fakes.cluster import FakeCluster
 
@@ -102,3 +111,24 @@ def test_the_state_does_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pyt
     assert state(now + 2 * set_by) == "restarting"
     replace(PROGRESS, time=now).write(run)
     assert state(now) == "training"
+
+
+def test_a_full_disk_does_not_end_the_reporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, recorder, stop = RunDirectory(tmp_path), Recorder(), threading.Event()
+    monkeypatch.setattr("launcher.pod.job_reporter.STEP_SECONDS", 0.01)
+    monkeypatch.setattr("launcher.pod.job_reporter.PROGRESS_SECONDS", 0.0)
+    write, full = ReporterMark.write, OSError(errno.ENOSPC, "No space left on device")
+
+    def fail(mark: ReporterMark, run: RunDirectory) -> None:
+        monkeypatch.setattr(ReporterMark, "write", write)
+        raise full
+
+    monkeypatch.setattr(ReporterMark, "write", fail)
+    Event.append(run, "start", "training starts")
+    thread = threading.Thread(target=report, args=(JobReporter(recorder, "pets", run), stop))
+    thread.start()
+    time.sleep(0.2)
+    Event.append(run, "end", "training is complete")
+    stop.set()
+    thread.join()
+    assert recorder.events == ["training starts", "training is complete"]

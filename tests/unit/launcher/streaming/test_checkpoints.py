@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from launcher.streaming.download.pull import pull
 from launcher.streaming.download.restore import restore
-from launcher.streaming.download.stored_runs import list_runs
 from launcher.streaming.layout import remote_manifests
 from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.store import StoredObject
 from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
 from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.streamer import Streamer
@@ -31,11 +33,11 @@ class RecordingStore(FolderStore):
         super().__init__(path)
         self.writes: list[str] = []
 
-    def put(self, name, *arguments):  # type: ignore[no-untyped-def]
+    def put(self, name: str, file: BinaryIO, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
         self.writes.append("+" + name.rpartition("/")[2])
-        return super().put(name, *arguments)
+        return super().put(name, file, digest, expected)
 
-    def delete(self, found):  # type: ignore[no-untyped-def]
+    def delete(self, found: StoredObject) -> None:
         self.writes.append("-" + found.name.rpartition("/")[2])
         super().delete(found)
 
@@ -279,45 +281,17 @@ def test_restore_writes_nothing_outside_of_the_run(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.rglob("x.*"))
 
 
-def test_runs_are_listed_with_their_steps_and_progress(sample: SampleRun, tmp_path: Path) -> None:
-    sample.everything()
-    root = FolderStore(tmp_path / "destination")
-    with pytest.raises(NotFound, match="there is no run"):
-        list_runs(root)
-    for name in ("one", "team/two"):
-        Streamer(sample.run, FolderStore(root.path / name)).run(once=True)
-    one, two = list_runs(root)
-    assert (one.name, two.name) == ("one", "team/two")
-    assert one.steps == two.steps == [10, 20]
-    assert one.progress is not None
-    assert one.progress.step == 20
-    assert one.size == sum(map(len, sample.files().values())) + (root.path / "one/export/manifest.json").stat().st_size
-    assert list_runs(FolderStore(root.path / "one"))[0].name == ""
-
-
-@pytest.mark.parametrize("content", [b"no JSON", b"\xff", b"[1]", b"null", b"", b'{"epoch": 1}'])
-def test_runs_are_listed_whatever_a_file_called_progress_holds(
-    sample: SampleRun, store: RecordingStore, content: bytes
+def test_a_manifest_that_is_too_large_for_one_is_passed_over(
+    sample: SampleRun, store: RecordingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sample.validate(1)
-    sample.run.progress.write_bytes(content)
-    Streamer(sample.run, store).run(once=True)
-    (run,) = list_runs(store)
-    assert run.progress is None
-
-
-def test_progress_that_is_replaced_while_runs_are_listed_is_the_newest(
-    sample: SampleRun, store: RecordingStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample.validate(1)
-    Streamer(sample.run, store).run(once=True)
-    listed = list(store.list())
-    sample.validate(2)
-    Streamer(sample.run, store).run(once=True)
-    monkeypatch.setattr(store, "list", lambda: iter(listed))
-    progress = list_runs(store)[0].progress
-    assert progress is not None
-    assert progress.step == 2
+    for step in (1, 2):
+        sample.checkpoint(step)
+    upload_all(sample, store)
+    os.truncate(store.path / "checkpoints/manifests/step-00000002.json", 1 << 40)
+    manifest = restore(store, RunDirectory(tmp_path / "back"))
+    assert manifest is not None
+    assert manifest.step == 1
+    assert "no checkpoint manifest: it has 1099511627776 bytes" in caplog.text
 
 
 def test_pull_fetches_everything_once(sample: SampleRun, store: RecordingStore, tmp_path: Path) -> None:

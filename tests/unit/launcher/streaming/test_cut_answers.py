@@ -111,7 +111,8 @@ def test_a_folder_that_is_away_for_a_moment_is_read_again(
     """As a network file system is."""
     store = FolderStore(tmp_path / "destination")
     assert Streamer(sample.run, store).run(once=True) == DONE
-    scandir, failed = os.scandir, []
+    scandir = os.scandir
+    failed: list[bool] = []
 
     def fail_once(*arguments):  # type: ignore[no-untyped-def]
         if not failed:
@@ -153,7 +154,7 @@ def test_objects_that_can_not_both_be_files_leave_the_rest_alone(
     assert "\n" not in message
     assert "4 of 7 objects were left out: " in message
     assert (tmp_path / "pulled" / "other").read_bytes() == b"3"
-    assert "File name too long" in message or ", and 1 more; the rest is here" in message
+    assert "File name too long" in message or message.endswith(", and 1 more")
 
 
 def test_the_longest_names_come_down(bucket: tuple[FakeGcs | FakeS3, str], tmp_path: Path) -> None:

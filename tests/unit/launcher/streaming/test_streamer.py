@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from launcher.streaming.download.stored_logs import stored_logs
 from launcher.streaming.stores import patience
 from launcher.streaming.stores.folder import FolderStore
-from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
+from launcher.streaming.stores.store import StoredObject, StoreRefused, StoreUnavailable
 from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.refusals import told
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE, FAILED
-from maskfleet.files import write_json
+from maskfleet.files import FileDigest, write_json
 from tests.helpers.sample_run import EVENTS, SampleRun
 
 
@@ -55,13 +56,13 @@ class RefusingStore(FolderStore):
     refused = ""
     error: Exception = StoreRefused("access was denied")
 
-    def put(self, name, *arguments):  # type: ignore[no-untyped-def]
+    def put(self, name: str, file: BinaryIO, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
         self._refuse(name)
-        return super().put(name, *arguments)
+        return super().put(name, file, digest, expected)
 
-    def append(self, name, *arguments):  # type: ignore[no-untyped-def]
+    def append(self, name: str, content: bytes, digest: FileDigest, expected: StoredObject | None) -> StoredObject:
         self._refuse(name)
-        return super().append(name, *arguments)
+        return super().append(name, content, digest, expected)
 
     def _refuse(self, name: str) -> None:
         if self.refused and self.refused in name:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from maskfleet.config import TrainConfig
-from maskfleet.errors import BadSettings
+from maskfleet.errors import BadSettings, TrainingFailed
 from maskfleet.records import Progress, write_settings
 from trainer.results.compare import (
     Row,
@@ -57,6 +57,12 @@ def test_the_markdown_has_a_row_each_and_the_best_in_bold() -> None:
         "| **unet** | **transposed** | **6504227** | **60.2** | **0.9100** | **0.7600** | **0.8000** | **0.5123** |\n"
         "| fcn8s | bicubic | 12345 | 99.0 | 0.8500 | 0.6400 | 0.7000 | nan |\n"
     )
+
+
+def test_a_name_of_a_class_is_text_in_the_table() -> None:
+    row = replace(ROWS[0], iou={"a|b <img src=x>": 1.0, "x\n\x1b[2J": 1.0})
+    header = as_markdown([row]).splitlines()[0]
+    assert header.endswith(r"| IoU a\|b &lt;img src=x> | IoU x \\x1b\[2J |")
 
 
 def test_a_network_that_has_diverged_is_not_the_best() -> None:
@@ -110,3 +116,23 @@ def test_a_batch_that_training_has_resolved_is_no_other_setting(tmp_path: Path) 
     write_settings(run, {**config.model_dump(mode="json"), "batch_per_replica": 9, "global_batch": 18})
     Progress("done", epoch=7, epochs=7, step=40, steps=40).write(run)
     assert _is_done(run, config)
+
+
+def test_what_can_not_be_compared_is_refused_before_the_first_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.results.compare.subprocess", None)
+    configs = grid(TrainConfig(), ["unet", "fcn8s"], ["nearest"])
+    write_settings(run_of(tmp_path, configs[1]), {**configs[1].model_dump(mode="json"), "epochs": 99})
+    with pytest.raises(BadSettings, match="holds a run with epochs 99, expected 4"):
+        next(train_all(configs, tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadSettings, match=r"--out .*file/x: can't be written: .*file is no folder"):
+        next(train_all(configs, tmp_path / "file" / "x"))
+
+
+def test_settings_that_are_refused_are_not_in_the_way_of_others(tmp_path: Path) -> None:
+    refused, good = (grid(TrainConfig(data=data), ["unet"], ["nearest"])[0] for data in ("folder:/nosuch", "synthetic"))
+    with pytest.raises(TrainingFailed, match="ended with 2: error: --data folder:/nosuch"):
+        next(train_all([refused], tmp_path))
+    assert not _is_done(run_of(tmp_path, good), good)

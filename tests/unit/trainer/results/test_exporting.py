@@ -15,11 +15,12 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
-from maskfleet.errors import TrainingFailed
+from maskfleet.errors import BadSettings, TrainingFailed
 from trainer.models.network import Network, build_network
-from trainer.results.enlarging import enlarged_mask
-from trainer.results.exporting import export
+from trainer.results.enlarging import enlarged_masks
+from trainer.results.exporting import export, export_formats
 from trainer.results.legend import Legend
+from trainer.results.trained import Trained
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +65,10 @@ def test_the_saved_model_takes_bytes_of_any_size_and_gives_masks_of_that_size(ne
 
 def test_masks_are_enlarged_in_strips_to_the_bit_what_they_are_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.results.enlarging.PART", 1000)
-    found = np.random.default_rng(0).random((24, 24, 7), np.float32)
+    found = np.random.default_rng(0).random((2, 24, 24, 7), np.float32)
     for height, width in ((24, 24), (90, 41), (5, 300), (1, 1), (13, 9)):
         expected = tf.argmax(tf.image.resize(found, (height, width)), -1)
-        np.testing.assert_array_equal(enlarged_mask(tf.constant(found), height, width), expected)
+        np.testing.assert_array_equal(enlarged_masks(tf.constant(found), height, width), expected)
 
 
 def test_the_masks_of_a_saved_model_take_little_memory(tmp_path: Path) -> None:
@@ -118,3 +119,32 @@ def test_a_folder_that_can_not_be_written_is_one_line(network: Network, tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingFailed, match="could not be exported"):
         export(network.model, tmp_path / "file" / "export", Legend.unnamed(3))
+
+
+@pytest.mark.parametrize("step", ["_save_h5", "_save_saved_model", "write_json"])
+def test_an_export_that_fails_changes_nothing(
+    step: str, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export(network.model, out, Legend.unnamed(3))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"trainer.results.exporting.{step}", full)
+    with pytest.raises(TrainingFailed, match="No space left"):
+        export(network.model, out, Legend.unnamed(3))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(TrainingFailed, match="No space left"):
+        export(network.model, tmp_path / "new", Legend.unnamed(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_is_refused_before_anything_is_computed(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("trainer.results.exporting._write_plain", None)
+    with pytest.raises(BadSettings, match=r"can't be written: .*file is no folder"):
+        list(export_formats(Trained(network.model, Legend.unnamed(3), None), tmp_path / "file/x", ["keras"], None, 1))

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from maskfleet.errors import BadData, BadSettings
 from trainer.results.legend import Legend
-from trainer.results.predict import Predictor, Tile, find_images, is_done, predict_files
+from trainer.results.predict import Predictor, Tile, _scaled, find_images, is_done, predict_files
 
 LEGEND = Legend(("dark", "bright"), np.array([[9, 8, 7], [250, 240, 230]], np.uint8), None)
 
@@ -299,3 +299,13 @@ def test_many_classes_of_a_large_image_take_little_memory(options: list[str], tm
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 350_000, "KiB"
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 41), (41, 90), (1, 7), (300, 2), (150, 2), (32, 32), (31, 64)])
+def test_an_image_is_scaled_in_strips_to_the_bit_as_the_cache_scales_it(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.results.predict._STRIP", 200)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    expected = PIL.Image.fromarray(image).resize((32, 32), PIL.Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(_scaled(image, 32), expected)

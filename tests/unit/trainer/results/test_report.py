@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskfleet.errors import NotFound
+from maskfleet.errors import BadSettings, NotFound
 from maskfleet.files import write_json
 from maskfleet.records import MetricsLine, Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
@@ -236,3 +236,14 @@ def test_a_folder_that_is_no_run_is_one_line_and_leaves_no_page(tmp_path: Path) 
     with pytest.raises(NotFound, match="expected a run, found no"):
         write_report([RunDirectory(tmp_path)], tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_can_not_be_written_is_told_before_anything_is_predicted(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.results.trained.load_trained", None)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for out, message in ((tmp_path / "folder", "found a folder"), (tmp_path / "file" / "x.html", "file is no folder")):
+        with pytest.raises(BadSettings, match=rf"--out {out}: can't be written: .*{message}"):
+            write_report([run], out)

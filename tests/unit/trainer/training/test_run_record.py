@@ -1,0 +1,39 @@
+"""What of a run has to be as it was before it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from maskfleet.config import TrainConfig
+from maskfleet.errors import BadSettings
+from maskfleet.files import write_json
+from maskfleet.records import Examples
+from maskfleet.run_directory import RunDirectory
+from trainer.training.run_record import check_goes_on
+
+
+def data(fingerprint: str) -> Any:
+    return SimpleNamespace(fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize(("config", "examples"), [("one", None), ("one", "two"), (None, "one")])
+def test_a_run_goes_on_with_the_data_that_it_began_with(
+    tmp_path: Path, config: str | None, examples: str | None
+) -> None:
+    run = RunDirectory(tmp_path)
+    write_json(run.config, {"settings": {}, **({"data_fingerprint": config} if config else {})})
+    if examples:
+        Examples(examples, {}, {}).write(run)
+    check_goes_on(run, TrainConfig(), data("one"))
+    with pytest.raises(BadSettings, match="the data has changed since the run began: expected fingerprint one"):
+        check_goes_on(run, TrainConfig(), data("other"))
+
+
+def test_a_run_that_begins_takes_any_data(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    write_json(run.config, {"settings": {}})
+    check_goes_on(run, TrainConfig(), data("one"))
