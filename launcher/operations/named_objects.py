@@ -41,7 +41,7 @@ def check_named_objects(job: TrainingJob, cluster: Namespace, nodes: Sequence[Ob
     for path in dict.fromkeys(place.path for place in job.places if place.kind == "host"):
         yield Check(f"host:{path}", "unknown", "has to be a folder on every node that a worker comes to")
     if job.queue:
-        yield check_queue(job.queue, cluster)
+        yield _queue(job.queue, cluster)
 
 
 def _look(kind: str, name: str, cluster: Namespace, judge: Callable[[Object], tuple[Result, str]]) -> Check:
@@ -94,7 +94,7 @@ def _claims(job: TrainingJob, cluster: Namespace, nodes: Sequence[Object] | None
         yield _look("PersistentVolumeClaim", name, cluster, judge)
 
 
-def check_queue(name: str, cluster: Namespace) -> Check:
+def _queue(name: str, cluster: Namespace) -> Check:
     """Whether the LocalQueue is there and admits anything."""
     what = f"LocalQueue {name}"
     try:
