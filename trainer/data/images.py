@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
 from maskfleet.text import one_line
+from trainer.data.arrays import ARRAY, read_array, whole_numbers
+from trainer.data.heic import HEIC, prepare_heic
 from trainer.data.source import IGNORED, Image, Mask
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", *HEIC})
+MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff", ARRAY})
 """Formats without loss: others change labels."""
 
-_LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"})
+_LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF"})
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _RGB_MASKS = frozenset({"RGB", "RGBX", "LA", "La", "RGBA", "RGBa"})
 _READABLE_IMAGES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"}) | _WITH_ALPHA
@@ -53,7 +55,7 @@ _MAGIC = (
     (b"<", "a page of HTML or XML"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"version https://git-lfs", "a pointer of Git LFS (fetch it: git lfs pull)"),
-    (b"\0\0\0", "a picture or video of another format, such as HEIC"),
+    (b"\0\0\0", "a picture or video of another format, such as JPEG XL"),
 )
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # ours takes its place: with a flag to change it, and a message that names it
@@ -85,7 +87,8 @@ class MaskFile:
     labels: NDArray[Any]
     kind: Literal["grey", "palette", "RGB"]
     _name: str = field(repr=False)
-    _picture: PIL.Image.Image = field(repr=False)
+    _picture: PIL.Image.Image | None = field(repr=False)
+    """None of a NumPy array."""
 
     @cached_property
     def colours(self) -> NDArray[Any]:
@@ -94,6 +97,8 @@ class MaskFile:
         Raises:
             BadData: pixels of one colour differ in transparency.
         """
+        if self._picture is None:
+            return self.labels if self.kind == "RGB" else np.repeat(self.labels[..., None], 3, axis=2)
         if self.kind == "grey":
             if self._picture.mode == "1":
                 grey = self.labels * np.uint8(255)
@@ -151,6 +156,9 @@ def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: i
 def pixels_of(file: Path | IO[bytes]) -> int:
     """Width times height, from the file's head alone; 0 of what is no image, which reading it will tell."""
     try:
+        if isinstance(file, Path) and file.suffix.lower() == ARRAY:
+            return int(np.load(file, mmap_mode="r").size)
+        prepare_heic(file, str(file))
         with PIL.Image.open(file) as picture:
             return picture.width * picture.height
     except Exception:  # Pillow's parsers raise a dozen types for damaged files
@@ -167,6 +175,9 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
             mask's: fractions, frames, colours that are stored with loss, shapes in its transparency.
     """
     name = where or str(file)
+    if isinstance(file, Path) and file.suffix.lower() == ARRAY:
+        values = read_array(file, max_pixels)
+        return MaskFile(values, "RGB" if values.ndim == 3 else "grey", name, None)
     picture = _decode(file, name, max_pixels)
     mode, rawmode = picture.mode, picture.info["rawmode"]
     if picture.format in _LOSSY or picture.info.get("compression") in ("jpeg", "webp"):
@@ -189,7 +200,7 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
         values, scale = _array(picture), _unscaled(rawmode)
         return MaskFile(values if scale is None else values // np.uint8(scale), "grey", name, picture)
     if mode == "F":
-        return MaskFile(_whole_numbers(np.asarray(picture), name), "grey", name, picture)
+        return MaskFile(whole_numbers(np.asarray(picture), name), "grey", name, picture)
     if mode.startswith("I"):
         return MaskFile(np.asarray(picture).astype(np.int32), "grey", name, picture)
     if mode in ("P", "PA"):
@@ -300,6 +311,7 @@ def check_same_size(image: Image, mask: Mask, image_file: Path | str, mask_file:
 def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Image:
     """The decoded picture; its ``info`` has rawmode, bands and whether it is several, which loading forgets."""
     try:
+        prepare_heic(file, name)
         with PIL.Image.open(file) as picture:
             pixels = picture.width * picture.height
             if pixels > max_pixels:
@@ -412,14 +424,3 @@ def _check_bits(largest: int, name: str) -> None:
             f"{name}: expected values up to 65535 in 16 bits a channel, found none over {largest}, which would be "
             "black or nearly so; save it with 8 bits a channel, scaled so that white is 255"
         )
-
-
-def _whole_numbers(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.int32]:
-    wrong = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > 1 << 30)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise BadData(
-            f"{name}: expected labels as whole numbers, found {values[row, column]:g} at row {row}, column {column}; "
-            f"save it as PNG with a value for each class, and {IGNORED} where none is known"
-        )
-    return values.astype(np.int32)

@@ -70,6 +70,7 @@ class Source:
     key: str
     notes: tuple[str, ...] = ()
     read_by_label: bool = False
+    validation: Split | None = None
 
 
 def palette(classes: int) -> NDArray[np.uint8]:
