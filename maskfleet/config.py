@@ -22,6 +22,9 @@ DEFAULT_BATCH = 4
 DEFAULT_MAX_PIXELS = 178_956_970
 """Pillow's own limit, over which it takes a picture for an attack: a small file that fills the memory."""
 
+DATA_KINDS = ("folder", "voc", "coco", "yolo", "labelme", "cvat", "cityscapes", "ade20k", "file")
+"""What may stand before a path in ``data``."""
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The field defaults below are the default preset.
     "default": {},
@@ -63,11 +66,18 @@ class TrainConfig(Settings):
 
     # Data
     data: str = Field(
-        default="synthetic", description="oxford_iiit_pet[:VERSION] (TFDS), folder:PATH, voc:PATH or synthetic"
+        default="synthetic",
+        description="PATH of a folder or a data file that says what it is, KIND:PATH "
+        f"({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME or synthetic",
     )
     data_dir: Path | None = Field(
         default=None,
         description="where TensorFlow Datasets lie and are built (its own default: ~/tensorflow_datasets)",
+    )
+    mask_pattern: str | None = Field(
+        default=None,
+        description="how masks are called that have not the names of their images: {name}_mask, or "
+        "{name}_sat={name}_mask where the image's name has a part of its own; found by itself where one alone fits",
     )
     image_size: Annotated[int, Field(ge=32)] = Field(
         default=224, description="side of the network's input, pixels; that of the images the encoders were trained on"
@@ -292,9 +302,9 @@ class TrainConfig(Settings):
     def _with_absolute_paths(self) -> Self:
         """As seen from any directory: a run's config.json is read from others than it was begun in."""
         paths: dict[str, Any] = {}
-        kind, _, place = self.data.partition(":")
-        if kind in ("folder", "voc") and place:
-            paths["data"] = f"{kind}:{absolute_path(place, f'--data {kind}:')}"
+        if (found := data_path(self.data)) is not None:
+            kind, place = found
+            paths["data"] = f"{kind}{absolute_path(place, f'--data {kind}'.rstrip())}"
         if self.data_dir is not None:
             paths["data_dir"] = absolute_path(self.data_dir, "--data-dir")
         if self.encoder_weights not in ("imagenet", "none"):
@@ -331,6 +341,22 @@ class TrainConfig(Settings):
         growth = global_batch / self.replica_batch
         factor: float = {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
         return self.learning_rate * factor
+
+
+def data_path(data: str) -> tuple[str, str] | None:
+    """``voc:PATH`` -> ``voc:`` and the path, ``PATH`` -> nothing and the path; None for what has no path.
+
+    What is neither a kind with a path nor looks like a path is one if it is there.
+    """
+    kind, _, place = data.partition(":")
+    if kind in DATA_KINDS and place:
+        return f"{kind}:", place
+    if data == "synthetic" or kind in ("oxford_iiit_pet", "tfds"):
+        return None
+    looks_like_one = (
+        data.startswith(("~", ".")) or ("/" in data and "://" not in data) or data.endswith((".yaml", ".yml"))
+    )
+    return ("", data) if looks_like_one or Path(data).exists() else None
 
 
 def absolute_path(path: str | Path, setting: str) -> Path:

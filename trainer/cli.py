@@ -323,12 +323,14 @@ def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | N
     from trainer.data.cache import load_dataset
     from trainer.results.evaluation import check_classes
 
+    mask_pattern = None
     if data is None:
         if trained.config is None:
             raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
         data, data_dir = trained.config.data, data_dir or trained.config.data_dir
+        mask_pattern = trained.config.mask_pattern
     max_pixels = trained.config.max_pixels if trained.config else DEFAULT_MAX_PIXELS
-    dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels)
+    dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels, mask_pattern=mask_pattern)
     if warning := check_classes(trained.legend, dataset, str(place)):
         echo_line(f"warning: {warning}")
     return dataset

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
-from maskfleet.config import TrainConfig
+from maskfleet.config import TrainConfig, data_path
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 
@@ -316,6 +316,6 @@ def _data_place(text: str) -> Place | None:
     scheme = text.partition(":")[0]
     if scheme in ("pvc", "host", *BUCKETS):
         return parse_place(text, ("pvc", "host", "gs", "s3"))
-    if scheme in ("folder", "voc"):
+    if data_path(text) is not None:
         raise ValueError("a folder of this machine is not in the pod: use pvc:CLAIM/PATH, gs://…, s3://… or host:/PATH")
     return None

@@ -79,6 +79,7 @@ def load_dataset(
     cache_dir: Path | None = None,
     report_line: Callable[[str], object] = lambda line: None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    mask_pattern: str | None = None,
 ) -> Dataset:
     """Opens the data that the settings name, from the cache if its files are unchanged.
 
@@ -90,12 +91,13 @@ def load_dataset(
         report_line: gets a line when images have to be read, and every ten seconds while they are; and one for what
             was passed over or lost.
         max_pixels: of the largest picture that is read.
+        mask_pattern: the setting of that name.
 
     Raises:
         BadSettings: ``data`` names no kind of data.
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
-    source = open_source(data, data_dir, max_pixels)
+    source = open_source(data, data_dir, max_pixels, mask_pattern)
     root = cache_dir or cache_root()
     key = hashlib.sha256(f"{_FORMAT}\n{source.name}\n{source.classes}\n{source.key}".encode()).hexdigest()[:16]
     folder = root / f"{source.name}-{image_size}-{key}"

@@ -2,57 +2,226 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
+from maskfleet.config import DATA_KINDS, DEFAULT_MAX_PIXELS, absolute_path, data_path
 from maskfleet.errors import BadData, BadSettings
-from trainer.data.kinds import pairs_folder, pets_folder, synthetic, voc
+from trainer.data.categories import NO_WISHES, Wishes
+from trainer.data.class_table import ClassTable
+from trainer.data.data_file import SUFFIXES, DataFile, is_data_file
+from trainer.data.kinds import (
+    ade20k,
+    cityscapes,
+    coco,
+    cvat,
+    labelme,
+    listed,
+    pairs_folder,
+    pets_folder,
+    synthetic,
+    voc,
+    yolo,
+)
 from trainer.data.kinds import tfds as tfds_source
-from trainer.data.lists import check_utf8
+from trainer.data.lists import check_utf8, found_in
 from trainer.data.source import Source, Split
 
 __all__ = ["Source", "Split", "open_source"]
 
+_FILES = ("coco", "cvat", "yolo", "file")
+"""Kinds of data that one file may name."""
 
-def open_source(data: str, data_dir: Path | None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Source:
-    """Opens ``oxford_iiit_pet[:VERSION]``, ``folder:PATH``, ``voc:PATH`` or ``synthetic``.
+
+class _Asked(NamedTuple):
+    """What the settings and a data file say of the data, beside where it lies."""
+
+    max_pixels: int
+    mask_pattern: str | None
+    table: ClassTable | None = None
+    wishes: Wishes = NO_WISHES
+    data_dir: Path | None = None
+
+
+def open_source(
+    data: str, data_dir: Path | None, max_pixels: int = DEFAULT_MAX_PIXELS, mask_pattern: str | None = None
+) -> Source:
+    """Opens what the setting ``data`` names.
 
     Args:
         data: the setting of that name.
         data_dir: where TensorFlow Datasets lie and are built; None is their own default.
-        max_pixels: the setting of that name.
+        max_pixels, mask_pattern: the settings of these names.
 
     Raises:
-        BadSettings: ``data`` names no kind of data.
+        BadSettings: ``data`` names no kind of data, or a setting is not for this kind.
         BadData: there is no usable data.
     """
     try:
-        return _open(data, data_dir, max_pixels)
+        return _open(data, data_dir, _Asked(max_pixels, mask_pattern))
     except OSError as error:
         mend = "; let this user read it (chmod a+rX)" if isinstance(error, PermissionError) else ""
         raise BadData(f"--data {data}: {error.filename} can't be read: {error.strerror}{mend}") from error
 
 
-def _open(data: str, data_dir: Path | None, max_pixels: int) -> Source:
-    kind, _, rest = data.partition(":")
+def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
     if data == "synthetic":
         return synthetic.open_synthetic()
-    if kind == "folder" and rest:
-        path = _folder(data, rest)
-        kind_of_folder = pets_folder.open_pets if pets_folder.is_pets(path) else pairs_folder.open_pairs
-        return kind_of_folder(path, max_pixels)
-    if kind == "voc" and rest:
-        return voc.open_voc(_folder(data, rest), max_pixels)
+    kind, _, rest = data.partition(":")
+    folder = data_dir and absolute_path(data_dir, "--data-dir")
     if kind == "oxford_iiit_pet":
-        return tfds_source.open_tfds(rest or None, data_dir and absolute_path(data_dir, "--data-dir"))
-    raise BadSettings(f"--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found {data!r}")
-
-
-def _folder(data: str, path: str) -> Path:
-    folder = absolute_path(path, f"--data {data.partition(':')[0]}:")
-    check_utf8(folder)
-    if not folder.is_dir():
-        raise BadData(
-            f"--data {data}: expected a folder, found {'a file' if folder.exists() else 'nothing'} at {folder}"
+        return tfds_source.open_tfds(rest or None, folder)
+    if kind == "tfds" and rest:
+        return tfds_source.open_any(rest, folder, asked.max_pixels)
+    found = data_path(data)
+    if found is None:
+        raise BadSettings(
+            f"--data: expected a PATH, KIND:PATH ({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME or "
+            f"synthetic, found {data!r}"
         )
-    return folder.resolve()
+    prefix, place = found
+    path = _existing(data, prefix, absolute_path(place, f"--data {prefix}".rstrip()))
+    return _open_kind(prefix.rstrip(":") or _kind_of(path, data), path, data, asked._replace(data_dir=folder))
+
+
+def _existing(data: str, prefix: str, path: Path) -> Path:
+    check_utf8(path)
+    may_be_file = prefix.rstrip(":") in ("", *_FILES)
+    if not (path.is_dir() or (may_be_file and path.exists())):
+        expected = "a folder or a file" if may_be_file else "a folder"
+        found = "a file" if path.exists() else "nothing"
+        raise BadData(f"--data {data}: expected {expected}, found {found} at {path}")
+    return path.resolve()
+
+
+def _open_kind(kind: str, path: Path, data: str, asked: _Asked) -> Source:
+    if asked.mask_pattern is not None and kind not in ("folder", "file"):
+        raise BadSettings(f"--mask-pattern: is for a folder of images and masks, found --data {data}, which is {kind}")
+    if kind == "file":
+        return _open_file(_data_file(path) if path.is_dir() else path, asked)
+    if kind == "yolo":
+        return _open_file(_data_file(path) if path.is_dir() else path, asked, kind)
+    if kind == "folder":
+        if pets_folder.is_pets(path):
+            if asked.table is not None:
+                raise BadData(f"{data}: names: Oxford-IIIT Pet has classes of its own; remove names, or the trimaps")
+            return pets_folder.open_pets(path, asked.max_pixels)
+        return pairs_folder.open_pairs(path, asked.max_pixels, asked.mask_pattern, asked.table)
+    if kind == "voc":
+        return voc.open_voc(path, asked.max_pixels, asked.table)
+    if kind in ("cityscapes", "ade20k"):
+        of_streets_or_scenes = cityscapes.open_cityscapes if kind == "cityscapes" else ade20k.open_ade20k
+        return of_streets_or_scenes(path, asked.max_pixels, asked.table)
+    of_shapes: Mapping[str, Callable[[Path, int, Wishes], Source]] = {
+        "coco": coco.open_coco,
+        "labelme": labelme.open_labelme,
+        "cvat": cvat.open_cvat,
+    }
+    return of_shapes[kind](path, asked.max_pixels, asked.wishes)
+
+
+def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
+    """Opens what a data file says."""
+    says = DataFile.read(file)
+    if says.format == "tfds":
+        return tfds_source.open_any(says.path, asked.data_dir, asked.max_pixels, says.table(file))
+    root = says.root(file)
+    pattern = asked.mask_pattern or says.mask_pattern
+    places = {"train": says.train, "val": says.val, "test": says.test, "images": says.images}
+    kind = says.format or kind or _listed_kind(says, places, root, file)
+    if kind == "yolo" and not any(places.values()):
+        places["images"] = "images"
+    if kind not in DATA_KINDS or kind == "file":
+        raise BadData(f"{file}: format: expected {', '.join(DATA_KINDS[:-1])}, found {kind!r}")
+    of_masks = kind in ("folder", "voc", "cityscapes", "ade20k")
+    for key in ("uncovered",) if of_masks else ("masks", "mask_pattern"):
+        if key in says.model_fields_set:
+            raise BadData(f"{file}: {key}: is for data with {'shapes' if of_masks else 'masks'}, and this is {kind}")
+    if not any(places.values()):
+        said = asked._replace(
+            mask_pattern=pattern,
+            table=says.table(file) if of_masks else None,
+            wishes=NO_WISHES if of_masks else says.wishes(file),
+        )
+        return _open_kind(kind, root, f"file:{file}", said)
+    if kind == "coco":
+        splits = {"train": "train", "val": "validation", "test": "test", "images": ""}
+        named = {splits[key]: place for key, place in places.items() if place is not None}
+        files = {
+            split: [listed.path_of(each, root) for each in ([place] if isinstance(place, str) else place)]
+            for split, place in named.items()
+        }
+        return coco.open_coco(root, asked.max_pixels, says.wishes(file), files)
+    parts = listed.pictures_of(places, root, file)
+    if kind == "yolo":
+        if not says.categories:
+            raise BadData(f"{file}: expected names, the classes by the number that a line begins with, found none")
+        return yolo.open_yolo(root, parts, says.categories, asked.max_pixels, says.wishes(file, by_number=True))
+    if kind != "folder":
+        raise BadData(f"{file}: format {kind}: expected its folder as path alone, found splits too; remove them")
+    return listed.open_listed(root, parts, says.masks or "masks", says.table(file), asked.max_pixels, pattern)
+
+
+def _listed_kind(says: DataFile, places: Mapping[str, listed.Places], root: Path, file: Path) -> str:
+    """What kind of data a data file lists, or its folder holds."""
+    given = [place for place in places.values() if place is not None]
+    if not given:
+        return _kind_of(root, f"file:{file}", but=("file",))
+    first = given[0] if isinstance(given[0], str) else given[0][0]
+    if first.lower().endswith(".json"):
+        return "coco"
+    if says.masks is not None or says.mask_pattern is not None:
+        return "folder"
+    pictures = next(iter(listed.pictures_of(places, root, file).values()))
+    return "yolo" if any(map(Path.is_file, map(yolo.label_file, pictures))) else "folder"
+
+
+def _data_file(folder: Path) -> Path:
+    """The data file in a folder, or the folder if there is none."""
+    files = _data_files(folder)
+    if len(files) > 1:
+        raise BadData(f"{folder}: expected one data file, found {files[0].name} and {files[1].name}; name one")
+    if not files:
+        raise BadData(f"{folder}: expected a data file such as data.yaml, found {found_in(folder)}")
+    return files[0]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(filter(is_data_file, folder.iterdir()))
+
+
+def _kind_of(path: Path, data: str, but: tuple[str, ...] = ()) -> str:
+    """The kind of data that a folder or a file is.
+
+    Raises:
+        BadData: it is none, or may be several.
+    """
+    if path.is_file():
+        kinds = {".json": "coco", ".xml": "cvat", **dict.fromkeys(SUFFIXES, "file")}
+        if path.suffix.lower() not in kinds:
+            raise BadData(
+                f"--data {data}: expected a folder, a data file (.yaml), COCO's .json or CVAT's .xml, found {path.name}"
+            )
+        return kinds[path.suffix.lower()]
+    if "file" not in but and _data_files(path):
+        return "file"
+    signs: Mapping[str, Callable[[Path], bool]] = {
+        "folder": lambda folder: pets_folder.is_pets(folder) or pairs_folder.is_pairs(folder),
+        "voc": voc.is_voc,
+        "cityscapes": cityscapes.is_cityscapes,
+        "ade20k": ade20k.is_ade20k,
+        "coco": coco.is_coco,
+        "labelme": labelme.is_labelme,
+        "cvat": cvat.is_cvat,
+    }
+    found = [kind for kind, is_one in signs.items() if kind not in but and is_one(path)]
+    if len(found) > 1:
+        listed_kinds = " or ".join(f"--data {kind}:{path}" for kind in found)
+        raise BadData(f"--data {data}: may be of several kinds; say which: {listed_kinds}")
+    if not found:
+        raise BadData(
+            f"--data {data}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, "
+            f"CVAT, Cityscapes or ADE20K, found {found_in(path)}; --data KIND:PATH says what it is"
+        )
+    return found[0]

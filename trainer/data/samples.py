@@ -26,7 +26,9 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     Raises:
         BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`; ``file`` can't be written.
     """
-    dataset = load_dataset(config.data, config.data_dir, config.image_size, max_pixels=config.max_pixels)
+    dataset = load_dataset(
+        config.data, config.data_dir, config.image_size, max_pixels=config.max_pixels, mask_pattern=config.mask_pattern
+    )
     count = min(_SAMPLES, len(dataset.train))
     batches = training_batches(
         dataset.train,

@@ -108,7 +108,7 @@ def verify(config: TrainConfig) -> Report:
         BadSettings: the setting ``data`` names no kind of data.
         BadData: the data can't be opened at all; bad files are in the report instead.
     """
-    source = open_source(config.data, config.data_dir, config.max_pixels)
+    source = open_source(config.data, config.data_dir, config.max_pixels, config.mask_pattern)
     label_sets: set[frozenset[int]] = set()
     train, test = (_read(source, split, config.image_size, label_sets) for split in (source.train, source.test))
     first_bad = next(iter(train.bad + test.bad), None)

@@ -167,7 +167,11 @@ def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Im
     from trainer.results.trained import load_trained
 
     dataset = load_dataset(
-        configs[0].data, configs[0].data_dir, configs[0].image_size, max_pixels=configs[0].max_pixels
+        configs[0].data,
+        configs[0].data_dir,
+        configs[0].image_size,
+        max_pixels=configs[0].max_pixels,
+        mask_pattern=configs[0].mask_pattern,
     )
     test = dataset.test.spread(images)
     masks = {}

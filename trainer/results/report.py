@@ -92,7 +92,9 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
 
     config = TrainConfig.resolve([read_settings_file(run.config)])
     try:
-        dataset = load_dataset(config.data, config.data_dir, trained.size, max_pixels=config.max_pixels)
+        dataset = load_dataset(
+            config.data, config.data_dir, trained.size, max_pixels=config.max_pixels, mask_pattern=config.mask_pattern
+        )
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:
         return None, f"No predictions: {error}."

@@ -58,7 +58,12 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     fitting = None
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
         dataset = load_dataset(
-            config.data, config.data_dir, config.image_size, report_line=report_line, max_pixels=config.max_pixels
+            config.data,
+            config.data_dir,
+            config.image_size,
+            report_line=report_line,
+            max_pixels=config.max_pixels,
+            mask_pattern=config.mask_pattern,
         )
         if config.batch_per_replica == "auto" and config.global_batch is None:
             fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)
