@@ -37,7 +37,8 @@ _TELLING = frozenset({"names", "classes", "train", "images", "masks", "format"})
 _Channel = Annotated[int, Field(ge=0, le=255, strict=True)]
 _Name = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 _Value = Annotated[int, Field(strict=True, gt=-(1 << 31), lt=1 << 31)]
-_Places = Annotated[str, Field(min_length=1, strict=True)] | list[Annotated[str, Field(min_length=1, strict=True)]]
+_Path = Annotated[str, Field(min_length=1, max_length=4096, strict=True)]
+_Places = _Path | Annotated[list[_Path], Field(min_length=1)]
 
 
 class DataFile(pydantic.BaseModel):
@@ -46,12 +47,12 @@ class DataFile(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     format: _Name | None = None
-    path: _Name = "."
+    path: _Path = "."
     train: _Places | None = None
     val: _Places | None = Field(default=None, validation_alias=AliasChoices("val", "valid", "validation"))
     test: _Places | None = None
     images: _Places | None = None
-    masks: _Name | dict[str, _Name] | None = Field(default=None, validation_alias=AliasChoices("masks", "masks_dir"))
+    masks: _Path | dict[str, _Path] | None = Field(default=None, validation_alias=AliasChoices("masks", "masks_dir"))
     mask_pattern: _Name | None = None
     names: list[_Name] | dict[_Value, _Name] | None = Field(
         default=None, validation_alias=AliasChoices("names", "classes")

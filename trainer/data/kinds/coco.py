@@ -175,13 +175,13 @@ def _categories(kinds: Sequence[Any], annotations: Sequence[Any], where: str) ->
         if not name:
             raise BadData(f"{place}: expected a name, found none")
         names[number] = name
-        parents.add(category.get("supercategory"))
-    used = {annotation.get("category_id") for annotation in annotations if isinstance(annotation, dict)}
+        parents.add(str(category.get("supercategory")))
+    used = {str(annotation.get("category_id")) for annotation in annotations if isinstance(annotation, dict)}
     # Roboflow puts one before all others that only holds them together.
     return {
         number: name
         for number, name in names.items()
-        if number in used or name not in parents or len(names) == 1 or _own_parent(kinds, name)
+        if str(number) in used or name not in parents or len(names) == 1 or _own_parent(kinds, name)
     }
 
 

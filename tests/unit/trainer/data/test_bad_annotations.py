@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings
@@ -745,6 +748,54 @@ CASES = [
         data="{}/data.yaml",
     ),
 ]
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["cat", "images", "ignored"]),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=5), each, max_size=2),
+    max_leaves=4,
+)
+
+
+def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to all that is in a document; of a list, in its first entry."""
+    entries = (
+        content.items() if isinstance(content, dict) else enumerate(content[:1]) if isinstance(content, list) else ()
+    )
+    return [path] * bool(path) + [each for key, value in entries for each in places(value, (*path, key))]
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "data"),
+    [
+        (write_coco, COCO, "coco:{}"),
+        (write_labelme_json, "p1.json", "labelme:{}"),
+        (pairs, "data.yaml", "{}/data.yaml"),
+        (write_yolo, "data.yaml", "{}/data.yaml"),
+    ],
+)
+@given(data_=st.data())
+def test_anything_anywhere_in_a_document_is_read_or_bad_data(
+    write: Callable[[Path], Path], name: str, data: str, data_: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / f"any-{write.__name__}"
+    if not folder.exists():
+        write(folder)
+        (folder / name).rename(folder / f"{name}.good")
+    content = yaml.safe_load((folder / f"{name}.good").read_text())
+    *path, last = data_.draw(st.sampled_from(places(content)))
+    part = content
+    for key in path:
+        part = part[key]
+    part[last] = data_.draw(ANYTHING)
+    write_out = yaml.safe_dump if name.endswith("yaml") else json.dumps
+    (folder / name).write_text(write_out(content))
+    assert "\n" not in first_problem(data.format(folder))
 
 
 def first_problem(data: str) -> str:
