@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maskfleet.errors import BadData
 from trainer.data.class_table import ClassTable
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture
 from trainer.data.lists import check_utf8, divide, shown
-from trainer.data.source import Example, Mask, Split
+from trainer.data.source import Example, Mask, Source, Split
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 UNDIVIDED = ""
@@ -47,6 +50,30 @@ class Splits:
     validation: Split | None
     test: Split
     notes: tuple[str, ...]
+
+    def source(
+        self,
+        name: str,
+        classes: tuple[str, ...],
+        colours: NDArray[np.uint8],
+        background: int | None,
+        key: str,
+        notes: Sequence[str] = (),
+        read_by_label: bool = False,
+    ) -> Source:
+        """The data set with these splits; its other fields are those of :class:`~trainer.data.source.Source`."""
+        return Source(
+            name,
+            classes,
+            colours,
+            background,
+            self.train,
+            self.test,
+            key,
+            notes=(*notes, *self.notes),
+            read_by_label=read_by_label,
+            validation=self.validation,
+        )
 
 
 def split_named(text: str) -> str:

@@ -54,16 +54,12 @@ def open_ade20k(folder: Path, max_pixels: int, table: ClassTable | None = None) 
             used += [image, mask]
     splits = splits_of(examples, folder)
     names = [folder / _NAMES] if (folder / _NAMES).is_file() else []
-    return Source(
+    return splits.source(
         "ade20k",
         table.names,
         table.colours,
         table.background,
-        splits.train,
-        splits.test,
         files_key([*names, *used]) + repr((table.names, table.values)),
-        notes=splits.notes,
-        validation=splits.validation,
     )
 
 

@@ -73,16 +73,12 @@ def open_cityscapes(folder: Path, max_pixels: int, table: ClassTable | None = No
     if table is None:
         raise BadData(f"{folder / 'leftImg8bit'}: expected train and val, with cities in them, found no pictures")
     splits = splits_of(examples, folder)
-    return Source(
+    return splits.source(
         "cityscapes",
         table.names,
         table.colours,
         table.background,
-        splits.train,
-        splits.test,
         files_key(used) + repr((table.names, table.values)),
-        notes=splits.notes,
-        validation=splits.validation,
     )
 
 

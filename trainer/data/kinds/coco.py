@@ -104,16 +104,13 @@ def open_coco(
     }
     splits = splits_of(examples, place)
     pictures = [example.image for split in examples.values() for example in split]
-    return Source(
+    return splits.source(
         root.name,
         categories.names,
         categories.colours,
         categories.background,
-        splits.train,
-        splits.test,
         files_key([*(document.file for document in documents.values()), *pictures]) + repr(wishes),
-        notes=(*notes, *splits.notes),
-        validation=splits.validation,
+        notes=notes,
     )
 
 

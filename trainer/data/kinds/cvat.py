@@ -81,16 +81,13 @@ def open_cvat(place: Path, max_pixels: int, wishes: Wishes = NO_WISHES) -> Sourc
         f"{shown(file)}: passed over {count} of {kind}, without an area"
         for kind, count in sorted(document.passed_over.items())
     ]
-    return Source(
+    return splits.source(
         file.parent.name,
         categories.names,
         categories.colours,
         categories.background,
-        splits.train,
-        splits.test,
         files_key([file, *images]) + repr(wishes),
-        notes=(*notes, *splits.notes),
-        validation=splits.validation,
+        notes=notes,
     )
 
 

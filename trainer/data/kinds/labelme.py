@@ -67,16 +67,12 @@ def open_labelme(folder: Path, max_pixels: int, wishes: Wishes = NO_WISHES) -> S
         split = split_named("/".join(file.relative_to(folder).parts[:-1]))
         examples.setdefault(split, []).append(_named(name, file, image, shapes, size, categories, max_pixels))
     splits = splits_of(examples, folder)
-    return Source(
+    return splits.source(
         folder.name,
         categories.names,
         categories.colours,
         categories.background,
-        splits.train,
-        splits.test,
         files_key([*([table] if table else []), *files, *images]) + repr(wishes),
-        notes=splits.notes,
-        validation=splits.validation,
     )
 
 

@@ -89,17 +89,13 @@ def open_listed(
         used += [file for pair in pairs.items() for file in pair]
     splits = splits_of(examples, root)
     content = repr((table.names, table.colours.tolist(), table.values, table.rest, table.ignored))
-    return Source(
+    return splits.source(
         root.name,
         table.names,
         table.colours,
         table.background,
-        splits.train,
-        splits.test,
         files_key(used) + content,
-        notes=splits.notes,
         read_by_label=table.assumes_ignored,
-        validation=splits.validation,
     )
 
 

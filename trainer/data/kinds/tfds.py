@@ -93,17 +93,14 @@ def open_any(place: str, data_dir: Path | None, max_pixels: int, table: ClassTab
         for split, each in records.items()
     }
     splits = splits_of(examples, folder)
-    return Source(
+    return splits.source(
         name.replace("/", "-"),
         table.names,
         table.colours,
         table.background,
-        splits.train,
-        splits.test,
         files_key(file for each in records.values() for file in each.files) + repr((table.names, table.values)),
-        notes=(*notes, *splits.notes),
+        notes=notes,
         read_by_label=table.assumes_ignored,
-        validation=splits.validation,
     )
 
 

@@ -56,16 +56,13 @@ def open_yolo(
         raise BadData(f"{root}: expected a text with polygons for {shown(image)} at {shown(label_file(image))}")
     splits = splits_of(examples, root)
     notes = [f"{shown(root)}: pictures without a text in labels, and so without objects: {without}"] if without else []
-    return Source(
+    return splits.source(
         root.name,
         categories.names,
         categories.colours,
         categories.background,
-        splits.train,
-        splits.test,
         files_key([*texts, *(file for files in parts.values() for file in files)]) + repr((names, wishes)),
-        notes=(*notes, *splits.notes),
-        validation=splits.validation,
+        notes=notes,
     )
 
 
