@@ -141,6 +141,19 @@ def write_yolo(folder: Path) -> Path:
     return folder
 
 
+def write_yolo_folder(folder: Path) -> Path:
+    """As Label Studio exports: no YAML, no splits."""
+    write_yolo(folder)
+    (folder / "data.yaml").unlink()
+    for kind in ("images", "labels"):
+        for file in list((folder / kind).glob("*/*")):
+            file.rename(folder / kind / file.name)
+        for place in list((folder / kind).glob("*/")):
+            place.rmdir()
+    (folder / "classes.txt").write_text("cat\ndog")
+    return folder
+
+
 def labelme_document(name: str, shapes: Sequence[Drawn]) -> dict[str, Any]:
     return {
         "version": "5.4.1",

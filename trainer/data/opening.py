@@ -100,6 +100,8 @@ def _open_kind(kind: str, path: Path, data: str, asked: _Asked) -> Source:
         raise BadSettings(f"--mask-pattern: is for a folder of images and masks, found --data {data}, which is {kind}")
     if kind == "file":
         return _open_file(_data_file(path) if path.is_dir() else path, asked)
+    if kind == "yolo" and path.is_dir() and not _data_files(path):
+        return yolo.open_yolo_folder(path, asked.max_pixels, asked.wishes)
     if kind == "yolo":
         return _open_file(_data_file(path) if path.is_dir() else path, asked, kind)
     if kind == "folder":
@@ -166,6 +168,8 @@ def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
 def _listed_kind(says: DataFile, places: Mapping[str, listed.Places], root: Path, file: Path) -> str:
     """What kind of data a data file lists, or its folder holds."""
     given = [place for place in places.values() if place is not None]
+    if not given and says.names and all((root / part).is_dir() for part in ("images", "labels")):
+        return "folder" if (root / "masks").is_dir() else "yolo"
     if not given:
         return _kind_of(root, f"file:{file}", but=("file",))
     first = given[0] if isinstance(given[0], str) else given[0][0]
@@ -212,6 +216,7 @@ def _kind_of(path: Path, data: str, but: tuple[str, ...] = ()) -> str:
         "cityscapes": cityscapes.is_cityscapes,
         "ade20k": ade20k.is_ade20k,
         "coco": coco.is_coco,
+        "yolo": yolo.is_yolo,
         "labelme": labelme.is_labelme,
         "cvat": cvat.is_cvat,
     }

@@ -13,17 +13,45 @@ from pathlib import Path
 import numpy as np
 
 from maskfleet.errors import BadData
-from trainer.data.categories import Categories, Wishes
+from trainer.data.categories import NO_WISHES, Categories, Wishes
+from trainer.data.class_rows import read_rows
 from trainer.data.documents import read_text
-from trainer.data.examples import Named, drawn_example, names_below, splits_of
-from trainer.data.lists import shown
+from trainer.data.examples import Named, drawn_example, images_under, names_below, split_named, splits_of
+from trainer.data.lists import found_in, shown
 from trainer.data.shapes import Polygons, Shape, drawn, polygon, smaller_on_top
 from trainer.data.source import Example, Mask, Source, files_key
 
+_NAMES = "classes.txt"
 _BEYOND = 0.01
 """What a coordinate may be under 0 or over 1, as rounding leaves it."""
 _BOX = 5
 """Numbers of a line that is a box: class, middle, width and height."""
+
+
+def is_yolo(folder: Path) -> bool:
+    """Whether a folder has YOLO's texts with the names of the classes in ``classes.txt``, as Label Studio exports."""
+    return all((folder / part).is_dir() for part in ("images", "labels")) and (folder / _NAMES).is_file()
+
+
+def open_yolo_folder(folder: Path, max_pixels: int, wishes: Wishes = NO_WISHES) -> Source:
+    """Opens ``images``, ``labels`` and ``classes.txt``; folders called train, val and test in ``images`` are splits.
+
+    Raises:
+        BadData: one of them is missing, or as :func:`open_yolo`.
+    """
+    if not is_yolo(folder):
+        raise BadData(
+            f"{folder}: expected a data file such as data.yaml, or images, labels and {_NAMES}, "
+            f"found {found_in(folder)}"
+        )
+    parts: dict[str, list[Path]] = {}
+    for image in images_under(folder / "images"):
+        below = image.relative_to(folder / "images").parts[:-1]
+        parts.setdefault(split_named("/".join(below)), []).append(image)
+    if not parts:
+        raise BadData(f"{folder / 'images'}: expected pictures, found none")
+    names = dict(enumerate(row.name for row in read_rows(folder / _NAMES)))
+    return open_yolo(folder, parts, names, max_pixels, wishes)
 
 
 def open_yolo(

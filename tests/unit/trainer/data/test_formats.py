@@ -35,6 +35,7 @@ from tests.helpers.annotated_folders import (
     write_labelme_json,
     write_roboflow,
     write_yolo,
+    write_yolo_folder,
 )
 from tests.helpers.data_folders import labels, picture, save, write_pairs
 from trainer.data.opening import Source, open_source
@@ -57,6 +58,7 @@ FORMATS = [
     Format("COCO", write_coco, "coco", (3, 0, 2)),
     Format("Roboflow's COCO", write_roboflow, "coco", (3, 1, 2)),
     Format("YOLO", write_yolo, "yolo", (3, 1, 2)),
+    Format("YOLO without YAML", write_yolo_folder, "yolo", (5, 0, 1)),
     Format("labelme", write_labelme_json, "labelme", (4, 0, 1)),
     Format("CVAT", write_cvat_images, "cvat", (3, 1, 2)),
 ]
@@ -83,7 +85,7 @@ def test_shapes_are_the_masks_that_numpy_makes(each: Format, prefix: str, tmp_pa
         for i, seed in enumerate(seeds(split)):
             image, mask, _ = split.read(i)
             assert np.abs(image.astype(int) - np.asarray(picture(seed))).mean() < 9  # JPEG
-            expected = truth(scene(seed)) if (each.id, seed) != ("YOLO", 5) else labels(0)
+            expected = truth(scene(seed)) if (each.kind, seed) != ("yolo", 5) else labels(0)
             np.testing.assert_array_equal(mask, expected)
 
 
@@ -388,6 +390,14 @@ def test_photographs_in_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         f"{folder}/images/p{seed}.heic: is HEIC, which pillow-heif reads: pip install 'maskfleet[heic]', "
         "or save it as JPEG"
     )
+
+
+def test_a_data_file_of_names_alone(tmp_path: Path) -> None:
+    folder = write_yolo_folder(tmp_path)
+    (folder / "classes.txt").unlink()
+    source, _ = masks_of(folder, "names: [cat, dog]")
+    assert source.classes == ("background", "cat", "dog")
+    assert len(source.train) + len(source.test) == 6
 
 
 def test_what_may_be_several_kinds_is_asked_for(tmp_path: Path) -> None:
