@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from maskfleet.data_places import DATA_KINDS, data_path
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 
@@ -21,9 +22,6 @@ DEFAULT_BATCH = 4
 
 DEFAULT_MAX_PIXELS = 178_956_970
 """Pillow's own limit, over which it takes a picture for an attack: a small file that fills the memory."""
-
-DATA_KINDS = ("folder", "voc", "coco", "yolo", "labelme", "cvat", "cityscapes", "ade20k", "file")
-"""What may stand before a path in ``data``."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The field defaults below are the default preset.
@@ -341,22 +339,6 @@ class TrainConfig(Settings):
         growth = global_batch / self.replica_batch
         factor: float = {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
         return self.learning_rate * factor
-
-
-def data_path(data: str) -> tuple[str, str] | None:
-    """``voc:PATH`` -> ``voc:`` and the path, ``PATH`` -> nothing and the path; None for what has no path.
-
-    What is neither a kind with a path nor looks like a path is one if it is there.
-    """
-    kind, _, place = data.partition(":")
-    if kind in DATA_KINDS and place:
-        return f"{kind}:", place
-    if data == "synthetic" or kind in ("oxford_iiit_pet", "tfds"):
-        return None
-    looks_like_one = (
-        data.startswith(("~", ".")) or ("/" in data and "://" not in data) or data.endswith((".yaml", ".yml"))
-    )
-    return ("", data) if looks_like_one or Path(data).exists() else None
 
 
 def absolute_path(path: str | Path, setting: str) -> Path:

@@ -19,7 +19,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
-from maskfleet.config import TrainConfig, data_path
+from maskfleet.config import TrainConfig
+from maskfleet.data_places import data_path
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from maskfleet.config import DATA_KINDS, DEFAULT_MAX_PIXELS, absolute_path, data_path
+from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
+from maskfleet.data_places import DATA_KINDS, data_path
 from maskfleet.errors import BadData, BadSettings
 from trainer.data.categories import NO_WISHES, Wishes
 from trainer.data.class_table import ClassTable
