@@ -18,7 +18,6 @@ def data_path(data: str) -> tuple[str, str] | None:
         return f"{kind}:", place
     if data == "synthetic" or kind in ("oxford_iiit_pet", "tfds"):
         return None
-    looks_like_one = (
-        data.startswith(("~", ".")) or ("/" in data and "://" not in data) or data.endswith((".yaml", ".yml"))
-    )
+    # "vok:/data" has a word before the path that is no kind.
+    looks_like_one = data.startswith(("~", ".")) or "/" in kind or (kind == data and data.endswith((".yaml", ".yml")))
     return ("", data) if looks_like_one or Path(data).exists() else None

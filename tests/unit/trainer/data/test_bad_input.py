@@ -646,6 +646,11 @@ def test_bad_data_is_told_in_one_line(case: Case, tmp_path: Path) -> None:
             f"{NO_KIND}, found 'folder:'",
         ),
         (
+            "vok:/data",
+            BadSettings,
+            f"{NO_KIND}, found 'vok:/data'",
+        ),
+        (
             "folder:~nosuch/x",
             BadSettings,
             "--data folder:~nosuch/x: there is no home of ~nosuch; name the place in full",
