@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from maskfleet.data_places import DATA_KINDS, data_path
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
 
@@ -92,11 +93,18 @@ class TrainConfig(Settings):
 
     # Data
     data: str = Field(
-        default="synthetic", description="oxford_iiit_pet[:VERSION] (TFDS), folder:PATH, voc:PATH or synthetic"
+        default="synthetic",
+        description="PATH of a folder or a data file that says what it is, KIND:PATH "
+        f"({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME or synthetic",
     )
     data_dir: Path | None = Field(
         default=None,
         description="where TensorFlow Datasets lie and are built (its own default: ~/tensorflow_datasets)",
+    )
+    mask_pattern: str | None = Field(
+        default=None,
+        description="how masks are called that have not the names of their images: {name}_mask, or "
+        "{name}_sat={name}_mask where the image's name has a part of its own; found by itself where one alone fits",
     )
     image_size: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = Field(
         default=224, description="side of the network's input, pixels; that of the images the encoders were trained on"
@@ -328,9 +336,9 @@ class TrainConfig(Settings):
     def _with_absolute_paths(self) -> Self:
         """As seen from any directory: a run's config.json is read from others than it was begun in."""
         paths: dict[str, Any] = {}
-        kind, _, place = self.data.partition(":")
-        if kind in ("folder", "voc") and place:
-            paths["data"] = f"{kind}:{absolute_path(place, f'--data {kind}:')}"
+        if (found := data_path(self.data)) is not None:
+            kind, place = found
+            paths["data"] = f"{kind}{absolute_path(place, f'--data {kind}'.rstrip())}"
         if self.data_dir is not None:
             paths["data_dir"] = absolute_path(self.data_dir, "--data-dir")
         if self.encoder_weights not in ("imagenet", "none"):

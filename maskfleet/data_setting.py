@@ -6,16 +6,20 @@ import difflib
 from pathlib import Path
 
 from maskfleet.config import absolute_path
+from maskfleet.data_places import DATA_KINDS, data_path
 from maskfleet.errors import BadData, BadSettings
+
+_FILES = ("coco", "cvat", "yolo", "file")
+"""Kinds of data that one file may name."""
 
 
 def check_kind(data: str) -> None:
     """Raises BadSettings if ``data`` names no kind of data."""
     kind, _, rest = data.partition(":")
-    if not (data == "synthetic" or kind == "oxford_iiit_pet" or (kind in ("folder", "voc") and rest)):
+    if not (data == "synthetic" or kind == "oxford_iiit_pet" or (kind == "tfds" and rest) or data_path(data)):
         raise BadSettings(
-            f"--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found {data!r}"
-            + _meant(data)
+            f"--data: expected a PATH, KIND:PATH ({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME or "
+            f"synthetic, found {data!r}{_meant(data)}"
         )
 
 
@@ -23,30 +27,31 @@ def _meant(data: str) -> str:
     """What somebody may have meant who did not name a kind of data."""
     if "://" in data:
         return "; bring it here first by 'launcher pull', or train on a cluster with 'launcher submit --data'"
-    kind, separator, _ = data.lower().partition(":")
-    if not separator and absolute_path(data, "--data").is_dir():
-        return f"; did you mean folder:{data}?"
-    near = difflib.get_close_matches(kind, ("oxford_iiit_pet", "folder", "voc", "synthetic"), n=1)
-    place = {"folder": ":PATH", "voc": ":PATH"}
-    return f"; did you mean {near[0]}{place.get(near[0], '')}?" if near and near[0] != data.rstrip(":") else ""
+    kind, _, _ = data.lower().partition(":")
+    near = difflib.get_close_matches(kind, ("oxford_iiit_pet", "tfds", "synthetic", *DATA_KINDS), n=1)
+    if not near or near[0] == data.rstrip(":"):
+        return ""
+    return f"; did you mean {near[0]}{':PATH' if near[0] in DATA_KINDS else ''}?"
 
 
-def data_folder(data: str) -> Path | None:
-    """The folder that ``data`` names; None for a kind of data without one. Reads nothing of it.
+def existing_data(data: str) -> Path | None:
+    """The folder or file that ``data`` names; None for a kind of data without one. Reads nothing of it.
 
     Raises:
         BadSettings: it names no kind of data.
-        BadData: there is no such folder.
+        BadData: there is no such folder or file.
     """
     check_kind(data)
-    kind, _, rest = data.partition(":")
-    if kind not in ("folder", "voc"):
+    if (found := data_path(data)) is None:
         return None
-    folder = absolute_path(rest, f"--data {kind}:")
+    prefix, place = found
+    path = absolute_path(place, f"--data {prefix}".rstrip())
     try:
-        is_there = folder.exists()
+        is_there = path.exists()
     except OSError as error:  # a folder above it can't be searched, or a name is too long
-        raise BadData(f"--data {data}: {folder} can't be read: {error.strerror}") from error
-    if not folder.is_dir():
-        raise BadData(f"--data {data}: expected a folder, found {'a file' if is_there else 'nothing'} at {folder}")
-    return folder
+        raise BadData(f"--data {data}: {path} can't be read: {error.strerror}") from error
+    may_be_file = prefix.rstrip(":") in ("", *_FILES)
+    if not (path.is_dir() or (may_be_file and is_there)):
+        expected = "a folder or a file" if may_be_file else "a folder"
+        raise BadData(f"--data {data}: expected {expected}, found {'a file' if is_there else 'nothing'} at {path}")
+    return path

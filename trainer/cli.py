@@ -12,7 +12,7 @@ import click
 
 from maskfleet.command_line import Group, UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
-from maskfleet.data_setting import data_folder
+from maskfleet.data_setting import existing_data
 from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.files import check_writable
 from maskfleet.quiet import quiet_stderr
@@ -72,7 +72,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
         files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
         return TrainConfig.from_sources(files, layer)
 
-    data_folder(resolve().data)  # before anything is made
+    existing_data(resolve().data)  # before anything is made
     code = BAD_INPUT
     with open_worker_log(run, peers.worker) as log:  # before anything is changed
         settings = resolve()
@@ -123,7 +123,7 @@ def evaluate(
         raise click.UsageError(f"--{'window' if window else 'flip'} predicts at the images' own size: leave out --size")
     quiet_stderr()
     if data is not None:
-        data_folder(data)  # before TensorFlow is imported
+        existing_data(data)  # before TensorFlow is imported
     from trainer.data.opening import open_source
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
@@ -256,7 +256,7 @@ def export(
     """
     quiet_stderr()
     if data is not None:
-        data_folder(data)  # before TensorFlow is imported
+        existing_data(data)  # before TensorFlow is imported
     from trainer.results.exporting import export_formats
     from trainer.results.trained import load_trained
 
@@ -322,7 +322,7 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     """
     quiet_stderr()
     settings = TrainConfig.from_sources([], flag_layer(flags))
-    data_folder(settings.data)  # before TensorFlow is imported
+    existing_data(settings.data)  # before TensorFlow is imported
     from trainer.results.compare import grid, train_all, write_comparison
 
     configs = grid(settings, models.split(","), upsampling.split(","))

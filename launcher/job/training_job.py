@@ -21,6 +21,7 @@ from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
 from maskfleet.config import TrainConfig
+from maskfleet.data_places import data_path
 from maskfleet.data_setting import check_kind
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
@@ -345,6 +346,6 @@ def _data_place(text: str) -> Place | None:
     scheme = text.partition(":")[0]
     if scheme in ("pvc", "host", *BUCKETS):
         return parse_place(text, ("pvc", "host", "gs", "s3"))
-    if scheme in ("folder", "voc"):
+    if data_path(text) is not None:
         raise ValueError("a folder of this machine is not in the pod: use pvc:CLAIM/PATH, gs://…, s3://… or host:/PATH")
     return None

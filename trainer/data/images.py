@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
 from maskfleet.text import one_line
+from trainer.data.arrays import ARRAY, read_array, whole_numbers
+from trainer.data.heic import HEIC, prepare_heic
 from trainer.data.orientation import AsStored, orientation_of, upright
 from trainer.data.source import IGNORED, Image, Mask
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", *HEIC})
+MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff", ARRAY})
 """Formats without loss: others change labels."""
 
-_LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"})
+_LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF"})
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _RGB_MASKS = frozenset({"RGB", "RGBX", "LA", "La", "RGBA", "RGBa"})
 _READABLE_IMAGES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"}) | _WITH_ALPHA
@@ -57,7 +59,7 @@ _MAGIC = (
     (b"<", "a page of HTML or XML"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"version https://git-lfs", "a pointer of Git LFS (fetch it: git lfs pull)"),
-    (b"\0\0\0", "a picture or video of another format, such as HEIC"),
+    (b"\0\0\0", "a picture or video of another format, such as JPEG XL"),
 )
 
 MaskKind = Literal["grey", "palette", "RGB"]
@@ -95,7 +97,8 @@ class MaskFile:
     labels: NDArray[Any]
     kind: MaskKind
     _name: str = field(repr=False)
-    _picture: PIL.Image.Image = field(repr=False)
+    _picture: PIL.Image.Image | None = field(repr=False)
+    """None of a NumPy array."""
 
     @cached_property
     def colours(self) -> NDArray[Any]:
@@ -104,6 +107,8 @@ class MaskFile:
         Raises:
             BadData: pixels of one colour differ in transparency.
         """
+        if self._picture is None:
+            return self.labels if self.kind == "RGB" else np.repeat(self.labels[..., None], 3, axis=2)
         if self.kind == "grey":
             if self._picture.mode == "1":
                 grey = self.labels * np.uint8(255)
@@ -164,6 +169,9 @@ def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: i
 def pixels_of(file: Path | IO[bytes]) -> int:
     """Width times height, from the file's head alone; 0 of what is no image, which reading it will tell."""
     try:
+        if isinstance(file, Path) and file.suffix.lower() == ARRAY:
+            return int(np.load(file, mmap_mode="r").size)
+        prepare_heic(file, str(file))
         with PIL.Image.open(file) as picture:
             return picture.width * picture.height
     except Exception:  # Pillow's parsers raise a dozen types for damaged files
@@ -180,6 +188,9 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
             mask's: fractions, frames, colours that are stored with loss, shapes in its transparency.
     """
     name = where or str(file)
+    if isinstance(file, Path) and file.suffix.lower() == ARRAY:
+        values = read_array(file, max_pixels)
+        return MaskFile(values, "RGB" if values.ndim == 3 else "grey", name, None)
     picture = _decode(file, name, max_pixels)
     labels, kind = _labels(picture, name)
     return MaskFile(upright(labels, picture.info["turn"]), kind, name, picture)
@@ -207,7 +218,7 @@ def _labels(picture: PIL.Image.Image, name: str) -> tuple[NDArray[Any], MaskKind
         values, scale = _array(picture), _unscaled(rawmode)
         return values if scale is None else values // np.uint8(scale), "grey"
     if mode == "F":
-        return _whole_numbers(np.asarray(picture), name), "grey"
+        return whole_numbers(np.asarray(picture), name), "grey"
     if mode.startswith("I"):
         return np.asarray(picture).astype(np.int32), "grey"
     if mode in ("P", "PA"):
@@ -307,6 +318,7 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
     That is rawmode, bands, whether it is several, EXIF's orientation, and the turn that is still to be made.
     """
     try:
+        prepare_heic(file, name)
         with PIL.Image.open(file) as picture:
             pixels = picture.width * picture.height
             if pixels > max_pixels:
@@ -438,14 +450,3 @@ def _white(values: NDArray[np.integer[Any]], picture: PIL.Image.Image) -> int:
     if isinstance(said, int) and max(largest, 1) <= said < 1 << 16:
         return said
     return (1 << next(bits for bits in _DEPTHS if largest < 1 << bits)) - 1
-
-
-def _whole_numbers(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.int32]:
-    wrong = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > 1 << 30)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise BadData(
-            f"{name}: expected labels as whole numbers, found {values[row, column]:g} at row {row}, column {column}; "
-            f"save it as PNG with a value for each class, and {IGNORED} where none is known"
-        )
-    return values.astype(np.int32)

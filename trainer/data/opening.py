@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from maskfleet.config import absolute_path
-from maskfleet.data_setting import data_folder
-from maskfleet.errors import BadData
-from trainer.data.kinds import pairs_folder, pets_folder, synthetic, voc
+from maskfleet.data_places import DATA_KINDS, data_path
+from maskfleet.data_setting import existing_data
+from maskfleet.errors import BadData, BadSettings
+from trainer.data.categories import NO_WISHES, Wishes
+from trainer.data.class_table import ClassTable
+from trainer.data.data_file import SUFFIXES, DataFile, is_data_file
+from trainer.data.kinds import (
+    ade20k,
+    cityscapes,
+    coco,
+    cvat,
+    labelme,
+    listed,
+    pairs_folder,
+    pets_folder,
+    synthetic,
+    voc,
+    yolo,
+)
 from trainer.data.kinds import tfds as tfds_source
-from trainer.data.lists import check_utf8
+from trainer.data.lists import check_utf8, found_in
 from trainer.data.source import Reading, Source, Split
 
 __all__ = ["Source", "Split", "open_source"]
@@ -17,8 +35,18 @@ __all__ = ["Source", "Split", "open_source"]
 _AS_BY_DEFAULT = Reading()
 
 
+class _Asked(NamedTuple):
+    """What the settings and a data file say of the data, beside where it lies."""
+
+    reading: Reading
+    mask_pattern: str | None
+    table: ClassTable | None = None
+    wishes: Wishes = NO_WISHES
+    data_dir: Path | None = None
+
+
 def open_source(data: str, data_dir: Path | None, reading: Reading = _AS_BY_DEFAULT) -> Source:
-    """Opens ``oxford_iiit_pet[:VERSION]``, ``folder:PATH``, ``voc:PATH`` or ``synthetic``.
+    """Opens what the setting ``data`` names.
 
     Args:
         data: the setting of that name.
@@ -26,25 +54,165 @@ def open_source(data: str, data_dir: Path | None, reading: Reading = _AS_BY_DEFA
         reading: how files are read.
 
     Raises:
-        BadSettings: ``data`` names no kind of data.
+        BadSettings: ``data`` names no kind of data, or a setting is not for this kind.
         BadData: there is no usable data.
     """
     try:
-        return _open(data, data_dir, reading)
+        return _open(data, data_dir, _Asked(reading, reading.mask_pattern))
     except OSError as error:
         mend = "; let this user read it (chmod a+rX)" if isinstance(error, PermissionError) else ""
         raise BadData(f"--data {data}: {error.filename} can't be read: {error.strerror}{mend}") from error
 
 
-def _open(data: str, data_dir: Path | None, reading: Reading) -> Source:
-    kind, _, rest = data.partition(":")
+def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
     if data == "synthetic":
         return synthetic.open_synthetic()
-    if (folder := data_folder(data)) is not None:
-        check_utf8(folder)
-        path = folder.resolve()
-        if kind == "voc":
-            return voc.open_voc(path, reading)
-        kind_of_folder = pets_folder.open_pets if pets_folder.is_pets(path) else pairs_folder.open_pairs
-        return kind_of_folder(path, reading)
-    return tfds_source.open_tfds(rest or None, data_dir and absolute_path(data_dir, "--data-dir"))
+    kind, _, rest = data.partition(":")
+    folder = data_dir and absolute_path(data_dir, "--data-dir")
+    if kind == "oxford_iiit_pet":
+        return tfds_source.open_tfds(rest or None, folder)
+    if kind == "tfds" and rest:
+        return tfds_source.open_any(rest, folder, asked.reading.max_pixels)
+    path = existing_data(data)
+    assert path is not None  # of all other kinds
+    check_utf8(path)
+    path = path.resolve()
+    prefix, _ = data_path(data) or ("", "")
+    return _open_kind(prefix.rstrip(":") or _kind_of(path, data), path, data, asked._replace(data_dir=folder))
+
+
+def _open_kind(kind: str, path: Path, data: str, asked: _Asked) -> Source:
+    if asked.mask_pattern is not None and kind not in ("folder", "file"):
+        raise BadSettings(f"--mask-pattern: is for a folder of images and masks, found --data {data}, which is {kind}")
+    if kind == "file":
+        return _open_file(_data_file(path) if path.is_dir() else path, asked)
+    if kind == "yolo" and path.is_dir() and not _data_files(path):
+        return yolo.open_yolo_folder(path, asked.reading, asked.wishes)
+    if kind == "yolo":
+        return _open_file(_data_file(path) if path.is_dir() else path, asked, kind)
+    if kind == "folder":
+        if pets_folder.is_pets(path):
+            if asked.table is not None:
+                raise BadData(f"{data}: names: Oxford-IIIT Pet has classes of its own; remove names, or the trimaps")
+            return pets_folder.open_pets(path, asked.reading)
+        return pairs_folder.open_pairs(path, asked.reading, asked.mask_pattern, asked.table)
+    if kind == "voc":
+        return voc.open_voc(path, asked.reading, asked.table)
+    if kind in ("cityscapes", "ade20k"):
+        of_streets_or_scenes = cityscapes.open_cityscapes if kind == "cityscapes" else ade20k.open_ade20k
+        return of_streets_or_scenes(path, asked.reading, asked.table)
+    of_shapes: Mapping[str, Callable[[Path, Reading, Wishes], Source]] = {
+        "coco": coco.open_coco,
+        "labelme": labelme.open_labelme,
+        "cvat": cvat.open_cvat,
+    }
+    return of_shapes[kind](path, asked.reading, asked.wishes)
+
+
+def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
+    """Opens what a data file says."""
+    says = DataFile.read(file)
+    if says.format == "tfds":
+        return tfds_source.open_any(says.path, asked.data_dir, asked.reading.max_pixels, says.table(file))
+    root = says.root(file)
+    pattern = asked.mask_pattern or says.mask_pattern
+    places = {"train": says.train, "val": says.val, "test": says.test, "images": says.images}
+    kind = says.format or kind or _listed_kind(says, places, root, file)
+    if kind == "yolo" and not any(places.values()):
+        places["images"] = "images"
+    if kind not in DATA_KINDS or kind == "file":
+        raise BadData(f"{file}: format: expected {', '.join(DATA_KINDS[:-1])}, found {kind!r}")
+    of_masks = kind in ("folder", "voc", "cityscapes", "ade20k")
+    for key in ("uncovered",) if of_masks else ("masks", "mask_pattern"):
+        if key in says.model_fields_set:
+            raise BadData(f"{file}: {key}: is for data with {'shapes' if of_masks else 'masks'}, and this is {kind}")
+    if not any(places.values()):
+        said = asked._replace(
+            mask_pattern=pattern,
+            table=says.table(file) if of_masks else None,
+            wishes=NO_WISHES if of_masks else says.wishes(file),
+        )
+        return _open_kind(kind, root, f"file:{file}", said)
+    if kind == "coco":
+        splits = {"train": "train", "val": "validation", "test": "test", "images": ""}
+        named = {splits[key]: place for key, place in places.items() if place is not None}
+        files = {
+            split: [listed.path_of(each, root) for each in ([place] if isinstance(place, str) else place)]
+            for split, place in named.items()
+        }
+        return coco.open_coco(root, asked.reading, says.wishes(file), files)
+    parts = listed.pictures_of(places, root, file)
+    if kind == "yolo":
+        if not says.categories:
+            raise BadData(f"{file}: expected names, the classes by the number that a line begins with, found none")
+        return yolo.open_yolo(root, parts, says.categories, asked.reading, says.wishes(file, by_number=True))
+    if kind != "folder":
+        raise BadData(f"{file}: format {kind}: expected its folder as path alone, found splits too; remove them")
+    return listed.open_listed(root, parts, says.masks or "masks", says.table(file), asked.reading, pattern)
+
+
+def _listed_kind(says: DataFile, places: Mapping[str, listed.Places], root: Path, file: Path) -> str:
+    """What kind of data a data file lists, or its folder holds."""
+    given = [place for place in places.values() if place is not None]
+    if not given and says.names and all((root / part).is_dir() for part in ("images", "labels")):
+        return "folder" if (root / "masks").is_dir() else "yolo"
+    if not given:
+        return _kind_of(root, f"file:{file}", but=("file",))
+    first = given[0] if isinstance(given[0], str) else given[0][0]
+    if first.lower().endswith(".json"):
+        return "coco"
+    if says.masks is not None or says.mask_pattern is not None:
+        return "folder"
+    pictures = next(iter(listed.pictures_of(places, root, file).values()))
+    return "yolo" if any(map(Path.is_file, map(yolo.label_file, pictures))) else "folder"
+
+
+def _data_file(folder: Path) -> Path:
+    """The data file in a folder, or the folder if there is none."""
+    files = _data_files(folder)
+    if len(files) > 1:
+        raise BadData(f"{folder}: expected one data file, found {files[0].name} and {files[1].name}; name one")
+    if not files:
+        raise BadData(f"{folder}: expected a data file such as data.yaml, found {found_in(folder)}")
+    return files[0]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(filter(is_data_file, folder.iterdir()))
+
+
+def _kind_of(path: Path, data: str, but: tuple[str, ...] = ()) -> str:
+    """The kind of data that a folder or a file is.
+
+    Raises:
+        BadData: it is none, or may be several.
+    """
+    if path.is_file():
+        kinds = {".json": "coco", ".xml": "cvat", **dict.fromkeys(SUFFIXES, "file")}
+        if path.suffix.lower() not in kinds:
+            raise BadData(
+                f"--data {data}: expected a folder, a data file (.yaml), COCO's .json or CVAT's .xml, found {path.name}"
+            )
+        return kinds[path.suffix.lower()]
+    if "file" not in but and _data_files(path):
+        return "file"
+    signs: Mapping[str, Callable[[Path], bool]] = {
+        "folder": lambda folder: pets_folder.is_pets(folder) or pairs_folder.is_pairs(folder),
+        "voc": voc.is_voc,
+        "cityscapes": cityscapes.is_cityscapes,
+        "ade20k": ade20k.is_ade20k,
+        "coco": coco.is_coco,
+        "yolo": yolo.is_yolo,
+        "labelme": labelme.is_labelme,
+        "cvat": cvat.is_cvat,
+    }
+    found = [kind for kind, is_one in signs.items() if kind not in but and is_one(path)]
+    if len(found) > 1:
+        listed_kinds = " or ".join(f"--data {kind}:{path}" for kind in found)
+        raise BadData(f"--data {data}: may be of several kinds; say which: {listed_kinds}")
+    if not found:
+        raise BadData(
+            f"--data {data}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, "
+            f"CVAT, Cityscapes or ADE20K, found {found_in(path)}; --data KIND:PATH says what it is"
+        )
+    return found[0]

@@ -35,6 +35,11 @@ def orientation_of(picture: PIL.Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else AsStored
 
 
+def is_sideways(orientation: int) -> bool:
+    """Whether height and width change places."""
+    return orientation in _SIDEWAYS
+
+
 def upright(pixels: _Pixels, orientation: int) -> _Pixels:
     """Pixels (H, W, …) as they are displayed: (W, H, …) for orientations 5 to 8.
 
@@ -42,7 +47,7 @@ def upright(pixels: _Pixels, orientation: int) -> _Pixels:
     """
     if orientation == AsStored:
         return pixels
-    turned = pixels.swapaxes(0, 1) if orientation in _SIDEWAYS else pixels
+    turned = pixels.swapaxes(0, 1) if is_sideways(orientation) else pixels
     rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
     columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
     return np.ascontiguousarray(turned[rows, columns])  # type: ignore[return-value]
@@ -60,7 +65,7 @@ def pair(picture: Picture, mask: Mask, reading: Reading, image_file: Path | str,
     """
     orientation = picture.orientation
     height, width = picture.pixels.shape[:2]
-    stored = (width, height) if orientation in _SIDEWAYS else (height, width)
+    stored = (width, height) if is_sideways(orientation) else (height, width)
     if mask.shape not in ((height, width), stored):
         also = "" if stored == (height, width) else f" (as stored {stored[1]} x {stored[0]})"
         mend = "turn it as the image lies" if mask.shape == (width, height) else "save the mask at the image's size"

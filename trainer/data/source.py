@@ -31,10 +31,11 @@ class Reading:
 
     max_pixels: int = DEFAULT_MAX_PIXELS
     masks_drawn_on: Literal["displayed", "stored"] = "displayed"
+    mask_pattern: str | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> Reading:
-        return cls(config.max_pixels, config.masks_drawn_on)
+        return cls(config.max_pixels, config.masks_drawn_on, config.mask_pattern)
 
 
 class Example(NamedTuple):
@@ -92,6 +93,7 @@ class Source:
     key: str
     notes: tuple[str, ...] = ()
     read_by_label: bool = False
+    validation: Split | None = None
 
 
 def palette(classes: int) -> NDArray[np.uint8]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from launcher.job.training_job import TrainingJob
-from maskfleet.data_setting import data_folder
+from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadInput, BadSettings
 
 WRONG = {
-    "foo:/x": "expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found 'foo:/x'",
+    "foo:/x": "oxford_iiit_pet[:VERSION], tfds:NAME or synthetic, found 'foo:/x'",
     "oxford_iiit_pets": "found 'oxford_iiit_pets'",
     "synthetic:3": "found 'synthetic:3'",
     "folder:": "found 'folder:'",
@@ -37,15 +37,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("data", WRONG)
 def test_what_names_no_data_is_refused_in_one_line(data: str, here: Path) -> None:
     with pytest.raises(BadInput) as error:
-        data_folder(data)
+        existing_data(data)
     assert WRONG[data] in str(error.value)
 
 
 def test_what_is_there_is_named_in_full(here: Path) -> None:
     (here / "pets").mkdir()
-    assert data_folder("folder:pets") == here / "pets"
-    assert data_folder("voc:./pets") == here / "pets"
-    assert [data_folder(data) for data in ("synthetic", "oxford_iiit_pet", "oxford_iiit_pet:3.*")] == [None] * 3
+    assert existing_data("folder:pets") == here / "pets"
+    assert existing_data("voc:./pets") == here / "pets"
+    assert [existing_data(data) for data in ("synthetic", "oxford_iiit_pet", "oxford_iiit_pet:3.*")] == [None] * 3
 
 
 @pytest.mark.parametrize("data", KINDS)

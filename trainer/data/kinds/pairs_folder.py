@@ -30,6 +30,7 @@ from trainer.data.images import (
     read_labels,
 )
 from trainer.data.lists import check_disjoint, check_utf8, divide, found_in, read_list, shown
+from trainer.data.mask_names import masks_by_image
 from trainer.data.side_by_side import side_by_side
 from trainer.data.source import IGNORED, Reading, Source, Split, files_key, palette
 
@@ -53,23 +54,36 @@ class _Files:
     by_name: Mapping[str, Path]
     passed_over: tuple[str, ...]
 
-    def note(self) -> list[str]:
-        if not self.passed_over:
+    def note(self, others: Sequence[str] = ()) -> list[str]:
+        names = [*self.passed_over, *map(shown, others)]
+        if not names:
             return []
-        more = f" and {len(self.passed_over) - 5} more" if len(self.passed_over) > 5 else ""
-        return [f"{shown(self.place)}: passed over {', '.join(self.passed_over[:5])}{more}"]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        return [f"{shown(self.place)}: passed over {', '.join(names[:5])}{more}"]
 
 
-def open_pairs(folder: Path, reading: Reading) -> Source:
+def is_pairs(folder: Path) -> bool:
+    return all((folder / part).is_dir() for part in ("images", "masks"))
+
+
+def open_pairs(
+    folder: Path, reading: Reading, mask_pattern: str | None = None, table: ClassTable | None = None
+) -> Source:
     """Opens a folder of pairs.
 
+    Args:
+        mask_pattern: as :meth:`~trainer.data.mask_names.MaskPattern.parse`; None has it found.
+        table: of a data file, in place of the folder's own.
+
     Raises:
+        BadSettings: a pattern that is none.
         BadData: an image without mask or the reverse, a list that does not fit, no classes to be found.
     """
     image_files = _files(folder, "images", IMAGE_SUFFIXES)
     mask_files = _files(folder, "masks", MASK_SUFFIXES)
-    images, masks = image_files.by_name, mask_files.by_name
-    notes = image_files.note() + mask_files.note()
+    images = image_files.by_name
+    masks, others = masks_by_image(images, mask_files.by_name, mask_pattern, folder / "masks")
+    notes = image_files.note() + mask_files.note(others)
     lists = [folder / "train.txt", folder / "test.txt"]
     if any(file.exists() for file in lists):
         train, test = (_listed(file, images) for file in lists)
@@ -85,11 +99,12 @@ def open_pairs(folder: Path, reading: Reading) -> Source:
     for name in (*train, *test):
         if name not in masks:
             _raise_unpaired(images[name], "image", image_files, "mask", mask_files)
-    tables = [folder / name for name in TABLES if (folder / name).exists()]
+    tables = [folder / name for name in TABLES if table is None and (folder / name).exists()]
     if len(tables) > 1:
         notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
     used = [masks[name] for name in (*train, *test)]
-    table = ClassTable.read(tables[0]) if tables else _classes_of(used, folder, reading.max_pixels)
+    if table is None:
+        table = ClassTable.read(tables[0]) if tables else _classes_of(used, folder, reading.max_pixels)
 
     def split(names: tuple[str, ...]) -> Split:
         return Split(
@@ -108,7 +123,7 @@ def open_pairs(folder: Path, reading: Reading) -> Source:
         split(test),
         key,
         notes=tuple(notes),
-        read_by_label=table.reads_grey_by_label,
+        read_by_label=table.assumes_ignored,
     )
 
 
@@ -240,6 +255,8 @@ def _raise_gap(classes: Sequence[int], labels: frozenset[int], where: Path) -> N
         listed = f"{listed} and {IGNORED}, which means 'ignored'" if listed else f"{IGNORED}, which means 'ignored'"
     step = math.gcd(*classes)
     mend = "name the classes in classes.txt, one a line"
+    if len(classes) > 1:
+        mend += f", with their values ('{classes[0]} NAME')"
     if classes and min(classes) < 0:
         mend = f"write {IGNORED} where no class is known"
     elif step >= _STEP and len(classes) > 1:
@@ -247,7 +264,7 @@ def _raise_gap(classes: Sequence[int], labels: frozenset[int], where: Path) -> N
         if max(labels) <= 255:
             mend += f", or name the greys in classes.txt ('background 0 0 0', 'object {step} {step} {step}')"
     elif classes and classes[0] == 1 and classes == list(range(1, len(classes) + 1)):
-        mend = "subtract 1, or name the classes in classes.txt, one a line, the first that of label 0"
+        mend = "subtract 1, or name the classes in classes.txt, one a line, with their values ('1 NAME')"
     elif len(classes) == 1:
         mend = "draw the objects, or name the classes in classes.txt, one a line"
     raise BadData(f"{where}: expected labels 0, 1, 2 … without a gap, found {listed or 'none'}; {mend}")

@@ -1,4 +1,6 @@
-"""``oxford_iiit_pet`` of TensorFlow Datasets. TensorFlow is imported only when records are read or built."""
+"""TensorFlow Datasets: ``oxford_iiit_pet``, and any with a picture and a mask. TensorFlow is imported only when records
+are read or built.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ import io
 import os
 import re
 import shutil
-from functools import cached_property
+from collections.abc import Iterable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,13 @@ from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.tfrecords import record_places
 from trainer.cache_folder import locked
-from trainer.data.images import read_labels, read_picture
+from trainer.data.class_rows import Row
+from trainer.data.class_table import ClassTable
+from trainer.data.examples import UNDIVIDED, Named, split_named, splits_of
+from trainer.data.images import check_label_sets, labels_in, read_labels, read_picture
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
 from trainer.data.orientation import pair
-from trainer.data.source import Example, Reading, Source, Split, files_key
+from trainer.data.source import IGNORED, Example, Reading, Source, Split, files_key
 
 _NAME = "oxford_iiit_pet"
 _VERSIONS = ("3.*", "4.*")
@@ -40,19 +46,136 @@ def open_tfds(version: str | None, data_dir: Path | None) -> Source:
     """
     root = data_dir or absolute_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
     patterns = (version,) if version else _VERSIONS
-    folder = _newest(root, patterns) or _build(root, patterns)
+    folder = _newest(root, patterns, _NAME) or _build(root, patterns, _NAME)
+    splits = [records for _, records in sorted(_read_builder(folder, ("train", "test"))[1].items(), reverse=True)]
+
+    def split(records: _Records) -> Split:
+        return Split(
+            records.names, lambda i: _pets_example(*records.read(i, ("image", "segmentation_mask", "file_name")))
+        )
+
+    train, test = map(split, splits)
+    key = files_key(file for records in splits for file in records.files)
+    return Source(_NAME, CLASSES, COLOURS, BACKGROUND, train, test, key)
+
+
+def open_any(place: str, data_dir: Path | None, max_pixels: int, table: ClassTable | None = None) -> Source:
+    """Opens ``NAME[/CONFIG][:VERSION]``, which has one picture and one mask in each example.
+
+    The newest version that lies in ``data_dir`` is read; if there is none, the installed TFDS builds its own.
+
+    Args:
+        data_dir: as :func:`open_tfds`.
+        table: of a data file; else classes are those that the data set names, or the labels of its masks.
+
+    Raises:
+        BadSettings: there is no such data set.
+        BadData: it can't be downloaded or read, or has no picture and mask.
+    """
+    name, _, version = place.partition(":")
+    if not re.fullmatch(r"\w+(/[\w.-]+)?", name):
+        raise BadSettings(f"--data tfds:{place}: expected tfds:NAME, tfds:NAME/CONFIG or one of these with :VERSION")
+    root = data_dir or absolute_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
+    patterns = (version or "*",)
+    folder = _newest(root, patterns, name) or _build(root, patterns, name)
+    info, parts = _read_builder(folder)
+    image, mask = _image_and_mask(info.features, folder)
+    records = {split_named(split): each for split, each in parts.items() if split_named(split)} or parts
+    notes = [
+        f"{folder}: passed over the split {split}" for split, each in parts.items() if each not in records.values()
+    ]
+    if len(records) == 1:
+        records = {UNDIVIDED: next(iter(records.values()))}
+    table = table or _named_classes(info.features[mask]) or _found_classes(records.values(), mask, folder, max_pixels)
+    used = table
+    examples = {
+        split: [
+            Named(each.names[i], Path(each.names[i]), partial(_example, each, i, (image, mask), used, max_pixels))
+            for i in range(len(each.names))
+        ]
+        for split, each in records.items()
+    }
+    splits = splits_of(examples, folder)
+    return splits.source(
+        name.replace("/", "-"),
+        table.names,
+        table.colours,
+        table.background,
+        files_key(file for each in records.values() for file in each.files) + repr((table.names, table.values)),
+        notes=notes,
+        read_by_label=table.assumes_ignored,
+    )
+
+
+def _read_builder(folder: Path, names: tuple[str, ...] | None = None) -> tuple[Any, dict[str, _Records]]:
+    """What TFDS knows of the data set, and the records of its splits."""
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder_from_directory(folder)
-        splits = [_Records(builder, name) for name in ("train", "test")]
+        wanted = names or tuple(name for name in builder.info.splits if builder.info.splits[name].num_examples)
+        return builder.info, {name: _Records(builder, name) for name in wanted}
     except Exception as error:  # TFDS raises what its parsers raise
         raise BadData(
             f"{folder}: can't be read as a TensorFlow data set ({_line(error)}); {_MEND.format(folder)}"
         ) from error
-    train, test = (Split(records.names, records.read) for records in splits)
-    key = files_key(file for records in splits for file in records.files)
-    return Source(_NAME, CLASSES, COLOURS, BACKGROUND, train, test, key)
+
+
+def _image_and_mask(features: Any, folder: Path) -> tuple[str, str]:
+    """The names of the features that are the picture and its mask: those of three channels, and of one."""
+    import tensorflow_datasets as tfds
+
+    pictures = {key: each for key, each in features.items() if isinstance(each, tfds.features.Image)}
+    labelled = [key for key, each in pictures.items() if isinstance(each, tfds.features.LabeledImage)]
+    images = [key for key, each in pictures.items() if each.shape[-1] in (3, None) and key not in labelled]
+    masks = labelled or [key for key, each in pictures.items() if each.shape[-1] == 1]
+    masks = [key for key in masks if re.search("segm|mask|label", key)] or masks
+    images = [key for key in images if key == "image"] or images
+    if len(images) != 1 or len(masks) != 1:
+        raise BadData(
+            f"{folder}: expected one picture of three channels and one mask of one channel in each example, found "
+            f"{', '.join(f'{key} {each.shape}' for key, each in pictures.items()) or 'no picture'}"
+        )
+    return images[0], masks[0]
+
+
+def _named_classes(feature: Any) -> ClassTable | None:
+    """The classes that a feature of labelled pictures names."""
+    names = getattr(feature, "names", None)
+    return ClassTable.of([Row(name) for name in names], "its labels") if names else None
+
+
+def _found_classes(records: Iterable[_Records], mask: str, folder: Path, max_pixels: int) -> ClassTable:
+    """The labels 0, 1, 2 … that all masks hold together."""
+    found: set[frozenset[int]] = set()
+    for each in records:
+        for i in range(len(each.names)):
+            (content,), where = each.read(i, (mask,))
+            found.add(labels_in(read_labels(io.BytesIO(content), where, max_pixels).labels))
+    check_label_sets(found, folder)
+    labels = sorted(frozenset[int]().union(*found) - {IGNORED})
+    if len(labels) < 2 or labels != list(range(len(labels))):
+        listed = ", ".join(map(str, labels[:8])) + (" …" if len(labels) > 8 else "")
+        raise BadData(
+            f"{folder}: expected labels 0, 1, 2 … in {mask}, found {listed or 'none'}; name them in a data file "
+            "('format: tfds', 'path: NAME', 'names: {7: road}')"
+        )
+    return ClassTable.of([Row(f"class_{label}") for label in labels], folder)
+
+
+def _example(records: _Records, i: int, keys: tuple[str, str], table: ClassTable, max_pixels: int) -> Example:
+    (image_bytes, mask_bytes), where = records.read(i, keys)
+    picture = read_picture(io.BytesIO(image_bytes), where, max_pixels)
+    mask = table.mask_of(read_labels(io.BytesIO(mask_bytes), where, max_pixels), where)
+    return pair(picture, mask, _READING, "of the record", where)
+
+
+def _pets_example(content: tuple[bytes, ...], where: str) -> Example:
+    image_bytes, mask_bytes, name = content
+    where = f"{where} ({name.decode()})"
+    picture = read_picture(io.BytesIO(image_bytes), where)
+    mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where).labels, where)
+    return pair(picture, mask, _READING, "of the record", where)
 
 
 class _Records:
@@ -89,7 +212,8 @@ class _Records:
                 )
         return places
 
-    def read(self, i: int) -> Example:
+    def read(self, i: int, keys: tuple[str, ...]) -> tuple[tuple[bytes, ...], str]:
+        """The bytes of an example's features, and what to call it in a message."""
         from tensorflow.core.example import example_pb2
 
         file, offset, length = self._places[i]
@@ -97,21 +221,15 @@ class _Records:
             with file.open("rb") as content:
                 content.seek(offset)
                 features = example_pb2.Example.FromString(content.read(length)).features.feature
-            image_bytes, mask_bytes, name = (
-                features[key].bytes_list.value[0] for key in ("image", "segmentation_mask", "file_name")
-            )
+            return tuple(features[key].bytes_list.value[0] for key in keys), self.names[i]
         except Exception as error:  # the disk's and protobuf's
             raise BadData(f"{self.names[i]}: can't be read ({_line(error)}); {_MEND.format(file.parent)}") from error
-        where = f"{self.names[i]} ({name.decode()})"
-        picture = read_picture(io.BytesIO(image_bytes), where)
-        mask = trimap_to_mask(read_labels(io.BytesIO(mask_bytes), where).labels, where)
-        return pair(picture, mask, _READING, "of the record", where)
 
 
-def _newest(root: Path, patterns: tuple[str, ...]) -> Path | None:
+def _newest(root: Path, patterns: tuple[str, ...], name: str) -> Path | None:
     versions = {
         tuple(map(int, entry.name.split("."))): entry
-        for entry in root.glob(f"{_NAME}/*")
+        for entry in root.glob(f"{name}/*")
         if re.fullmatch(r"\d+\.\d+\.\d+", entry.name)
         and any(fnmatch.fnmatch(entry.name, pattern) for pattern in patterns)
         and (entry / "dataset_info.json").is_file()
@@ -119,31 +237,43 @@ def _newest(root: Path, patterns: tuple[str, ...]) -> Path | None:
     return versions[max(versions)] if versions else None
 
 
-def _build(root: Path, patterns: tuple[str, ...]) -> Path:
+def _build(root: Path, patterns: tuple[str, ...], name: str) -> Path:
     """Has TFDS download and write its version, with its own progress bars."""
+    asked = name if name == _NAME else f"tfds:{name}"
+    folder = name.partition("/")[0]
     import tensorflow_datasets as tfds
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{_NAME}.lock"):
-            if found := _newest(root, patterns):
+        with locked(root / f".{name.replace('/', '-')}.lock"):
+            if found := _newest(root, patterns, name):
                 return found
-            builder = tfds.builder(_NAME, data_dir=root)
+            builder = tfds.builder(name, data_dir=root)
             if not any(fnmatch.fnmatch(str(builder.version), pattern) for pattern in patterns):
                 raise BadSettings(
-                    f"--data {_NAME}:{patterns[0]}: there is no such version in {root}, and the installed TensorFlow "
-                    f"Datasets builds {builder.version} only; ask for {_NAME}"
+                    f"--data {asked}:{patterns[0]}: there is no such version in {root}, and the installed TensorFlow "
+                    f"Datasets builds {builder.version} only; ask for {asked}"
                 )
-            _probe(builder, root)
+            if name == _NAME:
+                _probe(builder, root)
             try:
                 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
             finally:  # TFDS keeps the parts of what it could not finish; complete downloads stay
-                for part in (*root.glob(f"downloads/{_NAME}/*.tmp.*"), *root.glob(f"{_NAME}/incomplete.*")):
+                for part in (*root.glob(f"downloads/{folder}/*.tmp.*"), *root.glob(f"{folder}/**/incomplete.*")):
                     shutil.rmtree(part, ignore_errors=True)
             return Path(builder.data_path)
     except BadSettings:
         raise
     except Exception as error:  # whatever the network, the disk or an archive may do within TFDS
+        if isinstance(error, tfds.core.DatasetNotFoundError):
+            raise BadSettings(
+                f"--data {asked}: there is no such data set in {root}, and none in TensorFlow Datasets"
+            ) from error
+        if name != _NAME:
+            raise BadData(
+                f"{name} is not in {root} and can't be downloaded and built ({_line(error)}): connect to the network, "
+                "or name the folder that has it with --data-dir"
+            ) from error
         raise BadData(
             f"{_NAME} is not in {root} and can't be downloaded and built ({_line(error)}): connect to the network, "
             "name the folder that has it with --data-dir, or unpack its images.tar.gz and annotations.tar.gz into "

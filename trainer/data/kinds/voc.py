@@ -28,11 +28,16 @@ _IGNORED_COLOUR = (224, 224, 192)
 _SUFFIXES = (".jpg", *sorted(IMAGE_SUFFIXES - {".jpg"}))
 
 
-def open_voc(folder: Path, reading: Reading) -> Source:
+def is_voc(folder: Path) -> bool:
+    return any(place.is_dir() for root in _roots(folder) for place in _mask_folders(root))
+
+
+def open_voc(folder: Path, reading: Reading, table: ClassTable | None = None) -> Source:
     """Training split from ``train.txt``, test split from ``val.txt``; else both of the one list, or of all masks.
 
     Args:
         folder: ``VOC2012``, or a folder that holds it as the archive unpacks (``VOCdevkit/VOC2012``).
+        table: of a data file, in place of the folder's own.
 
     Raises:
         BadData: a folder or a list is missing, or a list names a file that is missing.
@@ -52,12 +57,12 @@ def open_voc(folder: Path, reading: Reading) -> Source:
             check_utf8(file)
         train, test = divide(tuple(file.stem for file in masks), masks_folder)
         notes.append(f"{shown(root)}: has no lists in ImageSets/Segmentation: a fifth of the masks is for testing")
-    tables = [root / name for name in reversed(TABLES) if (root / name).exists()]
-    table = ClassTable(CLASSES, palette(len(CLASSES)), ignored=_IGNORED_COLOUR)
+    tables = [root / name for name in reversed(TABLES) if table is None and (root / name).exists()]
+    table = table or ClassTable(CLASSES, palette(len(CLASSES)), ignored=(_IGNORED_COLOUR,))
     if tables:
         table = ClassTable.read(tables[0])
-        if table.by_colour and table.ignored is None and list(_IGNORED_COLOUR) not in table.colours.tolist():
-            table = dataclasses.replace(table, ignored=_IGNORED_COLOUR)
+        if table.by_colour and not table.ignored and list(_IGNORED_COLOUR) not in table.colours.tolist():
+            table = dataclasses.replace(table, ignored=(_IGNORED_COLOUR,))
     if len(tables) > 1:
         notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
     files = {name: _image(root / "JPEGImages", name) for name in (*train, *test)}
@@ -86,7 +91,7 @@ def open_voc(folder: Path, reading: Reading) -> Source:
         splits[1],
         key,
         notes=tuple(notes),
-        read_by_label=table.reads_grey_by_label,
+        read_by_label=table.assumes_ignored,
     )
 
 
@@ -127,8 +132,12 @@ def _mask_folders(root: Path) -> Sequence[Path]:
     return root / "SegmentationClassPNG", root / "SegmentationClass"
 
 
+def _roots(folder: Path) -> Sequence[Path]:
+    return folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"
+
+
 def _root(folder: Path) -> Path:
-    for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"):
+    for root in _roots(folder):
         if any(place.is_dir() for place in _mask_folders(root)):
             if not (root / "JPEGImages").is_dir():
                 raise BadData(

@@ -37,6 +37,8 @@ def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:
         (["--data", "pvc:"], "--data: expected pvc:CLAIM[/PATH]"),
         (["--data", "host:relative"], "--data: expected an absolute path without '..' after host:"),
         (["--data", "folder:/here"], "--data: a folder of this machine is not in the pod"),
+        (["--data", "coco:/here"], "--data: a folder of this machine is not in the pod"),
+        (["--data", "./here/data.yaml"], "--data: a folder of this machine is not in the pod"),
         (["--output", "/here"], "--output: expected gs://BUCKET[/PATH] or s3://BUCKET[/PATH] or pvc:CLAIM[/PATH]"),
         (["--output", "gs:bucket"], "--output: expected gs://BUCKET[/PATH]"),
         (["--env", "NAME"], "--env: expected VARIABLE=VALUE, not 'NAME'"),

@@ -27,6 +27,10 @@ from tests.helpers.data_folders import (
 )
 from trainer.data.cache import load_dataset
 
+NO_KIND = (
+    "--data: expected a PATH, KIND:PATH (folder, voc, coco, yolo, labelme, cvat, cityscapes, ade20k, file), "
+    "oxford_iiit_pet[:VERSION], tfds:NAME or synthetic"
+)
 COLOURS = ("background 0 0 0", "object 255 255 255")
 
 
@@ -183,7 +187,7 @@ CASES = [
         "no images",
         "pairs",
         lambda f: [file.rename(file.with_suffix(".txt")) for file in (f / "images").iterdir()],
-        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), "
+        "{}/images: expected images (.bmp, .gif, .heic, .heif, .jpeg, .jpg, .png, .tif, .tiff, .webp), "
         "found p0.txt, p1.txt, p2.txt, p3.txt, p4.txt",
     ),
     Case(
@@ -221,7 +225,7 @@ CASES = [
         "pairs",
         lambda f: save(labels(0, 1, 5), f / "masks/p3.png"),
         "{}/masks: expected labels 0, 1, 2 … without a gap, found 0, 1, 2, 5; "
-        "name the classes in classes.txt, one a line",
+        "name the classes in classes.txt, one a line, with their values ('0 NAME')",
     ),
     Case(
         "labels 0 and 255",
@@ -417,7 +421,7 @@ CASES = [
         "pairs",
         lambda f: write_pairs(f, mask=labels(1, 2, 3)),
         "{}/masks: expected labels 0, 1, 2 … without a gap, found 1, 2, 3; subtract 1, or name the classes in "
-        "classes.txt, one a line, the first that of label 0",
+        "classes.txt, one a line, with their values ('1 NAME')",
     ),
     Case(
         "one label",
@@ -456,34 +460,37 @@ CASES = [
         "pixels; this mask has a smooth edge: write 1 where it is over half of its brightest value, and 0 elsewhere",
     ),
     Case(
-        "masks are called otherwise",
+        "some masks are called otherwise",
         "pairs",
-        lambda f: [file.rename(file.with_name(f"{file.stem}_mask.png")) for file in (f / "masks").iterdir()],
-        "{}/masks/p0_mask.png: expected the name of its image: is it that of p0.jpg? then call it p0.png, and all "
+        lambda f: (f / "masks/p3.png").rename(f / "masks/p3_mask.png"),
+        "{}/masks/p3_mask.png: expected the name of its image: is it that of p3.jpg? then call it p3.png, and all "
         "masks as their images",
     ),
     Case(
-        "images are called otherwise",
-        "pairs",
-        lambda f: [file.rename(file.with_name(f"img_{file.name}")) for file in (f / "images").iterdir()],
-        "{}/masks/p0.png: expected the name of its image: is it that of img_p0.jpg? then call it img_p0.png, and all "
-        "masks as their images",
-    ),
-    Case(
-        "both are called otherwise",
+        "one of the masks that are called otherwise is missing",
         "pairs",
         lambda f: (
-            [file.rename(file.with_name(f"mask-{file.name}")) for file in (f / "masks").iterdir()],
-            [file.rename(file.with_name(f"image-{file.name}")) for file in (f / "images").iterdir()],
+            [file.rename(file.with_name(f"{file.stem}_mask.png")) for file in (f / "masks").iterdir()],
+            (f / "masks/p3_mask.png").unlink(),
         ),
-        "{}/masks/mask-p0.png: expected the name of its image: is it that of image-p0.jpg? then call it image-p0.png, "
-        "and all masks as their images",
+        "{0}/images/p3.jpg: this image has no mask {0}/masks/p3.png; add it or remove the image",
+    ),
+    Case(
+        "two masks for each image",
+        "pairs",
+        lambda f: [
+            save(labels(0, 1), f / f"masks/{file.stem}_{kind}.png")
+            for file in (f / "masks").iterdir()
+            for kind in ("color", "labelIds")
+            if file.unlink(missing_ok=True) is None
+        ],
+        "{}/masks: several masks go with each image; say which: --mask-pattern '{{name}}_color' or '{{name}}_labelIds'",
     ),
     Case(
         "image of another format",
         "pairs",
-        lambda f: (f / "images/p3.jpg").rename(f / "images/p3.heic"),
-        "{}/masks/p3.png: this mask has no image that can be read, only p3.heic; save that as PNG",
+        lambda f: (f / "images/p3.jpg").rename(f / "images/p3.jxl"),
+        "{}/masks/p3.png: this mask has no image that can be read, only p3.jxl; save that as PNG",
     ),
     Case(
         "nested images",
@@ -492,7 +499,8 @@ CASES = [
             (file.parent / "train").mkdir(exist_ok=True) or file.rename(file.parent / "train" / file.name)
             for file in sorted((f / "images").iterdir())
         ],
-        "{}/images: expected images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp), found the folder train; move "
+        "{}/images: expected images (.bmp, .gif, .heic, .heif, .jpeg, .jpg, .png, "
+        ".tif, .tiff, .webp), found the folder train; move "
         "its files up here, and name the splits in train.txt and test.txt, if they are such",
     ),
     Case(
@@ -630,12 +638,17 @@ def test_bad_data_is_told_in_one_line(case: Case, tmp_path: Path) -> None:
         (
             "cifar10",
             BadSettings,
-            "--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found 'cifar10'",
+            f"{NO_KIND}, found 'cifar10'",
         ),
         (
             "folder:",
             BadSettings,
-            "--data: expected oxford_iiit_pet[:VERSION], folder:PATH, voc:PATH or synthetic, found 'folder:'",
+            f"{NO_KIND}, found 'folder:'",
+        ),
+        (
+            "vok:/data",
+            BadSettings,
+            f"{NO_KIND}, found 'vok:/data'",
         ),
         (
             "folder:~nosuch/x",

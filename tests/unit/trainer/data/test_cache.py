@@ -225,11 +225,11 @@ def test_what_was_passed_over_or_lost_is_said_when_it_is_read(tmp_path: Path) ->
     mask = labels(0, 1)
     mask[7, 2] = 2
     save(mask, folder / "masks" / "p3.png")
-    (folder / "images" / "p9.heic").write_bytes(b"")
+    (folder / "images" / "p9.jxl").write_bytes(b"")
     lines: list[str] = []
     load_dataset(f"folder:{folder}", None, 32, tmp_path / "cache", lines.append)
     assert lines[1:] == [
-        f"{folder}/images: passed over p9.heic",
+        f"{folder}/images: passed over p9.jxl",
         "at 32 x 32 pixels, images lose all pixels of a class (c in 1); 'trainer verify-data' names them; "
         "a larger --image-size keeps more",
     ]

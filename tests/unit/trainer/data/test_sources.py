@@ -148,7 +148,7 @@ def test_colour_tables_of_several_tools(table: list[str], tmp_path: Path) -> Non
     read = ClassTable.read(tmp_path / "table.txt")
     assert read.names == ("a", "b", "c")
     assert read.colours.tolist() == [[0, 0, 0], [255, 255, 255], [200, 10, 10]]
-    assert read.ignored == (1, 1, 1)
+    assert read.ignored == ((1, 1, 1),)
 
 
 @settings(deadline=None)
@@ -158,10 +158,10 @@ def test_masks_are_read_by_colour_whatever_their_palette(
 ) -> None:
     """RGB, and palette PNGs whose entries a drawing program has put in another order."""
     folder = tmp_path_factory.mktemp("masks")
-    table = ClassTable(("a", "b", "c"), np.array([[0, 0, 0], [255, 255, 255], [9, 8, 7]], np.uint8), (200, 0, 0))
-    drawn = np.array([*table.colours, table.ignored], np.uint8)[np.where(mask == IGNORED, 3, mask)]
+    table = ClassTable(("a", "b", "c"), np.array([[0, 0, 0], [255, 255, 255], [9, 8, 7]], np.uint8), ((200, 0, 0),))
+    drawn = np.array([*table.colours, *table.ignored], np.uint8)[np.where(mask == IGNORED, 3, mask)]
     np.testing.assert_array_equal(table.read_mask(save(Image.fromarray(drawn), folder / "rgb.png")), mask)
-    entries = np.array([*table.colours, table.ignored], np.uint8)[order]
+    entries = np.array([*table.colours, *table.ignored], np.uint8)[order]
     indices = np.array([order.index(i) for i in range(4)], np.uint8)[np.where(mask == IGNORED, 3, mask)]
     np.testing.assert_array_equal(table.read_mask(save(with_palette(indices, entries), folder / "palette.png")), mask)
 
@@ -338,7 +338,7 @@ def test_what_is_passed_over_in_a_folder_is_noted(tmp_path: Path) -> None:
     write_pairs(tmp_path, classes=["a", "b", "c"])
     (tmp_path / "labelmap.txt").write_text("x\ny\n")
     (tmp_path / "images" / "old").mkdir()
-    for name in ("p9.heic", "Thumbs.db", "\x1b[31m.txt", "p0.npy", "p1.jp2"):
+    for name in ("p9.jxl", "Thumbs.db", "\x1b[31m.txt", "p0.npy", "p1.jp2"):
         (tmp_path / "images" / name).write_bytes(b"")
     os.mkfifo(tmp_path / "masks" / "pipe.png")
     (tmp_path / "masks" / ".hidden").write_bytes(b"")

@@ -1,0 +1,227 @@
+"""CVAT for images 1.1: ``annotations.xml`` beside the folder ``images``. Imports no TensorFlow.
+
+Shapes lie over each other by their z_order, then in the order of the file, as CVAT shows them. Subsets called Train,
+Validation and Test are the splits. Polylines and points have no area and are passed over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+
+from maskfleet.errors import BadData
+from trainer.data.categories import NO_WISHES, Categories, Wishes
+from trainer.data.class_rows import Colour
+from trainer.data.examples import Named, check_noted_size, drawn_example, split_named, splits_of
+from trainer.data.lists import found_in, shown
+from trainer.data.shapes import Bitmap, Polygons, Shape, box, checked_counts, drawn, ellipse, polygon, within
+from trainer.data.source import Example, Mask, Reading, Source, files_key
+
+_FILE = "annotations.xml"
+_AREAS = ("polygon", "box", "ellipse", "mask")
+_NO_AREAS = ("polyline", "points", "cuboid", "skeleton", "tag")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    kind: str
+    label: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    name: str
+    split: str
+    size: tuple[int, int]
+    shapes: Sequence[_Drawn]
+
+
+@dataclass
+class _Document:
+    labels: dict[str, Colour | None] = field(default_factory=dict)
+    pictures: list[_Picture] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+def is_cvat(folder: Path) -> bool:
+    return (folder / _FILE).is_file()
+
+
+def open_cvat(place: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> Source:
+    """Opens the XML file, or the folder that has it.
+
+    Raises:
+        BadData: no XML of CVAT's, or a picture is missing.
+    """
+    file = place if place.is_file() else place / _FILE
+    if not file.is_file():
+        raise BadData(f"{place}: expected {_FILE} of 'CVAT for images 1.1', found {found_in(place)}")
+    document = _read(file)
+    if not document.pictures:
+        raise BadData(f"{file}: expected images of 'CVAT for images 1.1', found none")
+    used = [shape.label for picture in document.pictures for shape in picture.shapes]
+    if wishes.colours is None:
+        colours = {name: colour for name, colour in document.labels.items() if colour is not None}
+        wishes = Wishes(wishes.names, wishes.mapping, colours, wishes.uncovered)
+    categories = Categories.of([*document.labels, *used], wishes, str(file))
+    examples: dict[str, list[Named]] = {}
+    images = []
+    for picture in document.pictures:
+        images.append(_image(file, picture))
+        examples.setdefault(picture.split, []).append(_named(file, images[-1], picture, categories, reading))
+    splits = splits_of(examples, file)
+    notes = [
+        f"{shown(file)}: passed over {count} of {kind}, without an area"
+        for kind, count in sorted(document.passed_over.items())
+    ]
+    return splits.source(
+        file.parent.name,
+        categories.names,
+        categories.colours,
+        categories.background,
+        files_key([file, *images]) + repr(wishes),
+        notes=notes,
+    )
+
+
+def _read(file: Path) -> _Document:
+    document = _Document()
+    try:
+        for element in _elements(file):
+            if element.tag == "label" and (name := (element.findtext("name") or "").strip()):
+                document.labels[name] = _colour(element.findtext("color") or "")
+            elif element.tag == "track":
+                raise BadData(f"{file}: expected images, found the tracks of a video; export 'CVAT for images 1.1'")
+            elif element.tag == "image":
+                document.pictures.append(_picture(file, element, document.passed_over))
+                element.clear()
+    except ParseError as error:
+        line, column = error.position
+        what = str(error).partition(":")[0]
+        raise BadData(f"{file}: line {line}, column {column + 1}: expected XML: {what}; export it again") from error
+    except (ValueError, LookupError) as error:  # entities of the file's own, which can fill the memory; encodings
+        if type(error).__name__ == "EntitiesForbidden":
+            raise BadData(f"{file}: expected annotations of CVAT, found XML with entities of its own") from error
+        raise BadData(f"{file}: expected XML in UTF-8: {error}") from error
+    return document
+
+
+def _elements(file: Path) -> Iterator[Element]:
+    import defusedxml.ElementTree
+
+    with file.open("rb") as content:
+        for _, element in defusedxml.ElementTree.iterparse(content, events=("end",)):
+            yield element
+
+
+def _picture(file: Path, element: Element, passed_over: Counter[str]) -> _Picture:
+    name = element.get("name") or ""
+    where = f"{file}: image {shown(name)}"
+    width, height = (_number(element.attrib, side, where) for side in ("width", "height"))
+    ordered = []
+    for child in element:
+        if child.tag in _AREAS:
+            label = child.get("label")
+            if not label:
+                raise BadData(f"{where}: expected a {child.tag} with a label, found none")
+            ordered.append(
+                (_number({"z_order": "0", **child.attrib}, "z_order", where), child.tag, label, child.attrib)
+            )
+        elif child.tag in _NO_AREAS:
+            passed_over[child.tag] += 1
+        else:
+            raise BadData(f"{where}: expected {', '.join(_AREAS)}, found {shown(child.tag)[:40]}")
+    ordered.sort(key=lambda each: each[0])
+    shapes = [_Drawn(kind, label, values) for _, kind, label, values in ordered]
+    return _Picture(name, split_named(element.get("subset") or ""), (int(width), int(height)), shapes)
+
+
+def _image(file: Path, picture: _Picture) -> Path:
+    path = PurePosixPath(picture.name.replace("\\", "/"))
+    inside = not (path.is_absolute() or ".." in path.parts)
+    root = file.parent
+    folders = [root / "images", root, *(sorted(each for each in (root / "images").glob("*/")))]
+    for each in [str(path), path.name] if inside else [path.name]:
+        for folder in folders:
+            if each and (folder / each).is_file():
+                return folder / each
+    raise BadData(
+        f"{file}: names the picture {shown(picture.name)}, which is not in {shown(root / 'images')}; export with 'Save "
+        "images', or put it there"
+    )
+
+
+def _named(file: Path, image: Path, picture: _Picture, categories: Categories, reading: Reading) -> Named:
+    where = f"{file}: image {shown(picture.name)}"
+
+    def draw(height: int, width: int) -> Mask:
+        check_noted_size(picture.size, width, height, where, image)
+        shapes = [
+            (_shape(shape, width, height, f"{where}: {shape.kind} {number}"), categories.labels[shape.label])
+            for number, shape in enumerate(picture.shapes)
+        ]
+        return drawn(shapes, height, width, categories.uncovered)
+
+    def read() -> Example:
+        return drawn_example(image, where, reading, draw)
+
+    return Named(PurePosixPath(picture.name).with_suffix("").as_posix(), image, read)
+
+
+def _shape(shape: _Drawn, width: int, height: int, where: str) -> Shape:
+    values = shape.values
+
+    def number(key: str) -> float:
+        return _number(values, key, where)
+
+    turn = _number({"rotation": "0", **values}, "rotation", where)
+    if shape.kind == "polygon":
+        pairs = [pair.split(",") for pair in values.get("points", "").split(";")]
+        try:
+            flat = [float(value) for pair in pairs for value in pair]
+        except ValueError as error:
+            raise BadData(f"{where}: expected points as x,y;x,y …, found {values.get('points', '')[:60]!r}") from error
+        return Polygons((polygon(flat, width, height, where),))
+    if shape.kind == "box":
+        corners = box(number("xtl"), number("ytl"), number("xbr"), number("ybr"), turn)
+        return Polygons((within(corners, width, height, where),))
+    if shape.kind == "ellipse":
+        edge = ellipse(number("cx"), number("cy"), number("rx"), number("ry"), turn)
+        return Polygons((within(edge, width, height, where),))
+    columns, rows = int(number("width")), int(number("height"))
+    try:
+        counts = [int(count) for count in values.get("rle", "").split(",")]
+    except ValueError as error:
+        raise BadData(f"{where}: expected run lengths as counts, found {values.get('rle', '')[:60]!r}") from error
+    if min(counts) < 0 or not (0 < columns <= width and 0 < rows <= height):
+        raise BadData(f"{where}: expected a mask within {width} x {height} pixels, found {columns} x {rows}")
+    runs = checked_counts(counts, columns * rows, where)
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(rows, columns)
+    return Bitmap(inside, int(number("top")), int(number("left")))
+
+
+def _number(values: Mapping[str, str] | Any, key: str, where: str) -> float:
+    text = values.get(key)
+    try:
+        number = float(text if text is not None else "")
+    except ValueError:
+        number = float("nan")
+    if not abs(number) < 1 << 31:
+        raise BadData(f"{where}: expected {key} as a number, found {'none' if text is None else repr(text[:40])}")
+    return number
+
+
+def _colour(text: str) -> Colour | None:
+    """Of ``#fa3253``."""
+    try:
+        red, green, blue = bytes.fromhex(text.lstrip("#"))
+    except ValueError:
+        return None
+    return red, green, blue
