@@ -13,6 +13,7 @@ from maskfleet.files import write_atomically
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import load_dataset
 from trainer.data.pipeline import training_batches
+from trainer.data.splits import Division
 from trainer.pictures import colour_mask, png
 
 _SAMPLES = 16
@@ -26,7 +27,13 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     Raises:
         BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`; ``file`` can't be written.
     """
-    dataset = load_dataset(config.data, config.data_dir, config.image_size, max_pixels=config.max_pixels)
+    dataset = load_dataset(
+        config.data,
+        config.data_dir,
+        config.image_size,
+        max_pixels=config.max_pixels,
+        division=Division.of(config),
+    )
     count = min(_SAMPLES, len(dataset.train))
     batches = training_batches(
         dataset.train,
