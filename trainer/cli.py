@@ -6,13 +6,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import click
 
 from maskfleet.command_line import Group, UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
-from maskfleet.errors import BAD_INPUT, DONE
+from maskfleet.errors import BAD_INPUT, DONE, BadSettings
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
@@ -34,7 +34,9 @@ def main() -> None:
 
 
 RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=UserPath())
-BEST = click.option("--best", is_flag=True, help="the run's checkpoint with the best score, instead of the newest")
+BEST = click.option(
+    "--best", is_flag=True, help="the run's checkpoint with the best score, instead of the one that counts at its end"
+)
 OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
 
 
@@ -77,8 +79,13 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 @main.command(
     params=[
         click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
-        click.Option(["--data"], help="data whose test split is scored  [default: the run's]"),
+        click.Option(["--data"], help="data of which a split is scored  [default: the run's]"),
         click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
+        click.Option(
+            ["--split"],
+            type=click.Choice(["train", "validation", "test"]),
+            help="of the data  [default: test, or validation where there is no test split]",
+        ),
         click.Option(
             ["--batch-size"], type=click.IntRange(min=1), default=16, show_default=True, help="images at a time"
         ),
@@ -86,24 +93,39 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     ]
 )
 @BEST
-def evaluate(place: Path, best: bool, data: str | None, data_dir: Path | None, batch_size: int, output: str) -> None:
-    """Score a trained network on a whole test split."""
+def evaluate(
+    place: Path,
+    best: bool,
+    data: str | None,
+    data_dir: Path | None,
+    split: str | None,
+    batch_size: int,
+    output: str,
+) -> None:
+    """Score a trained network on a whole split, by default that for testing."""
     quiet_stderr()
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
-    from trainer.results.trained import load_trained, run_of
+    from trainer.results.trained import run_of
     from trainer.results.trained_on import Overlap, compare_with_training
 
-    trained = load_trained(place, best=best)
+    trained = _trained(place, best)
     dataset = _dataset(place, trained, data, data_dir)
+    name = split or dataset.judge
+    if name not in dataset.splits:
+        there = " and ".join(dataset.splits)
+        raise BadSettings(f"--split {name}: {dataset.name} has no such split, it has {there}; name one of them")
+    if split is None and name != "test":
+        echo_line(f"{dataset.name} has no test split: this is the {name} split, on which the checkpoint may be chosen")
     run = run_of(place)
-    tested = Overlap(None, None) if run is None else compare_with_training(run, dataset)
+    tested = Overlap(None, None) if run is None else compare_with_training(run, dataset, name)
     if tested.warning:
         echo_line(f"warning: {tested.warning}")
-    result = evaluate_split(masker(trained.model), dataset.test, trained.legend, batch_size)
+    result = evaluate_split(masker(trained.model), dataset.splits[name], trained.legend, batch_size)
     if output == "json":
         seen = None if tested.trained_on is None else len(tested.trained_on)
-        echo(json.dumps({**result.to_json(), "test_images": len(dataset.test), "of_these_trained_on": seen}))
+        counts = {"split": name, "images": len(dataset.splits[name]), "test_images": len(dataset.test)}
+        echo(json.dumps({**result.to_json(), **counts, "of_these_trained_on": seen}))
     else:
         echo(table(result))
 
@@ -147,12 +169,11 @@ def predict(
     """
     terminal = quiet_stderr()
     from trainer.results.predict import Predictor, find_images, is_done, network_of, predict_files
-    from trainer.results.trained import load_trained
 
     files = find_images(images, out)
     done = {file for file in files if skip_done and is_done(file, out, with_probabilities=probabilities)}
     left = [file for file in files if file not in done]
-    trained = load_trained(model, best=best)
+    trained = _trained(model, best)
     classes = len(trained.legend.classes)
     predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
     written = predict_files(
@@ -208,13 +229,12 @@ def export(
     """
     quiet_stderr()
     from trainer.results.exporting import export_formats
-    from trainer.results.trained import load_trained
 
     if out is None:
         if not RunDirectory(place).config.is_file():
             raise click.UsageError(f"{place} is no run directory; say with --out where the files go")
         out = RunDirectory(place).export
-    trained = load_trained(place, precision="float32", best=best)
+    trained = _trained(place, best, precision="float32")
     tflite = any(name.startswith("tflite-") for name in formats)
     dataset = _dataset(place, trained, data, data_dir) if tflite else None
     for line in export_formats(trained, out, formats or EXPORT_FORMATS[:3], dataset, images):
@@ -269,12 +289,13 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     Begun again with the same settings it goes on with what is not done.
     """
     quiet_stderr()
-    from trainer.results.compare import grid, train_all, write_comparison
+    from trainer.results.compare import chooser, grid, train_all, write_comparison
 
     configs = grid(TrainConfig.from_sources([], flag_layer(flags)), models.split(","), upsampling.split(","))
     for line in train_all(configs, out):
         echo(line)
     echo("\n" + write_comparison(configs, out, images))
+    echo(f"scores are of the {chooser(configs, out)} split")
     echo(f"{out / 'compare.png'}, {out / 'compare.csv'}; tensorboard --logdir {out}")
 
 
@@ -318,17 +339,30 @@ def _with_progress(work: Iterable[T], count: int, terminal: TextIO) -> Iterator[
         yield from progress.track(work, total=count)
 
 
+def _trained(place: Path, best: bool, precision: Literal["float32"] | None = None) -> Trained:
+    """The network, after a line where it was chosen on the test split."""
+    from trainer.results.trained import chosen_on_test, load_trained
+
+    trained = load_trained(place, precision, best=best)
+    if best and (warning := chosen_on_test(RunDirectory(place))):
+        echo_line(f"warning: {warning}")
+    return trained
+
+
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
     """The data that the flags name, or the run's, at the network's input size."""
     from trainer.data.cache import load_dataset
+    from trainer.data.splits import AS_IT_IS, Division
     from trainer.results.evaluation import check_classes
 
+    division = AS_IT_IS
     if data is None:
         if trained.config is None:
             raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
         data, data_dir = trained.config.data, data_dir or trained.config.data_dir
+        division = Division.of(trained.config)
     max_pixels = trained.config.max_pixels if trained.config else DEFAULT_MAX_PIXELS
-    dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels)
+    dataset = load_dataset(data, data_dir, trained.size, max_pixels=max_pixels, division=division)
     if warning := check_classes(trained.legend, dataset, str(place)):
         echo_line(f"warning: {warning}")
     return dataset

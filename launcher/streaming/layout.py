@@ -10,7 +10,7 @@ from launcher.streaming.stores.store import Store, StoredObject
 from maskfleet.run_directory import RunDirectory
 
 _HERE = RunDirectory(Path())
-_FILES = (_HERE.config, _HERE.progress, _HERE.metrics, _HERE.events, _HERE.report)
+_FILES = (_HERE.config, _HERE.progress, _HERE.metrics, _HERE.scores, _HERE.events, _HERE.report)
 _FOLDERS = (_HERE.tensorboard, _HERE.checkpoints, _HERE.logs, _HERE.pictures, _HERE.export)
 
 

@@ -62,7 +62,7 @@ def export_formats(
                 files[path.name] = convert(trained.model, kind, dataset.train.spread(images).images)
                 write_atomically(path, files[path.name])
                 yield f"wrote {path}"
-        test = dataset.test.spread(images)
+        test = dataset.judges.spread(images)
         rows = parity(trained.model, files, test, trained.legend)
         write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
     except (OSError, tf.errors.OpError) as error:

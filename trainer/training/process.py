@@ -53,12 +53,18 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     configure_threads(threads_of(config, peers))
     check_gpus()
     from trainer.data.cache import load_dataset
+    from trainer.data.splits import Division
 
     heartbeat = open_heartbeat()
     fitting = None
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
         dataset = load_dataset(
-            config.data, config.data_dir, config.image_size, report_line=report_line, max_pixels=config.max_pixels
+            config.data,
+            config.data_dir,
+            config.image_size,
+            report_line=report_line,
+            max_pixels=config.max_pixels,
+            division=Division.of(config),
         )
         if config.batch_per_replica == "auto" and config.global_batch is None:
             fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)
