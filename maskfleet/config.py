@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -120,6 +121,22 @@ class TrainConfig(Settings):
         description="what masks of photographs that EXIF turns were drawn on: the picture as it is displayed, as in "
         "most annotation tools, or the stored pixels; where the mask has the size of only one of them, that is taken",
     )
+
+    # How the examples are divided, where the data does not say
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="share of the training images, by a hash of their names, on which epochs are validated: the best "
+        "checkpoint and an early stop are chosen on it, and the test split is scored once, at the end",
+    )
+    group_by: str | None = Field(
+        default=None,
+        description="pattern (a regular expression) that finds in a picture's name its patient, scene or day, as "
+        "'^[^_]+': the first group in parentheses, else the match; all pictures of one stay in one split",
+    )
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="parts of the images that are not for testing; --fold says which one validates"
+    )
+    fold: NotNegative | None = Field(default=None, description="which of the --folds validates, from 0 on")
 
     # Augmentation of training images, with their masks
     flip: Literal["none", "random", "frozen"] = Field(
@@ -294,6 +311,28 @@ class TrainConfig(Settings):
         if not weights or min(weights) < 0 or not 0 < sum(weights) < math.inf:
             raise ValueError("expected median_frequency, or a number from 0 on for each class: 1,0.5,3")
         return value
+
+    @field_validator("group_by")
+    @classmethod
+    def _group_by(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"expected a regular expression: {error}") from error
+        if value == "":
+            raise ValueError("expected a regular expression such as '^[^_]+'")
+        return value
+
+    @model_validator(mode="after")
+    def _one_division(self) -> Self:
+        if self.folds is not None and self.validation_share is not None:
+            raise ValueError("--validation-share and --folds both make a validation split; leave one of them out")
+        if (self.folds is None) != (self.fold is None):
+            given, other = ("folds", "fold") if self.fold is None else ("fold", "folds")
+            raise ValueError(f"--{given}: expected --{other} beside it: --folds 5 --fold 0 validates on the first of 5")
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"--fold {self.fold}: expected 0 to {self.folds - 1}, as there are --folds {self.folds}")
+        return self
 
     @field_validator("profile_steps")
     @classmethod

@@ -107,6 +107,56 @@ class MetricsLine:
         write_atomically(run.metrics, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
 
 
+@dataclass(frozen=True)
+class FinalScores:
+    """scores.json: how good the network is that a run has come to.
+
+    Attributes:
+        split, examples: what these scores are of, and how many images that is.
+        chosen_on: the split by which the checkpoint was chosen, or training stopped; None where it is simply the last.
+        step, epoch: of the checkpoint.
+        iou, dice, confusion: as in :class:`MetricsLine`.
+    """
+
+    split: str
+    examples: int
+    chosen_on: str | None
+    step: int
+    epoch: int
+    loss: float
+    miou: float = math.nan
+    miou_without_background: float = math.nan
+    frequency_weighted_iou: float = math.nan
+    pixel_accuracy: float = math.nan
+    mean_class_accuracy: float = math.nan
+    mean_dice: float = math.nan
+    iou: Mapping[str, float | None] = field(default_factory=dict)
+    dice: Mapping[str, float | None] = field(default_factory=dict)
+    confusion: Sequence[Sequence[int]] = ()
+
+    @property
+    def title(self) -> str:
+        """Which split the scores are of, and which one has chosen what."""
+        if self.chosen_on is None:
+            return f"on the {self.split} split"
+        if self.chosen_on != self.split:
+            return f"on the {self.split} split, of epoch {self.epoch}, which was chosen on the {self.chosen_on} split"
+        if self.split == "test":
+            return "on the test split, on which the end of training was chosen too: the scores are too good"
+        return f"on the {self.split} split, on which epoch {self.epoch} was chosen too: the data has no test split"
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Self | None:
+        """None before a run's end, and of one that an older version ended."""
+        try:
+            return parsed(cls, read_plain(run.scores, RECORD_BYTES))
+        except OSError:
+            return None
+
+    def write(self, run: RunDirectory) -> None:
+        write_json(run.scores, asdict(self))
+
+
 CURVES = (("loss", "loss", "validation_loss"), ("mIoU", "training_miou", "miou"))
 """What is drawn over a run's epochs: title, and the fields of :class:`MetricsLine` of training and validation."""
 
@@ -180,6 +230,12 @@ class Resolved:
     background: str | None = None
     training_examples: int = 0
     test_examples: int = 0
+    validation_examples: int = 0
+
+    @property
+    def chooser(self) -> str:
+        """The split on which epochs are validated."""
+        return "validation" if self.validation_examples else "test"
 
 
 @dataclass(frozen=True)
@@ -228,6 +284,7 @@ class Examples:
     fingerprint: str
     train: Mapping[str, str]
     test: Mapping[str, str]
+    validation: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self | None:

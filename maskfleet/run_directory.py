@@ -31,7 +31,7 @@ class RunDirectory:
 
     @property
     def examples(self) -> Path:
-        """Which pictures the run trains on and which it is tested on, with their digests."""
+        """Which pictures are in which split, with their digests."""
         return self.path / "examples.json"
 
     @property
@@ -51,6 +51,11 @@ class RunDirectory:
     def metrics(self) -> Path:
         """One JSON object a line for each validation."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """What the run has come to, and on which split that was chosen."""
+        return self.path / "scores.json"
 
     @property
     def events(self) -> Path:

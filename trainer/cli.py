@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import click
 
 from maskfleet.command_line import Group, UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
 from maskfleet.data_setting import existing_data
-from maskfleet.errors import BAD_INPUT, DONE
+from maskfleet.errors import BAD_INPUT, DONE, BadSettings
 from maskfleet.files import check_writable
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
@@ -24,6 +25,7 @@ from maskfleet.settings import flag_layer
 if TYPE_CHECKING:
     from trainer.data.cache import Dataset
     from trainer.data.source import Reading
+    from trainer.data.splits import Division
     from trainer.results.trained import Trained
 
 T = TypeVar("T")
@@ -37,7 +39,9 @@ def main() -> None:
 
 
 RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=UserPath())
-BEST = click.option("--best", is_flag=True, help="the run's checkpoint with the best score, instead of the newest")
+BEST = click.option(
+    "--best", is_flag=True, help="the run's checkpoint with the best score, instead of the one that counts at its end"
+)
 SLIDING = [
     click.Option(
         ["--window"], is_flag=True, help="slide the network over large images instead of scaling them to its input"
@@ -89,8 +93,13 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 @main.command(
     params=[
         click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
-        click.Option(["--data"], help="data whose test split is scored  [default: the run's]"),
+        click.Option(["--data"], help="data of which a split is scored  [default: the run's]"),
         click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
+        click.Option(
+            ["--split"],
+            type=click.Choice(["train", "validation", "test"]),
+            help="of the data  [default: test, or validation where there is no test split]",
+        ),
         click.Option(
             ["--size"],
             type=click.Choice(["own", "network"]),
@@ -111,6 +120,7 @@ def evaluate(
     best: bool,
     data: str | None,
     data_dir: Path | None,
+    split: str | None,
     size: str,
     window: bool,
     overlap: float,
@@ -118,40 +128,46 @@ def evaluate(
     batch_size: int,
     output: str,
 ) -> None:
-    """Score a trained network on a whole test split."""
+    """Score a trained network on a whole split, by default that for testing."""
     if size == "network" and (window or flip):
         raise click.UsageError(f"--{'window' if window else 'flip'} predicts at the images' own size: leave out --size")
     quiet_stderr()
     if data is not None:
         existing_data(data)  # before TensorFlow is imported
-    from trainer.data.opening import open_source
+    from trainer.data.cache import counted, open_divided
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
     from trainer.results.own_size import evaluate_at_own_size
     from trainer.results.predict import Predictor, network_of
-    from trainer.results.trained import load_trained, run_of
+    from trainer.results.trained import run_of
     from trainer.results.trained_on import Overlap, compare_with_training
 
-    trained = load_trained(place, best=best)
+    trained = _trained(place, best)
     dataset = _dataset(place, trained, data, data_dir)
+    name = split or dataset.judge
+    if name not in dataset.splits:
+        there = " and ".join(dataset.splits)
+        raise BadSettings(f"--split {name}: {dataset.name} has no such split, it has {there}; name one of them")
+    if split is None and name != "test":
+        echo_line(f"{dataset.name} has no test split: this is the {name} split, on which the checkpoint may be chosen")
     run = run_of(place)
-    tested = Overlap(None, None) if run is None else compare_with_training(run, dataset)
+    tested = Overlap(None, None) if run is None else compare_with_training(run, dataset, name)
     if tested.warning:
         echo_line(f"warning: {tested.warning}")
     if size == "network":
-        result = evaluate_split(masker(trained.model), dataset.test, trained.legend, batch_size)
+        result = evaluate_split(masker(trained.model), dataset.splits[name], trained.legend, batch_size)
     else:
         classes = len(trained.legend.classes)
         predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
-        source = open_source(*_place_of_data(place, trained, data, data_dir))
-        result = evaluate_at_own_size(predictor, source.test, trained.legend)
+        source = open_divided(*_place_of_data(place, trained, data, data_dir))
+        result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
     if output == "json":
         seen = None if tested.trained_on is None else len(tested.trained_on)
-        facts = {"size": size, "test_images": len(dataset.test), "of_these_trained_on": seen}
-        echo(json.dumps({**result.to_json(), **facts}))
+        counts = {"split": name, "images": len(dataset.splits[name]), "test_images": len(dataset.test)}
+        echo(json.dumps({**result.to_json(), "size": size, **counts, "of_these_trained_on": seen}))
     else:
         at = "at their own size" if size == "own" else f"at {trained.size} x {trained.size} pixels"
-        echo(f"{len(dataset.test)} test images, {at}\n\n{table(result)}")
+        echo(f"{counted({name: dataset.splits[name]})} images, {at}\n\n{table(result)}")
 
 
 @main.command(
@@ -195,12 +211,11 @@ def predict(
     """
     terminal = quiet_stderr()
     from trainer.results.predict import Predictor, find_images, is_done, network_of, predict_files
-    from trainer.results.trained import load_trained
 
     files = find_images(images, out)
     done = {file for file in files if skip_done and is_done(file, out, with_probabilities=probabilities)}
     left = [file for file in files if file not in done]
-    trained = load_trained(model, best=best)
+    trained = _trained(model, best)
     classes = len(trained.legend.classes)
     predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
     written = predict_files(
@@ -258,13 +273,12 @@ def export(
     if data is not None:
         existing_data(data)  # before TensorFlow is imported
     from trainer.results.exporting import export_formats
-    from trainer.results.trained import load_trained
 
     if out is None:
         if not RunDirectory(place).config.is_file():
             raise click.UsageError(f"{place} is no run directory; say with --out where the files go")
         out = RunDirectory(place).export
-    trained = load_trained(place, precision="float32", best=best)
+    trained = _trained(place, best, precision="float32")
     tflite = any(name.startswith("tflite-") for name in formats)
     dataset = _dataset(place, trained, data, data_dir) if tflite else None
     for line in export_formats(trained, out, formats or EXPORT_FORMATS[:3], dataset, images):
@@ -323,12 +337,13 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     quiet_stderr()
     settings = TrainConfig.from_sources([], flag_layer(flags))
     existing_data(settings.data)  # before TensorFlow is imported
-    from trainer.results.compare import grid, train_all, write_comparison
+    from trainer.results.compare import chooser, grid, train_all, write_comparison
 
     configs = grid(settings, models.split(","), upsampling.split(","))
     for line in train_all(configs, out):
         echo(line)
     echo("\n" + write_comparison(configs, out, images))
+    echo(f"scores are of the {chooser(configs, out)} split")
     echo(f"{out / 'compare.png'}, {out / 'compare.csv'}; tensorboard --logdir {out}")
 
 
@@ -372,13 +387,23 @@ def _with_progress(work: Iterable[T], count: int, terminal: TextIO) -> Iterator[
         yield from progress.track(work, total=count)
 
 
+def _trained(place: Path, best: bool, precision: Literal["float32"] | None = None) -> Trained:
+    """The network, after a line where it was chosen on the test split."""
+    from trainer.results.trained import chosen_on_test, load_trained
+
+    trained = load_trained(place, precision, best=best)
+    if best and (warning := chosen_on_test(RunDirectory(place))):
+        echo_line(f"warning: {warning}")
+    return trained
+
+
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
     """The data that the flags name, or the run's, at the network's input size."""
     from trainer.data.cache import load_dataset
     from trainer.results.evaluation import check_classes
 
-    data, data_dir, reading = _place_of_data(place, trained, data, data_dir)
-    dataset = load_dataset(data, data_dir, trained.size, reading=reading)
+    data, data_dir, reading, division = _place_of_data(place, trained, data, data_dir)
+    dataset = load_dataset(data, data_dir, trained.size, reading=reading, division=division)
     if warning := check_classes(trained.legend, dataset, str(place)):
         echo_line(f"warning: {warning}")
     return dataset
@@ -386,15 +411,17 @@ def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | N
 
 def _place_of_data(
     place: Path, trained: Trained, data: str | None, data_dir: Path | None
-) -> tuple[str, Path | None, Reading]:
+) -> tuple[str, Path | None, Reading, Division]:
+    """What the flags name, or what the run was trained on; other data has names and splits of its own."""
     from trainer.data.source import Reading
+    from trainer.data.splits import AS_IT_IS, Division
 
     reading = Reading.of(trained.config) if trained.config else Reading()
     if data is not None:
-        return data, data_dir, reading
+        return data, data_dir, dataclasses.replace(reading, mask_pattern=None), AS_IT_IS
     if trained.config is None:
         raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
-    return trained.config.data, data_dir or trained.config.data_dir, reading
+    return trained.config.data, data_dir or trained.config.data_dir, reading, Division.of(trained.config)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from maskfleet.checkpoint_manifest import MANIFEST_BYTES
 from maskfleet.run_directory import RunDirectory
 
 _HERE = RunDirectory(Path())
-_FILES = (_HERE.config, _HERE.examples, _HERE.progress, _HERE.metrics, _HERE.events, _HERE.report)
+_FILES = (_HERE.config, _HERE.examples, _HERE.progress, _HERE.metrics, _HERE.scores, _HERE.events, _HERE.report)
 _FOLDERS = (_HERE.tensorboard, _HERE.checkpoints, _HERE.logs, _HERE.pictures, _HERE.export)
 
 

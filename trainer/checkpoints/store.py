@@ -11,7 +11,7 @@ import shutil
 
 import tensorflow as tf
 
-from maskfleet.checkpoint_manifest import CheckpointManifest, kept_steps
+from maskfleet.checkpoint_manifest import CheckpointManifest, best_step, kept_steps
 from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import FileDigest, wait_for_disk, write_atomically
 from maskfleet.run_directory import RunDirectory
@@ -88,6 +88,26 @@ class CheckpointStore:
                 return manifest
             print(f"checkpoint of step {step} is not used: {problem}", flush=True)
         return None
+
+    def restore_best(self, score: float) -> str | None:
+        """Restores the checkpoint that has this score, the best one of the run; or why it can't, in words.
+
+        A destination gives a machine that takes over the newest checkpoint alone, so the best may not be here.
+        """
+        manifests = manifests_of(self._run)
+        step = best_step(manifests)
+        if step is None:
+            return "no checkpoint has a score"
+        manifest = manifests[step]
+        if manifest.score != score:
+            return f"that of the score {score:.4f} is not in {self._run.checkpoints}"
+        try:
+            problem = manifest.problem(self._run.checkpoints)
+            if problem is None:
+                self._state.read(str(self._run.checkpoint_prefix(step))).assert_consumed()
+        except (OSError, tf.errors.OpError) as error:
+            problem = reason(error)
+        return problem
 
     def delete_incomplete(self) -> None:
         """Removes files that belong to no manifest, as a kill during a save leaves them."""

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,7 @@ from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
 from trainer.data.side_by_side import side_by_side
 from trainer.data.source import IGNORED, Reading, Source, Split
+from trainer.data.splits import AS_IT_IS, Division, check_whole, divide_anew
 
 _FORMAT = 4
 """To be raised when the cache's content changes for the same files."""
@@ -60,7 +61,8 @@ class Dataset:
     """A data set at one input size.
 
     ``fingerprint`` is a hash of classes, names and pixels: equal on every machine that sees the same data.
-    ``colours`` and ``background`` are those of :class:`Source`.
+    ``colours`` and ``background`` are those of :class:`Source`; ``test`` is empty and ``validation`` None where it has
+    no such split.
     """
 
     name: str
@@ -70,6 +72,46 @@ class Dataset:
     train: Arrays
     test: Arrays
     fingerprint: str
+    validation: Arrays | None = None
+
+    @property
+    def splits(self) -> dict[str, Arrays]:
+        """Those that have examples, by name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split}
+
+    @property
+    def chooser(self) -> str:
+        """The split on which epochs are validated, so that whatever is chosen among them is chosen on it."""
+        return "test" if self.validation is None else "validation"
+
+    @property
+    def chooses(self) -> Arrays:
+        """The split that :attr:`chooser` names."""
+        return self.splits[self.chooser]
+
+    @property
+    def judge(self) -> str:
+        """The split that says how good the result is: test, or validation where there is no test split."""
+        return "test" if self.test else "validation"
+
+    @property
+    def judges(self) -> Arrays:
+        """The split that :attr:`judge` names."""
+        return self.splits[self.judge]
+
+
+def open_divided(
+    data: str, data_dir: Path | None, reading: Reading = _AS_BY_DEFAULT, division: Division = AS_IT_IS
+) -> Source:
+    """Opens the data that the settings name, in the splits that they ask for.
+
+    Raises:
+        BadSettings, BadData: as :func:`load_dataset`; a group is in two splits.
+    """
+    source = divide_anew(open_source(data, data_dir, reading), division)
+    check_whole(source, division)
+    return source
 
 
 def load_dataset(
@@ -79,6 +121,7 @@ def load_dataset(
     cache_dir: Path | None = None,
     report_line: Callable[[str], object] = lambda line: None,
     reading: Reading = _AS_BY_DEFAULT,
+    division: Division = AS_IT_IS,
 ) -> Dataset:
     """Opens the data that the settings name, from the cache if its files are unchanged.
 
@@ -90,16 +133,15 @@ def load_dataset(
         report_line: gets a line when images have to be read, and every ten seconds while they are; and one for what
             was passed over or lost.
         reading: how files are read.
+        division: into splits, where the data does not say.
 
     Raises:
         BadSettings: ``data`` names no kind of data.
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
-    source = open_source(data, data_dir, reading)
+    source = open_divided(data, data_dir, reading, division)
     root = cache_dir or cache_root()
-    origin = (_FORMAT, source.name, source.classes, source.key, reading.masks_drawn_on)
-    key = hashlib.sha256("\n".join(map(str, origin)).encode()).hexdigest()[:16]
-    folder = root / f"{source.name}-{image_size}-{key}"
+    folder = root / f"{source.name}-{image_size}-{_key(source, reading)}"
     try:
         if not folder.is_dir() or damage(folder):
             root.mkdir(parents=True, exist_ok=True)
@@ -121,15 +163,15 @@ def load_dataset(
 
 def _build(data: str, source: Source, image_size: int, folder: Path, report_line: Callable[[str], object]) -> None:
     reported = time.monotonic()
-    report_line(
-        f"reading {len(source.train)} training and {len(source.test)} test images of {data} into {folder}, this once"
-    )
+    report_line(f"reading {counted(source.splits)} images of {data} into {folder}, this once")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         digest = hashlib.sha256("\n".join(source.classes).encode())
+        if len(source.splits) == 3 or source.split_by == "settings":  # two that the layout has: as it always was
+            digest.update(json.dumps({name: len(split) for name, split in source.splits.items()}).encode())
         found: set[frozenset[int]] = set()
         lost: Counter[int] = Counter()
-        for name, split in _splits(source).items():
+        for name, split in source.splits.items():
             with (
                 (temporary / f"{name}-images.npy").open("wb") as images,
                 (temporary / f"{name}-masks.npy").open("wb") as masks,
@@ -158,7 +200,7 @@ def _build(data: str, source: Source, image_size: int, folder: Path, report_line
             )
         content = {
             "fingerprint": digest.hexdigest(),
-            "names": {name: split.names for name, split in _splits(source).items()},
+            "names": {name: split.names for name, split in source.splits.items()},
         }
         (temporary / _CONTENT).write_text(json.dumps(content))
         note_files(temporary)
@@ -177,18 +219,43 @@ def _remove(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _key(source: Source, reading: Reading) -> str:
+    """Differs whenever the cache's content may."""
+    parts = [str(_FORMAT), source.name, str(source.classes), source.key, reading.masks_drawn_on]
+    if source.validation is not None or not source.test:
+        parts.append(json.dumps({name: split.names for name, split in source.splits.items()}))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
 def _load(source: Source, folder: Path) -> Dataset:
     def arrays(name: str) -> Arrays:
+        if name not in content["names"]:
+            return Arrays((), train.images[:0], train.masks[:0])
         images, masks = (np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("images", "masks"))
         return Arrays(tuple(content["names"][name]), images, masks)
 
     content = json.loads((folder / _CONTENT).read_text())
-    train, test, fingerprint = arrays("train"), arrays("test"), content["fingerprint"]
-    return Dataset(source.name, source.classes, source.colours, source.background, train, test, fingerprint)
+    train = arrays("train")
+    return Dataset(
+        source.name,
+        source.classes,
+        source.colours,
+        source.background,
+        train,
+        arrays("test"),
+        content["fingerprint"],
+        arrays("validation") if source.validation is not None else None,
+    )
 
 
-def _splits(source: Source) -> dict[str, Split]:
-    return {"train": source.train, "test": source.test}
+ADJECTIVES = {"train": "training", "validation": "validation", "test": "test"}
+"""Of what is in a split."""
+
+
+def counted(splits: Mapping[str, Sized]) -> str:
+    """'240 training, 30 validation and 60 test', of splits by name."""
+    *most, last = (f"{len(split)} {ADJECTIVES[name]}" for name, split in splits.items())
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]]:

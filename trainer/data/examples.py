@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from trainer.data.class_table import ClassTable
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture
 from trainer.data.lists import check_utf8, divide, shown
 from trainer.data.orientation import is_sideways, pair
-from trainer.data.source import Example, Mask, Reading, Source, Split
+from trainer.data.source import NO_EXAMPLES, Example, Mask, Reading, Source, Split
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 UNDIVIDED = ""
@@ -51,6 +52,7 @@ class Splits:
     validation: Split | None
     test: Split
     notes: tuple[str, ...]
+    split_by: Literal["layout", "hash"] = "layout"
 
     def source(
         self,
@@ -74,6 +76,7 @@ class Splits:
             notes=(*notes, *self.notes),
             read_by_label=read_by_label,
             validation=self.validation,
+            split_by=self.split_by,
         )
 
 
@@ -86,11 +89,10 @@ def split_named(text: str) -> str:
 def splits_of(parts: Mapping[str, Sequence[Named]], where: Path | str) -> Splits:
     """The splits of parts by their names.
 
-    Undivided, a fifth is for testing. Without a test part, as where its truth is kept secret, the validation part is
-    the test split, as papers report; else it is for validation.
+    Undivided, a fifth is for testing. There may be no test part, as where its truth is kept secret.
 
     Raises:
-        BadData: there is no part for training or none for testing; a picture is in two, or twice in one.
+        BadData: there is no part for training or no other one; a picture is in two, or twice in one.
     """
     parts = {split: examples for split, examples in parts.items() if examples}
     notes: list[str] = []
@@ -101,7 +103,7 @@ def splits_of(parts: Mapping[str, Sequence[Named]], where: Path | str) -> Splits
         names = divide(tuple(by_name), Path(where))
         notes.append(f"{shown(where)}: names no split for testing: a fifth of the pictures is for that")
         return Splits(
-            _split([by_name[i] for i in names[0]]), None, _split([by_name[i] for i in names[1]]), tuple(notes)
+            _split([by_name[i] for i in names[0]]), None, _split([by_name[i] for i in names[1]]), tuple(notes), "hash"
         )
     if TRAIN not in parts or UNDIVIDED in parts:
         found = ", ".join(split or "one without a name" for split in parts) or "none"
@@ -109,11 +111,9 @@ def splits_of(parts: Mapping[str, Sequence[Named]], where: Path | str) -> Splits
     for split, examples in parts.items():
         _check_names(examples, f"{where} ({split})")
     _check_disjoint(parts, where)
-    test = parts.get(TEST) or parts[VALIDATION]
-    validation = _split(parts[VALIDATION]) if VALIDATION in parts and TEST in parts else None
-    if TEST not in parts:
-        notes.append(f"{shown(where)}: has no test split with masks: the validation split is the test split")
-    return Splits(_split(parts[TRAIN]), validation, _split(test), tuple(notes))
+    validation = _split(parts[VALIDATION]) if VALIDATION in parts else None
+    test = _split(parts[TEST]) if TEST in parts else NO_EXAMPLES
+    return Splits(_split(parts[TRAIN]), validation, test, tuple(notes))
 
 
 def paired(name: str, image: Path, mask: Path, table: ClassTable, reading: Reading) -> Named:

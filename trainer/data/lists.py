@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from maskfleet.errors import BadData
 from maskfleet.text import format_bytes
 
+TEST_SHARE = 1 / 5
+"""Of the examples, for testing, where the data says nothing."""
 _LARGEST = 1 << 28
 """Bytes of a list of names: that of some million images is smaller."""
 _LONGEST = 1000
@@ -85,14 +88,60 @@ def missing_files(list_file: Path, files: Iterable[Path], what: str) -> None:
         raise BadData(f"{missing[0]}: this {what}{others} is named in {list_file.name} but is not there")
 
 
-def check_disjoint(first_file: Path, first: tuple[str, ...], second_file: Path, second: tuple[str, ...]) -> None:
-    """Raises BadData if an example is for training and for testing."""
-    both = set(first).intersection(second)
-    if both:
+_SPLIT_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What lists and folders of a split are called, in small letters, and which split that is."""
+
+
+def of_splits(entries: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, Path]:
+    """Those of ``entries`` whose ``stem`` names a split, by split: train, validation and test in this order.
+
+    Raises:
+        BadData: two are of the same split.
+    """
+    found: dict[str, Path] = {}
+    for entry in sorted(entries):
+        split = _SPLIT_NAMES.get(stem(entry).lower())
+        if split is None:
+            continue
+        if split in found:
+            raise BadData(
+                f"{shown(entry)}: expected one place for the {split} split, found {shown(found[split].name)} too; "
+                "remove or rename one of them"
+            )
+        found[split] = entry
+    return {split: found[split] for split in ("train", "validation", "test") if split in found}
+
+
+def check_lists(lists: Mapping[str, Path], place: Path, otherwise: str) -> None:
+    """Raises BadData unless there is a list for training and another one; ``otherwise`` says how to do with one."""
+    if "train" not in lists or len(lists) < 2:
+        missing = "train.txt" if "train" not in lists else "val.txt or test.txt"
+        there = " and ".join(file.name for file in lists.values())
+        what = "training" if "train" not in lists else "another split than training"
         raise BadData(
-            f"{min(both)}: is named in {first_file.name} and in {second_file.name}, as {len(both)} in all; "
-            "test with images that were not trained on"
+            f"{shown(place)}: expected {missing}, a list of names for {what}, beside {there}; add it"
+            + (f", or {otherwise}" if len(lists) < 2 else "")
         )
+
+
+def withheld(names: Mapping[str, Sequence[str]], has_mask: Callable[[str], bool]) -> bool:
+    """Whether no image of the test split has a mask, as challenges keep them, and another split can be scored on."""
+    return {"validation", "test"} <= names.keys() and not any(map(has_mask, names["test"]))
+
+
+def check_disjoint(lists: Mapping[Path, Sequence[str]]) -> None:
+    """Raises BadData if an example is named in two of these lists."""
+    for (first_file, first), (second_file, second) in itertools.combinations(lists.items(), 2):
+        both = set(first).intersection(second)
+        if both:
+            raise BadData(
+                f"{min(both)}: is named in {first_file.name} and in {second_file.name}, as {len(both)} in all; "
+                "test with images that were not trained on"
+            )
 
 
 def divide(names: tuple[str, ...], where: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -105,6 +154,26 @@ def divide(names: tuple[str, ...], where: Path) -> tuple[tuple[str, ...], tuple[
     """
     if len(names) < 2:
         raise BadData(f"{where}: expected at least 2 pairs, one for training and one for testing, found {len(names)}")
-    by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    test = set(by_hash[: max(1, round(len(names) / 5))])
+    test = held_out(names, TEST_SHARE)
     return tuple(name for name in names if name not in test), tuple(name for name in names if name in test)
+
+
+def held_out(groups: Sequence[str], share: float) -> set[str]:
+    """Groups that hold about ``share`` of all examples, one at least, chosen by the hash of the group's name.
+
+    Args:
+        groups: of each example; its own name, where each stands for itself.
+    """
+    sizes = Counter(groups)
+    wanted, taken = max(1, round(len(groups) * share)), 0
+    chosen: set[str] = set()
+    for group in by_hash(sizes):
+        if abs(taken + sizes[group] - wanted) < abs(taken - wanted):
+            chosen.add(group)
+            taken += sizes[group]
+    return chosen or {min(by_hash(sizes), key=sizes.__getitem__)}
+
+
+def by_hash(names: Iterable[str]) -> list[str]:
+    """In an order that has nothing to do with the names, and is the same on every machine."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())

@@ -14,6 +14,7 @@ from trainer.data.augmentation import Augmentation
 from trainer.data.cache import load_dataset
 from trainer.data.pipeline import training_batches
 from trainer.data.source import Reading
+from trainer.data.splits import Division
 from trainer.pictures import colour_mask, png
 
 _SAMPLES = 16
@@ -27,7 +28,9 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     Raises:
         BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`; ``file`` can't be written.
     """
-    dataset = load_dataset(config.data, config.data_dir, config.image_size, reading=Reading.of(config))
+    dataset = load_dataset(
+        config.data, config.data_dir, config.image_size, reading=Reading.of(config), division=Division.of(config)
+    )
     count = min(_SAMPLES, len(dataset.train))
     batches = training_batches(
         dataset.train,

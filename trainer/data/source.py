@@ -1,4 +1,4 @@
-"""What every kind of data is turned into: two splits of named images with their masks.
+"""What every kind of data is turned into: splits of named images with their masks.
 
 Imports no TensorFlow.
 """
@@ -6,7 +6,7 @@ Imports no TensorFlow.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -69,6 +69,31 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def part(self, indices: Sequence[int]) -> Split:
+        """These examples, in this order."""
+        return Split(
+            tuple(self.names[i] for i in indices),
+            lambda i: self.read(indices[i]),
+            lambda i: self.pixels(indices[i]),
+        )
+
+    def __add__(self, other: Split) -> Split:
+        """These examples, and those of ``other`` after them."""
+        first = len(self)
+        return Split(
+            self.names + other.names,
+            lambda i: self.read(i) if i < first else other.read(i - first),
+            lambda i: self.pixels(i) if i < first else other.pixels(i - first),
+        )
+
+
+def _nothing(i: int) -> Example:
+    raise IndexError(i)
+
+
+NO_EXAMPLES = Split((), _nothing)
+"""The test split of data that has none."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -79,9 +104,13 @@ class Source:
         classes: their names, in the order of the labels.
         colours: uint8 (classes, 3), RGB of each class in pictures and mask files.
         background: the class that "mIoU without background" leaves out, or None.
+        test: empty where the data has none; then ``validation`` is not.
         key: changes whenever the files may have changed; cheap to compute, as it reads no pixels.
         notes: what was passed over in the user's folder, a line each.
         read_by_label: values in masks are labels, so that 255 there means "ignored" whether or not it was meant to.
+        validation: the split that checkpoints are chosen by; None where the data has none.
+        split_by: who says which example is in which split: the layout, a hash of the names since the layout says
+            nothing (so that another division is as good), or the settings.
     """
 
     name: str
@@ -94,6 +123,13 @@ class Source:
     notes: tuple[str, ...] = ()
     read_by_label: bool = False
     validation: Split | None = None
+    split_by: Literal["layout", "hash", "settings"] = "layout"
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that have examples, by name: train, validation and test in this order."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split}
 
 
 def palette(classes: int) -> NDArray[np.uint8]:

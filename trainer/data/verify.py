@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData
-from trainer.data.cache import scaled_mask
+from trainer.data.cache import ADJECTIVES, scaled_mask
 from trainer.data.images import check_label_sets, label_counts
+from trainer.data.likeness import Likeness, alike, likeness
 from trainer.data.lists import shown
 from trainer.data.opening import open_source
 from trainer.data.side_by_side import side_by_side
 from trainer.data.source import IGNORED, Reading, Source, Split
+from trainer.data.splits import Division, divide_anew, torn_groups, torn_line
 
 _NEARLY_BLACK, _NEARLY_WHITE = 16, 239
 """Pixel values that a picture must pass on one side to show anything."""
@@ -67,6 +70,8 @@ class Report:
 
     Attributes:
         image_size: side of the square that training scales everything to, pixels.
+        validation: None where there is no such split; ``test`` has no examples where there is none.
+        alike: (split, name, split, name) of each picture that stands in two splits, equal or nearly so.
         warnings: a line each for what can be trained on, but may not be what was meant.
         first_bad: says in one line what must be mended before it can be trained on.
     """
@@ -78,6 +83,14 @@ class Report:
     test: SplitReport
     warnings: tuple[str, ...]
     first_bad: str | None
+    validation: SplitReport | None = None
+    alike: tuple[tuple[str, str, str, str], ...] = ()
+
+    @property
+    def splits(self) -> dict[str, SplitReport]:
+        """Those that have examples, by name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None and split.examples}
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,7 +98,7 @@ class Report:
     def text(self) -> str:
         """Some lines for a terminal."""
         lines = []
-        for name, split in (("train", self.train), ("test", self.test)):
+        for name, split in self.splits.items():
             lines.append(f"{name}: {split.examples} images{_sizes(split)}")
             total, total_scaled = (max(1, sum(counts.values())) for counts in (split.pixels, split.pixels_scaled))
             names = {label: shown(label) for label in split.pixels}
@@ -98,7 +111,7 @@ class Report:
                     f"  {'█' * round(20 * share)}".rstrip()
                 )
         lines += [f"warning: {line}" for line in self.warnings]
-        bad = len(self.train.bad) + len(self.test.bad)
+        bad = sum(len(split.bad) for split in self.splits.values())
         if self.first_bad:
             lines.append(f"bad: {self.first_bad}" + (f" (the first of {bad} bad examples)" if bad > 1 else ""))
         else:
@@ -113,17 +126,38 @@ def verify(config: TrainConfig) -> Report:
         BadSettings: the setting ``data`` names no kind of data.
         BadData: the data can't be opened at all; bad files are in the report instead.
     """
-    source = open_source(config.data, config.data_dir, Reading.of(config))
+    division = Division.of(config)
+    source = divide_anew(open_source(config.data, config.data_dir, Reading.of(config)), division)
     label_sets: set[frozenset[int]] = set()
-    train, test = (_read(source, split, config.image_size, label_sets) for split in (source.train, source.test))
-    first_bad = next(iter(train.bad + test.bad), None)
+    looks: dict[str, dict[str, Likeness]] = {name: {} for name in source.splits}
+    reports = {
+        name: _read(source, split, config.image_size, label_sets, looks[name]) for name, split in source.splits.items()
+    }
+    first_bad = next((line for report in reports.values() for line in report.bad), None)
+    if first_bad is None and (torn := torn_groups(source, division)):
+        first_bad = torn_line(torn, division)
     if first_bad is None and source.read_by_label:
         try:
             check_label_sets(label_sets, config.data)
         except BadData as error:
             first_bad = str(error)
-    warnings = (*source.notes, *_warnings(source, train, test, config.image_size, config.masks_drawn_on))
-    return Report(config.data, config.image_size, source.classes, train, test, warnings, first_bad)
+    pairs = tuple(_alike(looks))
+    warnings = (
+        *source.notes,
+        *_warnings(source, reports, config.image_size, config.masks_drawn_on),
+        *_alike_lines(pairs),
+    )
+    return Report(
+        config.data,
+        config.image_size,
+        source.classes,
+        reports["train"],
+        reports.get("test") or _read(source, source.test, config.image_size, label_sets, {}),
+        warnings,
+        first_bad,
+        reports.get("validation"),
+        pairs,
+    )
 
 
 class _Facts(NamedTuple):
@@ -137,10 +171,13 @@ class _Facts(NamedTuple):
     depth: int | None
     assumed: bool
     size: tuple[int, int]
+    look: Likeness
 
 
-def _read(source: Source, split: Split, image_size: int, label_sets: set[frozenset[int]]) -> SplitReport:
-    """Reads all examples, and adds the labels of each mask to ``label_sets``."""
+def _read(
+    source: Source, split: Split, image_size: int, label_sets: set[frozenset[int]], looks: dict[str, Likeness]
+) -> SplitReport:
+    """Reads all examples, and adds the labels of each mask to ``label_sets``, and what it shows to ``looks``."""
 
     def read(i: int) -> _Facts | str:
         try:
@@ -156,11 +193,13 @@ def _read(source: Source, split: Split, image_size: int, label_sets: set[frozens
             depth,
             assumed,
             (mask.shape[1], mask.shape[0]),
+            likeness(image),
         )
 
     results = list(side_by_side(read, len(split), split.pixels))
     good = [(name, facts) for name, facts in zip(split.names, results, strict=True) if not isinstance(facts, str)]
     label_sets.update(frozenset(np.flatnonzero(facts.counts).tolist()) for _, facts in good)
+    looks.update((name, facts.look) for name, facts in good)
     counts = np.array([facts.counts for _, facts in good], np.int64).reshape(-1, 256)
     scaled = np.array([facts.scaled for _, facts in good], np.int64).reshape(-1, 256)
     labels = _labels(source)
@@ -190,37 +229,64 @@ def _read(source: Source, split: Split, image_size: int, label_sets: set[frozens
     )
 
 
-def _warnings(source: Source, train: SplitReport, test: SplitReport, size: int, drawn_on: str) -> Iterator[str]:
+def _alike(looks: Mapping[str, Mapping[str, Likeness]]) -> Iterator[tuple[str, str, str, str]]:
+    for (first, ours), (second, theirs) in itertools.combinations(looks.items(), 2):
+        our_names, their_names = [*ours], [*theirs]
+        for i, j in alike([*ours.values()], [*theirs.values()]):
+            yield first, our_names[i], second, their_names[j]
+
+
+def _alike_lines(pairs: Sequence[tuple[str, str, str, str]]) -> Iterator[str]:
+    for first, second in dict.fromkeys((first, second) for first, _, second, _ in pairs):
+        names = [
+            ours if ours == theirs else f"{theirs} as {ours}"
+            for one, ours, other, theirs in pairs
+            if (one, other) == (first, second)
+        ]
+        yield (
+            f"{_count(names, 'picture')} in the {second} split and, equal or nearly so, in the {first} split "
+            f"({_some(names)}): what is scored on them is too good; keep each on one side (--group-by, or the lists)"
+        )
+
+
+def _warnings(source: Source, reports: Mapping[str, SplitReport], size: int, drawn_on: str) -> Iterator[str]:
     """What can be trained on, but may not be what was meant."""
-    for split, masks in (((train, test), "mask"), ((train,), "training mask"), ((test,), "test mask")):
-        without = [name for name in source.classes if not any(report.pixels[name] for report in split)]
-        if len(split) == 1:  # said already
-            without = [name for name in without if train.pixels[name] or test.pixels[name]]
-        if without:
-            yield f"no {masks} has a pixel of {_some(without)}"
+    nowhere = [name for name in source.classes if not any(report.pixels[name] for report in reports.values())]
+    if nowhere:
+        yield f"no mask has a pixel of {_some(nowhere)}"
+    for split, report in reports.items():
+        if without := [name for name in source.classes if name not in nowhere and not report.pixels[name]]:
+            yield f"no {ADJECTIVES[split]} mask has a pixel of {_some(without)}"
     for name in source.classes:
-        lost = train.vanished.get(name, ()) + test.vanished.get(name, ())
-        had = train.images_with[name] + test.images_with[name]
+        lost = _all(report.vanished.get(name, ()) for report in reports.values())
+        had = sum(report.images_with[name] for report in reports.values())
         if lost:
             yield (
                 f"{shown(name)}: {len(lost)} of the {had} images that have it lose all its pixels at {size} x {size}, "
                 f"which training sees ({_some(lost)}); a larger --image-size keeps more"
             )
-    for what, black_or_white in (("black", train.black + test.black), ("white", train.white + test.white)):
-        if black_or_white:
-            yield f"{_count(black_or_white, 'image')} all {what}, or nearly so ({_some(black_or_white)})"
-    if assumed := train.assumed + test.assumed:
+    black, white = (_all(getattr(report, what) for report in reports.values()) for what in ("black", "white"))
+    for what, names in (("black", black), ("white", white)):
+        if names:
+            yield f"{_count(names, 'image')} all {what}, or nearly so ({_some(names)})"
+    if assumed := _all(report.assumed for report in reports.values()):
         yield (
             f"{_count(assumed, 'image')} turned by EXIF, and sizes can't tell whether their masks are too: they are "
             f"taken as drawn on the {drawn_on} picture, as --masks-drawn-on says ({_some(assumed)})"
         )
-    depths = Counter(train.depths) + Counter(test.depths)
+    depths: Counter[int] = Counter()
+    for report in reports.values():
+        depths.update(report.depths)
     if len(depths) > 1:
         counts = ", ".join(f"{bits} bits in {count}" for bits, count in sorted(depths.items()))
         yield f"images of 16 bits use different depths ({counts}), and each is scaled by its own: compare their greys"
-    for what in sorted({*train.dropped, *test.dropped}):
-        having = train.dropped.get(what, ()) + test.dropped.get(what, ())
+    for what in sorted({what for report in reports.values() for what in report.dropped}):
+        having = _all(report.dropped.get(what, ()) for report in reports.values())
         yield f"{_count(having, 'image')} read without what its file has beside: {what} ({_some(having)})"
+
+
+def _all(names: Iterable[Sequence[str]]) -> list[str]:
+    return [*itertools.chain.from_iterable(names)]
 
 
 def _some(names: Sequence[str]) -> str:

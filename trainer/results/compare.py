@@ -22,11 +22,12 @@ from maskfleet.child_processes import end_with_parent
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE, BadSettings, TrainingFailed
 from maskfleet.files import check_writable, write_atomically
-from maskfleet.records import MetricsLine, Progress, RunRecord, write_settings
+from maskfleet.records import MetricsLine, Progress, Resolved, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import as_markdown as escaped
 from trainer.data.cache import load_dataset
 from trainer.data.source import Reading
+from trainer.data.splits import Division
 from trainer.pictures import colour_mask, legend_strip, png
 from trainer.results.legend import Legend
 
@@ -126,6 +127,11 @@ def read_row(run: RunDirectory, config: TrainConfig) -> Row:
     )
 
 
+def chooser(configs: Sequence[TrainConfig], out: Path) -> str:
+    """The split of the rows' scores: the one that epochs were validated on, as to compare is to choose."""
+    return (RunRecord.read(run_of(out, configs[0])).resolved or Resolved()).chooser
+
+
 def as_markdown(rows: Sequence[Row]) -> str:
     """A table with the highest mIoU in bold."""
     header, *lines = _cells(rows)
@@ -145,7 +151,8 @@ def as_csv(rows: Sequence[Row]) -> str:
 def write_comparison(configs: Sequence[TrainConfig], out: Path, images: int) -> str:
     """Writes compare.md, compare.csv, compare.png and tensorboard/ into ``out``; returns the Markdown.
 
-    The picture has a row for each network, with its masks of the same ``images`` test images.
+    The picture has a row for each network, with its masks of the same ``images`` of the split that
+    the table is of.
 
     Raises:
         BadSettings: ``out`` can't be written.
@@ -184,14 +191,17 @@ def comparison_picture(
 def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Image:
     from trainer.results.trained import load_trained
 
-    dataset = load_dataset(configs[0].data, configs[0].data_dir, configs[0].image_size, reading=Reading.of(configs[0]))
-    test = dataset.test.spread(images)
+    config = configs[0]
+    dataset = load_dataset(
+        config.data, config.data_dir, config.image_size, reading=Reading.of(config), division=Division.of(config)
+    )
+    split = dataset.chooses.spread(images)
     masks = {}
     for config in configs:
         trained = load_trained(run_of(out, config).path)
         # Once, on a few images: tracing each network would take longer.
-        masks[f"{config.model} {config.upsampling}"] = np.argmax(trained.model(test.images, training=False), axis=-1)
-    return comparison_picture(test.images, test.masks, masks, Legend.of(dataset))
+        masks[f"{config.model} {config.upsampling}"] = np.argmax(trained.model(split.images, training=False), axis=-1)
+    return comparison_picture(split.images, split.masks, masks, Legend.of(dataset))
 
 
 def _write_tensorboard(folder: Path, markdown: str, picture: bytes) -> None:

@@ -15,11 +15,12 @@ from PIL import Image
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings, NotFound
 from maskfleet.files import check_writable, write_atomically
-from maskfleet.records import Event, MetricsLine, RunRecord
+from maskfleet.records import Event, FinalScores, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
 from trainer.data.cache import Arrays, Dataset, load_dataset
 from trainer.data.source import Reading
+from trainer.data.splits import Division
 from trainer.pictures import colour_mask
 from trainer.results.legend import Legend
 from trainer.results.report_page import page
@@ -38,14 +39,15 @@ THUMBNAIL = 160
 def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False) -> None:
     """Writes one self-contained HTML page about ``runs``, side by side with what differs in their settings.
 
-    Each run's test split is predicted with its newest checkpoint, or its best one, if its data is at hand.
+    Each run's test split, or validation split where there is no other, is predicted with the checkpoint that counts, or
+    the best one, if its data is at hand.
 
     Raises:
         NotFound: there is no such run, or nothing was validated in it yet.
         BadInput: its checkpoint is damaged.
         BadSettings: ``out`` can't be written.
     """
-    from trainer.results.trained import load_trained
+    from trainer.results.trained import chosen_on_test, load_trained
 
     for run in runs:
         _check(run)
@@ -58,7 +60,9 @@ def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False)
         trained = load_trained(run.path, best=best)
         dataset, note = _data_of(run, trained)
         if best and dataset is not None:
-            note = f"Predictions and boundary F1 are those of the best checkpoint. {note}".strip()
+            warning = chosen_on_test(run)
+            said = f" Warning: {warning}." if warning else ""
+            note = f"Predictions and boundary F1 are those of the best checkpoint.{said} {note}".strip()
         facts.append(collect(run, name, trained, dataset, note))
     try:
         write_atomically(out, page(facts).encode())
@@ -67,7 +71,7 @@ def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False)
 
 
 def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | None, note: str = "") -> RunFacts:
-    """Reads what ``run`` has written, and predicts the test split of ``dataset`` with ``trained``.
+    """Reads what ``run`` has written, and predicts the split of ``dataset`` that judges, with ``trained``.
 
     Raises:
         NotFound: there is no such run, or nothing was validated in it yet.
@@ -77,7 +81,7 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
     best: list[Example] = []
     worst: list[Example] = []
     if dataset is not None:
-        boundary_f1, best, worst = _look_at(trained, dataset.test)
+        boundary_f1, best, worst = _look_at(trained, dataset.judges)
     return RunFacts(
         name,
         RunRecord.read(run),
@@ -89,6 +93,7 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
         best,
         worst,
         note,
+        FinalScores.read(run),
     )
 
 
@@ -98,7 +103,9 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
 
     config = TrainConfig.resolve([read_settings_file(run.config)])
     try:
-        dataset = load_dataset(config.data, config.data_dir, trained.size, reading=Reading.of(config))
+        dataset = load_dataset(
+            config.data, config.data_dir, trained.size, reading=Reading.of(config), division=Division.of(config)
+        )
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:
         return None, f"No predictions: {error}."

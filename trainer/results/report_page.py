@@ -50,7 +50,7 @@ def page(runs: Sequence[RunFacts]) -> str:
         _section(
             "Predictions",
             "".join(map(_predictions, runs)),
-            f"Image, truth, prediction; the images' own mIoU. Of {EVALUATED} test images at most.",
+            f"Image, truth, prediction; the images' own mIoU. Of {EVALUATED} images at most.",
         ),
         _section("Settings", _settings(runs)),
         _section("Origin", _origin(runs)),
@@ -69,9 +69,11 @@ def _section(title: str, content: str, note: str = "") -> str:
 
 def _results(runs: Sequence[RunFacts]) -> str:
     header = ["run", "network", "parameters", "epochs", "mIoU", "best mIoU", "pixel accuracy", "images/s", "training"]
-    lines = []
+    lines, notes = [], ""
     for number, run in enumerate(runs):
         settings, last = run.record.settings, run.metrics[-1]
+        chooser = (run.record.resolved or Resolved()).chooser
+        notes += f'<p class="note">{_dot(number)}{_html(run.name)}: scores {run.title}.</p>'
         best = max(run.metrics, key=lambda line: -math.inf if math.isnan(line.miou) else line.miou)
         restarts = f", {run.restarts} restart(s)" if run.restarts else ""
         lines.append(
@@ -80,14 +82,14 @@ def _results(runs: Sequence[RunFacts]) -> str:
                 _html(f"{settings.get('model')}, {settings.get('encoder')}, {settings.get('image_size')} px"),
                 f"{run.parameters:,}",
                 f"{last.epoch} of {_value(settings.get('epochs'))}",
-                f"<b>{last.miou:.4f}</b>",
-                f"{best.miou:.4f} (epoch {best.epoch})",
-                f"{last.pixel_accuracy:.4f}",
+                f"<b>{run.final.miou:.4f}</b>",
+                f"{best.miou:.4f} (epoch {best.epoch}, {chooser})",
+                f"{run.final.pixel_accuracy:.4f}",
                 f"{np.median([line.images_per_second for line in run.metrics]):.1f}",
                 f"{last.training_seconds:.0f} s{restarts}",
             ]
         )
-    return _table(header, lines, first_number=2)
+    return _table(header, lines, first_number=2) + notes
 
 
 def _curves(runs: Sequence[RunFacts]) -> str:
@@ -113,15 +115,14 @@ def _classes(runs: Sequence[RunFacts]) -> str:
     for name in names:
         line = [_html(name)]
         for run in runs:
-            last = run.metrics[-1]
-            line += [_score(last.iou.get(name)), _score(last.dice.get(name))]
+            line += [_score(run.final.iou.get(name)), _score(run.final.dice.get(name))]
             line += [_score(run.boundary_f1.get(name))] if run.boundary_f1 else []
         lines.append(line)
     return _table(header, lines, first_number=1)
 
 
 def _confusion(run: RunFacts) -> str:
-    matrix = run.metrics[-1].confusion
+    matrix = run.final.confusion
     names = [_html(name) for name in run.legend.classes]
     if {len(matrix), *map(len, matrix)} != {len(names)}:  # of a line that is not the trainer's
         return f"<h3>{_html(run.name)}</h3><p>The last validation has no confusion matrix of these classes.</p>"
@@ -185,6 +186,7 @@ def _origin(runs: Sequence[RunFacts]) -> str:
         "global batch": lambda record, resolved: resolved.global_batch,
         "scaled learning rate": lambda record, resolved: resolved.scaled_learning_rate,
         "training images": lambda record, resolved: resolved.training_examples,
+        "validation images": lambda record, resolved: resolved.validation_examples,
         "test images": lambda record, resolved: resolved.test_examples,
         "data fingerprint": lambda record, resolved: record.data_fingerprint,
         "git commit": lambda record, resolved: record.git_commit,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskfleet.records import MetricsLine, RunRecord
+from maskfleet.records import FinalScores, MetricsLine, Resolved, RunRecord
 from trainer.results.legend import Legend
 
 
 @dataclass(frozen=True)
 class Example:
-    """One test image, as data URIs of the image, its true mask and the predicted one, with its own mIoU."""
+    """One image, as data URIs of the image, its true mask and the predicted one, with its own mIoU."""
 
     name: str
     miou: float
@@ -25,6 +25,7 @@ class RunFacts:
 
     Attributes:
         metrics: one at least.
+        scores: at the run's end; None before it, and of a run that an older version ended.
         boundary_f1: by class, empty if the data is not at hand.
         note: what there is to say about the predictions, as why there are none.
     """
@@ -39,7 +40,20 @@ class RunFacts:
     best: list[Example]
     worst: list[Example]
     note: str
+    scores: FinalScores | None = None
+
+    @property
+    def final(self) -> FinalScores | MetricsLine:
+        """The scores that count: at the run's end, and before it those of the last validation."""
+        return self.scores or self.metrics[-1]
+
+    @property
+    def title(self) -> str:
+        """Which split these are of, and which one has chosen what."""
+        if self.scores is not None:
+            return self.scores.title
+        return f"on the {(self.record.resolved or Resolved()).chooser} split, of the last validation"
 
 
 EVALUATED = 300
-"""Test images, evenly spread, that are predicted at most: a report is to take seconds whatever the data."""
+"""Images of a split, evenly spread, that are predicted at most: a report is to take seconds whatever the data."""

@@ -13,7 +13,7 @@ import keras
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, BadSettings, NotFound
-from maskfleet.records import RunRecord
+from maskfleet.records import FinalScores, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
 from maskfleet.text import one_line
@@ -41,14 +41,15 @@ class Trained:
 
 
 def load_trained(place: Path, precision: Literal["float32"] | None = None, *, best: bool = False) -> Trained:
-    """Loads ``RUN`` (its newest checkpoint), ``RUN/checkpoints/step-N``, or a ``.keras`` or ``.h5`` file.
+    """Loads ``RUN`` (the checkpoint that counts), ``RUN/checkpoints/step-N``, or a ``.keras`` or ``.h5`` file.
 
     The legend of a file is the classes.json beside it; without one the classes have numbers for names. A run
     that averages its weights is loaded with the averages.
 
     Args:
         precision: of the computation, instead of the run's or the file's own.
-        best: the run's checkpoint with the highest score, instead of its newest.
+        best: the run's checkpoint with the highest score. Otherwise the one that the run's final scores are of, which a
+            validation split has chosen, or the newest.
 
     Raises:
         NotFound: there is nothing, or a run without a checkpoint, or without one that has a score.
@@ -62,12 +63,24 @@ def load_trained(place: Path, precision: Literal["float32"] | None = None, *, be
         checkpoints = place.parent.parent if place.parent.name == "manifests" else place.parent
         return _from_run(RunDirectory(checkpoints.parent), int(checkpoint[1]), precision)
     if RunDirectory(place).config.is_file():
-        return _from_run(RunDirectory(place), _best_step(RunDirectory(place)) if best else None, precision)
+        run = RunDirectory(place)
+        return _from_run(run, _best_step(run) if best else _counting_step(run), precision)
     if place.is_file():
         return _from_file(place, precision)
     if place.exists():
         raise BadInput(f"{place}: expected a run directory with config.json, or a .keras or .h5 file")
     raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
+
+
+def chosen_on_test(run: RunDirectory) -> str | None:
+    """A warning if the best checkpoint of ``run`` is the best on its test split, for want of another."""
+    resolved = RunRecord.read(run).resolved
+    if resolved is None or resolved.chooser != "test":
+        return None
+    return (
+        "--best chooses on the test split, as the run has no validation split: its scores there are too good; train "
+        "with --validation-share .1 to hold one out"
+    )
 
 
 def run_of(place: Path) -> RunDirectory | None:
@@ -84,6 +97,12 @@ def _best_step(run: RunDirectory) -> int:
             f"{run.checkpoint_steps()}; leave --best out for the newest"
         )
     return found.step
+
+
+def _counting_step(run: RunDirectory) -> int | None:
+    """Of the run's final scores; None for its newest checkpoint."""
+    scores = FinalScores.read(run)
+    return scores.step if scores is not None and scores.step in run.checkpoint_steps() else None
 
 
 def _from_run(run: RunDirectory, step: int | None, precision: str | None) -> Trained:

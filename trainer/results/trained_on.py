@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,10 +19,10 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Overlap:
-    """How the pictures that a run is tested on go with those that it was trained on.
+    """How the pictures of a split go with those that a run was trained on.
 
     Attributes:
-        trained_on: names of the test pictures that the run was trained on; None where it has not recorded which.
+        trained_on: names of the split's pictures that the run was trained on; None where it has not recorded which.
         warning: what there is to say, in one line; None if the data is the run's and none of it was trained on.
     """
 
@@ -33,11 +34,12 @@ def record_examples(run: RunDirectory, dataset: Dataset) -> None:
     """Keeps which pictures are trained on, if the run has not kept it yet."""
     known = Examples.read(run)
     if known is None or known.fingerprint != dataset.fingerprint:
-        Examples(dataset.fingerprint, _digests(dataset.train), _digests(dataset.test)).write(run)
+        validation = {} if dataset.validation is None else _digests(dataset.validation)
+        Examples(dataset.fingerprint, _digests(dataset.train), _digests(dataset.test), validation).write(run)
 
 
-def compare_with_training(run: RunDirectory, dataset: Dataset) -> Overlap:
-    """Holds the test split of ``dataset`` against what ``run`` has recorded.
+def compare_with_training(run: RunDirectory, dataset: Dataset, split: str | None = None) -> Overlap:
+    """Holds a split of ``dataset``, by default the one that judges, against what ``run`` has recorded.
 
     Pictures are told by their pixels at the network's input size, so one that has another name now is known.
     """
@@ -47,29 +49,46 @@ def compare_with_training(run: RunDirectory, dataset: Dataset) -> Overlap:
     if examples is None:
         unknown = f"{before}, and the run has not recorded which pictures it has seen: it may be tested on some of them"
         return Overlap(None, unknown if changed else None)
-    test = _digests(dataset.test)
-    seen = set(examples.train.values())
-    trained_on = tuple(name for name, digest in test.items() if digest in seen)
-    sentence = _trained_on(trained_on, len(test))
+    split = split or dataset.judge
+    scored = _digests(dataset.splits[split])
+    trained_on = _known(scored, examples.train)
+    sentences = [_trained_on(trained_on, len(scored), split)]
+    if split == "test" and (chosen_on := _known(scored, examples.validation)):
+        chose = f"{len(chosen_on)} of {len(scored)} test pictures ({_some(chosen_on)})"
+        sentences.append(f"{chose} are of the validation split by which the run chose")
+    said = "; ".join(sentences)
+    if split == "train" and not changed:
+        return Overlap(trained_on, f"these {len(scored)} pictures were trained on, and the scores are too good")
     if not changed:
-        return Overlap(trained_on, f"{sentence}, as it was when {run.path} began" if trained_on else None)
-    return Overlap(trained_on, f"{before}: {_difference(examples, test)}; {sentence}")
+        return Overlap(trained_on, f"{said}, as it was when {run.path} began" if trained_on or sentences[1:] else None)
+    return Overlap(trained_on, f"{before}: {_difference(examples, scored, split)}; {said}")
 
 
-def _difference(examples: Examples, test: dict[str, str]) -> str:
-    """Between the test pictures of the run and those of now."""
-    before, now = set(examples.test.values()), set(test.values())
+def _known(scored: Mapping[str, str], seen: Mapping[str, str]) -> tuple[str, ...]:
+    digests = set(seen.values())
+    return tuple(name for name, digest in scored.items() if digest in digests)
+
+
+def _difference(examples: Examples, scored: Mapping[str, str], split: str) -> str:
+    """Between the pictures of the run's split and those of now."""
+    # What validated a run of an older version is among its test pictures.
+    recorded = {"train": examples.train, "validation": examples.validation or examples.test, "test": examples.test}
+    before, now = set(recorded[split].values()), set(scored.values())
     new, gone = len(now - before), len(before - now)
     if not new and not gone:
-        return f"the {len(test)} test pictures are the same, but masks, classes or training pictures differ"
-    return f"of {len(test)} test pictures {new} are new, and {gone} of the run's are gone"
+        return f"the {len(scored)} {split} pictures are the same, but masks, classes or training pictures differ"
+    return f"of {len(scored)} {split} pictures {new} are new, and {gone} of the run's are gone"
 
 
-def _trained_on(names: tuple[str, ...], count: int) -> str:
+def _trained_on(names: tuple[str, ...], count: int, split: str) -> str:
     if not names:
         return "none of them was trained on"
-    some = ", ".join(one_line(name, 120) for name in names[:_NAMED]) + (", …" if names[_NAMED:] else "")
-    return f"{len(names)} of {count} test pictures were trained on ({some}), and the scores are too good"
+    some = f"({_some(names)}), and the scores are too good"
+    return f"{len(names)} of {count} {split} pictures were trained on {some}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(one_line(name, 120) for name in names[:_NAMED]) + (", …" if names[_NAMED:] else "")
 
 
 def _digests(split: Arrays) -> dict[str, str]:

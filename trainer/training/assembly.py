@@ -21,6 +21,7 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, Stopped, TrainingFailed
 from maskfleet.files import write_atomically
 from maskfleet.peers import Peers
+from maskfleet.records import FinalScores
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.averaging import averaged_weights
 from trainer.checkpoints.inspection import state_digest
@@ -30,16 +31,16 @@ from trainer.data.cache import Dataset
 from trainer.data.pipeline import worker_slices
 from trainer.models.network import Network, build_network
 from trainer.objective.losses import build_loss
-from trainer.objective.metrics import Scores
 from trainer.objective.optimizers import build_optimizer
 from trainer.objective.schedules import learning_rate
 from trainer.training.collectives import broadcast_from_chief, value_of_chief, wait_for_all
+from trainer.training.ending import settle
 from trainer.training.features import cached_features
 from trainer.training.heartbeat import beating
 from trainer.training.loop import train
 from trainer.training.plan import Plan
 from trainer.training.profiling import Profiler
-from trainer.training.run_record import check_goes_on, record_start
+from trainer.training.run_record import check_goes_on, record_start, split_roles
 from trainer.training.state import StopFlag, Training, TrainingState
 from trainer.training.summaries import Summaries
 
@@ -71,7 +72,11 @@ def train_and_leave_results(worker: Worker) -> None:
     training, everything, training_seconds = assemble(worker)
     summaries = training.summaries
     try:
-        scores = train(training, training_seconds)
+        last = train(training, training_seconds)
+        ending = _ending(training, everything) if training.peers.workers > 1 else None
+        scores = settle(training, last)
+        if summaries is not None:
+            summaries.final(scores)
         if summaries is not None and training.config.export:
             with beating(worker.heartbeat):
                 _leave_results(worker.run, training)
@@ -87,9 +92,8 @@ def train_and_leave_results(worker: Worker) -> None:
         summaries.end("done")
         print(_table(scores), flush=True)
     wait_for_all(training.strategy)
-    if training.peers.workers > 1:
-        step, digest = int(training.state.step.numpy()), state_digest(values_by_name(everything))
-        report_line(f"worker {training.peers.worker} ends with step {step} and the state sha256 {digest}")
+    if ending is not None:
+        report_line(ending)
 
 
 def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
@@ -178,7 +182,8 @@ def _record_start(
     replicas = worker.strategy.num_replicas_in_sync
     facts = record_start(worker.run, config, worker.peers, plan, worker.dataset, replicas, trainable)
     if manifest is None:
-        summaries.settings({**config.model_dump(mode="json"), **facts})
+        roles = split_roles(config, worker.dataset)
+        summaries.settings({**config.model_dump(mode="json"), **facts}, roles)
     else:
         report_line(f"goes on from step {manifest.step} of {plan.steps}")
 
@@ -241,15 +246,19 @@ def _predict(model: keras.Model, optimizer: keras.Optimizer, images: NDArray[np.
         return np.asarray(np.argmax(model(images, training=False), axis=-1), np.uint8)
 
 
-def _table(scores: Scores) -> str:
+def _ending(training: Training, everything: tf.train.Checkpoint) -> str:
+    step, digest = int(training.state.step.numpy()), state_digest(values_by_name(everything))
+    return f"worker {training.peers.worker} ends with step {step} and the state sha256 {digest}"
+
+
+def _table(scores: FinalScores) -> str:
     """The closing table: IoU of each class and what follows from all of them."""
-    rows = [(name, f"{value:.4f}") for name, value in scores.iou.items()]
-    rows += [
-        ("mIoU", f"{scores.miou:.4f}"),
-        ("mIoU without background", f"{scores.miou_without_background:.4f}"),
-        ("pixel accuracy", f"{scores.pixel_accuracy:.4f}"),
-    ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(
-        ["", f"{'IoU on the test split':{width}}", *(f"  {name:{width}}  {value}" for name, value in rows)]
-    )
+    values = {
+        **scores.iou,
+        "mIoU": scores.miou,
+        "mIoU without background": scores.miou_without_background,
+        "pixel accuracy": scores.pixel_accuracy,
+    }
+    title, width = f"IoU {scores.title}", max(map(len, values))
+    lines = [f"  {name:{width}}  {math.nan if value is None else value:.4f}" for name, value in values.items()]
+    return "\n".join(["", f"{title:{width}}", *lines])

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -64,19 +65,19 @@ class FeatureFile:
 
 @dataclass(frozen=True)
 class Features:
-    """Of both splits, finest first, in the encoder's output type.
+    """Of all splits, finest first, in the encoder's output type.
 
     Attributes:
         train: arrays [N, sides, h, w, c]; side 0 is the image, side 1 (if there is one) its mirror image.
-        test: arrays [M, h, w, c].
+        others: of the other splits by name, arrays [M, h, w, c].
     """
 
     train: tuple[FeatureFile, ...]
-    test: tuple[FeatureFile, ...]
+    others: Mapping[str, tuple[FeatureFile, ...]]
 
     @classmethod
-    def within(cls, folder: Path, encoder: keras.Model, *, sides: int, train: int, test: int) -> Self:
-        """The files of ``encoder``'s features of so many images; they need not be there."""
+    def within(cls, folder: Path, encoder: keras.Model, sides: int, splits: Mapping[str, Sized]) -> Self:
+        """The files of ``encoder``'s features of the images of ``splits``; they need not be there."""
 
         def files(split: str, *count: int) -> tuple[FeatureFile, ...]:
             return tuple(
@@ -84,25 +85,27 @@ class Features:
                 for number, output in enumerate(encoder.outputs)
             )
 
-        return cls(files("train", train, sides), files("test", test))
+        others = {name: files(name, len(split)) for name, split in splits.items() if name != "train"}
+        return cls(files("train", len(splits["train"]), sides), others)
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(math.prod(file.shape) * file.kind.size for file in (*self.train, *self.test))
+        files = itertools.chain(self.train, *self.others.values())
+        return sum(math.prod(file.shape) * file.kind.size for file in files)
 
     @property
     def signature(self) -> tuple[tf.TensorSpec, ...]:
-        """Of any number of test images."""
-        return tuple(tf.TensorSpec([None, *file.shape[1:]], file.kind) for file in self.test)
+        """Of any number of images."""
+        return tuple(tf.TensorSpec([None, *file.shape[2:]], file.kind) for file in self.train)
 
     def of_training(self, examples: tf.Tensor, flips: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Features (b, h, w, c) of training images, int64 (b,), mirrored where bool (b,) says so."""
         return tuple(file.rows(examples, tf.cast(flips, tf.int64)) for file in self.train)
 
-    def of_test(self, examples: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Features (b, h, w, c) of test images, int64 (b,)."""
-        return tuple(file.rows(examples) for file in self.test)
+    def of_split(self, name: str, examples: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Features (b, h, w, c) of images int64 (b,) of another split than that of training."""
+        return tuple(file.rows(examples) for file in self.others[name])
 
 
 def cached_features(
@@ -129,10 +132,9 @@ def cached_features(
     if tf.config.list_physical_devices("GPU"):
         return None
     sides = 1 if config.flip == "none" else 2
-    counts = {"sides": sides, "train": len(dataset.train), "test": len(dataset.test)}
     root = cache_root()
     folder = root / f"features-{_key(config, network.encoder, dataset, sides)}"
-    features = Features.within(folder, network.encoder, **counts)
+    features = Features.within(folder, network.encoder, sides, dataset.splits)
     try:
         with locked(root / ".features.lock") as alone:
             problem = damage(folder) if folder.is_dir() else None
@@ -150,7 +152,7 @@ def cached_features(
                 temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
                 try:
                     (temporary / _USED).touch()
-                    filled = Features.within(temporary, network.encoder, **counts)
+                    filled = Features.within(temporary, network.encoder, sides, dataset.splits)
                     _compute(network.fused_encoder, dataset, batch, filled, heartbeat)
                     note_files(temporary)
                     temporary.chmod(0o755)
@@ -204,7 +206,8 @@ def _compute(
     train = [file.create() for file in features.train]
     for side in range(features.train[0].shape[1]):
         fill(dataset.train, [array[:, side] for array in train], side == 1)
-    fill(dataset.test, [file.create() for file in features.test], False)
+    for name, files in features.others.items():
+        fill(dataset.splits[name], [file.create() for file in files], False)
 
 
 def _key(config: TrainConfig, encoder: keras.Model, dataset: Dataset, sides: int) -> str:
@@ -213,6 +216,8 @@ def _key(config: TrainConfig, encoder: keras.Model, dataset: Dataset, sides: int
         f"{_FORMAT} {dataset.fingerprint} {config.image_size} {config.encoder} {config.input_range} "
         f"{config.precision} {sides}".encode()
     )
+    if [*dataset.splits] != ["train", "test"]:  # those two have the folders that they always had
+        digest.update(" ".join(dataset.splits).encode())
     for variable in encoder.variables:
         digest.update(variable.numpy().tobytes())
     return digest.hexdigest()[:16]

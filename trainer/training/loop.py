@@ -5,6 +5,7 @@ What it calls on all workers at once, and why their states agree after every ste
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -30,8 +31,8 @@ NAMED_EXAMPLES = 64
 """Of a batch whose loss is not finite."""
 
 
-def train(training: Training, training_seconds: float) -> Scores:
-    """Trains from the state's step to the plan's last one; returns the scores of the final validation.
+def train(training: Training, training_seconds: float) -> Validation:
+    """Trains from the state's step to the plan's last one; returns the final validation.
 
     Args:
         training_seconds: time spent in training steps so far, before this process.
@@ -67,7 +68,7 @@ def train(training: Training, training_seconds: float) -> Scores:
         if ended:
             if step < plan.steps and training.summaries is not None:
                 report_line(f"stops after epoch {plan.epoch(step)}: no better {config.best_by} for {config.patience}")
-            return (validation or validate(training, evaluate, add_up)).scores
+            return validation or validate(training, evaluate, add_up)
         if stopping:
             raise Stopped(f"stopped at step {step} of {plan.steps}; the state is saved")
 
@@ -96,21 +97,24 @@ def validate(
     evaluate: Callable[[Inputs, tf.Tensor], tf.Tensor],
     add_up: Callable[[np.ndarray], np.ndarray],
     save: Callable[[], None] = lambda: None,
+    split: str | None = None,
 ) -> Validation:
-    """Scores over the whole test split; every worker sees its share, and all get the result.
+    """Scores over a whole split; every worker sees its share, and all get the result.
 
     Args:
+        split: by default the one on which epochs are validated.
         save: called in between if it takes so long after SIGTERM that its end may not be reached.
     """
     classes = len(training.dataset.classes)
     totals = np.zeros(2 + classes * classes)
+    split, features = split or training.dataset.chooser, training.features
     batches = iter(
         evaluation_batches(
-            training.dataset.test,
+            training.dataset.splits[split],
             batch=training.plan.local_batch(training.peers.worker),
             worker=training.peers.worker,
             workers=training.peers.workers,
-            features=training.features.of_test if training.features else None,
+            features=functools.partial(features.of_split, split) if features else None,
         )
     )
     over = saved = False

@@ -56,12 +56,18 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     check_gpus()
     from trainer.data.cache import load_dataset
     from trainer.data.source import Reading
+    from trainer.data.splits import Division
 
     heartbeat = open_heartbeat()
     fitting = None
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
         dataset = load_dataset(
-            config.data, config.data_dir, config.image_size, report_line=report_line, reading=Reading.of(config)
+            config.data,
+            config.data_dir,
+            config.image_size,
+            report_line=report_line,
+            reading=Reading.of(config),
+            division=Division.of(config),
         )
         if config.batch_per_replica == "auto" and config.global_batch is None:
             fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)

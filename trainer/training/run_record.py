@@ -18,7 +18,7 @@ from maskfleet.peers import Peers
 from maskfleet.records import Examples, Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint
-from trainer.data.cache import Dataset
+from trainer.data.cache import Dataset, counted
 from trainer.results.legend import Legend
 from trainer.results.trained_on import record_examples
 from trainer.training.plan import Plan
@@ -44,8 +44,9 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
         known, place = examples.fingerprint, run.examples
     if known not in (None, dataset.fingerprint):
         raise BadSettings(
-            f"{place}: the data has changed since the run began: expected fingerprint {known}, found "
-            f"{dataset.fingerprint}; restore the data or start a new run"
+            f"{place}: the data has changed since the run began, or how it is divided: expected fingerprint "
+            f"{known}, found {dataset.fingerprint} of {counted(dataset.splits)} images; restore the data and the "
+            "settings that divide it (--validation-share, --group-by, --folds, --fold), or start a new run"
         )
     best_by = before.best_by
     if best_by not in (None, config.best_by) and best_checkpoint(run) is not None:
@@ -81,9 +82,12 @@ def record_start(
         image_size=config.image_size,
         **Legend.of(dataset).to_json(),
         training_examples=plan.examples,
-        test_examples=len(dataset.test.names),
+        test_examples=len(dataset.test),
+        validation_examples=0 if dataset.validation is None else len(dataset.validation),
     )
     report_line(_scaling(config, peers, plan, dataset, replicas))
+    if dataset.validation is not None or config.patience:
+        report_line(split_roles(config, dataset))
     facts, old = asdict(resolved), asdict(before.resolved or resolved)
     changes = [f"{key} {old[key]} -> {value}" for key, value in facts.items() if old[key] != value]
     if changes:
@@ -102,11 +106,26 @@ def record_start(
     return facts
 
 
+def split_roles(config: TrainConfig, dataset: Dataset) -> str:
+    """What is chosen on which split, in one line."""
+    if dataset.validation is not None:
+        roles = f"epochs are validated on the validation split, and the best of them by {config.best_by} counts; "
+        if dataset.test:
+            return f"{roles}the test split is scored once, at the end"
+        return f"{roles}the data has no test split, so what is chosen has no score of its own"
+    if config.patience:
+        return (
+            f"warning: --patience {config.patience} chooses the end of training on the test split, as the data has no "
+            "validation split: the scores are too good; --validation-share .1 holds out a tenth of the training images"
+        )
+    return "epochs are validated on the test split, as the data has no validation split; the last one counts"
+
+
 def _scaling(config: TrainConfig, peers: Peers, plan: Plan, dataset: Dataset, replicas: int) -> str:
     shares = [plan.local_batch(worker) for worker in range(peers.workers)]
     split = "" if peers.workers == 1 else f" ({' + '.join(map(str, shares[:8]))}{' + …' if shares[8:] else ''})"
     return (
-        f"{dataset.name}: {plan.examples} training and {len(dataset.test.names)} test examples; "
+        f"{dataset.name}: {counted(dataset.splits)} examples; "
         f"{peers.workers} worker(s), {replicas} replica(s); global batch {plan.global_batch}{split}; learning rate "
         f"{config.scaled_learning_rate(plan.global_batch):g} ({config.learning_rate_scaling} scaling of "
         f"{config.learning_rate:g}); {plan.steps} steps"

@@ -21,12 +21,12 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 
 from maskfleet.child_processes import report_line
 from maskfleet.files import write_atomically
-from maskfleet.records import Event, MetricsLine, Progress
+from maskfleet.records import Event, FinalScores, MetricsLine, Progress
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import as_markdown, one_line
 from trainer.data.cache import Dataset
 from trainer.event_values import image_value
-from trainer.objective.metrics import Scores
+from trainer.objective.metrics import MEANS, Scores
 from trainer.pictures import confusion_picture, curves_picture, png, predictions_picture
 from trainer.training.event_file import EventFile
 from trainer.training.plan import Plan
@@ -69,6 +69,7 @@ class Summaries:
         self._dataset = dataset
         self._predict = predict
         self._metrics = _take_back(run, validated)
+        self._final: FinalScores | None = None
         self._writers = {name: EventFile(run.tensorboard / name) for name in ("train", "validation")}
         # At the first start too: TensorBoard takes a START for a restart only if it has seen one before.
         void_from = first_step + 1 if first_step else 0
@@ -90,8 +91,9 @@ class Summaries:
         self._progress_time = 0.0
         self._write_progress()
 
-    def settings(self, settings: Mapping[str, Any]) -> None:
-        """The resolved configuration, as text in TensorBoard."""
+    def settings(self, settings: Mapping[str, Any], roles: str) -> None:
+        """The resolved configuration, and what each split is for, as text in TensorBoard."""
+        self._add("train", 0, text_pb("splits", roles))
         table = "|setting|value|\n|-|-|\n" + "\n".join(
             f"|{key}|{as_markdown(str(value))}|" for key, value in settings.items()
         )
@@ -123,7 +125,7 @@ class Summaries:
 
         Args:
             trained: over the epoch's training examples, as they were when trained on.
-            held_out: over the test split.
+            held_out: over the split on which epochs are validated.
         """
         if self._steps_since_epoch:
             speed = self._plan.global_batch * self._steps_since_epoch / self._seconds_since_epoch
@@ -139,10 +141,7 @@ class Summaries:
             trained.loss,
             held_out.loss,
             trained.scores.miou,
-            **scores.means,
-            iou={name: _or_none(value) for name, value in scores.iou.items()},
-            dice={name: _or_none(value) for name, value in scores.dice.items()},
-            confusion=scores.matrix.tolist(),
+            **facts_of(scores),
         )
         self._metrics.append(line)
         line.append(self._run)
@@ -160,6 +159,20 @@ class Summaries:
             f"ETA {'-' if eta is None else duration(eta)}"
         )
 
+    def final(self, scores: FinalScores) -> None:
+        """Once, after the last validation: keeps them, and shows those of a split that was not validated on."""
+        self._final = scores
+        scores.write(self._run)
+        if scores.split != self._dataset.chooser:
+            writer = self._writers[scores.split] = EventFile(self._run.tensorboard / scores.split)
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            writer.add(event_pb2.Event(step=0, session_log=start))  # earlier ends are void
+            values = {name: getattr(scores, name) for name in MEANS} | {f"iou/{n}": v for n, v in scores.iou.items()}
+            values = {name: math.nan if value is None else value for name, value in values.items()}
+            self._add(scores.split, scores.step, *(scalar_pb(name, value) for name, value in values.items()))
+            self._add(scores.split, scores.step, scalar_pb("loss", scores.loss))
+        self._add("train", scores.step, text_pb("scores", f"mIoU {scores.miou:.4f} {scores.title}"))
+
     def checkpoint(self, step: int) -> None:
         """After each checkpoint."""
         Event.append(self._run, "checkpoint", f"checkpoint of step {step} is complete")
@@ -169,19 +182,20 @@ class Summaries:
         if self._metrics:
             curves = curves_picture(self._metrics)
             write_atomically(self._run.pictures / "curves.png", curves)
-            matrix = confusion_picture(np.array(self._metrics[-1].confusion), self._dataset.classes)
+            last = self._final or self._metrics[-1]
+            matrix = confusion_picture(np.array(last.confusion), self._dataset.classes)
             write_atomically(self._run.pictures / "confusion.png", matrix)
-            step = self._metrics[-1].step
-            self._add("validation", step, image_value("confusion", matrix))
+            folder = "test" if "test" in self._writers else "validation"
+            self._add(folder, last.step, image_value("confusion", matrix))
         for writer in self._writers.values():
             writer.close()
         self._update(state=state)
         self._write_progress()
 
     def _picture(self, epoch: int, step: int) -> None:
-        dataset, test = self._dataset, self._dataset.test.spread(PICTURED_EXAMPLES)
-        found = self._predict(test.images)
-        picture = png(predictions_picture(test.images, test.masks, found, dataset.classes, dataset.colours))
+        dataset, split = self._dataset, self._dataset.chooses.spread(PICTURED_EXAMPLES)
+        found = self._predict(split.images)
+        picture = png(predictions_picture(split.images, split.masks, found, dataset.classes, dataset.colours))
         write_atomically(self._run.pictures / f"predictions-epoch-{epoch:03d}.png", picture, durable=False)
         self._add("validation", step, image_value("predictions", picture))
 
@@ -206,6 +220,7 @@ def duration(seconds: float) -> str:
 
 def _take_back(run: RunDirectory, validated: int) -> list[MetricsLine]:
     """Drops the lines about validations that this process will do again; returns the others."""
+    run.scores.unlink(missing_ok=True)
     kept = [line for line in MetricsLine.read_all(run) if line.step <= validated]
     if run.metrics.exists():
         MetricsLine.replace_all(run, kept)
@@ -219,6 +234,16 @@ def _take_back(run: RunDirectory, validated: int) -> list[MetricsLine]:
 def _score_values(scores: Scores) -> Sequence[Summary]:
     values = [scalar_pb(name, value) for name, value in scores.means.items()]
     return values + [scalar_pb(f"iou/{one_line(name)}", value) for name, value in scores.iou.items()]
+
+
+def facts_of(scores: Scores) -> dict[str, Any]:
+    """The fields that :class:`MetricsLine` and :class:`FinalScores` have of them."""
+    return {
+        **scores.means,
+        "iou": {name: _or_none(value) for name, value in scores.iou.items()},
+        "dice": {name: _or_none(value) for name, value in scores.dice.items()},
+        "confusion": scores.matrix.tolist(),
+    }
 
 
 def _or_none(value: float) -> float | None:

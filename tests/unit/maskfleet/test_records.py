@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.files import append_line
-from maskfleet.records import Event, Examples, MetricsLine, Progress, ReporterMark, Resolved, RunRecord, write_settings
+from maskfleet.records import (
+    Event,
+    Examples,
+    FinalScores,
+    MetricsLine,
+    Progress,
+    ReporterMark,
+    Resolved,
+    RunRecord,
+    write_settings,
+)
 from maskfleet.run_directory import RunDirectory
 
 PROGRESS = Progress("running", epoch=1, epochs=3, step=40, steps=120, loss=0.5, miou=math.inf, time=1.5)
@@ -190,3 +200,33 @@ def test_a_pipe_in_a_file_s_place_is_not_waited_for(run: RunDirectory) -> None:
     for read in (RunRecord.read, lambda run: write_settings(run, {})):
         with pytest.raises(BadInput, match="expected a file, found a pipe or device"):
             read(run)
+
+
+@pytest.mark.parametrize(
+    ("split", "chosen_on", "title"),
+    [
+        ("test", None, "on the test split"),
+        ("test", "validation", "on the test split, of epoch 3, which was chosen on the validation split"),
+        ("test", "test", "on the test split, on which the end of training was chosen too: the scores are too good"),
+        (
+            "validation",
+            "validation",
+            "on the validation split, on which epoch 3 was chosen too: the data has no test split",
+        ),
+    ],
+)
+def test_final_scores_say_which_split_chose_what(split: str, chosen_on: str | None, title: str, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert FinalScores.read(run) is None
+    scores = FinalScores(split, 60, chosen_on, 120, 3, 0.5, miou=0.7, iou={"a": 0.7, "b": None}, confusion=[[1, 2]])
+    scores.write(run)
+    found = FinalScores.read(run)
+    assert found is not None
+    assert found.title == title
+    assert (found.iou, found.confusion, found.step) == (scores.iou, scores.confusion, 120)
+    run.scores.write_bytes(b'{"split": "test"')
+    assert FinalScores.read(run) is None
+
+
+def test_a_run_of_before_was_validated_on_its_test_split() -> None:
+    assert (Resolved().chooser, Resolved(validation_examples=3).chooser) == ("test", "validation")

@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 from maskfleet.errors import BadInput
-from tests.helpers.data_folders import labels, picture, save, write_pairs
+from tests.helpers.data_folders import labels, picture, save, write_list, write_pairs
 from trainer.results.legend import Legend
 from trainer.results.trained import load_trained
 
@@ -200,3 +200,38 @@ def test_a_run_that_is_tested_on_what_it_was_trained_on_says_so(tmp_path: Path) 
     reported = trainer("report", run, "--out", tmp_path / "report.html", **cache)
     assert (reported.returncode, reported.stderr) == (0, "")
     assert f"The data is not what {run} was trained on" in (tmp_path / "report.html").read_text()
+
+
+def test_which_split_is_scored_and_what_was_chosen_on_it(tmp_path: Path) -> None:
+    folder, cache = write_pairs(tmp_path / "data", 20), {"MASKFLEET_CACHE": str(tmp_path / "cache")}
+    flags = ("--data", f"folder:{folder}", "--image-size=32", "--encoder-weights=none", "--epochs=1", "--no-export")
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    assert trainer("train", "--run-dir", run, "--validation-share=.25", *flags, **cache).returncode == 0
+    for split, count in ((None, 4), ("validation", 4), ("train", 12)):
+        found = trainer("evaluate", run, "-o", "json", "--best", *(["--split", split] if split else []), **cache)
+        facts = json.loads(found.stdout)
+        assert (facts["split"], facts["images"]) == (split or "test", count)
+        expected = "warning: these 12 pictures were trained on, and the scores are too good\n" if count == 12 else ""
+        assert found.stderr == expected
+    scores = json.loads((run / "scores.json").read_text())
+    again = trainer("evaluate", run, "--size", "network", "-o", "json", **cache)
+    assert scores["miou"] == pytest.approx(json.loads(again.stdout)["miou"])
+
+    trained = trainer("train", "--run-dir", plain, "--patience=1", *flags, **cache)
+    (warning,) = (line for line in trained.stdout.splitlines() if "warning" in line)
+    assert "--patience 1 chooses the end of training on the test split" in warning
+    refused = trainer("evaluate", plain, "--split=validation", **cache)
+    assert (refused.returncode, refused.stderr) == (
+        2, "error: --split validation: data has no such split, it has train and test; name one of them\n",
+    )  # fmt: skip
+    warned = trainer("evaluate", plain, "--best", **cache)
+    assert warned.stderr.startswith("warning: --best chooses on the test split, as the run has no validation split")
+
+    for name, names in (("train", [f"p{i}" for i in range(12)]), ("val", ["p12", "p13", "p14"])):
+        write_list(folder / f"{name}.txt", names)
+    refused = trainer("train", "--run-dir", plain, "--epochs=2", **cache)
+    assert refused.returncode == 2
+    assert "the data has changed since the run began, or how it is divided" in refused.stdout
+    other = trainer("evaluate", plain, "-o", "json", **cache)
+    assert json.loads(other.stdout)["split"] == "validation"
+    assert "data has no test split: this is the validation split, on which the checkpoint may be chosen" in other.stderr

@@ -1,8 +1,9 @@
 """A folder of images and masks: ``images/NAME.*`` beside ``masks/NAME.png``. Imports no TensorFlow.
 
-Optional: ``train.txt`` and ``test.txt`` with a NAME on each line, else a fifth is for testing; ``classes.txt`` with
-a class on each line, in the order of the labels, and its colour if masks are drawn in colours; what then counts in
-which files, :meth:`~trainer.data.class_table.ClassTable.read_mask` says.
+Optional: ``train.txt``, ``val.txt`` and ``test.txt`` with a NAME on each line, or folders of these names above or below
+``images`` and ``masks``, else a fifth is for testing; ``classes.txt`` with a class on each line, in the order of the
+labels, and its colour if masks are drawn in colours; what then counts in which files,
+:meth:`~trainer.data.class_table.ClassTable.read_mask` says.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,21 @@ from trainer.data.images import (
     pixels_of,
     read_labels,
 )
-from trainer.data.lists import check_disjoint, check_utf8, divide, found_in, read_list, shown
+from trainer.data.lists import (
+    check_disjoint,
+    check_lists,
+    check_utf8,
+    divide,
+    found_in,
+    of_splits,
+    read_list,
+    shown,
+    withheld,
+)
 from trainer.data.mask_names import masks_by_image
 from trainer.data.side_by_side import side_by_side
-from trainer.data.source import IGNORED, Reading, Source, Split, files_key, palette
+from trainer.data.source import IGNORED, NO_EXAMPLES, Reading, Source, Split, files_key, palette
+from trainer.data.split_folders import split_folders
 
 _MANY_CLASSES = 16
 """Without names, more than these are rather the greys of smooth edges."""
@@ -54,12 +66,11 @@ class _Files:
     by_name: Mapping[str, Path]
     passed_over: tuple[str, ...]
 
-    def note(self, others: Sequence[str] = ()) -> list[str]:
-        names = [*self.passed_over, *map(shown, others)]
-        if not names:
+    def note(self) -> list[str]:
+        if not self.passed_over:
             return []
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return [f"{shown(self.place)}: passed over {', '.join(names[:5])}{more}"]
+        more = f" and {len(self.passed_over) - 5} more" if len(self.passed_over) > 5 else ""
+        return [f"{shown(self.place)}: passed over {', '.join(self.passed_over[:5])}{more}"]
 
 
 def is_pairs(folder: Path) -> bool:
@@ -79,58 +90,128 @@ def open_pairs(
         BadSettings: a pattern that is none.
         BadData: an image without mask or the reverse, a list that does not fit, no classes to be found.
     """
-    image_files = _files(folder, "images", IMAGE_SUFFIXES)
-    mask_files = _files(folder, "masks", MASK_SUFFIXES)
-    images = image_files.by_name
-    masks, others = masks_by_image(images, mask_files.by_name, mask_pattern, folder / "masks")
-    notes = image_files.note() + mask_files.note(others)
-    lists = [folder / "train.txt", folder / "test.txt"]
-    if any(file.exists() for file in lists):
-        train, test = (_listed(file, images) for file in lists)
-        check_disjoint(lists[0], train, lists[1], test)
-        if unlisted := len(images) - len(train) - len(test):
-            notes.append(f"{shown(folder)}: {unlisted} images are named neither in train.txt nor in test.txt")
-    else:
-        lists = []
-        for name in masks:
-            if name not in images:
-                _raise_unpaired(masks[name], "mask", mask_files, "image", image_files)
-        train, test = divide(tuple(images), folder)
-    for name in (*train, *test):
-        if name not in masks:
-            _raise_unpaired(images[name], "image", image_files, "mask", mask_files)
+    places, notes = split_folders(folder, "images", "masks")
+    layout = _nested(folder, places, notes, mask_pattern) if places else _flat(folder, notes, mask_pattern)
+    notes = layout.notes
     tables = [folder / name for name in TABLES if table is None and (folder / name).exists()]
     if len(tables) > 1:
         notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
-    used = [masks[name] for name in (*train, *test)]
+    pairs = [pair for split in layout.splits.values() for pair in split]
+    masks = [pair.mask for pair in pairs]
+    where = folder if places and not (folder / "masks").is_dir() else folder / "masks"
     if table is None:
-        table = ClassTable.read(tables[0]) if tables else _classes_of(used, folder, reading.max_pixels)
+        table = ClassTable.read(tables[0]) if tables else _classes_of(masks, where, reading.max_pixels)
 
-    def split(names: tuple[str, ...]) -> Split:
+    def split(name: str) -> Split:
+        pairs = layout.splits[name]
         return Split(
-            names,
-            lambda i: table.read_pair(images[names[i]], masks[names[i]], reading),
-            lambda i: pixels_of(images[names[i]]),
+            tuple(pair.name for pair in pairs),
+            lambda i: table.read_pair(pairs[i].image, pairs[i].mask, reading),
+            lambda i: pixels_of(pairs[i].image),
         )
 
-    key = files_key([*lists, *tables[:1], *(images[name] for name in (*train, *test)), *used])
+    key = files_key([*layout.lists, *tables[:1], *(pair.image for pair in pairs), *masks])
+    if places:  # which the files' names do not tell
+        key += "".join(f" {len(split)}" for split in layout.splits.values())
     return Source(
         folder.name,
         table.names,
         table.colours,
         table.background,
-        split(train),
-        split(test),
+        split("train"),
+        split("test") if "test" in layout.splits else NO_EXAMPLES,
         key,
         notes=tuple(notes),
         read_by_label=table.assumes_ignored,
+        validation=split("validation") if "validation" in layout.splits else None,
+        split_by=layout.split_by,
     )
 
 
-def _files(folder: Path, kind: str, suffixes: frozenset[str]) -> _Files:
-    place = folder / kind
-    if not place.is_dir():
-        raise BadData(f"{folder}: {_other_layout(folder)}, found {found_in(folder)}")
+class _Pair(NamedTuple):
+    name: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The pairs of each split that has some, the lists that named them, and what there is to be noted."""
+
+    splits: Mapping[str, Sequence[_Pair]]
+    lists: Sequence[Path]
+    notes: list[str]
+    split_by: Literal["layout", "hash"]
+
+
+def _flat(folder: Path, notes: list[str], mask_pattern: str | None) -> _Layout:
+    """All files in two folders, divided by lists, or by us."""
+    for kind in ("images", "masks"):
+        if not (folder / kind).is_dir():
+            raise BadData(f"{folder}: {_other_layout(folder)}, found {found_in(folder)}")
+    image_files = _files(folder / "images", "images", IMAGE_SUFFIXES)
+    mask_files = _matched(image_files, _files(folder / "masks", "masks", MASK_SUFFIXES), mask_pattern)
+    images, masks = image_files.by_name, mask_files.by_name
+    notes += image_files.note() + mask_files.note()
+    lists = of_splits(folder.glob("*.txt"), lambda file: file.stem)
+    if lists:
+        check_lists(lists, folder, "remove it to have a fifth divided off")
+        names = {split: _listed(file, images) for split, file in lists.items()}
+        check_disjoint({lists[split]: named for split, named in names.items()})
+        if unlisted := len(images) - sum(map(len, names.values())):
+            files = " nor in ".join(file.name for file in lists.values())
+            notes.append(f"{shown(folder)}: {unlisted} images are named neither in {files}")
+        if withheld(names, masks.__contains__):
+            notes.append(f"{shown(lists['test'])}: passed over, as there are no masks of its images")
+            del names["test"]
+    else:
+        _check_no_mask_alone(image_files, mask_files)
+        names = dict(zip(("train", "test"), divide(tuple(images), folder), strict=True))
+    splits = {split: _paired(named, image_files, mask_files) for split, named in names.items()}
+    return _Layout(splits, [*lists.values()], notes, "layout" if lists else "hash")
+
+
+def _nested(
+    folder: Path, places: Mapping[str, tuple[Path, Path]], notes: list[str], mask_pattern: str | None
+) -> _Layout:
+    """A folder for each split; a single one is divided."""
+    splits: dict[str, Sequence[_Pair]] = {}
+    for split, (images_place, masks_place) in places.items():
+        image_files = _files(images_place, "images", IMAGE_SUFFIXES)
+        mask_files = _matched(image_files, _files(masks_place, "masks", MASK_SUFFIXES), mask_pattern)
+        notes += image_files.note() + mask_files.note()
+        _check_no_mask_alone(image_files, mask_files)
+        splits[split] = _paired(tuple(image_files.by_name), image_files, mask_files)
+    for file in of_splits(folder.glob("*.txt"), lambda file: file.stem).values():
+        notes.append(f"{shown(file)}: passed over for the folders of the splits")
+    if len(splits) > 1:
+        return _Layout(splits, [], notes, "layout")
+    by_name = {pair.name: pair for pair in splits["train"]}
+    train, test = (tuple(by_name[name] for name in names) for names in divide(tuple(by_name), folder))
+    notes.append(f"{shown(folder)}: has no folder of another split than train: a fifth of it is for testing")
+    return _Layout({"train": train, "test": test}, [], notes, "hash")
+
+
+def _matched(images: _Files, masks: _Files, mask_pattern: str | None) -> _Files:
+    """The masks by their images' names; what is no mask by the pattern is passed over."""
+    by_image, others = masks_by_image(images.by_name, masks.by_name, mask_pattern, masks.place)
+    return _Files(masks.place, by_image, (*masks.passed_over, *map(shown, others)))
+
+
+def _check_no_mask_alone(images: _Files, masks: _Files) -> None:
+    for name, file in masks.by_name.items():
+        if name not in images.by_name:
+            _raise_unpaired(file, "mask", masks, "image", images)
+
+
+def _paired(names: Sequence[str], images: _Files, masks: _Files) -> Sequence[_Pair]:
+    for name in names:
+        if name not in masks.by_name:
+            _raise_unpaired(images.by_name[name], "image", images, "mask", masks)
+    return [_Pair(name, images.by_name[name], masks.by_name[name]) for name in names]
+
+
+def _files(place: Path, kind: str, suffixes: frozenset[str]) -> _Files:
     files: dict[str, Path] = {}
     folders, others = [], []
     for file in sorted(place.iterdir()):
@@ -203,13 +284,12 @@ def _listed(file: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
     return names
 
 
-def _classes_of(masks: Sequence[Path], folder: Path, max_pixels: int) -> ClassTable:
+def _classes_of(masks: Sequence[Path], where: Path, max_pixels: int) -> ClassTable:
     """The classes that the masks' labels tell, if they are 0, 1, 2 … without a gap."""
 
     def labels_of(i: int) -> NDArray[Any]:
         return single_channel(read_labels(masks[i], max_pixels=max_pixels), masks[i])
 
-    where = folder / "masks"
     found = set(side_by_side(lambda i: labels_in(labels_of(i)), len(masks), lambda i: pixels_of(masks[i])))
     check_label_sets(found, where)
     labels = frozenset[int]().union(*found)

@@ -37,7 +37,7 @@ def open_pets(folder: Path, reading: Reading) -> Source:
     """
     lists = [folder / "annotations" / f"{split}.txt" for split in ("trainval", "test")]
     train, test = (_split(folder, file, reading) for file in lists)
-    check_disjoint(lists[0], train.names, lists[1], test.names)
+    check_disjoint({lists[0]: train.names, lists[1]: test.names})
     images = [_image(folder, name) for name in train.names + test.names]
     trimaps = [_trimap(folder, name) for name in train.names + test.names]
     return Source("oxford_iiit_pet", CLASSES, COLOURS, BACKGROUND, train, test, files_key([*lists, *images, *trimaps]))

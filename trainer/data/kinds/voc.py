@@ -9,14 +9,25 @@ Imports no TensorFlow.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskfleet.errors import BadData
 from trainer.data.class_table import TABLES, ClassTable
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of
-from trainer.data.lists import check_disjoint, check_utf8, divide, found_in, missing_files, read_list, shown
-from trainer.data.source import Reading, Source, Split, files_key, palette
+from trainer.data.lists import (
+    check_disjoint,
+    check_lists,
+    check_utf8,
+    divide,
+    found_in,
+    missing_files,
+    of_splits,
+    read_list,
+    shown,
+    withheld,
+)
+from trainer.data.source import NO_EXAMPLES, Reading, Source, Split, files_key, palette
 
 # fmt: off
 CLASSES = (
@@ -33,7 +44,7 @@ def is_voc(folder: Path) -> bool:
 
 
 def open_voc(folder: Path, reading: Reading, table: ClassTable | None = None) -> Source:
-    """Training split from ``train.txt``, test split from ``val.txt``; else both of the one list, or of all masks.
+    """The splits of ``train.txt``, ``val.txt`` and ``test.txt``; else the one list, or all masks, divided.
 
     Args:
         folder: ``VOC2012``, or a folder that holds it as the archive unpacks (``VOCdevkit/VOC2012``).
@@ -46,16 +57,8 @@ def open_voc(folder: Path, reading: Reading, table: ClassTable | None = None) ->
     masks_folder = next(place for place in _mask_folders(root) if place.is_dir())
     lists = _lists(root / "ImageSets" / "Segmentation")
     notes: list[str] = []
-    if len(lists) == 2:
-        train, test = (read_list(file, first_word=True) for file in lists)
-        check_disjoint(lists[0], train, lists[1], test)
-    elif lists:
-        train, test = divide(read_list(lists[0], first_word=True), lists[0])
-    else:
-        masks = sorted(masks_folder.glob("*.png"))
-        for file in masks:
-            check_utf8(file)
-        train, test = divide(tuple(file.stem for file in masks), masks_folder)
+    names = _names(lists, masks_folder)
+    if not lists:
         notes.append(f"{shown(root)}: has no lists in ImageSets/Segmentation: a fifth of the masks is for testing")
     tables = [root / name for name in reversed(TABLES) if table is None and (root / name).exists()]
     table = table or ClassTable(CLASSES, palette(len(CLASSES)), ignored=(_IGNORED_COLOUR,))
@@ -65,60 +68,78 @@ def open_voc(folder: Path, reading: Reading, table: ClassTable | None = None) ->
             table = dataclasses.replace(table, ignored=(_IGNORED_COLOUR,))
     if len(tables) > 1:
         notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
-    files = {name: _image(root / "JPEGImages", name) for name in (*train, *test)}
 
     def mask(name: str) -> Path:
         return masks_folder / f"{name}.png"
 
-    def split(file: Path, names: tuple[str, ...]) -> Split:
-        missing_files(file, [files[name] for name in names], "image")
-        missing_files(file, map(mask, names), "mask")
+    if withheld(names, lambda name: mask(name).is_file()):
+        notes.append(f"{shown(lists['test'])}: passed over, as there are no masks of its images")
+        del names["test"]
+    files = {name: _image(root / "JPEGImages", name) for split in names.values() for name in split}
+
+    def split(part: str) -> Split:
+        named, file = names[part], lists.get(part) or lists.get("train") or masks_folder
+        missing_files(file, [files[name] for name in named], "image")
+        missing_files(file, map(mask, named), "mask")
         return Split(
-            names,
-            lambda i: table.read_pair(files[names[i]], mask(names[i]), reading),
-            lambda i: pixels_of(files[names[i]]),
+            named,
+            lambda i: table.read_pair(files[named[i]], mask(named[i]), reading),
+            lambda i: pixels_of(files[named[i]]),
         )
 
-    origins = (*lists, *lists)[:2] if lists else (masks_folder, masks_folder)
-    splits = [split(file, names) for file, names in zip(origins, (train, test), strict=True)]
-    key = files_key([*lists, *tables[:1], *files.values(), *map(mask, files)])
+    splits = {part: split(part) for part in names}
     return Source(
         "voc",
         table.names,
         table.colours,
         table.background,
-        splits[0],
-        splits[1],
-        key,
+        splits["train"],
+        splits.get("test", NO_EXAMPLES),
+        files_key([*lists.values(), *tables[:1], *files.values(), *map(mask, files)]),
         notes=tuple(notes),
         read_by_label=table.assumes_ignored,
+        validation=splits.get("validation"),
+        split_by="layout" if len(lists) > 1 else "hash",
     )
 
 
-def _lists(place: Path) -> Sequence[Path]:
-    """The lists of both splits, or the one that names all examples, or none.
+def _names(lists: Mapping[str, Path], masks_folder: Path) -> dict[str, tuple[str, ...]]:
+    """Of each split: as the lists say, or the one list, or all masks, divided."""
+    if len(lists) > 1:
+        names = {split: read_list(file, first_word=True) for split, file in lists.items()}
+        check_disjoint({lists[split]: named for split, named in names.items()})
+        return names
+    if lists:
+        where, every = lists["train"], read_list(lists["train"], first_word=True)
+    else:
+        masks = sorted(masks_folder.glob("*.png"))
+        for file in masks:
+            check_utf8(file)
+        where, every = masks_folder, tuple(file.stem for file in masks)
+    return dict(zip(("train", "test"), divide(every, where), strict=True))
+
+
+def _lists(place: Path) -> Mapping[str, Path]:
+    """The lists of the splits, or as that of training the one that names all examples, or none.
 
     Raises:
         BadData: there is one split's list alone.
     """
     if not place.is_dir():
-        return ()
-    files = {file.stem.lower(): file for file in sorted(place.glob("*.txt"), reverse=True)}
-    test = next((files[name] for name in ("val", "validation", "test") if name in files), None)
-    if "train" in files and test is not None:
-        return files["train"], test
+        return {}
+    files = sorted(place.glob("*.txt"), reverse=True)
+    lists = of_splits(files, lambda file: file.stem)
+    if "train" in lists and len(lists) > 1:
+        return lists
+    by_name = {file.stem.lower(): file for file in files}
     for name in ("trainval", "default"):
-        if name in files:
-            return (files[name],)
-    if "train" in files or test is not None:
-        missing = "val.txt" if test is None else "train.txt"
-        raise BadData(
-            f"{place / missing}: expected a list of names for either split, found {found_in(place)}; "
-            "add it, or call the one list trainval.txt to have it divided"
-        )
+        if name in by_name:
+            return {"train": by_name[name]}
+    if lists:
+        check_lists(lists, place, "call the one list trainval.txt to have it divided")
     if len(files) > 1:
         raise BadData(f"{place}: expected train.txt and val.txt, or one list of all, found {found_in(place)}")
-    return tuple(files.values())
+    return {"train": files[0]} if files else {}
 
 
 def _image(folder: Path, name: str) -> Path:

@@ -139,3 +139,18 @@ def test_damage_is_told_and_passed_over(box: Box, capsys: pytest.CaptureFixture[
     box.run.checkpoint_manifest(2).write_text("{}")
     assert box.restored() == 1
     assert "checkpoint of step 2 is not used: no checkpoint manifest" in capsys.readouterr().out
+
+
+def test_the_best_is_restored_or_it_is_said_why_not(box: Box) -> None:
+    assert box.store.restore_best(0.9) == "no checkpoint has a score"
+    for step, score in enumerate([0.1, 0.9, 0.5], start=1):
+        box.save(step, score)
+    assert box.store.restore_best(0.9) is None
+    assert float(box.variable[0]) == 2
+    box.variable.assign(tf.zeros([1000]))
+    box.run.checkpoint_manifest(2).unlink()  # as on a machine that took over from another
+    assert box.store.restore_best(0.9) == f"that of the score 0.9000 is not in {box.run.checkpoints}"
+    data = next(box.run.checkpoints.glob("step-00000003.data*"))
+    data.write_bytes(data.read_bytes()[:-1])
+    assert "step-00000003.data" in str(box.store.restore_best(0.5))
+    assert float(box.variable[0]) == 0

@@ -330,7 +330,10 @@ CASES = [
     Case(
         "a list larger than any",
         "pairs",
-        lambda f: (write_list(f / "train.txt", ["p0"]), os.truncate(f / "train.txt", 1 << 40)),
+        lambda f: (
+            [write_list(f / name, ["p0"]) for name in ("train.txt", "test.txt")],
+            os.truncate(f / "train.txt", 1 << 40),
+        ),
         "{}/train.txt: expected text with a name on each line, found a file of 1.0 TiB",
     ),
     Case(
@@ -379,7 +382,8 @@ CASES = [
         "one list of two",
         "pairs",
         lambda f: write_list(f / "train.txt", ["p0", "p1"]),
-        "{}/test.txt: expected text with a name on each line: No such file or directory",
+        "{}: expected val.txt or test.txt, a list of names for another split than training, beside train.txt; add it, "
+        "or remove it to have a fifth divided off",
     ),
     Case(
         "labels times 256",
@@ -499,9 +503,7 @@ CASES = [
             (file.parent / "train").mkdir(exist_ok=True) or file.rename(file.parent / "train" / file.name)
             for file in sorted((f / "images").iterdir())
         ],
-        "{}/images: expected images (.bmp, .gif, .heic, .heif, .jpeg, .jpg, .png, "
-        ".tif, .tiff, .webp), found the folder train; move "
-        "its files up here, and name the splits in train.txt and test.txt, if they are such",
+        "{0}/masks/train: expected the masks of {0}/images/train, found p0.png, p1.png, p2.png, p3.png, p4.png",
     ),
     Case(
         "images and annotations",
@@ -538,8 +540,8 @@ CASES = [
             (f / "ImageSets/Segmentation/train.txt").unlink(),
             (f / "ImageSets/Segmentation/val.txt").rename(f / "ImageSets/Segmentation/Train.txt"),
         ),
-        "{}/ImageSets/Segmentation/val.txt: expected a list of names for either split, found Train.txt; add it, or "
-        "call the one list trainval.txt to have it divided",
+        "{}/ImageSets/Segmentation: expected val.txt or test.txt, a list of names for another split than training, "
+        "beside Train.txt; add it, or call the one list trainval.txt to have it divided",
     ),
     Case(
         "exported without images",
@@ -559,8 +561,8 @@ CASES = [
         "VOC list is missing",
         "voc",
         lambda f: (f / "ImageSets/Segmentation/val.txt").unlink(),
-        "{}/ImageSets/Segmentation/val.txt: expected a list of names for either split, found train.txt; add it, "
-        "or call the one list trainval.txt to have it divided",
+        "{}/ImageSets/Segmentation: expected val.txt or test.txt, a list of names for another split than training, "
+        "beside train.txt; add it, or call the one list trainval.txt to have it divided",
     ),
     Case(
         "VOC list is empty",
@@ -624,7 +626,7 @@ def test_bad_data_is_told_in_one_line(case: Case, tmp_path: Path) -> None:
     folder = WRITERS[case.kind](tmp_path / "set")
     data = f"{'voc' if case.kind == 'voc' else 'folder'}:{folder}"
     good = load_dataset(data, None, 32, tmp_path / "good")  # so that the mistake alone can be the cause
-    assert len(good.train) + len(good.test) == 5
+    assert sum(map(len, good.splits.values())) == 5
     case.spoil(folder)
     with pytest.raises(BadData) as raised:
         load_dataset(data, None, 32, tmp_path / "cache")
@@ -648,7 +650,7 @@ def test_bad_data_is_told_in_one_line(case: Case, tmp_path: Path) -> None:
         (
             "vok:/data",
             BadSettings,
-            f"{NO_KIND}, found 'vok:/data'",
+            f"{NO_KIND}, found 'vok:/data'; did you mean voc:PATH?",
         ),
         (
             "folder:~nosuch/x",

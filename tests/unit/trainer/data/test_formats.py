@@ -55,7 +55,7 @@ class Format(NamedTuple):
 
 
 FORMATS = [
-    Format("COCO", write_coco, "coco", (3, 0, 2)),
+    Format("COCO", write_coco, "coco", (3, 2, 0)),
     Format("Roboflow's COCO", write_roboflow, "coco", (3, 1, 2)),
     Format("YOLO", write_yolo, "yolo", (3, 1, 2)),
     Format("YOLO without YAML", write_yolo_folder, "yolo", (5, 0, 1)),
@@ -229,17 +229,19 @@ def test_cityscapes(kind: str, tmp_path: Path) -> None:
     assert len(source.classes) == 19
     assert (source.classes[0], source.classes[13], source.classes[18]) == ("road", "car", "bicycle")
     assert source.train.names == ("aachen_000000_000000", "bochum_000000_000001")
-    assert source.test.names == ("munster_000000_000002",)
-    assert source.validation is None
-    np.testing.assert_array_equal(source.test.read(0).mask, np.roll(labels(0, 13, 18, 255), 2, axis=1))
+    assert len(source.test) == 0
+    assert source.validation is not None
+    assert source.validation.names == ("munster_000000_000002",)
+    np.testing.assert_array_equal(source.validation.read(0).mask, np.roll(labels(0, 13, 18, 255), 2, axis=1))
 
 
 def test_ade20k(tmp_path: Path) -> None:
     source = open_source(str(write_ade20k(tmp_path)), None)
     assert len(source.classes) == 150
     assert (source.classes[0], source.classes[1], source.classes[149]) == ("wall", "building", "flag")
-    assert (len(source.train), len(source.test)) == (3, 2)
-    np.testing.assert_array_equal(source.test.read(1).mask, np.roll(labels(255, 0, 1, 149), 4, axis=1))
+    assert source.validation is not None
+    assert (len(source.train), len(source.validation), len(source.test)) == (3, 2, 0)
+    np.testing.assert_array_equal(source.validation.read(1).mask, np.roll(labels(255, 0, 1, 149), 4, axis=1))
 
 
 def masks_of(folder: Path, text: str) -> tuple[Source, NDArray[np.uint8]]:
@@ -306,7 +308,7 @@ def test_a_data_file_says_where_pictures_and_masks_are(text: str, move: dict[str
         (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / old).rename(tmp_path / new)
     source, _ = masks_of(tmp_path, f"{text}\nnames: [a, b]\n")
-    assert [seeds(split) for split in parts(source)] == [[0, 1, 2], [3, 4]]
+    assert [seeds(split) for split in source.splits.values()] == [[0, 1, 2], [3, 4]]
     for split in parts(source):
         for i, seed in enumerate(seeds(split)):
             np.testing.assert_array_equal(split.read(i).mask, np.roll(labels(0, 1), seed, axis=1))

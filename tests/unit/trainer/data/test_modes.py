@@ -100,7 +100,7 @@ def test_every_mode_of_pillow_is_in_the_table() -> None:
 @pytest.mark.parametrize("mode", [mode for mode, case in MODES.items() if case is None])
 def test_no_file_has_such_a_mode(mode: str) -> None:
     PIL.Image.init()
-    for kind in PIL.Image.SAVE:
+    for kind in PIL.Image.SAVE.keys() - {"HEIF"}:  # whose plugin knows RGBa; it is read as RGBA is
         buffer = io.BytesIO()
         try:
             blank(mode).save(buffer, kind)

@@ -41,7 +41,7 @@ MASKS = arrays.arrays(np.uint8, (3, 5), elements=st.sampled_from([0, 1, 2, IGNOR
 
 
 def every_mask(source: Source) -> NDArray[np.uint8]:
-    return np.stack([split.read(i)[1] for split in (source.train, source.test) for i in range(len(split))])
+    return np.stack([split.read(i)[1] for split in source.splits.values() for i in range(len(split))])
 
 
 def test_pets_folder(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_voc_with_one_list_is_divided(tmp_path: Path) -> None:
     lists = write_voc(tmp_path) / "ImageSets" / "Segmentation"
     names = [name for file in ("train.txt", "val.txt") for name in (lists / file).read_text().split()]
     write_list(lists / "trainval.txt", names)
-    assert len(open_source(f"voc:{tmp_path}", None).test) == 2, "the lists of the challenge come first"
+    assert len(open_source(f"voc:{tmp_path}", None).splits["validation"]) == 2, "the lists of the challenge come first"
     for file in ("train.txt", "val.txt"):
         (lists / file).unlink()
     source = open_source(f"voc:{tmp_path}", None)
@@ -298,7 +298,11 @@ def test_cvat_s_subsets_are_the_splits(test_list: str, tmp_path: Path) -> None:
     write_list(lists / "Train.txt", ["frame_3", "frame_0"])
     write_list(lists / test_list, ["frame_1"])
     source = open_source(f"voc:{tmp_path}", None)
-    assert (source.train.names, source.test.names) == (("frame_3", "frame_0"), ("frame_1",))
+    split = "test" if test_list == "Test.txt" else "validation"
+    assert {name: part.names for name, part in source.splits.items()} == {
+        "train": ("frame_3", "frame_0"),
+        split: ("frame_1",),
+    }
 
 
 @pytest.mark.parametrize("masks", ["SegmentationClass", "SegmentationClassPNG"])

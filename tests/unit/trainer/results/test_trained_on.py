@@ -101,3 +101,29 @@ def test_a_line_names_three_of_many_pictures(run: RunDirectory) -> None:
     found = compare_with_training(run, dataset(split([9]), split([1, 2, 3, 4], names), "two"))
     assert found.trained_on == tuple(names)
     assert len(str(found.warning)) < 1000
+
+
+def test_the_training_split_is_what_was_trained_on(run: RunDirectory) -> None:
+    found = compare_with_training(run, BEFORE, "train")
+    assert found.warning == "these 4 pictures were trained on, and the scores are too good"
+
+
+def test_a_test_picture_by_which_the_run_chose_is_told(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    write_json(run.config, {"settings": {}, "data_fingerprint": "one"})
+    before = Dataset("pairs", ("a", "b"), palette(2), None, split([1, 2]), split([5, 6]), "one", split([3, 4]))
+    record_examples(run, before)
+    assert compare_with_training(run, before) == Overlap((), None)
+    assert compare_with_training(run, before, "validation") == Overlap((), None)
+    now = Dataset("pairs", ("a", "b"), palette(2), None, split([1, 2]), split([4, 6]), "two", split([3, 5]))
+    assert str(compare_with_training(run, now).warning).endswith(
+        "none of them was trained on; 1 of 2 test pictures (4.png) are of the validation split by which the run chose"
+    )
+
+
+def test_a_run_of_before_whose_test_split_is_for_validation_now(run: RunDirectory) -> None:
+    """As of PASCAL VOC, whose val.txt it is."""
+    nothing = split([1])
+    nothing = Arrays((), nothing.images[:0], nothing.masks[:0])
+    now = Dataset("pairs", ("a", "b"), palette(2), None, BEFORE.train, nothing, "one", BEFORE.test)
+    assert compare_with_training(run, now) == Overlap((), None)

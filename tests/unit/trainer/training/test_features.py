@@ -57,7 +57,7 @@ def test_it_holds_the_features_of_images_and_of_their_mirror_images(network: Net
         for values, expected in zip(cached, network.encoder(pictures), strict=True):
             np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
     for values, expected in zip(
-        found.of_test(tf.range(7, dtype=tf.int64)), network.encoder(dataset.test.images[:7]), strict=True
+        found.of_split("test", tf.range(7, dtype=tf.int64)), network.encoder(dataset.test.images[:7]), strict=True
     ):
         np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
 

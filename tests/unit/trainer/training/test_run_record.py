@@ -17,7 +17,7 @@ from trainer.training.run_record import check_goes_on
 
 
 def data(fingerprint: str) -> Any:
-    return SimpleNamespace(fingerprint=fingerprint)
+    return SimpleNamespace(fingerprint=fingerprint, splits={"train": "ab"})
 
 
 @pytest.mark.parametrize(("config", "examples"), [("one", None), ("one", "two"), (None, "one")])
@@ -29,7 +29,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(
     if examples:
         Examples(examples, {}, {}).write(run)
     check_goes_on(run, TrainConfig(), data("one"))
-    with pytest.raises(BadSettings, match="the data has changed since the run began: expected fingerprint one"):
+    with pytest.raises(BadSettings, match="or how it is divided: expected fingerprint one"):
         check_goes_on(run, TrainConfig(), data("other"))
 
 
@@ -41,7 +41,7 @@ def test_a_run_that_begins_takes_any_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kept", "size", "fingerprint", "message"), [
     (128, 96, "other", "--image-size 96: the run began with 128, .*; leave it out or start a new run"),
-    (128, 128, "other", "the data has changed since the run began: expected fingerprint begun, found other"),
+    (128, 128, "other", "or how it is divided: expected fingerprint begun, found other"),
     (0, 96, "other", "the data has changed since the run began"),
     (128, 128, "begun", None),
 ])  # fmt: skip
@@ -51,7 +51,7 @@ def test_another_size_is_not_told_as_other_data(
     run, config = RunDirectory(tmp_path), TrainConfig(image_size=size)
     record = RunRecord(config.model_dump(mode="json"), Resolved(image_size=kept), "begun")
     record.write(run)
-    dataset: Any = SimpleNamespace(fingerprint=fingerprint)
+    dataset: Any = SimpleNamespace(fingerprint=fingerprint, splits={"train": "ab"})
     if message is None:
         check_goes_on(run, config, dataset)
     else:

@@ -45,7 +45,7 @@ def test_a_start_before_the_first_checkpoint_takes_back_what_an_earlier_one_told
     run = RunDirectory(tmp_path)
     for last, loss in ((4, 1.0), (3, 2.0)):
         told = summaries(run)
-        told.settings({"epochs": 4})
+        told.settings({"epochs": 4}, "")
         steps(told, last, loss)
         told.end("stopped")
     assert curve(run) == [(1, 2.0), (2, 2.0), (3, 2.0)]
