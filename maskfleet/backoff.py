@@ -11,6 +11,9 @@ import random
 import time
 from collections.abc import Iterator
 
+_spread = random.Random()
+"""Not the module's own generator: threads wait here while another builds a network from that one's numbers."""
+
 
 def pauses(first: float, longest: float, *, timeout: float = math.inf) -> Iterator[float]:
     """Seconds to wait before each further try; whoever may be told to stop waits with ``Event.wait``.
@@ -29,5 +32,5 @@ def pauses(first: float, longest: float, *, timeout: float = math.inf) -> Iterat
 
 def _pauses(pause: float, longest: float, deadline: float) -> Iterator[float]:
     while (left := deadline - time.monotonic()) > 0:
-        yield min(pause * random.uniform(0.5, 1), left)
+        yield min(pause * _spread.uniform(0.5, 1), left)
         pause = min(2 * pause, longest)

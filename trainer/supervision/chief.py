@@ -119,7 +119,7 @@ class ChiefServer:
         """
         if len(self._unproven) >= self._peers.workers + SPARE_CONNECTIONS:
             ((busiest, _),) = Counter(self._unproven.values()).most_common(1)
-            unlucky = random.choice([each for each, address in self._unproven.items() if address == busiest])
+            unlucky = random.Random().choice([each for each, address in self._unproven.items() if address == busiest])
             del self._unproven[unlucky]
             unlucky.transport.abort()
         self._unproven[writer] = _address(writer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from types import SimpleNamespace
 
 import hypothesis
@@ -62,3 +63,10 @@ def test_the_time_that_a_try_takes_counts_from_the_first_on(clock: Clock) -> Non
 
 def test_without_time_there_is_none(clock: Clock) -> None:
     assert list(pauses(0.1, 2.0, timeout=0)) == []
+
+
+def test_who_waits_takes_no_number_from_python_s_own_generator() -> None:
+    """A network's initial weights come from it, also while another thread waits for a server."""
+    before = random.getstate()
+    list(itertools.islice(pauses(0.1, 1.0), 5))
+    assert random.getstate() == before
