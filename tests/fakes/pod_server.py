@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif name == "pets":
             self._answer(200, {"kind": "Job", **self.server.job})
         elif name in ("pods", "events"):
-            self._answer(200, {"kind": "List", "items": self.server.pods if name == "pods" else []})
+            self._answer(200, {"kind": "List", "metadata": {}, "items": self.server.pods if name == "pods" else []})
         else:
             self._answer(403, {"kind": "Status", "reason": "Forbidden", "message": f"{name} may not be seen"})
 
