@@ -68,7 +68,7 @@ class CheckpointStore:
         """
         for step in self._run.checkpoint_steps():
             try:
-                manifest = CheckpointManifest.of_step(self._run.checkpoint_manifest(step).read_bytes(), step)
+                manifest = CheckpointManifest.read(self._run, step)
                 problem = manifest.problem(self._run.checkpoints)
             except (OSError, ValueError) as error:
                 problem = str(error)

@@ -190,3 +190,10 @@ def test_a_pipe_in_a_file_s_place_is_not_waited_for(run: RunDirectory) -> None:
     for read in (RunRecord.read, lambda run: write_settings(run, {})):
         with pytest.raises(BadInput, match="expected a file, found a pipe or device"):
             read(run)
+
+
+@pytest.mark.parametrize("count", [-1, 1 << 63])
+def test_a_count_beyond_sense_in_a_confusion_matrix_is_no_metrics(tmp_path: Path, count: int) -> None:
+    run = RunDirectory(tmp_path)
+    MetricsLine(1, 1, 1.0, 1.0, 1.0, 1.0, confusion=((count,),)).append(run)
+    assert MetricsLine.read_all(run) == []
