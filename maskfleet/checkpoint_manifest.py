@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from maskfleet.files import FileDigest, stays_inside
+from maskfleet.files import FileDigest, read_plain, stays_inside
+from maskfleet.run_directory import RunDirectory
 from maskfleet.schema import Count, Seconds, validated
 
 MANIFEST_BYTES = 16 << 20
@@ -64,6 +65,16 @@ class CheckpointManifest:
         if foreign := [name for name in manifest.files if not name.startswith(f"{prefix}.")]:
             raise ValueError(f"no checkpoint manifest: {foreign[0]!r} is of no checkpoint of step {step}")
         return manifest
+
+    @classmethod
+    def read(cls, run: RunDirectory, step: int) -> CheckpointManifest:
+        """That of ``step`` in ``run``.
+
+        Raises:
+            OSError: it can't be read, or is a pipe or device.
+            ValueError: it is no manifest of this step.
+        """
+        return cls.of_step(read_plain(run.checkpoint_manifest(step), MANIFEST_BYTES), step)
 
     def serialize(self) -> bytes:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()

@@ -141,7 +141,9 @@ def append_line(path: Path, line: str) -> None:
         OSError: the disk is full or the file is not writable; it is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+", buffering=0) as file:
+    # The names of a run's files are known: a link would have the line written to another place.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         whole = _end_of_last_line(file, size)
         if whole < size:

@@ -91,7 +91,7 @@ class MetricsLine:
     mean_dice: float = math.nan
     iou: Mapping[str, float | None] = field(default_factory=dict)
     dice: Mapping[str, float | None] = field(default_factory=dict)
-    confusion: Sequence[Sequence[int]] = ()
+    confusion: Sequence[Sequence[Count]] = ()
 
     @classmethod
     def read_all(cls, run: RunDirectory) -> list[Self]:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from maskfleet.config import absolute_path
 from maskfleet.environment import CACHE_VARIABLE
-from maskfleet.files import FileDigest, write_atomically
+from maskfleet.files import FileDigest, read_plain, write_atomically
 
 _DIGESTS = "digests.json"
 """Size and checksum of each file of a cache, written when all are complete."""
+_MOST_BYTES = 1 << 26
+"""Of the list of a cache's files."""
 _ALWAYS_READ = 1 << 28
 """Bytes of a cache that are read at each start, in a tenth of a second or so; of a larger one, what has changed is."""
 
@@ -86,7 +88,7 @@ def damage(folder: Path) -> str | None:
     """
     try:
         found_good = (folder / _DIGESTS).stat().st_ctime_ns
-        digests = json.loads((folder / _DIGESTS).read_text())
+        digests = json.loads(read_plain(folder / _DIGESTS, _MOST_BYTES))
         expected = {name: FileDigest(**digest) for name, digest in digests.items()}
     except FileNotFoundError:
         return f"{_DIGESTS} is missing"

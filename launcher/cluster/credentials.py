@@ -19,8 +19,11 @@ from typing import Any
 from launcher.cluster.exec_plugin import ask_plugin
 from launcher.cluster.kubeconfig import Access, UserEntry
 from maskfleet.errors import BadInput
+from maskfleet.files import read_plain
 from maskfleet.text import one_line
 
+_LONGEST_TOKEN = 1 << 20
+"""Bytes of a file with a token."""
 _TOKEN_FILE_SECONDS = 60.0
 """A token in a file is exchanged there before it expires, in a pod every hour; client-go looks as often."""
 
@@ -133,7 +136,7 @@ def _from_file(user: UserEntry, own: Identity, where: str) -> Identity:
     """The token that is in its file now; what was written beside it counts while the file can't be read."""
     assert user.token_file is not None
     try:
-        token = Path(user.token_file).read_text().strip()
+        token = read_plain(Path(user.token_file), _LONGEST_TOKEN).decode().strip()
     except (OSError, ValueError) as error:
         token = ""
         why = getattr(error, "strerror", None) or "is no text"

@@ -208,7 +208,7 @@ def _places(kubeconfig: Path | None) -> Sequence[Path]:
 def _read(place: Path, mend: str) -> _File | None:
     """The file's content; None if it is not there."""
     try:
-        content = yaml.load(place.read_bytes(), Loader=_LOADER)
+        content = yaml.load(place.read_bytes(), Loader=_LOADER)  # a pipe too, as of <(…)
         return _File.model_validate({} if content is None else content)
     except FileNotFoundError:
         return None

@@ -75,8 +75,8 @@ def _find(place: Path) -> tuple[CheckpointManifest, Path]:
             raise NotFound(f"{place}: expected a run with a complete checkpoint, found none in {run.checkpoints}")
         step = steps[0]
     try:
-        return CheckpointManifest.of_step(run.checkpoint_manifest(step).read_bytes(), step), run.checkpoints
+        return CheckpointManifest.read(run, step), run.checkpoints
     except FileNotFoundError as error:
         raise NotFound(f"{place}: there is no manifest {run.checkpoint_manifest(step)}") from error
-    except ValueError as error:
-        raise BadInput(f"{run.checkpoint_manifest(step)}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{run.checkpoint_manifest(step)}: {getattr(error, 'strerror', None) or error}") from error

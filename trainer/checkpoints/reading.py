@@ -47,10 +47,10 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
         raise NotFound(f"{run.path}: expected {wanted}, found steps {steps}")
     try:
         chosen = step or steps[0]
-        manifest = CheckpointManifest.of_step(run.checkpoint_manifest(chosen).read_bytes(), chosen)
+        manifest = CheckpointManifest.read(run, chosen)
         problem = manifest.problem(run.checkpoints)
     except (OSError, ValueError) as error:
-        problem = str(error)
+        problem = getattr(error, "strerror", None) or str(error)
     if problem is not None:
         raise BadInput(f"checkpoint of step {step or steps[0]} in {run.path} is damaged: {problem}")
     status = tf.train.Checkpoint(weights=weights_by_path(model)).read(str(run.checkpoint_prefix(manifest.step)))
@@ -66,7 +66,7 @@ def manifests_of(run: RunDirectory) -> dict[int, CheckpointManifest]:
     manifests = {}
     for step in run.checkpoint_steps():
         with contextlib.suppress(OSError, ValueError):
-            manifests[step] = CheckpointManifest.of_step(run.checkpoint_manifest(step).read_bytes(), step)
+            manifests[step] = CheckpointManifest.read(run, step)
     return manifests
 
 

@@ -68,10 +68,10 @@ class CheckpointStore:
         """
         for step in self._run.checkpoint_steps():
             try:
-                manifest = CheckpointManifest.of_step(self._run.checkpoint_manifest(step).read_bytes(), step)
+                manifest = CheckpointManifest.read(self._run, step)
                 problem = manifest.problem(self._run.checkpoints)
             except (OSError, ValueError) as error:
-                problem = str(error)
+                problem = getattr(error, "strerror", None) or str(error)
             if problem is None:
                 prefix = self._run.checkpoint_prefix(step)
                 status = None

@@ -23,6 +23,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
+from maskfleet.files import read_plain
 from trainer.cache_folder import cache_root, damage, how_to_mend, locked, note_files
 from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
@@ -35,6 +36,8 @@ _FORMAT = 4
 _REPORT_SECONDS = 10.0
 """Seconds between two lines about a long build."""
 _AS_BY_DEFAULT = Reading()
+_MOST_BYTES = 1 << 30
+"""Of what is kept of a cache: a name for each example."""
 _CONTENT = "content.json"
 """Fingerprint and names of the examples."""
 
@@ -234,7 +237,7 @@ def _load(source: Source, folder: Path) -> Dataset:
         images, masks = (np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("images", "masks"))
         return Arrays(tuple(content["names"][name]), images, masks)
 
-    content = json.loads((folder / _CONTENT).read_text())
+    content = json.loads(read_plain(folder / _CONTENT, _MOST_BYTES))
     train = arrays("train")
     return Dataset(
         source.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from PIL import Image, ImageDraw, ImageFont
 from maskfleet.child_processes import end_with_parent
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE, BadSettings, TrainingFailed
-from maskfleet.files import check_writable, write_atomically
+from maskfleet.files import check_writable, open_plain, write_atomically
+from maskfleet.plain_files import PlainFiles
 from maskfleet.records import MetricsLine, Progress, Resolved, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import as_markdown as escaped
+from maskfleet.text import one_line
 from trainer.data.cache import load_dataset
 from trainer.data.source import Reading
 from trainer.data.splits import Division
@@ -33,6 +36,8 @@ from trainer.results.legend import Legend
 
 _GAP = 4
 _LEFT = 150
+_LONGEST = 1 << 16
+"""Bytes of the end of a training's log in which its last line is looked for."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
         if not _is_done(run, config):
             with _writing(out):
                 run.path.mkdir(parents=True, exist_ok=True)
-                log = (run.path / "training.log").open("a")
+                log = PlainFiles(run.path).open_to_append("training.log")
             with log:
                 is_new = not run.config.exists()
                 if is_new:
@@ -105,17 +110,27 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
             if code == BAD_INPUT and is_new and not run.checkpoint_steps():
                 run.config.unlink(missing_ok=True)  # what is refused shall not be in the way of the same, corrected
             if code != DONE:
-                last = (run.path / "training.log").read_text(errors="replace").strip().rpartition("\n")[2]
+                last = _last_line(run.path / "training.log")
                 raise TrainingFailed(f"{title}: training ended with {code}: {last}; see {run.path / 'training.log'}")
         row = read_row(run, config)
         yield f"{title}: mIoU {row.miou:.4f}, {row.images_per_second:.1f} images/s, {time.monotonic() - began:.0f} s"
+
+
+def _last_line(log: Path) -> str:
+    with open_plain(log) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST))
+        return one_line(file.read().decode(errors="replace").strip().rpartition("\n")[2])
 
 
 def read_row(run: RunDirectory, config: TrainConfig) -> Row:
     """The row of a run that is complete."""
     from trainer.checkpoints.inspection import inspect_checkpoint
 
-    last = MetricsLine.read_all(run)[-1]
+    lines = MetricsLine.read_all(run)
+    if not lines:
+        raise TrainingFailed(f"{run.metrics}: expected the scores of a run that is done, found none; delete {run.path}")
+    last = lines[-1]
     return Row(
         config.model,
         config.upsampling,
@@ -236,7 +251,7 @@ def _is_done(run: RunDirectory, config: TrainConfig) -> bool:
     wanted = config.model_dump(mode="json")
     for key, open_value in (("global_batch", None), ("batch_per_replica", "auto")):
         if wanted[key] == open_value:  # a run that was started has it resolved
-            wanted[key] = found[key]
+            wanted[key] = found.get(key)
     for key, value in wanted.items():
         if found.get(key, value) != value:
             raise BadSettings(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from trainer.results.run_facts import Example, RunFacts
 
 _COLOURS = ("#2563a8", "#c2501c", "#2d8659", "#8a4fa3", "#b8860b", "#5f6b76")
+_BEYOND = 1e30
+"""Losses of more are drawn as this one."""
 _STYLE = """
 body { font: 15px/1.45 system-ui, "DejaVu Sans", sans-serif; color: #1c2733; background: #fff;
        max-width: 1100px; margin: 0 auto; padding: 24px; overflow-wrap: anywhere; }
@@ -250,7 +252,8 @@ def _chart(lines: Sequence[tuple[str, bool, list[float], list[float]]]) -> str:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers, four to eight of them, from at most ``low`` to at least ``high``."""
-    span = high - low or abs(high) or 1.0
+    low, high = (min(max(end, -_BEYOND), _BEYOND) for end in (low, high))  # of a file that is not the trainer's
+    span = max(high - low or abs(high) or 1.0, 1e-9)
     step = 10 ** math.floor(math.log10(span))
     step *= next(factor for factor in (0.2, 0.25, 0.5, 1, 2) if span / (step * factor) <= 6)
     first, last = math.floor(low / step), math.ceil(high / step)

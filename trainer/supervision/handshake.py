@@ -15,8 +15,11 @@ from pathlib import Path
 
 from maskfleet.environment import TOKEN_FILE_VARIABLE
 from maskfleet.errors import BadSettings
+from maskfleet.files import read_plain
 from trainer.supervision.rendezvous import parse, serialize
 
+_LONGEST_TOKEN = 1 << 16
+"""Bytes of a file with a token."""
 HANDSHAKE_SECONDS = 10.0
 """For the other side to prove itself."""
 
@@ -36,7 +39,7 @@ def read_token(environment: Mapping[str, str] = os.environ) -> bytes:
     if not file:
         raise BadSettings(f"{TOKEN_FILE_VARIABLE}: is not set; {mend}")
     try:
-        token = Path(file).read_bytes().strip()
+        token = read_plain(Path(file), _LONGEST_TOKEN).strip()
     except OSError as error:
         raise BadSettings(f"{TOKEN_FILE_VARIABLE}={file}: {error.strerror}; {mend}") from error
     if not token:

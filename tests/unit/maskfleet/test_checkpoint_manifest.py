@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from maskfleet.checkpoint_manifest import CheckpointManifest, best_step, kept_steps
 from maskfleet.files import FileDigest
+from maskfleet.run_directory import RunDirectory
 
 SCORE = st.none() | st.just(math.nan) | st.sampled_from([0.1, 0.5, 0.9]) | st.floats(allow_nan=True)
 
@@ -86,3 +89,11 @@ def test_what_is_no_manifest_is_a_value_error(content: bytes) -> None:
 
 def test_a_manifest_of_its_step_is_read() -> None:
     assert CheckpointManifest.of_step(GOOD.serialize(), 7) == GOOD
+
+
+def test_a_pipe_in_the_place_of_a_manifest_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.checkpoint_manifests.mkdir(parents=True)
+    os.mkfifo(run.checkpoint_manifest(7))
+    with pytest.raises(OSError, match="pipe or device"):
+        CheckpointManifest.read(run, 7)

@@ -230,3 +230,10 @@ def test_final_scores_say_which_split_chose_what(split: str, chosen_on: str | No
 
 def test_a_run_of_before_was_validated_on_its_test_split() -> None:
     assert (Resolved().chooser, Resolved(validation_examples=3).chooser) == ("test", "validation")
+
+
+@pytest.mark.parametrize("count", [-1, 1 << 63])
+def test_a_count_beyond_sense_in_a_confusion_matrix_is_no_metrics(tmp_path: Path, count: int) -> None:
+    run = RunDirectory(tmp_path)
+    MetricsLine(1, 1, 1.0, 1.0, 1.0, 1.0, confusion=((count,),)).append(run)
+    assert MetricsLine.read_all(run) == []

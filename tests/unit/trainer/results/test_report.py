@@ -247,3 +247,10 @@ def test_a_file_that_can_not_be_written_is_told_before_anything_is_predicted(
     for out, message in ((tmp_path / "folder", "Is a directory"), (tmp_path / "file" / "x.html", "Not a directory")):
         with pytest.raises(BadSettings, match=rf"--out {out}: can't be written: {message}"):
             write_report([run], out)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1e308, 1e308), (0, 5e-324), (1e308, 1e308), (0.5, 0.5), (0.0, 0.0)])
+def test_a_loss_beyond_sense_has_an_axis_too(low: float, high: float) -> None:
+    ticks = _ticks(low, high)
+    assert 2 <= len(ticks) <= 10
+    assert ticks[0] < ticks[-1]
