@@ -95,7 +95,8 @@ def test_exported_files_come_with_their_parity_and_nothing_else(model: keras.Mod
     names = ["classes.json", "parity.json", f"{name}-float16.tflite", f"{name}.keras"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert len(lines) == 4
+    assert lines[:4] == [f"wrote {tmp_path / 'out' / name}" for name in sorted(names)]
+    assert len(lines) == 5  # and the table
     parity = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert (parity["data"], parity["images"]) == ("drawn", 4)
     assert [row["name"] for row in parity["files"]] == ["keras", f"{name}-float16.tflite"]
