@@ -229,6 +229,7 @@ class Connection:
                 preload_content=stream is None,
                 timeout=urllib3.Timeout(connect=5, read=stream or 30),
                 retries=False,
+                redirect=False,  # nor does urllib3 look at where it leads
             )
         except urllib3.exceptions.SSLError as error:
             raise Unreachable(f"{self._host}: TLS: {error}") from error
@@ -265,7 +266,10 @@ def set_proxy(configuration: Any, proxy: str | None) -> None:
 
 
 def _without_password(url: str | None) -> str:
-    parts = urlsplit(url or "")
+    try:
+        parts = urlsplit(url or "")
+    except ValueError:  # a half of an IPv6 address: what is in it can't be told apart
+        return "an address that is none"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
@@ -282,7 +286,7 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
-    with contextlib.suppress(InvalidHeader, OverflowError):
+    with contextlib.suppress(InvalidHeader, OverflowError, ValueError):  # a number or a year beyond sense
         return Retry().get_retry_after(response)
     return None
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from launcher.cluster.exec_plugin import ask_plugin
 from launcher.cluster.kubeconfig import Access, UserEntry
@@ -26,6 +27,9 @@ _LONGEST_TOKEN = 1 << 20
 """Bytes of a file with a token."""
 _TOKEN_FILE_SECONDS = 60.0
 """A token in a file is exchanged there before it expires, in a pod every hour; client-go looks as often."""
+
+_OF_A_HEADER = "!#$&'*+^`|~"
+"""What a header's name may have besides letters, digits and ``-._`` (RFC 9110, token), but for the escaping ``%``."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def impersonation(user: UserEntry) -> list[tuple[str, str]]:
     headers = [("Impersonate-User", user.as_), ("Impersonate-Uid", user.as_uid)]
     headers += [("Impersonate-Group", group) for group in user.as_groups or []]
     for key, values in (user.as_user_extra or {}).items():
-        headers += [(f"Impersonate-Extra-{key}", value) for value in values]
+        # A key such as example.com/scopes is no name of a header as it is; the server undoes this.
+        headers += [(f"Impersonate-Extra-{quote(key, safe=_OF_A_HEADER)}", value) for value in values]
     return [(name, value) for name, value in headers if value]
 
 
@@ -115,7 +120,8 @@ def file_of(path: str | None, data: str | None, what: str) -> str | None:
     """
     if data:
         try:
-            return _kept_file(base64.b64decode(data, validate=True))
+            # Line ends in it are passed over, as by kubectl: a YAML block has them.
+            return _kept_file(base64.b64decode(data.replace("\n", "").replace("\r", ""), validate=True))
         except (binascii.Error, ValueError) as error:
             raise BadInput(f"{what}-data: expected base64: {error}") from error
     if path:

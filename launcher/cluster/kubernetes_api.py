@@ -15,12 +15,14 @@ import time
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from launcher.cluster import kubeconfig as kubeconfigs
 from launcher.cluster.connection import ApiError, Connection, Object, Unreachable, set_proxy
 from launcher.cluster.credentials import Credentials, credentials_of, file_of, impersonation
 from launcher.cluster.pod_command import PodCommand
 from maskfleet.backoff import pauses
+from maskfleet.errors import BadInput
 
 __all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
 
@@ -233,7 +235,10 @@ class Cluster:
         """Raises NotFound if the server does not serve this API group."""
         if prefix not in self._versions:
             group = self._json("GET", prefix)
-            self._versions[prefix] = str(group["preferredVersion"]["version"])
+            try:
+                self._versions[prefix] = str(group["preferredVersion"]["version"])
+            except (KeyError, TypeError) as error:
+                raise self._connection.unlike_the_api(json.dumps(group).encode()) from error
         return f"{prefix}/{self._versions[prefix]}"
 
     def _list(self, path: str, labels: str, fields: str, metadata_only: bool) -> Object:
@@ -306,6 +311,12 @@ def _configuration(access: kubeconfigs.Access) -> Any:
     cluster, where = access.cluster, f"{access.origin}: cluster"
     assert cluster.server is not None
     configuration = client.Configuration()
+    for what, url in (("server", cluster.server), ("proxy-url", cluster.proxy_url)):
+        try:
+            _ = urlsplit(url or "").port
+        except ValueError as error:
+            # What is found is not shown, nor in parts: that of a proxy may hold a password.
+            raise BadInput(f"{where}: {what}: expected a URL such as https://host:6443, found none") from error
     configuration.host = ("" if "://" in cluster.server else "http://") + cluster.server.rstrip("/")
     configuration.verify_ssl = not cluster.insecure_skip_tls_verify
     authority = file_of(

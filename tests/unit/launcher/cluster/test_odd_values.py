@@ -1,0 +1,93 @@
+"""Odd values of servers and kubeconfigs: every one ends in a line, or is read as kubectl reads it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.cluster.credentials import file_of, impersonation
+from launcher.cluster.kubeconfig import UserEntry
+from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
+from maskfleet.errors import BadInput
+from tests.fakes.http import Answer, HttpFake, Request
+
+
+class Server(HttpFake):
+    """Gives one answer to everything."""
+
+    answer = Answer.of({"kind": "Status"})
+
+    def perform(self, request: Request, *, whole: bool) -> Answer:
+        return self.answer
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server("127.0.0.1", 0) as running:
+        yield running
+
+
+def connected(folder: Path, **cluster: Any) -> Cluster:
+    content = {
+        "current-context": "here",
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": {"token": "x"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    }
+    (folder / "config").write_text(json.dumps(content))
+    return Cluster.connect(kubeconfig=folder / "config").patient(0.2)
+
+
+@pytest.mark.parametrize("value", ["Wed, 21 Oct 99999 07:28:00 GMT", "5" * 5000, "soon"])
+def test_a_retry_after_beyond_sense_is_none(tmp_path: Path, server: Server, value: str) -> None:
+    busy = Answer.of({"kind": "Status", "message": "busy"}, 429)
+    server.answer = replace(busy, headers={"Retry-After": value})
+    with pytest.raises(ApiError, match=r"^busy$"):
+        connected(tmp_path, server=server.url).list("Pod")
+
+
+def test_a_redirection_to_half_an_address_is_named(tmp_path: Path, server: Server) -> None:
+    server.answer = replace(Answer.of({}, 302), headers={"Location": "http://[::1"})
+    with pytest.raises(Unreachable, match="found a redirection"):
+        connected(tmp_path, server=server.url).list("Pod")
+
+
+def test_a_group_without_a_version_is_not_the_api_s(tmp_path: Path, server: Server) -> None:
+    server.answer = Answer.of({"kind": "APIGroup", "preferredVersion": None})
+    with pytest.raises(Unreachable, match="does not answer as Kubernetes"):
+        connected(tmp_path, server=server.url).list("LocalQueue")
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {"server": "https://[::1"},
+        {"server": "https://host:port"},
+        {"server": "https://host:99999"},
+        {"server": "https://host", "proxy-url": "http://[::1"},
+        {"server": "https://host", "proxy-url": "http://user:secret@proxy:99999"},
+        {"server": "https://host", "proxy-url": "http://user:secret/2@proxy"},
+    ],
+)
+def test_an_address_that_is_none_is_said_at_once(tmp_path: Path, cluster: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match=r"(server|proxy-url): expected a URL") as refused:
+        connected(tmp_path, **cluster)
+    assert "secret" not in str(refused.value)
+
+
+def test_base64_in_several_lines_is_read_as_kubectl_reads_it() -> None:
+    content = b"a certificate " * 20
+    path = file_of(None, base64.encodebytes(content).decode().replace("\n", "\r\n"), "certificate-authority")
+    assert path is not None
+    assert Path(path).read_bytes() == content
+
+
+def test_a_key_of_impersonation_is_the_name_of_a_header() -> None:
+    user = UserEntry.model_validate({"as": "jane", "as-user-extra": {"example.com/a b%": ["v"]}})
+    assert impersonation(user)[-1] == ("Impersonate-Extra-example.com%2Fa%20b%25", "v")
