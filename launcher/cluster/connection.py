@@ -97,8 +97,7 @@ class Connection:
         """
         url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
         headers = [("Accept", accept), ("User-Agent", "maskfleet-launcher"), *self._extra_headers]
-        if body is not None:
-            headers.append(("Content-Type", content_type))
+        headers += [("Content-Type", content_type)] if body is not None else []
         failure: MaskfleetError | None = None
         waits = pauses(0.1, 2.0, timeout=patience)
         identity, renewed = self._credentials.current(), False
@@ -124,9 +123,7 @@ class Connection:
                 failure = self._refusal(response, path)
                 if response.status not in _BUSY:
                     raise failure
-                pause = _retry_after(response)
-                if pause is not None and pause > _LONGEST_RETRY_AFTER:
-                    raise ApiError(response.status, "", f"{failure}; it wants to be left alone for {pause:.0f} s")
+                pause = _pause_wanted(response, failure)
             wait = next(waits, None)
             if wait is None:
                 assert failure is not None
@@ -217,9 +214,9 @@ class Connection:
     ) -> urllib3.BaseHTTPResponse | Unreachable:
         import urllib3
 
-        sent = urllib3.HTTPHeaderDict(headers)
         if identity.authorization:
-            sent["Authorization"] = identity.authorization
+            headers = [*headers, ("Authorization", identity.authorization)]
+        sent = urllib3.HTTPHeaderDict([(name, _in_a_header(name, value)) for name, value in headers])
         try:
             return self._pool(identity).request(
                 method,
@@ -281,8 +278,29 @@ def _redirected(host: str, location: str) -> str:
     )
 
 
+def _in_a_header(name: str, value: str) -> str:
+    """``value`` as http.client sends it in UTF-8, as Go's programs do.
+
+    Raises:
+        BadInput: it is more than a line. It is not shown: it may be a token.
+    """
+    if any(mark in value for mark in "\r\n\0"):
+        raise BadInput(
+            f"the kubeconfig's credentials: {name}: expected one line, found more: mend the token, "
+            "the 'as' or the exec plugin that gives it"
+        )
+    return value.encode(errors="surrogateescape").decode("latin-1")
+
+
+def _pause_wanted(response: urllib3.BaseHTTPResponse, failure: MaskfleetError) -> float | None:
+    """Seconds for which the server wants to be left alone; raises ApiError if they are too many to wait."""
+    pause = _retry_after(response)
+    if pause is not None and pause > _LONGEST_RETRY_AFTER:
+        raise ApiError(response.status, "", f"{failure}; it wants to be left alone for {pause:.0f} s")
+    return pause
+
+
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
-    """Seconds until which the server wants to be left alone."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 

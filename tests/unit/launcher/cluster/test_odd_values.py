@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes import client
 
-from launcher.cluster.credentials import file_of, impersonation
+from launcher.cluster.connection import Connection
+from launcher.cluster.credentials import Credentials, Identity, file_of, impersonation
 from launcher.cluster.kubeconfig import UserEntry
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
 from maskfleet.errors import BadInput
@@ -91,3 +93,19 @@ def test_base64_in_several_lines_is_read_as_kubectl_reads_it() -> None:
 def test_a_key_of_impersonation_is_the_name_of_a_header() -> None:
     user = UserEntry.model_validate({"as": "jane", "as-user-extra": {"example.com/a b%": ["v"]}})
     assert impersonation(user)[-1] == ("Impersonate-Extra-example.com%2Fa%20b%25", "v")
+
+
+def test_a_token_of_two_lines_is_refused_without_being_shown(server: Server) -> None:
+    connection = Connection(
+        client.Configuration(host=server.url), Credentials(lambda: Identity("Bearer a\nsecret")), []
+    )
+    with pytest.raises(BadInput, match="Authorization: expected one line") as refused:
+        connection.send("GET", "/api", {}, patience=0)
+    assert "secret" not in str(refused.value)
+    assert server.requests == []
+
+
+def test_a_name_that_is_not_latin_goes_out_in_utf_8(server: Server) -> None:
+    connection = Connection(client.Configuration(host=server.url), Credentials(), [("Impersonate-User", "\u2603")])
+    connection.send("GET", "/api", {}, patience=0)
+    assert server.requests[0].headers["impersonate-user"].encode("latin-1").decode() == "\u2603"
