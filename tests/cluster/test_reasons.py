@@ -159,6 +159,7 @@ def test_a_peer_that_never_comes(cluster: Cluster, scripted: Scripted) -> None:
     assert "in vain for worker 1 (job-1.job:2222)" in now.reason
 
 
+@pytest.mark.long
 def test_a_worker_that_fills_its_disk_is_evicted(cluster: Cluster, scripted: Scripted) -> None:
     # The kubelet looks at the volumes' use once a minute or so.
     script = f"(run / 'much').write_bytes(bytes(64 << 20))\n{FOREVER}"
