@@ -249,7 +249,11 @@ class Connection:
 
 
 def set_proxy(configuration: Any, proxy: str | None) -> None:
-    """Has requests go by way of ``proxy``; without one by that of the environment, as Go's programs do."""
+    """Has requests go by way of ``proxy``; without one by that of the environment, as Go's programs do.
+
+    Raises:
+        BadInput: it is no HTTP proxy.
+    """
     from urllib3.util import make_headers
 
     if proxy:
@@ -257,6 +261,12 @@ def set_proxy(configuration: Any, proxy: str | None) -> None:
         configuration.no_proxy = None  # NO_PROXY is about HTTPS_PROXY
     elif urlsplit(configuration.host).hostname in ("localhost", "127.0.0.1", "::1"):
         configuration.proxy = None
+    scheme, separator, _ = (configuration.proxy or "").partition("://")
+    if separator and scheme.lower() not in ("http", "https"):
+        raise BadInput(
+            f"proxy: expected http:// or https://, found {one_line(scheme, 20)}://, by which no request goes; "
+            "name an HTTP proxy in proxy-url or HTTPS_PROXY"
+        )
     if configuration.proxy and (parts := urlsplit(configuration.proxy)).username:
         pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
         configuration.proxy_headers = make_headers(proxy_basic_auth=pair)

@@ -23,6 +23,7 @@ from launcher.cluster.credentials import Credentials, credentials_of, file_of, i
 from launcher.cluster.pod_command import PodCommand
 from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput
+from maskfleet.text import one_line
 
 __all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
 
@@ -317,6 +318,9 @@ def _configuration(access: kubeconfigs.Access) -> Any:
         except ValueError as error:
             # What is found is not shown, nor in parts: that of a proxy may hold a password.
             raise BadInput(f"{where}: {what}: expected a URL such as https://host:6443, found none") from error
+    scheme, separator, _ = cluster.server.partition("://")
+    if separator and scheme.lower() not in ("http", "https"):
+        raise BadInput(f"{where}: server: expected https:// or http://, found {one_line(scheme, 20)}://")
     configuration.host = ("" if "://" in cluster.server else "http://") + cluster.server.rstrip("/")
     configuration.verify_ssl = not cluster.insecure_skip_tls_verify
     authority = file_of(

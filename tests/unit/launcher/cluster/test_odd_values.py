@@ -109,3 +109,18 @@ def test_a_name_that_is_not_latin_goes_out_in_utf_8(server: Server) -> None:
     connection = Connection(client.Configuration(host=server.url), Credentials(), [("Impersonate-User", "\u2603")])
     connection.send("GET", "/api", {}, patience=0)
     assert server.requests[0].headers["impersonate-user"].encode("latin-1").decode() == "\u2603"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told"),
+    [
+        ({"server": "ftp://host"}, "server: expected https:// or http://, found ftp://"),
+        (
+            {"server": "https://host", "proxy-url": "socks5://proxy:1080"},
+            "expected http:// or https://, found socks5",
+        ),
+    ],
+)
+def test_a_kind_of_address_that_nobody_speaks_is_refused(tmp_path: Path, cluster: dict[str, str], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        connected(tmp_path, **cluster)
