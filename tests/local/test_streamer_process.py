@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -35,7 +36,10 @@ class Beside:
         return until(self.child, "a streamer")
 
     def child(self) -> psutil.Process | None:
-        found = [each for each in psutil.Process().children() if "stream" in each.cmdline()]
+        found = []
+        for each in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie too, of another test
+                found += [each] if "stream" in each.cmdline() else []
         return found[0] if found else None
 
     def told(self, words: str) -> bool:
