@@ -21,9 +21,8 @@ lint: $(VENV)/.test
 unit: $(VENV)/.test browser
 	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 4 --dist worksteal
 
-# Two at a time, as each waits for processes most of the time.
 local: $(VENV)/.test
-	$(BIN)/python -m pytest tests/local -m "not long" -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/local -m "not long"
 
 # Runs against KUBECONFIG when MASKFLEET_TEST_CLUSTER=1; otherwise says that it did not run.
 cluster: $(VENV)/.test

@@ -21,6 +21,7 @@ time.time_ns = lambda: int(wobbling() * 1e9)
 """
 
 
+@pytest.mark.long
 def test_a_run_and_its_streamer_do_not_mind_the_clock(
     tmp_path: Path, undisturbed_state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,9 +52,9 @@ def kill_during_a_checkpoint(run: LocalRun) -> None:
 FAULTS = [
     kill_chief,
     kill_worker,
-    kill_both,
+    pytest.param(kill_both, marks=pytest.mark.long),
     kill_supervisor_of_chief,
-    kill_supervisor_of_worker,
+    pytest.param(kill_supervisor_of_worker, marks=pytest.mark.long),
     freeze_worker,
     kill_during_a_checkpoint,
 ]
