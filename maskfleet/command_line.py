@@ -6,7 +6,6 @@ MASKFLEET_DEBUG=1 puts the traceback, with all causes, before the line.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import io
 import os
@@ -70,14 +69,6 @@ def prepare_outputs() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def report_error(error: MaskfleetError) -> int:
-    """Tells the user in one line, and returns the exit code."""
-    if is_debugging():
-        traceback.print_exception(error)
-    echo_line(ERROR + str(error))
-    return error.exit_code
-
-
 class UserPath(click.Path):
     """A file or folder; ``~`` and ``~USER`` mean what they do to the shell, which passes over ``--out=~/x``."""
 
@@ -100,6 +91,8 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names:
+            import difflib  # for a mistake alone
+
             near = difflib.get_close_matches(args[0], names, n=1)
             mend = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
             raise click.UsageError(f"{one_line(args[0])}: there is no such command; {mend}", ctx)
@@ -118,12 +111,12 @@ def _ended(command: Callable[[], Any]) -> int:
         sys.stdout.flush()  # that it can't be written is told now, or Python does at its end
         return int(code)
     except MaskfleetError as error:
-        return _told(str(error), error.exit_code)
+        return report_error(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return BAD_INPUT
     except click.ClickException as error:
-        return _told(error.format_message(), BAD_INPUT)
+        return report_error(error.format_message(), BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -131,10 +124,15 @@ def _ended(command: Callable[[], Any]) -> int:
         return FAILED
     except OSError as error:  # that no command knows more about
         what = "can't read or write" if error.filename is None else one_line(os.fsdecode(error.filename))
-        return _told(f"{what}: {error.strerror or error}", BAD_INPUT if error.errno in _OF_A_NAME else FAILED)
+        return report_error(f"{what}: {error.strerror or error}", BAD_INPUT if error.errno in _OF_A_NAME else FAILED)
 
 
-def _told(message: str, code: int) -> int:
+def report_error(message: str, code: int) -> int:
+    """Tells the user in one line, after the traceback of the error that is being handled if that is wanted.
+
+    Returns:
+        ``code``, the exit code.
+    """
     with contextlib.suppress(OSError, MaskfleetError):  # nobody reads it: the code says it all the same
         if is_debugging():
             traceback.print_exc()

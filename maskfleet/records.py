@@ -119,10 +119,10 @@ class FinalScores:
     """
 
     split: str
-    examples: int
+    examples: Count
     chosen_on: str | None
-    step: int
-    epoch: int
+    step: Count
+    epoch: Count
     loss: float
     miou: float = math.nan
     miou_without_background: float = math.nan

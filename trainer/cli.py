@@ -24,7 +24,7 @@ from maskfleet.settings import flag_layer
 
 if TYPE_CHECKING:
     from trainer.data.cache import Dataset
-    from trainer.data.source import Reading
+    from trainer.data.source import Reading, Source
     from trainer.data.splits import Division
     from trainer.results.trained import Trained
 
@@ -134,7 +134,7 @@ def evaluate(
     quiet_stderr()
     if data is not None:
         existing_data(data)  # before TensorFlow is imported
-    from trainer.data.cache import counted, open_divided
+    from trainer.data.cache import counted
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
     from trainer.results.own_size import evaluate_at_own_size
@@ -143,7 +143,7 @@ def evaluate(
     from trainer.results.trained_on import Overlap, compare_with_training
 
     trained = _trained(place, best)
-    dataset = _dataset(place, trained, data, data_dir)
+    source, dataset = _opened(place, trained, data, data_dir)
     name = split or dataset.judge
     if name not in dataset.splits:
         there = " and ".join(dataset.splits)
@@ -159,7 +159,6 @@ def evaluate(
     else:
         classes = len(trained.legend.classes)
         predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
-        source = open_divided(*_place_of_data(place, trained, data, data_dir))
         result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
     if output == "json":
         seen = None if tested.trained_on is None else len(tested.trained_on)
@@ -399,14 +398,20 @@ def _trained(place: Path, best: bool, precision: Literal["float32"] | None = Non
 
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
     """The data that the flags name, or the run's, at the network's input size."""
-    from trainer.data.cache import load_dataset
+    return _opened(place, trained, data, data_dir)[1]
+
+
+def _opened(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> tuple[Source, Dataset]:
+    """The data as it lies, and at the network's input size."""
+    from trainer.data.cache import cached, open_divided
     from trainer.results.evaluation import check_classes
 
     data, data_dir, reading, division = _place_of_data(place, trained, data, data_dir)
-    dataset = load_dataset(data, data_dir, trained.size, reading=reading, division=division)
+    source = open_divided(data, data_dir, reading, division)
+    dataset = cached(source, trained.size, data, reading=reading)
     if warning := check_classes(trained.legend, dataset, str(place)):
         echo_line(f"warning: {warning}")
-    return dataset
+    return source, dataset
 
 
 def _place_of_data(

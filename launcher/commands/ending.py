@@ -73,5 +73,5 @@ def _each(names: Iterable[str], act: Callable[[str], T]) -> tuple[list[T], int]:
         try:
             done.append(act(name))
         except MaskfleetError as error:
-            worst = max(worst, report_error(error))
+            worst = max(worst, report_error(str(error), error.exit_code))
     return done, worst

@@ -126,23 +126,38 @@ def load_dataset(
     reading: Reading = _AS_BY_DEFAULT,
     division: Division = AS_IT_IS,
 ) -> Dataset:
-    """Opens the data that the settings name, from the cache if its files are unchanged.
+    """Opens the data that the settings name, and has :func:`cached` scale it.
+
+    Raises:
+        BadSettings: ``data`` names no kind of data.
+        BadData: there is no usable data; as :func:`cached`.
+    """
+    return cached(open_divided(data, data_dir, reading, division), image_size, data, cache_dir, report_line, reading)
+
+
+def cached(
+    source: Source,
+    image_size: int,
+    data: str,
+    cache_dir: Path | None = None,
+    report_line: Callable[[str], object] = lambda line: None,
+    reading: Reading = _AS_BY_DEFAULT,
+) -> Dataset:
+    """All examples of ``source`` at one input size, from the cache if their files are unchanged.
 
     Images are scaled to ``image_size`` x ``image_size`` (the aspect is not kept) with an antialiased bilinear
     filter, masks with nearest neighbour. Safe to call from several processes at once.
 
     Args:
+        data: what the user called it, for messages.
         cache_dir: by default ``$MASKFLEET_CACHE`` or ``~/.cache/maskfleet``.
         report_line: gets a line when images have to be read, and every ten seconds while they are; and one for what
             was passed over or lost.
-        reading: how files are read.
-        division: into splits, where the data does not say.
+        reading: how the files of ``source`` are read.
 
     Raises:
-        BadSettings: ``data`` names no kind of data.
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
-    source = open_divided(data, data_dir, reading, division)
     root = cache_dir or cache_root()
     folder = root / f"{source.name}-{image_size}-{_key(source, reading)}"
     try:

@@ -42,7 +42,7 @@ def export_formats(
     """Writes the network in ``formats`` (keras, h5, saved_model, tflite-KIND); gives lines to be printed.
 
     Args:
-        dataset: for TFLite; its training images calibrate int8, on its test images the files are compared with
+        dataset: for TFLite; its training images calibrate int8, on the images that judge it the files are compared with
             the network, and parity.json keeps what was found.
         images: how many of each, evenly spread over them.
 
@@ -130,7 +130,7 @@ def _write_tflite(
             path = folder / f"{trained.model.name}-{kind}.tflite"
             files[path.name] = convert(trained.model, kind, dataset.train.spread(images).images)
             write_atomically(path, files[path.name])
-    test = dataset.test.spread(images)
+    test = dataset.judges.spread(images)
     rows = parity(trained.model, files, test, trained.legend)
     write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
     return rows

@@ -102,6 +102,14 @@ def test_exported_files_come_with_their_parity_and_nothing_else(model: keras.Mod
     assert [row["name"] for row in parity["files"]] == ["keras", f"{name}-float16.tflite"]
 
 
+def test_data_without_a_test_split_compares_on_its_validation_split(model: keras.Model, tmp_path: Path) -> None:
+    split = Arrays(tuple("abcdef"), IMAGES, masker(model)(IMAGES))
+    none = Arrays((), IMAGES[:0], split.masks[:0])
+    dataset = Dataset("drawn", ("a", "b", "c"), palette(3), None, split, none, "fingerprint", split)
+    list(export_formats(Trained(model, Legend.of(dataset), None), tmp_path / "out", ["tflite-float16"], dataset, 4))
+    assert json.loads((tmp_path / "out" / "parity.json").read_text())["images"] == 4
+
+
 def test_a_folder_that_can_not_be_written_is_one_line(model: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     trained = Trained(model, Legend.unnamed(3), None)
