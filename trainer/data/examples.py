@@ -16,23 +16,14 @@ from numpy.typing import NDArray
 from maskfleet.errors import BadData
 from trainer.data.class_table import ClassTable
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture
-from trainer.data.lists import check_utf8, divide, shown
+from trainer.data.lists import SPLIT_NAMES, check_utf8, divide, shown
 from trainer.data.orientation import is_sideways, pair
 from trainer.data.source import NO_EXAMPLES, Example, Mask, Reading, Source, Split
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 UNDIVIDED = ""
 """The split of what nobody has divided."""
-_SPLITS = {
-    TRAIN: TRAIN,
-    "training": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    VALIDATION: VALIDATION,
-    TEST: TEST,
-    "testing": TEST,
-}
-_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
+_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class Splits:
 
 def split_named(text: str) -> str:
     """The split that a file or folder is called after (``instances_val2017``), or :data:`UNDIVIDED`."""
-    found = {_SPLITS[match.lower()] for match in _SPLIT.findall(text)}
+    found = {SPLIT_NAMES[match.lower()] for match in _SPLIT.findall(text)}
     return found.pop() if len(found) == 1 else UNDIVIDED
 
 
@@ -135,10 +126,13 @@ def drawn_example(image: Path, where: str, reading: Reading, draw: Callable[[int
     height, width = picture.pixels.shape[:2]
     try:
         mask = draw(height, width)
-    except BadData:
+    except BadData as error:
         if not is_sideways(picture.orientation):
             raise
-        mask = draw(width, height)
+        try:
+            mask = draw(width, height)
+        except BadData:
+            raise error from None  # what is wrong with it as it is displayed
     return pair(picture, mask, reading, image, where)
 
 

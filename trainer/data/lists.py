@@ -88,7 +88,7 @@ def missing_files(list_file: Path, files: Iterable[Path], what: str) -> None:
         raise BadData(f"{missing[0]}: this {what}{others} is named in {list_file.name} but is not there")
 
 
-_SPLIT_NAMES: Mapping[str, str] = {
+SPLIT_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -104,7 +104,7 @@ def of_splits(entries: Iterable[Path], stem: Callable[[Path], str]) -> dict[str,
     """
     found: dict[str, Path] = {}
     for entry in sorted(entries):
-        split = _SPLIT_NAMES.get(stem(entry).lower())
+        split = SPLIT_NAMES.get(stem(entry).lower())
         if split is None:
             continue
         if split in found:

@@ -25,7 +25,7 @@ def is_ade20k(folder: Path) -> bool:
 
 
 def open_ade20k(folder: Path, reading: Reading, table: ClassTable | None = None) -> Source:
-    """Training split from ``training``, test split from ``validation``, whose truth is public.
+    """The splits of ``training`` and ``validation``, whose truth is public.
 
     Args:
         table: of a data file, for other classes of the values.

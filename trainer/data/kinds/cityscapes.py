@@ -38,7 +38,7 @@ def is_cityscapes(folder: Path) -> bool:
 
 
 def open_cityscapes(folder: Path, reading: Reading, table: ClassTable | None = None) -> Source:
-    """Training split from ``train``; ``val`` for testing, or for validation if there are masks of ``test``.
+    """The splits of ``train`` and ``val``, and of ``test`` if there are masks of it: its truth is secret.
 
     Args:
         table: of a data file, for other classes of the 34 values.

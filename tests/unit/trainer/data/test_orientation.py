@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,25 @@ def test_a_prediction_is_as_the_picture_is_displayed(orientation: int, tmp_path:
     assert [problem for _, problem in predict_files(predictor, legend, [file], tmp_path / "out")] == [None]
     with PIL.Image.open(tmp_path / "out/x.png") as mask:
         np.testing.assert_array_equal(np.asarray(mask), displayed(file) // 127)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("drawn_on", ["displayed", "stored"])
+def test_shapes_fit_the_displayed_picture_wherever_they_were_drawn(
+    orientation: int, drawn_on: str, tmp_path: Path
+) -> None:
+    """A box around the picture's white corner, as labelme notes it."""
+    stored = np.zeros((20, 30), np.uint8)
+    stored[:6, 22:] = 2
+    for name in ("a", "b"):
+        shown = displayed(turned(tmp_path / f"{name}.png", photograph(stored), orientation)) // 127
+        drawn = shown if drawn_on == "displayed" else stored
+        rows, columns = np.nonzero(drawn)
+        corners = [[int(columns.min()), int(rows.min())], [int(columns.max()) + 1, int(rows.max()) + 1]]
+        shape = {"label": "sky", "points": corners, "shape_type": "rectangle"}
+        noted = {"imagePath": f"{name}.png", "imageHeight": drawn.shape[0], "imageWidth": drawn.shape[1]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"version": "5", "flags": {}, "shapes": [shape], **noted}))
+    said = drawn_on if orientation not in SIDEWAYS else "displayed"
+    source = open_source(f"labelme:{tmp_path}", None, Reading(masks_drawn_on=said))
+    image, mask, *_ = source.train.read(0)
+    np.testing.assert_array_equal(mask * 2 * 127, image[..., 0])
