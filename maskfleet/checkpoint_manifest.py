@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from maskfleet.files import FileDigest, read_plain, stays_inside
+from maskfleet.records import RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.schema import Count, Seconds, validated
+from maskfleet.text import one_line
 
 MANIFEST_BYTES = 16 << 20
 """What a manifest has at most; one takes a kilobyte."""
@@ -22,7 +24,8 @@ class CheckpointManifest:
 
     ``files`` are named relative to the folder ``checkpoints``. ``training_seconds`` is the time spent in
     training steps up to ``step``; ``miou`` and ``score``, by which the best
-    checkpoint is chosen, are None where the step was not validated.
+    checkpoint is chosen, are None where the step was not validated. ``run_id`` is that of the run's config.json; None
+    in what an older version wrote.
     """
 
     step: Count
@@ -31,6 +34,7 @@ class CheckpointManifest:
     miou: float | None
     files: Mapping[str, FileDigest]
     score: float | None = None
+    run_id: str | None = None
 
     @classmethod
     def parse(cls, content: bytes) -> CheckpointManifest:
@@ -48,8 +52,10 @@ class CheckpointManifest:
         return manifest
 
     @classmethod
-    def of_step(cls, content: bytes, step: int) -> CheckpointManifest:
+    def of_step(cls, content: bytes, step: int, run_id: str | None = None) -> CheckpointManifest:
         """What :meth:`parse` gives, if it is one of ``step``: that names it, and a checkpoint has an index and data.
+
+        ``run_id`` is that of the run whose checkpoint it has to be, if that is known.
 
         Raises:
             ValueError: it is none.
@@ -64,17 +70,20 @@ class CheckpointManifest:
             raise ValueError(f"no checkpoint manifest: expected {prefix}.index and {prefix}.data-… among its files")
         if foreign := [name for name in manifest.files if not name.startswith(f"{prefix}.")]:
             raise ValueError(f"no checkpoint manifest: {foreign[0]!r} is of no checkpoint of step {step}")
+        if run_id is not None and manifest.run_id not in (None, run_id):
+            raise ValueError(f"it is of another run: expected run_id {run_id}, found {one_line(manifest.run_id, 40)}")
         return manifest
 
     @classmethod
     def read(cls, run: RunDirectory, step: int) -> CheckpointManifest:
-        """That of ``step`` in ``run``.
+        """That of ``step`` in ``run``, of that run.
 
         Raises:
             OSError: it can't be read, or is a pipe or device.
             ValueError: it is no manifest of this step.
         """
-        return cls.of_step(read_plain(run.checkpoint_manifest(step), MANIFEST_BYTES), step)
+        content = read_plain(run.checkpoint_manifest(step), MANIFEST_BYTES)
+        return cls.of_step(content, step, RunRecord.id_of(run))
 
     def serialize(self) -> bytes:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()

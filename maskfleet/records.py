@@ -240,7 +240,10 @@ class Resolved:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """config.json: a run's settings, and from its first start on what explains and repeats it."""
+    """config.json: a run's settings, and from its first start on what explains and repeats it.
+
+    ``run_id`` tells the run's checkpoints from another's; None before the first start, and of an older version.
+    """
 
     settings: Mapping[str, Any]
     resolved: Resolved | None = None
@@ -249,6 +252,7 @@ class RunRecord:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     git_commit: str | None = None
     started: Seconds | None = None
+    run_id: str | None = None
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self:
@@ -268,6 +272,14 @@ class RunRecord:
             return validated(cls, content)
         except ValueError as error:
             raise BadInput(f"{run.config}: expected the settings of a run: {error}") from error
+
+    @classmethod
+    def id_of(cls, run: RunDirectory) -> str | None:
+        """The ``run_id`` of what lies in ``run``; None if there is none."""
+        try:
+            return cls.read(run).run_id
+        except (NotFound, BadInput):
+            return None
 
     def write(self, run: RunDirectory) -> None:
         content = asdict(self)

@@ -93,7 +93,7 @@ def stream(
 @click.option("--worker", type=_WORKER, metavar="I", help="only what worker I of a run on several needs")
 @_OUTPUT
 def restore(destination: str, run: Path, step: int | None, worker: int | None, output: Literal["text", "json"]) -> None:
-    """Bring back from DESTINATION into RUN the newest complete checkpoint, and the logs that go on.
+    """Bring back from DESTINATION into RUN the newest complete checkpoint, the best, and the logs that go on.
 
     That there is no checkpoint yet is no error: the training then starts from the beginning.
     """

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from launcher.streaming.stores.store import Store, StoredObject
+from launcher.streaming.stores.store import Changed, Store, StoredObject, newest
 from maskfleet.checkpoint_manifest import MANIFEST_BYTES
+from maskfleet.records import RECORD_BYTES, RunRecord
 from maskfleet.run_directory import RunDirectory
+from maskfleet.schema import parsed
 
 _HERE = RunDirectory(Path())
 _FILES = (_HERE.config, _HERE.examples, _HERE.progress, _HERE.metrics, _HERE.scores, _HERE.events, _HERE.report)
@@ -60,6 +62,21 @@ def worker_of_log(name: str) -> int | None:
 def remote_manifests(store: Store, run: RunDirectory) -> dict[int, StoredObject]:
     """The manifests in the store by step, oldest first."""
     return manifests_by_step(store.list(object_name(run, run.checkpoint_manifests) + "/"))
+
+
+def run_id(store: Store, run: RunDirectory) -> str | None:
+    """Of the run in ``run`` or, before it is there, of the one in the store; None if neither has one."""
+    if here := RunRecord.id_of(run):
+        return here
+    there = store.find(run.config.name)
+    if there is None or there.size > RECORD_BYTES:
+        return None
+    try:
+        content = newest(store, there, lambda version: b"".join(store.read(version)))
+    except Changed:
+        return None
+    record = parsed(RunRecord, content or b"")
+    return None if record is None else record.run_id
 
 
 def read_manifest(store: Store, found: StoredObject) -> bytes:

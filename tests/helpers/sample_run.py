@@ -25,6 +25,7 @@ class SampleRun:
     def __init__(self, path: Path, seed: int = 0):
         self.run = RunDirectory(path)
         self.random = random.Random(seed)
+        self.run_id: str | None = None
         path.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
@@ -56,7 +57,7 @@ class SampleRun:
             path = prefix.with_name(prefix.name + suffix)
             write_atomically(path, self.random.randbytes(length))
             files[path.name] = FileDigest.of(path)
-        manifest = CheckpointManifest(step, 1, 1.0, miou, files)
+        manifest = CheckpointManifest(step, 1, 1.0, miou, files, run_id=self.run_id)
         write_atomically(self.run.checkpoint_manifest(step), manifest.serialize())
         return manifest
 

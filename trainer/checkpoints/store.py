@@ -14,6 +14,7 @@ import tensorflow as tf
 from maskfleet.checkpoint_manifest import CheckpointManifest, best_step, kept_steps
 from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import FileDigest, wait_for_disk, write_atomically
+from maskfleet.records import RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import manifests_of
 
@@ -49,7 +50,8 @@ class CheckpointStore:
                 wait_for_disk(path)  # the manifest vouches for them, and older checkpoints are deleted for it
                 path.replace(self._run.checkpoints / path.name)
             wait_for_disk(self._run.checkpoints)
-            manifest = CheckpointManifest(step, epoch, training_seconds, miou, digests, score)
+            run_id = RunRecord.id_of(self._run)
+            manifest = CheckpointManifest(step, epoch, training_seconds, miou, digests, score, run_id)
             write_atomically(self._run.checkpoint_manifest(step), manifest.serialize())
         except (OSError, tf.errors.OpError) as error:
             raise TrainingFailed(

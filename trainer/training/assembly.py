@@ -180,7 +180,8 @@ def _record_start(
     """Into config.json, and into TensorBoard if the run is new."""
     trainable = sum(math.prod(variable.shape) for variable in network.model.trainable_variables)
     replicas = worker.strategy.num_replicas_in_sync
-    facts = record_start(worker.run, config, worker.peers, plan, worker.dataset, replicas, trainable)
+    run_id = None if manifest is None else manifest.run_id
+    facts = record_start(worker.run, config, worker.peers, plan, worker.dataset, replicas, trainable, run_id)
     if manifest is None:
         roles = split_roles(config, worker.dataset)
         summaries.settings({**config.model_dump(mode="json"), **facts}, roles)

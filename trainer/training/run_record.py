@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,15 @@ def record_start(
     dataset: Dataset,
     replicas: int,
     trainable_parameters: int,
+    run_id: str | None,
 ) -> dict[str, Any]:
     """Prints how the run is scaled and what has changed since it was last started; completes config.json.
 
     The global batch becomes a setting, so that the run goes on, or is repeated, with the same batches on any
     number of workers.
+
+    Args:
+        run_id: of the checkpoint that the run goes on from: a pod's settings come from its Job, which does not know it.
     """
     before = RunRecord.read(run)
     resolved = Resolved(
@@ -101,6 +106,7 @@ def record_start(
         versions={"python": platform.python_version(), **versions},
         git_commit=_git_commit(),
         started=before.started or time.time(),
+        run_id=before.run_id or run_id or uuid.uuid4().hex,
     ).write(run)
     record_examples(run, dataset)
     return facts

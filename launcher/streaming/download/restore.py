@@ -1,34 +1,39 @@
-"""From a destination back to a run directory: the newest complete checkpoint, and the histories it goes on with."""
+"""From a destination back to a run directory: its newest and best checkpoint, and the histories it goes on with."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from launcher.streaming.download.arrival import InTheWay, download, writing
-from launcher.streaming.layout import LOGS, object_name, read_manifest, remote_manifests, worker_of_log
+from launcher.streaming.layout import LOGS, object_name, read_manifest, remote_manifests, run_id, worker_of_log
 from launcher.streaming.stores.store import Changed, Store, StoredObject, StoreRefused, newest
-from maskfleet.checkpoint_manifest import MANIFEST_BYTES, CheckpointManifest
+from maskfleet.checkpoint_manifest import CheckpointManifest, best_step
 from maskfleet.errors import BadData, NotFound
-from maskfleet.files import FileDigest, read_plain
+from maskfleet.files import FileDigest
 from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import not_in_use
 
 log = logging.getLogger("launcher.restore")
 
+MANIFESTS_AT_ONCE = 16
+"""Of a run whose every checkpoint is kept there are thousands, a request each."""
+
 
 def restore(
     store: Store, run: RunDirectory, step: int | None = None, worker: int | None = None
 ) -> CheckpointManifest | None:
-    """Brings back the newest checkpoint that verifies, or that of ``step``, and the histories of the run.
+    """Brings back the newest checkpoint that verifies and the best, or that of ``step``, and the histories of the run.
 
-    What lies in ``run`` already and verifies is not fetched again; a manifest is written after its files, so that an
-    interrupted restore leaves no half checkpoint. Histories are what the streamer goes on appending to: without them a
-    new pod's log would not continue the old one's. The settings come too, so that ``launcher run --resume`` can go on
-    (``worker`` None only). Of the logs, worker I brings back its own alone; any worker but 0
-    has nothing else to bring back, since the chief broadcasts the checkpoint. ``worker`` None brings back all.
+    A checkpoint counts if its manifest has the run's ``run_id``, or an older version wrote it. What lies in ``run``
+    already and verifies is not fetched again; a manifest is written after its files, so that an interrupted restore
+    leaves no half checkpoint. Histories are what the streamer goes on appending to: without them a new pod's log would
+    not continue the old one's. The settings come too, so that ``launcher run --resume`` can go on (``worker`` None
+    only). Of the logs, worker I brings back its own alone; any worker but 0 has nothing else to bring back, since the
+    chief broadcasts the checkpoint. ``worker`` None brings back all.
 
     Returns:
         The manifest of the newest checkpoint that verifies in ``run`` now; None if there is none, or for a worker
@@ -39,7 +44,7 @@ def restore(
 
     Raises:
         NotFound: the store has no checkpoint of ``step``.
-        BadData: the checkpoint of ``step`` does not verify.
+        BadData: the checkpoint of ``step`` does not verify, or is another run's.
         BadSettings: ``run`` is in use, or can't be written.
         InTheWay: a link or special file is in the place of a checkpoint's file.
         DiskFailed: the disk is full.
@@ -60,63 +65,104 @@ def restore(
 
 
 def _bring_checkpoint(
-    store: Store, run: RunDirectory, manifests: Mapping[int, StoredObject], step: int | None
+    store: Store, run: RunDirectory, found: Mapping[int, StoredObject], step: int | None
 ) -> CheckpointManifest | None:
+    own = run_id(store, run) if found else None
     if step is not None:
-        manifest, problem = _fetch_checkpoint(store, run, manifests[step], step)
-        if manifest is None:
-            raise BadData(f"{store.url}: the checkpoint of step {step} is damaged: {problem}")
-        return manifest
+        try:
+            return _fetch_checkpoint(store, run, found[step], step, own)
+        except _Unusable as error:
+            raise BadData(f"{store.url}: the checkpoint of step {step} is not used: {error}") from error
+    last = _bring_newest(store, run, found, own)
+    if last is not None:
+        _bring_best(store, run, {each: found[each] for each in found if each < last.step}, last, own)
+    return last
+
+
+def _bring_newest(
+    store: Store, run: RunDirectory, found: Mapping[int, StoredObject], own: str | None
+) -> CheckpointManifest | None:
     local = _newest_local(run)
-    for each in sorted(manifests, reverse=True):
-        if local is not None and local.step >= each:
+    for step in sorted(found, reverse=True):
+        if local is not None and local.step >= step:
             break
-        manifest, problem = _fetch_checkpoint(store, run, manifests[each], each)
-        if manifest is not None:
-            log.info("brought back the checkpoint of step %d from %s", each, store.url)
-            return manifest
-        log.warning(
-            "the checkpoint of step %d in %s does not verify (%s): trying an older one", each, store.url, problem
-        )
+        try:
+            return _brought_back(store, _fetch_checkpoint(store, run, found[step], step, own))
+        except _Unusable as error:
+            log.warning("the checkpoint of step %d in %s is not used (%s): trying an older one", step, store.url, error)
     return local
 
 
+def _bring_best(
+    store: Store, run: RunDirectory, found: Mapping[int, StoredObject], last: CheckpointManifest, own: str | None
+) -> None:
+    """What ``keep`` keeps beside the newest, and a run with a validation split ends with."""
+    with ThreadPoolExecutor(MANIFESTS_AT_ONCE) as readers:
+        read = readers.map(lambda step: _manifest(store, found[step], step, own), found)
+        manifests = {each.step: each for each in read if each is not None}
+    best = best_step({**manifests, last.step: last})
+    if best is None or best == last.step or _local(run, best) == manifests[best]:
+        return
+    try:
+        _brought_back(store, _fetch_checkpoint(store, run, found[best], best, own))
+    except _Unusable as error:
+        log.warning("the best checkpoint in %s, of step %d, is not used: %s", store.url, best, error)
+
+
+def _brought_back(store: Store, manifest: CheckpointManifest) -> CheckpointManifest:
+    log.info("brought back the checkpoint of step %d from %s", manifest.step, store.url)
+    return manifest
+
+
 def _newest_local(run: RunDirectory) -> CheckpointManifest | None:
-    for step in run.checkpoint_steps():
-        try:
-            content = read_plain(run.checkpoint_manifest(step), MANIFEST_BYTES)
-            manifest = CheckpointManifest.of_step(content, step)
-        except (OSError, ValueError):
-            continue
-        if manifest.problem(run.checkpoints) is None:
-            return manifest
-    return None
+    return next((found for step in run.checkpoint_steps() if (found := _local(run, step)) is not None), None)
+
+
+def _local(run: RunDirectory, step: int) -> CheckpointManifest | None:
+    """That of a step in ``run``, if it verifies."""
+    try:
+        manifest = CheckpointManifest.read(run, step)
+    except (OSError, ValueError):
+        return None
+    return manifest if manifest.problem(run.checkpoints) is None else None
+
+
+class _Unusable(Exception):
+    """What is wrong with a checkpoint in the store."""
 
 
 def _fetch_checkpoint(
-    store: Store, run: RunDirectory, found: StoredObject, step: int
-) -> tuple[CheckpointManifest | None, str | None]:
-    """The manifest once all files are here and verify; or None and what is wrong."""
+    store: Store, run: RunDirectory, found: StoredObject, step: int, own: str | None
+) -> CheckpointManifest:
+    """The manifest once all files are here and verify. Raises _Unusable if they can't be."""
     files = PlainFiles(run.path)
     try:
         content = read_manifest(store, found)
-        manifest = CheckpointManifest.of_step(content, step)
+        manifest = CheckpointManifest.of_step(content, step, own)
         for file, expected in manifest.files.items():
             name = object_name(run, run.checkpoints / file)
             if _digest(files, name) == expected:
                 continue
             there = store.find(name)
             if there is None:
-                return None, f"{file} is missing"
+                raise _Unusable(f"{file} is missing")
             if there.size != expected.size or there.crc32c not in (None, expected.crc32c):
-                return None, f"{file} has {there.size} bytes with crc32c {there.crc32c}, expected {expected}"
+                raise _Unusable(f"{file} has {there.size} bytes with crc32c {there.crc32c}, expected {expected}")
             if download(store, there, files) != expected:
-                return None, f"{file} differs from its digest"
+                raise _Unusable(f"{file} differs from its digest")
         with writing(files), files.replacing(object_name(run, run.checkpoint_manifest(step))) as copy:
             copy.write(content)
     except (ValueError, Changed, BadData, StoreRefused) as error:
-        return None, str(error)
-    return manifest, None
+        raise _Unusable(str(error)) from error
+    return manifest
+
+
+def _manifest(store: Store, found: StoredObject, step: int, own: str | None) -> CheckpointManifest | None:
+    """None of one that is damaged, of another run, or gone."""
+    try:
+        return CheckpointManifest.of_step(read_manifest(store, found), step, own)
+    except (ValueError, Changed, StoreRefused):
+        return None
 
 
 def _digest(files: PlainFiles, name: str) -> FileDigest | None:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
-from launcher.streaming.layout import MANIFEST, checkpoint_step, manifests_by_step, object_name, read_manifest
+from launcher.streaming.layout import MANIFEST, checkpoint_step, manifests_by_step, object_name, read_manifest, run_id
 from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject, StoreRefused
 from launcher.streaming.upload.guarded_object import Conflict, GuardedObject
 from maskfleet.checkpoint_manifest import MANIFEST_BYTES, CheckpointManifest, kept_steps
 from maskfleet.files import FileDigest
 from maskfleet.plain_files import Entry, PlainFiles
+from maskfleet.records import RunRecord
 from maskfleet.run_directory import RunDirectory
 
 log = logging.getLogger("launcher.stream")
@@ -48,9 +49,10 @@ class CheckpointUploads:
         if self._remote is None:
             objects = list(self._store.list(object_name(self._run, self._run.checkpoints) + "/"))
             remote = manifests_by_step(objects)
+            own = run_id(self._store, self._run) if remote else None
             for step, found in remote.items():
                 try:
-                    self._manifests[step] = CheckpointManifest.of_step(read_manifest(self._store, found), step)
+                    self._manifests[step] = CheckpointManifest.of_step(read_manifest(self._store, found), step, own)
                 except (ValueError, Changed, StoreRefused) as error:
                     log.warning("the checkpoint of step %d in %s is passed over: %s", step, self._store.url, error)
             self._remote = {step: found for step, found in remote.items() if step in self._manifests}
@@ -92,7 +94,7 @@ class CheckpointUploads:
         self.start()
         try:
             content = self._manifest_bytes(step)
-            manifest = CheckpointManifest.of_step(content, step)
+            manifest = CheckpointManifest.of_step(content, step, RunRecord.id_of(self._run))
             folder = object_name(self._run, self._run.checkpoints)
             with ExitStack() as stack:  # open files can't vanish when the trainer deletes old checkpoints
                 files = {name: stack.enter_context(self._files.open(f"{folder}/{name}")) for name in manifest.files}
@@ -181,7 +183,7 @@ class CheckpointUploads:
 
     def _read_manifest(self, step: int) -> CheckpointManifest | None:
         try:
-            return CheckpointManifest.of_step(self._manifest_bytes(step), step)
+            return CheckpointManifest.of_step(self._manifest_bytes(step), step, RunRecord.id_of(self._run))
         except (OSError, ValueError):
             return None  # upload() says so
 

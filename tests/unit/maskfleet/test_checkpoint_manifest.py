@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -89,6 +90,26 @@ def test_what_is_no_manifest_is_a_value_error(content: bytes) -> None:
 
 def test_a_manifest_of_its_step_is_read() -> None:
     assert CheckpointManifest.of_step(GOOD.serialize(), 7) == GOOD
+
+
+@pytest.mark.parametrize(("manifest", "run", "counts"), [
+    ("a", "a", True), ("b", "a", False), ("", "a", False),
+    (None, "a", True),  # an older version wrote it
+    ("b", None, True),  # nothing says which run this is
+])  # fmt: skip
+def test_a_manifest_of_another_run_does_not_count(manifest: str | None, run: str | None, counts: bool) -> None:
+    content = dataclasses.replace(GOOD, run_id=manifest).serialize()
+    if counts:
+        assert CheckpointManifest.of_step(content, 7, run).run_id == manifest
+    else:
+        with pytest.raises(ValueError, match="it is of another run: expected run_id a, found"):
+            CheckpointManifest.of_step(content, 7, run)
+
+
+def test_a_manifest_without_a_run_is_as_older_versions_wrote_it() -> None:
+    content = json.loads(GOOD.serialize())
+    del content["run_id"]
+    assert CheckpointManifest.of_step(json.dumps(content).encode(), 7, "a") == GOOD
 
 
 def test_a_pipe_in_the_place_of_a_manifest_is_waited_for_by_nobody(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from launcher.streaming.upload.streamer import Streamer
 from maskfleet.checkpoint_manifest import CheckpointManifest, kept_steps
 from maskfleet.errors import BadData, NotFound
 from maskfleet.files import FileDigest
+from maskfleet.records import Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from tests.fakes.gcs import FakeGcs
 from tests.helpers.sample_run import SampleRun
@@ -260,9 +261,67 @@ def test_restore_of_a_step_says_what_is_wrong_with_it(sample: SampleRun, store: 
     with pytest.raises(NotFound, match="there is no checkpoint of step 5; it has 1, 2"):
         restore(store, back, step=5)
     (store.path / "checkpoints/step-00000002.index").unlink()
-    with pytest.raises(BadData, match=r"the checkpoint of step 2 is damaged: step-00000002\.index is missing"):
+    with pytest.raises(BadData, match=r"the checkpoint of step 2 is not used: step-00000002\.index is missing"):
         restore(store, back, step=2)
     assert restore(FolderStore(tmp_path / "nothing"), RunDirectory(tmp_path / "new")) is None
+
+
+def of_a_run(sample: SampleRun, run_id: str) -> SampleRun:
+    sample.run_id = run_id
+    RunRecord({}, Resolved(), run_id=run_id).write(sample.run)
+    return sample
+
+
+def test_another_runs_checkpoint_with_good_data_of_its_own_does_not_count(
+    sample: SampleRun, store: RecordingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = of_a_run(SampleRun(tmp_path / "other", seed=1), "other")
+    other.checkpoint(99, miou=0.99)
+    of_a_run(sample, "own").checkpoint(1, miou=0.5)
+    assert Streamer(sample.run, store).run(once=True) == 0
+    for path in other.run.checkpoints.rglob("step-*"):
+        there = store.path / "checkpoints" / path.relative_to(other.run.checkpoints)
+        there.write_bytes(path.read_bytes())
+
+    manifest = restore(store, RunDirectory(tmp_path / "pod"), worker=0)  # which has no config.json of its own
+    assert manifest is not None
+    assert (manifest.step, manifest.run_id) == (1, "own")
+    assert "step 99 in" in caplog.text
+    assert "it is of another run: expected run_id own, found other" in caplog.text
+    with pytest.raises(BadData, match="step 99 is not used: it is of another run"):
+        restore(store, RunDirectory(tmp_path / "back"), step=99)
+
+    sample.checkpoint(2, miou=0.4)
+    upload_all(sample, store, keep=1)
+    assert set(stored_steps(sample, store)) == {1, 2, 99}, "the other's is the best of nothing here"
+
+
+def test_restore_brings_back_the_best_beside_the_newest(
+    sample: SampleRun, store: RecordingStore, tmp_path: Path
+) -> None:
+    for step, miou in ((1, 0.1), (2, 0.9), (3, 0.5), (4, None)):
+        sample.checkpoint(step, miou=miou)
+    upload_all(sample, store)
+    back = RunDirectory(tmp_path / "back")
+    manifest = restore(store, back, worker=0)
+    assert manifest is not None
+    assert manifest.step == 4
+    assert back.checkpoint_steps() == [4, 2]
+    assert CheckpointManifest.read(back, 2).problem(back.checkpoints) is None
+
+
+def test_a_damaged_best_is_told_and_the_newest_is_there(
+    sample: SampleRun, store: RecordingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step, miou in ((1, 0.9), (2, 0.5)):
+        sample.checkpoint(step, miou=miou)
+    upload_all(sample, store)
+    (store.path / "checkpoints/step-00000001.index").write_bytes(b"")
+    back = RunDirectory(tmp_path / "back")
+    assert restore(store, back) is not None
+    assert back.checkpoint_steps() == [2]
+    assert "the best checkpoint in" in caplog.text
+    assert "of step 1, is not used: step-00000001.index has 0 bytes" in caplog.text
 
 
 def test_restore_writes_nothing_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.errors import BadInput, BadSettings, TrainingFailed
+from maskfleet.records import Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint, load_weights
 from trainer.checkpoints.store import CheckpointStore
@@ -139,6 +140,19 @@ def test_damage_is_told_and_passed_over(box: Box, capsys: pytest.CaptureFixture[
     box.run.checkpoint_manifest(2).write_text("{}")
     assert box.restored() == 1
     assert "checkpoint of step 2 is not used: no checkpoint manifest" in capsys.readouterr().out
+
+
+def test_another_runs_checkpoint_is_told_and_passed_over(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    RunRecord({}, Resolved(), run_id="own").write(box.run)
+    box.save(1, 0.1)
+    RunRecord({}, Resolved(), run_id="other").write(box.run)
+    box.save(2, 0.9)
+    RunRecord({}, Resolved(), run_id="own").write(box.run)
+    assert box.restored() == 1
+    assert "checkpoint of step 2 is not used: it is of another run" in capsys.readouterr().out
+    best = best_checkpoint(box.run)
+    assert best is not None
+    assert best.step == 1
 
 
 def test_the_best_is_restored_or_it_is_said_why_not(box: Box) -> None:
