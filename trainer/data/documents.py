@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from maskfleet.errors import BadData
+from maskfleet.files import open_plain
 from maskfleet.text import format_bytes, one_line
 
 _LARGEST = 1 << 31
@@ -40,6 +41,15 @@ def read_json(file: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
         raise BadData(f"{file}: expected JSON of annotations, found a number of thousands of digits") from error
 
 
+def head(file: Path) -> bytes:
+    """The first 64 KiB of a file, by which its kind is told; nothing of what is no file, or can't be read."""
+    try:
+        with open_plain(file) as content:
+            return content.read(1 << 16)
+    except OSError:
+        return b""
+
+
 def read_text(file: Path) -> str:
     """Text in UTF-8, with or without a byte order mark.
 
@@ -64,7 +74,7 @@ def field(record: Any, key: str, kind: type[_T] | tuple[type[_T], ...], where: s
     Raises:
         BadData: ``record`` is no object, has no such key, or something else there.
     """
-    if not isinstance(record, Mapping):
+    if type(record) is not dict and not isinstance(record, Mapping):
         raise BadData(f"{where}: expected an object with {key}, found {one_line(repr(record))[:60]}")
     kinds = kind if isinstance(kind, tuple) else (kind,)
     value = record.get(key)

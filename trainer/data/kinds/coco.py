@@ -7,17 +7,18 @@ and VGG's annotator export the same.
 
 from __future__ import annotations
 
+import re
+import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from maskfleet.errors import BadData
 from trainer.data.categories import NO_WISHES, Categories, Wishes
-from trainer.data.documents import field, read_json
+from trainer.data.documents import field, head, read_json
 from trainer.data.examples import (
     Named,
     check_noted_size,
@@ -27,30 +28,50 @@ from trainer.data.examples import (
     splits_of,
 )
 from trainer.data.lists import found_in, shown
+from trainer.data.remembered import remembered
 from trainer.data.shapes import Polygons, Shape, drawn, polygon, run_lengths, smaller_on_top
 from trainer.data.source import Example, Mask, Reading, Source, files_key
 
 _ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = ("image_info", "captions", "person_keypoints", "panoptic")
 """Files beside those of the segmentation in COCO's own archive."""
+_IDS = (int, str)
+_PLAIN = re.compile(r"[\w-]+(\.[\w-]+)*")
+"""A name that can lead nowhere but into the folder that it is looked for in."""
+_Picture = tuple[Any, str, int | None, int | None]
+"""Id, name of the file, width and height."""
+_ByPicture = dict[Any, list[tuple[int, Mapping[str, Any]]]]
+"""Place in the file and content of annotations, by the picture's id."""
 
 
-@dataclass(frozen=True)
-class _Picture:
-    name: str
-    file: Path
-    size: tuple[int, int] | None
-    """Width and height."""
-    annotations: Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
 class _Document:
-    """A JSON file: its pictures, and names by category id."""
+    """A JSON file: what it says of pictures and categories, and the annotations, which are read when they are needed.
 
-    file: Path
-    pictures: Sequence[_Picture]
-    categories: Mapping[Any, str]
+    Attributes:
+        pictures: id, name of the file, width and height of each; the last two None where they are not noted.
+        categories: names by id.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Raises BadData if the file is broken or contradicts itself."""
+        self.file = file
+        self._lock = threading.Lock()
+        self._annotations: _ByPicture | None = None
+        outline = remembered("coco", file, [file], self._outline)
+        self.pictures: Sequence[_Picture] = outline["pictures"]
+        self.categories: Mapping[Any, str] = dict(outline["categories"])
+
+    def annotations(self, picture: Any) -> Sequence[tuple[int, Mapping[str, Any]]]:
+        """Place in the file and content of those of a picture, by its id."""
+        with self._lock:
+            if self._annotations is None:
+                self._outline()
+            assert self._annotations is not None
+        return self._annotations.get(picture, ())
+
+    def _outline(self) -> dict[str, Any]:
+        outline, self._annotations = _read(self.file)
+        return outline
 
 
 def is_coco(folder: Path) -> bool:
@@ -95,13 +116,10 @@ def open_coco(
                 "name one by --data coco:FILE, or those of each split in a data file"
             )
         notes += [f"{shown(file)}: passed over for {chosen[0].name}" for file in alike if file not in chosen]
-        documents[split] = _read(chosen[0], root)
+        documents[split] = _Document(chosen[0])
     names = [name for document in documents.values() for name in document.categories.values()]
     categories = Categories.of(names, wishes, str(place))
-    examples = {
-        split: [_named(document, picture, categories, reading) for picture in document.pictures]
-        for split, document in documents.items()
-    }
+    examples = {split: _examples(document, root, categories, reading) for split, document in documents.items()}
     splits = splits_of(examples, place)
     pictures = [example.image for split in examples.values() for example in split]
     return splits.source(
@@ -120,31 +138,46 @@ def _below(file: Path, root: Path) -> str:
 
 def _looks_like_coco(file: Path) -> bool:
     """By the first bytes: labelme's files lie beside their pictures as COCO's do."""
-    with file.open("rb") as content:
-        start = content.read(1 << 16)
+    start = head(file)
     return b'"images"' in start or b'"categories"' in start or b'"annotations"' in start
 
 
-def _read(file: Path, root: Path) -> _Document:
+def _read(file: Path) -> tuple[dict[str, Any], _ByPicture]:
+    """What the file says of pictures and categories, as JSON can hold it, and its annotations."""
     document = read_json(file, _compact)
     where = str(file)
     images, annotations, kinds = (field(document, key, list, where) for key in ("images", "annotations", "categories"))
     categories = _categories(kinds, annotations, where)
-    by_picture: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    for number, annotation in enumerate(annotations):
-        place = f"{where}: annotation {_id(annotation, number)}"
-        if isinstance(annotation, dict) and "segments_info" in annotation:
-            raise BadData(f"{place}: expected polygons or run lengths, found COCO's panoptic format; use the instances")
-        by_picture[field(annotation, "image_id", (int, str), place)].append(annotation)
-        if (category := field(annotation, "category_id", (int, str), place)) not in categories:
-            raise BadData(f"{place}: names the category {category!r}, which is not in categories")
-    pictures = _pictures(file, root, images, by_picture)
-    if by_picture:
-        picture, others = next(iter(by_picture.items()))
-        raise BadData(f"{where}: annotation {_id(others[0], 0)}: names the image {picture!r}, which is not in images")
+    pictures = _pictures(images, where)
     if not pictures:
         raise BadData(f"{where}: expected images, found none")
-    return _Document(file, pictures, categories)
+    by_picture: _ByPicture = {picture: [] for picture, *_ in pictures}
+    for number, annotation in enumerate(annotations):
+        picture = _picture_of(annotation, categories, by_picture)
+        if picture is None:
+            _refuse(annotation, categories, f"{where}: annotation {_id(annotation, number)}")
+        by_picture[picture].append((number, annotation))
+    return {"pictures": pictures, "categories": list(categories.items())}, by_picture
+
+
+def _picture_of(annotation: Any, categories: Mapping[Any, str], pictures: Mapping[Any, Any]) -> Any:
+    """The id of the picture that an annotation is of; None if it is not as it has to be."""
+    if type(annotation) is not dict or "segments_info" in annotation:
+        return None
+    picture, category = annotation.get("image_id"), annotation.get("category_id")
+    if type(picture) in _IDS and type(category) in _IDS and category in categories and picture in pictures:
+        return picture
+    return None
+
+
+def _refuse(annotation: Any, categories: Mapping[Any, str], where: str) -> NoReturn:
+    """Raises BadData that says what is wrong with an annotation."""
+    if isinstance(annotation, dict) and "segments_info" in annotation:
+        raise BadData(f"{where}: expected polygons or run lengths, found COCO's panoptic format; use the instances")
+    picture = field(annotation, "image_id", _IDS, where)
+    if (category := field(annotation, "category_id", _IDS, where)) not in categories:
+        raise BadData(f"{where}: names the category {category!r}, which is not in categories")
+    raise BadData(f"{where}: names the image {picture!r}, which is not in images")
 
 
 def _compact(record: dict[str, Any]) -> dict[str, Any]:
@@ -187,23 +220,16 @@ def _own_parent(kinds: Sequence[Mapping[str, Any]], name: str) -> bool:
     return all(kind.get("name") == name for kind in kinds if kind.get("supercategory") == name)
 
 
-def _pictures(
-    file: Path, root: Path, images: Sequence[Any], annotations: dict[Any, list[Mapping[str, Any]]]
-) -> list[_Picture]:
-    """Takes out of ``annotations`` those of each picture."""
-    folders = _image_folders(file, root)
-    ids, found, files = set(), [], []
+def _pictures(images: Sequence[Any], where: str) -> list[_Picture]:
+    found: dict[Any, _Picture] = {}
     for number, image in enumerate(images):
-        place = f"{file}: image {_id(image, number)}"
-        if (identity := field(image, "id", (int, str), place)) in ids:
+        place = f"{where}: image {_id(image, number)}"
+        if (identity := field(image, "id", (int, str), place)) in found:
             raise BadData(f"{place}: two images have this id")
-        ids.add(identity)
-        files.append(_image_file(field(image, "file_name", str, place), folders, place))
-        size = tuple(image.get(key) for key in ("width", "height"))
-        noted = (size[0], size[1]) if all(type(side) is int and side > 0 for side in size) else None
-        found.append((noted, annotations.pop(identity, ())))
-    names = names_below(files, root)
-    return [_Picture(name, path, size, own) for name, path, (size, own) in zip(names, files, found, strict=True)]
+        size = (image.get("width"), image.get("height"))
+        width, height = size if all(type(side) is int and side > 0 for side in size) else (None, None)
+        found[identity] = identity, field(image, "file_name", str, place), width, height
+    return list(found.values())
 
 
 def _image_folders(file: Path, root: Path) -> list[Path]:
@@ -217,24 +243,41 @@ def _image_folders(file: Path, root: Path) -> list[Path]:
 
 
 def _image_file(name: str, folders: Sequence[Path], where: str) -> Path:
-    path = PurePosixPath(name.replace("\\", "/"))
-    names = [path.name] if path.is_absolute() or ".." in path.parts else [str(path), path.name]
+    names = [name]
+    if not _PLAIN.fullmatch(name):
+        path = PurePosixPath(name.replace("\\", "/"))
+        names = [path.name] if path.is_absolute() or ".." in path.parts else [str(path), path.name]
     for each in names:
         for folder in folders:
-            if each and (folder / each).is_file():
-                return folder / each
+            if each and (file := folder / each).is_file():
+                return file
     places = ", ".join(shown(folder) for folder in folders[:3])
     raise BadData(f"{where}: names the picture {shown(name)}, which is in none of {places}; bring it back or remove it")
 
 
-def _named(document: _Document, picture: _Picture, categories: Categories, reading: Reading) -> Named:
-    where = f"{document.file}: image {picture.name}"
+def _examples(document: _Document, root: Path, categories: Categories, reading: Reading) -> list[Named]:
+    folders = _image_folders(document.file, root)
+    files = [
+        _image_file(name, folders, f"{document.file}: image {identity}") for identity, name, *_ in document.pictures
+    ]
+    return [
+        _named(document, name, file, picture, categories, reading)
+        for name, file, picture in zip(names_below(files, root), files, document.pictures, strict=True)
+    ]
+
+
+def _named(
+    document: _Document, name: str, image: Path, picture: _Picture, categories: Categories, reading: Reading
+) -> Named:
+    where = f"{document.file}: image {name}"
+    identity, _, *size = picture
+    noted = (size[0], size[1]) if size[0] is not None and size[1] is not None else None
 
     def draw(height: int, width: int) -> Mask:
-        check_noted_size(picture.size, width, height, where, picture.file)
+        check_noted_size(noted, width, height, where, image)
         crowds: list[tuple[Shape, int]] = []
         others: list[tuple[Shape, int]] = []
-        for number, annotation in enumerate(picture.annotations):
+        for number, annotation in document.annotations(identity):
             place = f"{document.file}: annotation {_id(annotation, number)}"
             shape = _shape(annotation, width, height, place)
             label = categories.labels[document.categories[annotation["category_id"]]]
@@ -242,9 +285,9 @@ def _named(document: _Document, picture: _Picture, categories: Categories, readi
         return drawn([*crowds, *smaller_on_top(others)], height, width, categories.uncovered)
 
     def read() -> Example:
-        return drawn_example(picture.file, where, reading, draw)
+        return drawn_example(image, where, reading, draw)
 
-    return Named(picture.name, picture.file, read)
+    return Named(name, image, read)
 
 
 def _shape(annotation: Mapping[str, Any], width: int, height: int, where: str) -> Shape:

@@ -6,9 +6,11 @@ Validation and Test are the splits. Polylines and points have no area and are pa
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -20,6 +22,7 @@ from trainer.data.categories import NO_WISHES, Categories, Wishes
 from trainer.data.class_rows import Colour
 from trainer.data.examples import Named, check_noted_size, drawn_example, split_named, splits_of
 from trainer.data.lists import found_in, shown
+from trainer.data.remembered import remembered
 from trainer.data.shapes import Bitmap, Polygons, Shape, box, checked_counts, drawn, ellipse, polygon, within
 from trainer.data.source import Example, Mask, Reading, Source, files_key
 
@@ -39,15 +42,59 @@ class _Drawn:
 class _Picture:
     name: str
     split: str
-    size: tuple[int, int]
-    shapes: Sequence[_Drawn]
+    width: int
+    height: int
 
 
 @dataclass
-class _Document:
+class _Content:
+    """What the XML says; ``shapes`` are those of each picture."""
+
     labels: dict[str, Colour | None] = field(default_factory=dict)
     pictures: list[_Picture] = field(default_factory=list)
+    shapes: list[Sequence[_Drawn]] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
+
+
+class _Document:
+    """An XML file: labels and pictures, and the shapes, which are read when they are needed.
+
+    Attributes:
+        labels: those that are declared, with their colours, and those that shapes have.
+        passed_over: how many of each kind have no area.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Raises BadData if it is no XML of CVAT's."""
+        self.file = file
+        self._lock = threading.Lock()
+        self._shapes: Sequence[Sequence[_Drawn]] | None = None
+        outline = remembered("cvat", file, [file], self._outline)
+        self.labels: Mapping[str, Colour | None] = {
+            name: colour and (colour[0], colour[1], colour[2]) for name, colour in outline["labels"]
+        }
+        self.pictures = [_Picture(*each) for each in outline["pictures"]]
+        self.passed_over: Mapping[str, int] = outline["passed over"]
+
+    def shapes(self, picture: int) -> Sequence[_Drawn]:
+        """Of the picture at this place in the file."""
+        with self._lock:
+            if self._shapes is None:
+                self._outline()
+            assert self._shapes is not None
+        return self._shapes[picture]
+
+    def _outline(self) -> dict[str, Any]:
+        content = _read(self.file)
+        self._shapes = content.shapes
+        labels = dict(content.labels)
+        for shape in itertools.chain.from_iterable(content.shapes):
+            labels.setdefault(shape.label, None)
+        return {
+            "labels": list(labels.items()),
+            "pictures": list(map(astuple, content.pictures)),
+            "passed over": content.passed_over,
+        }
 
 
 def is_cvat(folder: Path) -> bool:
@@ -63,19 +110,18 @@ def open_cvat(place: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> Sour
     file = place if place.is_file() else place / _FILE
     if not file.is_file():
         raise BadData(f"{place}: expected {_FILE} of 'CVAT for images 1.1', found {found_in(place)}")
-    document = _read(file)
+    document = _Document(file)
     if not document.pictures:
         raise BadData(f"{file}: expected images of 'CVAT for images 1.1', found none")
-    used = [shape.label for picture in document.pictures for shape in picture.shapes]
     if wishes.colours is None:
         colours = {name: colour for name, colour in document.labels.items() if colour is not None}
         wishes = Wishes(wishes.names, wishes.mapping, colours, wishes.uncovered)
-    categories = Categories.of([*document.labels, *used], wishes, str(file))
+    categories = Categories.of(document.labels, wishes, str(file))
     examples: dict[str, list[Named]] = {}
     images = []
-    for picture in document.pictures:
+    for number, picture in enumerate(document.pictures):
         images.append(_image(file, picture))
-        examples.setdefault(picture.split, []).append(_named(file, images[-1], picture, categories, reading))
+        examples.setdefault(picture.split, []).append(_named(document, number, images[-1], categories, reading))
     splits = splits_of(examples, file)
     notes = [
         f"{shown(file)}: passed over {count} of {kind}, without an area"
@@ -91,16 +137,18 @@ def open_cvat(place: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> Sour
     )
 
 
-def _read(file: Path) -> _Document:
-    document = _Document()
+def _read(file: Path) -> _Content:
+    content = _Content()
     try:
         for element in _elements(file):
             if element.tag == "label" and (name := (element.findtext("name") or "").strip()):
-                document.labels[name] = _colour(element.findtext("color") or "")
+                content.labels[name] = _colour(element.findtext("color") or "")
             elif element.tag == "track":
                 raise BadData(f"{file}: expected images, found the tracks of a video; export 'CVAT for images 1.1'")
             elif element.tag == "image":
-                document.pictures.append(_picture(file, element, document.passed_over))
+                picture, shapes = _picture(file, element, content.passed_over)
+                content.pictures.append(picture)
+                content.shapes.append(shapes)
                 element.clear()
     except ParseError as error:
         line, column = error.position
@@ -110,7 +158,7 @@ def _read(file: Path) -> _Document:
         if type(error).__name__ == "EntitiesForbidden":
             raise BadData(f"{file}: expected annotations of CVAT, found XML with entities of its own") from error
         raise BadData(f"{file}: expected XML in UTF-8: {error}") from error
-    return document
+    return content
 
 
 def _elements(file: Path) -> Iterator[Element]:
@@ -121,11 +169,11 @@ def _elements(file: Path) -> Iterator[Element]:
             yield element
 
 
-def _picture(file: Path, element: Element, passed_over: Counter[str]) -> _Picture:
+def _picture(file: Path, element: Element, passed_over: Counter[str]) -> tuple[_Picture, Sequence[_Drawn]]:
     name = element.get("name") or ""
     where = f"{file}: image {shown(name)}"
     width, height = (_number(element.attrib, side, where) for side in ("width", "height"))
-    ordered = []
+    ordered: list[tuple[float, str, str, Mapping[str, str]]] = []
     for child in element:
         if child.tag in _AREAS:
             label = child.get("label")
@@ -140,7 +188,7 @@ def _picture(file: Path, element: Element, passed_over: Counter[str]) -> _Pictur
             raise BadData(f"{where}: expected {', '.join(_AREAS)}, found {shown(child.tag)[:40]}")
     ordered.sort(key=lambda each: each[0])
     shapes = [_Drawn(kind, label, values) for _, kind, label, values in ordered]
-    return _Picture(name, split_named(element.get("subset") or ""), (int(width), int(height)), shapes)
+    return _Picture(name, split_named(element.get("subset") or ""), int(width), int(height)), shapes
 
 
 def _image(file: Path, picture: _Picture) -> Path:
@@ -158,14 +206,15 @@ def _image(file: Path, picture: _Picture) -> Path:
     )
 
 
-def _named(file: Path, image: Path, picture: _Picture, categories: Categories, reading: Reading) -> Named:
-    where = f"{file}: image {shown(picture.name)}"
+def _named(document: _Document, number: int, image: Path, categories: Categories, reading: Reading) -> Named:
+    picture = document.pictures[number]
+    where = f"{document.file}: image {shown(picture.name)}"
 
     def draw(height: int, width: int) -> Mask:
-        check_noted_size(picture.size, width, height, where, image)
+        check_noted_size((picture.width, picture.height), width, height, where, image)
         shapes = [
-            (_shape(shape, width, height, f"{where}: {shape.kind} {number}"), categories.labels[shape.label])
-            for number, shape in enumerate(picture.shapes)
+            (_shape(shape, width, height, f"{where}: {shape.kind} {order}"), categories.labels[shape.label])
+            for order, shape in enumerate(document.shapes(number))
         ]
         return drawn(shapes, height, width, categories.uncovered)
 

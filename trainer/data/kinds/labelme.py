@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from maskfleet.errors import BadData
 from trainer.data.categories import NO_WISHES, Categories, Wishes, is_background
 from trainer.data.class_rows import is_ignored, read_rows
-from trainer.data.documents import field, read_json
+from trainer.data.documents import field, head, read_json
 from trainer.data.examples import Named, check_noted_size, drawn_example, names_below, split_named, splits_of
 from trainer.data.images import IMAGE_SUFFIXES, read_labels
 from trainer.data.lists import check_utf8, found_in, shown
+from trainer.data.remembered import remembered
 from trainer.data.shapes import Bitmap, Polygons, Shape, box, drawn, ellipse, polygon, within
 from trainer.data.source import Example, Mask, Reading, Source, files_key
 
@@ -38,8 +39,7 @@ def is_labelme(folder: Path) -> bool:
     first = next(iter(_json_files(folder)), None)
     if first is None:
         return False
-    with first.open("rb") as content:
-        return b'"shapes"' in content.read(1 << 16)
+    return b'"shapes"' in head(first)
 
 
 def open_labelme(folder: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> Source:
@@ -51,9 +51,9 @@ def open_labelme(folder: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> 
     files = _json_files(folder)
     if not files:
         raise BadData(f"{folder}: expected NAME.json of labelme beside each picture, found {found_in(folder)}")
-    documents = [_read(file) for file in files]
+    outlines = remembered("labelme", folder, files, lambda: [_outline(*_read(file)) for file in files])
     table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
-    found = sorted({shape["label"] for _, shapes, _ in documents for shape in shapes})
+    found = sorted({label for _, labels in outlines for label in labels})
     names = [row.name for row in read_rows(table)] if table else []
     if table and (unknown := [name for name in found if name not in (*names, _IGNORE)]):
         raise BadData(f"{table}: expected all classes, found none called {unknown[0]!r}, as shapes are; add it")
@@ -61,11 +61,10 @@ def open_labelme(folder: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> 
     names.sort(key=lambda name: not is_background(name))
     categories = Categories.of([*names, "ignored"], wishes, str(folder))
     examples: dict[str, list[Named]] = {}
-    images = [image for image, _, _ in documents]
-    named = zip(names_below(files, folder), files, documents, strict=True)
-    for name, file, (image, shapes, size) in named:
+    images = [_image_file(file, name) for file, (name, _) in zip(files, outlines, strict=True)]
+    for name, file, image in zip(names_below(files, folder), files, images, strict=True):
         split = split_named("/".join(file.relative_to(folder).parts[:-1]))
-        examples.setdefault(split, []).append(_named(name, file, image, shapes, size, categories, reading))
+        examples.setdefault(split, []).append(_named(name, file, image, categories, reading))
     splits = splits_of(examples, folder)
     return splits.source(
         folder.name,
@@ -90,32 +89,33 @@ def _without_picture(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _read(file: Path) -> tuple[Path, Sequence[Mapping[str, Any]], tuple[int, int] | None]:
-    """The picture, the shapes, and width and height as labelme noted them."""
+def _read(file: Path) -> tuple[str, Sequence[Mapping[str, Any]], tuple[int, int] | None]:
+    """The picture's name, the shapes, and width and height as labelme noted them."""
     document = read_json(file, _without_picture)
     shapes = field(document, "shapes", list, f"{file} (of labelme)")
     for number, shape in enumerate(shapes):
         field(shape, "label", str, f"{file}: shape {number}")
     name = PurePosixPath(field(document, "imagePath", str, str(file)).replace("\\", "/")).name
+    size = (document.get("imageWidth"), document.get("imageHeight"))
+    return name, shapes, (size[0], size[1]) if all(type(side) is int and side > 0 for side in size) else None
+
+
+def _outline(name: str, shapes: Sequence[Mapping[str, Any]], _: tuple[int, int] | None) -> tuple[str, list[str]]:
+    """The picture's name, and the labels of the shapes."""
+    return name, sorted({shape["label"] for shape in shapes})
+
+
+def _image_file(file: Path, name: str) -> Path:
     tried = [file.parent / name, *(file.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES))]
     image = next((path for path in tried if name and path.is_file()), None)
     if image is None:
         raise BadData(f"{file}: names the picture {shown(name)}, which is not beside it; bring it back or remove this")
-    size = (document.get("imageWidth"), document.get("imageHeight"))
-    noted = (size[0], size[1]) if all(type(side) is int and side > 0 for side in size) else None
-    return image, shapes, noted
+    return image
 
 
-def _named(
-    name: str,
-    file: Path,
-    image: Path,
-    shapes: Sequence[Mapping[str, Any]],
-    size: tuple[int, int] | None,
-    categories: Categories,
-    reading: Reading,
-) -> Named:
+def _named(name: str, file: Path, image: Path, categories: Categories, reading: Reading) -> Named:
     def draw(height: int, width: int) -> Mask:
+        _, shapes, size = _read(file)
         check_noted_size(size, width, height, str(file), image)
         parts: list[tuple[Shape, int]] = []
         for number, shape in enumerate(shapes):

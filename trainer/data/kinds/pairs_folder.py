@@ -42,6 +42,7 @@ from trainer.data.lists import (
     withheld,
 )
 from trainer.data.mask_names import masks_by_image
+from trainer.data.remembered import remembered
 from trainer.data.side_by_side import side_by_side
 from trainer.data.source import IGNORED, NO_EXAMPLES, Reading, Source, Split, files_key, palette
 from trainer.data.split_folders import split_folders
@@ -290,7 +291,11 @@ def _classes_of(masks: Sequence[Path], where: Path, max_pixels: int) -> ClassTab
     def labels_of(i: int) -> NDArray[Any]:
         return single_channel(read_labels(masks[i], max_pixels=max_pixels), masks[i])
 
-    found = set(side_by_side(lambda i: labels_in(labels_of(i)), len(masks), lambda i: pixels_of(masks[i])))
+    def look() -> list[list[int]]:
+        each = side_by_side(lambda i: labels_in(labels_of(i)), len(masks), lambda i: pixels_of(masks[i]))
+        return sorted(sorted(labels) for labels in set(each))
+
+    found = {frozenset(labels) for labels in remembered("labels", where, masks, look)}
     check_label_sets(found, where)
     labels = frozenset[int]().union(*found)
     classes = sorted(labels - {IGNORED})

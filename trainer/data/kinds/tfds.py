@@ -9,7 +9,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from trainer.data.examples import UNDIVIDED, Named, split_named, splits_of
 from trainer.data.images import check_label_sets, labels_in, read_labels, read_picture
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
 from trainer.data.orientation import pair
+from trainer.data.remembered import remembered
 from trainer.data.source import IGNORED, Example, Reading, Source, Split, files_key
 
 _NAME = "oxford_iiit_pet"
@@ -145,13 +146,19 @@ def _named_classes(feature: Any) -> ClassTable | None:
     return ClassTable.of([Row(name) for name in names], "its labels") if names else None
 
 
-def _found_classes(records: Iterable[_Records], mask: str, folder: Path, max_pixels: int) -> ClassTable:
+def _found_classes(records: Collection[_Records], mask: str, folder: Path, max_pixels: int) -> ClassTable:
     """The labels 0, 1, 2 … that all masks hold together."""
-    found: set[frozenset[int]] = set()
-    for each in records:
-        for i in range(len(each.names)):
-            (content,), where = each.read(i, (mask,))
-            found.add(labels_in(read_labels(io.BytesIO(content), where, max_pixels).labels))
+
+    def look() -> list[list[int]]:
+        found = set()
+        for each in records:
+            for i in range(len(each.names)):
+                (content,), where = each.read(i, (mask,))
+                found.add(labels_in(read_labels(io.BytesIO(content), where, max_pixels).labels))
+        return sorted(map(sorted, found))
+
+    files = [file for each in records for file in each.files]
+    found = {frozenset(labels) for labels in remembered(f"labels of {mask}", folder, files, look)}
     check_label_sets(found, folder)
     labels = sorted(frozenset[int]().union(*found) - {IGNORED})
     if len(labels) < 2 or labels != list(range(len(labels))):
