@@ -21,8 +21,9 @@ lint: $(VENV)/.test
 unit: $(VENV)/.test browser
 	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 4 --dist worksteal
 
+# Two at a time: a process that starts up, waits or is killed leaves half of the machine idle.
 local: $(VENV)/.test
-	$(BIN)/python -m pytest tests/local -m "not long"
+	$(BIN)/python -m pytest tests/local -m "not long" -n 2 --dist loadfile
 
 # Runs against KUBECONFIG when MASKFLEET_TEST_CLUSTER=1; otherwise says that it did not run.
 cluster: $(VENV)/.test
