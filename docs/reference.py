@@ -23,6 +23,7 @@ from launcher.cli import COMMANDS
 from launcher.cli import main as launcher
 from launcher.job.quantities import Duration
 from maskfleet.config import MOST, PRESETS, SYNTHETIC, TrainConfig
+from maskfleet.image_size import LARGEST_SIDE, SMALLEST_SIDE
 from maskfleet.settings import Settings
 from trainer.cli import main as trainer
 
@@ -126,7 +127,14 @@ def kind_of(schema: Mapping[str, Any]) -> str:
         case "integer" | "number" as kind:
             return " ".join(("whole number" if kind == "integer" else "number", limits(schema))).strip()
         case _:
-            return "path" if schema.get("format") == "path" else "text"
+            return _TEXTS.get(schema.get("format", ""), "text")
+
+
+_TEXTS = {
+    "path": "path",
+    "image-size": f"whole number from {SMALLEST_SIDE} to {LARGEST_SIDE}, or two of them: HEIGHTxWIDTH",
+}
+"""What is written, by the format that the schema names."""
 
 
 def limits(schema: Mapping[str, Any]) -> str:

@@ -12,12 +12,13 @@ from pydantic import Field, field_validator, model_validator
 
 from maskfleet.data_places import DATA_KINDS, data_path
 from maskfleet.errors import BadSettings
+from maskfleet.image_size import ImageSize, Size
 from maskfleet.settings import Layer, Settings, read_settings_file
 
 MOST = 2**31 - 1
 """Of any count: the steps of so many epochs are counted in 64 bits."""
-LARGEST_SIDE = 1 << 14
-"""Of an input, pixels, and of a layer, filters: more than any memory holds."""
+MOST_FILTERS = 1 << 14
+"""Of a layer: more than any memory holds."""
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -107,8 +108,10 @@ class TrainConfig(Settings):
         description="how masks are called that have not the names of their images: {name}_mask, or "
         "{name}_sat={name}_mask where the image's name has a part of its own; found by itself where one alone fits",
     )
-    image_size: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = Field(
-        default=224, description="side of the network's input, pixels; that of the images the encoders were trained on"
+    image_size: ImageSize = Field(
+        default=Size(224, 224),
+        description="size of the network's input, pixels: the side of a square, or HEIGHTxWIDTH such as 360x480; by "
+        "default that of the images the encoders were trained on",
     )
 
     max_pixels: Annotated[int, Field(ge=1, le=2**40)] = Field(
@@ -167,7 +170,7 @@ class TrainConfig(Settings):
         "stride (2, 4, 8, 16), 'all' (the default for random weights), or 'none' to freeze the encoder. "
         "Batch normalisation with trained weights stays in inference mode",
     )
-    decoder_filters: Annotated[int, Field(ge=8, le=LARGEST_SIDE)] = Field(
+    decoder_filters: Annotated[int, Field(ge=8, le=MOST_FILTERS)] = Field(
         default=128, description="filters of the U-Net's first up-sampling block; each next one has half as many"
     )
     upsampling: Literal["transposed", "nearest", "bilinear", "bicubic"] = Field(

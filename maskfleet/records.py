@@ -214,7 +214,7 @@ class Resolved:
     """What came of a run's settings on its data and workers, as it was last started.
 
     ``colours`` are [C][3]; ``background`` is a class's name. ``trainable_parameters`` and ``image_size`` are 0 if a
-    version began the run that did not keep them.
+    version began the run that did not keep them; an ``image_size`` that is no square's is ``HEIGHTxWIDTH``.
     """
 
     workers: int = 1
@@ -224,7 +224,7 @@ class Resolved:
     steps: int = 0
     trainable_parameters: int = 0
     threads: int = 0
-    image_size: int = 0
+    image_size: int | str = 0
     classes: Sequence[str] = ()
     colours: Sequence[Sequence[int]] = ()
     background: str | None = None

@@ -165,7 +165,7 @@ def evaluate(
         counts = {"split": name, "images": len(dataset.splits[name]), "test_images": len(dataset.test)}
         echo(json.dumps({**result.to_json(), "size": size, **counts, "of_these_trained_on": seen}))
     else:
-        at = "at their own size" if size == "own" else f"at {trained.size} x {trained.size} pixels"
+        at = "at their own size" if size == "own" else f"at {trained.size.across} pixels"
         echo(f"{counted({name: dataset.splits[name]})} images, {at}\n\n{table(result)}")
 
 

@@ -44,7 +44,7 @@ class Augmentation:
         rotation: turn by up to so many degrees to either side.
         colour: brightness, contrast and saturation each change by a factor of 1 - colour to 1 + colour, and
             hue turns by up to colour · 45 degrees.
-        cutout: side of a square that is made grey, as a share of the image's side; the mask stays
+        cutout: sides of a rectangle that is made grey, as a share of the image's; the mask stays
             (DeVries and Taylor, "Improved Regularization of CNNs with Cutout", 2017).
     """
 
@@ -62,7 +62,7 @@ class Augmentation:
     def __call__(
         self, images: tf.Tensor, masks: tf.Tensor, *, seed: int, positions: tf.Tensor, examples: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Changes uint8 images (b, S, S, 3) and masks (b, S, S).
+        """Changes uint8 images (b, H, W, 3) and masks (b, H, W).
 
         Args:
             seed: of the run.
@@ -107,7 +107,7 @@ class Augmentation:
         if self.flip_vertical:
             image, mask = _mirror(image, mask, 0, draws[10] < 0)
         if self.zoom or self.rotation:
-            transform = self._transform(float(image.shape[0]), draws[0], draws[1], draws[2], draws[3])
+            transform = self._transform(image.shape[0], image.shape[1], draws[0], draws[1], draws[2], draws[3])
             image = _warp(image, transform, "BILINEAR")
             mask = _warp(mask[..., None], transform, "NEAREST")[..., 0]
         if self.colour:
@@ -116,15 +116,18 @@ class Augmentation:
             image = self._cut_out(image, draws[8], draws[9])
         return image, mask
 
-    def _transform(self, size: float, zoom: tf.Tensor, x: tf.Tensor, y: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
+    def _transform(
+        self, height: int, width: int, zoom: tf.Tensor, x: tf.Tensor, y: tf.Tensor, angle: tf.Tensor
+    ) -> tf.Tensor:
         """The eight numbers of ImageProjectiveTransform that take a place in the result to its place in the image."""
         shrink = tf.exp(-zoom * math.log1p(self.zoom))
         turn = angle * math.radians(self.rotation)
         cosine, sine = shrink * tf.cos(turn), shrink * tf.sin(turn)
-        middle = (size - 1) / 2
-        slack = tf.abs(1 - shrink) * size / 2
-        left = middle + x * slack - middle * (cosine - sine)
-        top = middle + y * slack - middle * (sine + cosine)
+        across, down = (width - 1) / 2, (height - 1) / 2
+        slack = tf.abs(1 - shrink)
+        # Factors of exactly 1 for a square, whose bits are those that it always had.
+        left = across + x * (slack * width / 2) - across * (cosine - sine * (down / across))
+        top = down + y * (slack * height / 2) - down * (sine * (across / down) + cosine)
         return tf.stack([cosine, -sine, left, sine, cosine, top, 0.0, 0.0])
 
     def _recolour(
@@ -143,9 +146,10 @@ class Augmentation:
         return tf.reshape(tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8), image.shape)
 
     def _cut_out(self, image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        size = image.shape[0]
-        places = tf.range(size, dtype=tf.float32)
-        rows, columns = (tf.abs(places - (draw + 1) / 2 * (size - 1)) < self.cutout * size / 2 for draw in (y, x))
+        rows, columns = (
+            tf.abs(tf.range(size, dtype=tf.float32) - (draw + 1) / 2 * (size - 1)) < self.cutout * size / 2
+            for draw, size in zip((y, x), image.shape, strict=False)
+        )
         keep = tf.cast(~(rows[:, None] & columns[None, :]), tf.uint8)[..., None]
         return image * keep + _GREY * (1 - keep)
 
@@ -158,7 +162,7 @@ def _mirror(image: tf.Tensor, mask: tf.Tensor, axis: int, wanted: tf.Tensor) -> 
 
 
 def _warp(image: tf.Tensor, transform: tf.Tensor, interpolation: str) -> tf.Tensor:
-    """One uint8 image (S, S, channels), mirrored at its edges where the result reaches beyond them."""
+    """One uint8 image (H, W, channels), mirrored at its edges where the result reaches beyond them."""
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=image[None],
         transforms=transform[None],

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
 from maskfleet.files import read_plain
+from maskfleet.image_size import Size
 from trainer.cache_folder import cache_root, damage, how_to_mend, locked, note_files
 from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
@@ -44,7 +45,7 @@ _CONTENT = "content.json"
 
 @dataclass(frozen=True)
 class Arrays:
-    """One split: names, images uint8 (N, S, S, 3) and masks uint8 (N, S, S), memory-mapped and read-only."""
+    """One split: names, images uint8 (N, H, W, 3) and masks uint8 (N, H, W), memory-mapped and read-only."""
 
     names: tuple[str, ...]
     images: NDArray[np.uint8]
@@ -120,7 +121,7 @@ def open_divided(
 def load_dataset(
     data: str,
     data_dir: Path | None,
-    image_size: int,
+    image_size: Size | int,
     cache_dir: Path | None = None,
     report_line: Callable[[str], object] = lambda line: None,
     reading: Reading = _AS_BY_DEFAULT,
@@ -137,7 +138,7 @@ def load_dataset(
 
 def cached(
     source: Source,
-    image_size: int,
+    image_size: Size | int,
     data: str,
     cache_dir: Path | None = None,
     report_line: Callable[[str], object] = lambda line: None,
@@ -145,8 +146,8 @@ def cached(
 ) -> Dataset:
     """All examples of ``source`` at one input size, from the cache if their files are unchanged.
 
-    Images are scaled to ``image_size`` x ``image_size`` (the aspect is not kept) with an antialiased bilinear
-    filter, masks with nearest neighbour. Safe to call from several processes at once.
+    Images are scaled to ``image_size`` (the side of a square, if it is a number; the aspect is not kept) with an
+    antialiased bilinear filter, masks with nearest neighbour. Safe to call from several processes at once.
 
     Args:
         data: what the user called it, for messages.
@@ -159,7 +160,8 @@ def cached(
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
     root = cache_dir or cache_root()
-    folder = root / f"{source.name}-{image_size}-{_key(source, reading)}"
+    size = Size.of(image_size)
+    folder = root / f"{source.name}-{size}-{_key(source, reading)}"
     try:
         if not folder.is_dir() or damage(folder):
             root.mkdir(parents=True, exist_ok=True)
@@ -171,7 +173,7 @@ def cached(
                 if not folder.is_dir():
                     if alone:
                         _remove(root.glob(f".{folder.name}.*/"))  # of a process that was killed
-                    _build(data, source, image_size, folder, report_line)
+                    _build(data, source, size, folder, report_line)
         return _load(source, folder)
     except OSError as error:
         raise BadData(
@@ -179,7 +181,7 @@ def cached(
         ) from error
 
 
-def _build(data: str, source: Source, image_size: int, folder: Path, report_line: Callable[[str], object]) -> None:
+def _build(data: str, source: Source, size: Size, folder: Path, report_line: Callable[[str], object]) -> None:
     reported = time.monotonic()
     report_line(f"reading {counted(source.splits)} images of {data} into {folder}, this once")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -194,9 +196,9 @@ def _build(data: str, source: Source, image_size: int, folder: Path, report_line
                 (temporary / f"{name}-images.npy").open("wb") as images,
                 (temporary / f"{name}-masks.npy").open("wb") as masks,
             ):
-                _write_header(images, (len(split), image_size, image_size, 3))
-                _write_header(masks, (len(split), image_size, image_size))
-                for i, (image, mask, labels) in enumerate(_resized(split, image_size)):
+                _write_header(images, (len(split), *size, 3))
+                _write_header(masks, (len(split), *size))
+                for i, (image, mask, labels) in enumerate(_resized(split, size)):
                     if time.monotonic() - reported > _REPORT_SECONDS:
                         reported = time.monotonic()
                         report_line(f"read {i} of {len(split)} {name} images")
@@ -213,7 +215,7 @@ def _build(data: str, source: Source, image_size: int, folder: Path, report_line
         if lost:
             classes = ", ".join(f"{source.classes[label]} in {count}" for label, count in lost.most_common(5))
             report_line(
-                f"at {image_size} x {image_size} pixels, images lose all pixels of a class ({classes}); "
+                f"at {size.across} pixels, images lose all pixels of a class ({classes}); "
                 "'trainer verify-data' names them; a larger --image-size keeps more"
             )
         content = {
@@ -276,13 +278,13 @@ def counted(splits: Mapping[str, Sized]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]]:
+def _resized(split: Split, size: Size) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]]:
     """Images, masks and the labels that these had before they were scaled."""
 
     def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]:
         image, mask, *_ = split.read(i)
         return (
-            np.asarray(PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BILINEAR)),
+            np.asarray(PIL.Image.fromarray(image).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR)),
             scaled_mask(mask, size),
             labels_in(mask),
         )
@@ -290,9 +292,9 @@ def _resized(split: Split, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArr
     return side_by_side(read, len(split), split.pixels)
 
 
-def scaled_mask(mask: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """uint8 (size, size): each pixel the label of the nearest one in ``mask``."""
-    return np.asarray(PIL.Image.fromarray(mask).resize((size, size), PIL.Image.Resampling.NEAREST))
+def scaled_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """uint8, of ``size``: each pixel the label of the nearest one in ``mask``."""
+    return np.asarray(PIL.Image.fromarray(mask).resize((size.width, size.height), PIL.Image.Resampling.NEAREST))
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

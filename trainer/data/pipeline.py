@@ -52,7 +52,7 @@ def training_batches(
             augmentation must be no more than a flip.
 
     Returns:
-        Tuples of images uint8 (b, S, S, 3) or a tuple of features (b, h, w, c), masks uint8 (b, S, S) and examples
+        Tuples of images uint8 (b, H, W, 3) or a tuple of features (b, h, w, c), masks uint8 (b, H, W) and examples
         int64 (b,), the indices into ``arrays``.
     """
     offsets = tf.range(worker_slice.start, worker_slice.stop, dtype=tf.int64)
@@ -83,7 +83,7 @@ def evaluation_batches(
     workers: int,
     features: Callable[[tf.Tensor], tuple[tf.Tensor, ...]] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of images uint8 (b, S, S, 3) and masks uint8 (b, S, S) in order; the last one may be smaller.
+    """Batches of images uint8 (b, H, W, 3) and masks uint8 (b, H, W) in order; the last one may be smaller.
 
     Each example comes once over all workers. A worker has no batch at all if there are fewer examples than workers.
 

@@ -42,13 +42,13 @@ def write_samples(config: TrainConfig, file: Path) -> None:
         augmentation=Augmentation.of(config),
     )
     images, masks, _ = next(batches.as_numpy_iterator())
-    size = config.image_size
+    height, width = config.image_size
     rows = -(-count // _COLUMNS)
-    picture = Image.new("RGB", (_COLUMNS * (2 * size + _GAP) + _GAP, rows * (size + _GAP) + _GAP), "white")
+    picture = Image.new("RGB", (_COLUMNS * (2 * width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white")
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         row, column = divmod(number, _COLUMNS)
         pair = np.concatenate([image, colour_mask(mask, dataset.colours)], axis=1)
-        picture.paste(Image.fromarray(pair), (_GAP + column * (2 * size + _GAP), _GAP + row * (size + _GAP)))
+        picture.paste(Image.fromarray(pair), (_GAP + column * (2 * width + _GAP), _GAP + row * (height + _GAP)))
     try:
         write_atomically(file, png(picture))
     except OSError as error:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData
+from maskfleet.image_size import Size
 from trainer.data.cache import ADJECTIVES, scaled_mask
 from trainer.data.images import check_label_sets, label_counts
 from trainer.data.likeness import Likeness, alike, likeness
@@ -69,7 +70,7 @@ class Report:
     """What a data set holds.
 
     Attributes:
-        image_size: side of the square that training scales everything to, pixels.
+        image_size: that training scales everything to.
         validation: None where there is no such split; ``test`` has no examples where there is none.
         alike: (split, name, split, name) of each picture that stands in two splits, equal or nearly so.
         warnings: a line each for what can be trained on, but may not be what was meant.
@@ -77,7 +78,7 @@ class Report:
     """
 
     data: str
-    image_size: int
+    image_size: Size
     classes: tuple[str, ...]
     train: SplitReport
     test: SplitReport
@@ -93,7 +94,7 @@ class Report:
         return {name: split for name, split in splits.items() if split is not None and split.examples}
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "image_size": self.image_size.written}
 
     def text(self) -> str:
         """Some lines for a terminal."""
@@ -107,7 +108,7 @@ class Report:
                 share, scaled = pixels / total, split.pixels_scaled[label] / total_scaled
                 lines.append(
                     f"  {names[label]:<{width}} {share:7.2%}  in {split.images_with[label]:>5} images; "
-                    f"at {self.image_size} x {self.image_size}: {scaled:7.2%}  in {split.images_with_scaled[label]:>5}"
+                    f"at {self.image_size.across}: {scaled:7.2%}  in {split.images_with_scaled[label]:>5}"
                     f"  {'█' * round(20 * share)}".rstrip()
                 )
         lines += [f"warning: {line}" for line in self.warnings]
@@ -175,7 +176,7 @@ class _Facts(NamedTuple):
 
 
 def _read(
-    source: Source, split: Split, image_size: int, label_sets: set[frozenset[int]], looks: dict[str, Likeness]
+    source: Source, split: Split, image_size: Size, label_sets: set[frozenset[int]], looks: dict[str, Likeness]
 ) -> SplitReport:
     """Reads all examples, and adds the labels of each mask to ``label_sets``, and what it shows to ``looks``."""
 
@@ -249,7 +250,7 @@ def _alike_lines(pairs: Sequence[tuple[str, str, str, str]]) -> Iterator[str]:
         )
 
 
-def _warnings(source: Source, reports: Mapping[str, SplitReport], size: int, drawn_on: str) -> Iterator[str]:
+def _warnings(source: Source, reports: Mapping[str, SplitReport], size: Size, drawn_on: str) -> Iterator[str]:
     """What can be trained on, but may not be what was meant."""
     nowhere = [name for name in source.classes if not any(report.pixels[name] for report in reports.values())]
     if nowhere:
@@ -262,7 +263,7 @@ def _warnings(source: Source, reports: Mapping[str, SplitReport], size: int, dra
         had = sum(report.images_with[name] for report in reports.values())
         if lost:
             yield (
-                f"{shown(name)}: {len(lost)} of the {had} images that have it lose all its pixels at {size} x {size}, "
+                f"{shown(name)}: {len(lost)} of the {had} images that have it lose all its pixels at {size.across}, "
                 f"which training sees ({_some(lost)}); a larger --image-size keeps more"
             )
     black, white = (_all(getattr(report, what) for report in reports.values()) for what in ("black", "white"))

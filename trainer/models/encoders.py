@@ -17,6 +17,7 @@ from keras import KerasTensor, layers
 from maskfleet.config import TrainConfig, absolute_path
 from maskfleet.environment import ENCODER_WEIGHTS_VARIABLE
 from maskfleet.errors import BadSettings
+from maskfleet.image_size import Size
 from maskfleet.text import one_line
 from trainer.cache_folder import cache_root, locked
 
@@ -99,19 +100,19 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
 
 
 def build_encoder(config: TrainConfig) -> keras.Model:
-    """Pixels [b, S, S, 3] in 0..255, S = ``config.image_size`` -> features of strides 2..32, finest first.
+    """Pixels [b, H, W, 3] in 0..255, of ``config.image_size`` -> features of strides 2..32, finest first.
 
-    S is padded to a multiple of 32, so that the features have the size P / stride, P being the padded size.
+    Each side is padded to a multiple of 32, so that the features have the size P / stride, P being the padded size.
 
     Raises:
         BadSettings: the weights can't be read or downloaded, or there is no layer to unfreeze from.
     """
     architecture = _ARCHITECTURES[config.encoder]
-    pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels", dtype="float32")
+    pixels = keras.Input((*config.image_size, 3), name="pixels", dtype="float32")
     # The scaling is part of the network: evaluation, export and prediction can't get it wrong.
     x = _to_unit(pixels) if config.input_range == "unit" else architecture.scale(pixels)
-    if any(around := padding(config.image_size)):
-        x = layers.ZeroPadding2D((around, around), dtype="float32", name="pad")(x)
+    if any(map(any, around := padding(config.image_size))):
+        x = layers.ZeroPadding2D(around, dtype="float32", name="pad")(x)
     if config.encoder_weights == "imagenet":
         classifier = _with_baked_weights(architecture, x, config.encoder) or _with_imagenet_weights(architecture, x)
     else:
@@ -128,10 +129,12 @@ def build_encoder(config: TrainConfig) -> keras.Model:
     return encoder
 
 
-def padding(size: int) -> tuple[int, int]:
-    """Pixels to add before and after a side of ``size`` to reach a multiple of 32."""
-    missing = -size % STRIDES[-1]
-    return missing // 2, missing - missing // 2
+def padding(size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows to add above and below, and columns to the left and right, to reach multiples of 32."""
+    (top, bottom), (left, right) = (
+        (missing // 2, missing - missing // 2) for missing in (-side % STRIDES[-1] for side in size)
+    )
+    return (top, bottom), (left, right)
 
 
 def _freeze(encoder: keras.Model, config: TrainConfig) -> None:

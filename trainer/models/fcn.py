@@ -15,7 +15,7 @@ Decoder = Callable[[Sequence[KerasTensor], int, TrainConfig], KerasTensor]
 
 
 def _fcn(finest: int, features: Sequence[KerasTensor], classes: int, config: TrainConfig) -> KerasTensor:
-    """Features of strides 2..32, finest first -> logits float32 [b, P, P, classes] at the padded input's size P.
+    """Features of strides 2..32, finest first -> logits float32 [b, P, Q, classes] at the padded input's size.
 
     The scores of stride 32 are enlarged step by step to those of stride ``finest`` and added to them, and at
     last enlarged to the input's size. Score layers start from zero, as in the paper.

@@ -23,8 +23,8 @@ _DECODERS: Mapping[str, Decoder] = {"unet": unet, "fcn32s": fcn32s, "fcn16s": fc
 class Network:
     """One network and its two halves, which share its variables.
 
-    ``encoder``: pixels 0..255 [b, S, S, 3] -> features, finest first. ``decoder``: features -> logits
-    float32 [b, S, S, classes]. ``model``: the decoder after the encoder; what is saved and exported.
+    ``encoder``: pixels 0..255 [b, H, W, 3] -> features, finest first. ``decoder``: features -> logits
+    float32 [b, H, W, classes]. ``model``: the decoder after the encoder; what is saved and exported.
     """
 
     encoder: keras.Model
@@ -60,8 +60,8 @@ def build_network(config: TrainConfig, classes: int) -> Network:
             for number, output in enumerate(encoder.outputs, start=1)
         ]
         logits = _DECODERS[config.model](features, classes, config)
-        if any(before_and_after := padding(config.image_size)):
-            logits = keras.layers.Cropping2D((before_and_after, before_and_after), dtype="float32", name="crop")(logits)
+        if any(map(any, around := padding(config.image_size))):
+            logits = keras.layers.Cropping2D(around, dtype="float32", name="crop")(logits)
         decoder = keras.Model(features, logits, name="decoder")
         pixels = keras.Input(encoder.input_shape[1:], dtype="float32", name="pixels")
         model = keras.Model(pixels, decoder(encoder(pixels)), name=config.model)

@@ -11,7 +11,7 @@ from trainer.models.upsampling import enlarging_convolution, upsampling_block
 
 
 def unet(features: Sequence[KerasTensor], classes: int, config: TrainConfig) -> KerasTensor:
-    """Features of strides 2..32, finest first -> logits float32 [b, P, P, classes] at the padded input's size P.
+    """Features of strides 2..32, finest first -> logits float32 [b, P, Q, classes] at the padded input's size.
 
     Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015, with the blocks of pix2pix. The tutorial has 512, 256, 128 and
     64 filters.

@@ -186,19 +186,19 @@ def write_comparison(configs: Sequence[TrainConfig], out: Path, images: int) -> 
 def comparison_picture(
     images: NDArray[np.uint8], truths: NDArray[np.uint8], masks: dict[str, NDArray[np.uint8]], legend: Legend
 ) -> Image.Image:
-    """Columns are images [N, S, S, 3]; rows the images, their truth [N, S, S], and each network's masks of them."""
+    """Columns are images [N, H, W, 3]; rows the images, their truth [N, H, W], and each network's masks of them."""
     rows = {"image": images, "truth": colour_mask(truths, legend.colours)}
     rows |= {name: colour_mask(found, legend.colours) for name, found in masks.items()}
-    count, size = images.shape[:2]
-    width = _LEFT + count * (size + _GAP)
+    count, high, wide = images.shape[:3]
+    width = _LEFT + count * (wide + _GAP)
     strip = legend_strip(width, legend.classes, legend.colours)
-    picture = Image.new("RGB", (width, len(rows) * (size + _GAP) + strip.height), "white")
+    picture = Image.new("RGB", (width, len(rows) * (high + _GAP) + strip.height), "white")
     draw = ImageDraw.Draw(picture)
     for number, (name, cells) in enumerate(rows.items()):
-        top = number * (size + _GAP)
-        draw.text((_GAP, top + size // 2 - 8), name, "black", ImageFont.load_default(13))
+        top = number * (high + _GAP)
+        draw.text((_GAP, top + high // 2 - 8), name, "black", ImageFont.load_default(13))
         for column, cell in enumerate(cells):
-            picture.paste(Image.fromarray(cell), (_LEFT + column * (size + _GAP), top))
+            picture.paste(Image.fromarray(cell), (_LEFT + column * (wide + _GAP), top))
     picture.paste(strip, (0, picture.height - strip.height))
     return picture
 

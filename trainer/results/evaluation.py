@@ -20,7 +20,7 @@ from trainer.objective.metrics import Scores, confusion_matrix
 from trainer.results.legend import Legend
 
 Masker = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""Images uint8 [b, S, S, 3] -> class indices uint8 [b, S, S]."""
+"""Images uint8 [b, H, W, 3] -> class indices uint8 [b, H, W], of the network's size."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import check_writable, replacing
+from maskfleet.image_size import Size
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_image
 from trainer.data.side_by_side import in_groups
 from trainer.pictures import legend_strip, overlay, write_png
@@ -33,7 +34,7 @@ from trainer.results.legend import Legend
 
 Image = NDArray[np.uint8]
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Images uint8 [b, S, S, 3] -> logits float32 [b, S, S, classes]."""
+"""Images uint8 [b, H, W, 3] -> logits float32 [b, H, W, classes], of the network's size."""
 
 _BAND = 1 << 24
 """Pixels times classes of the windows that are summed up: 64 MiB. Narrower bands compute more windows twice."""
@@ -58,7 +59,7 @@ class Predictor:
     """A network as a function of images of any size.
 
     Attributes:
-        size: S, the side of the network's input.
+        size: of the network's input.
         classes: how many the network tells apart.
         window: slide it over the image at the image's own scale, instead of scaling the image to it.
         overlap: share of the window by which neighbours overlap.
@@ -67,7 +68,7 @@ class Predictor:
     """
 
     network: Network
-    size: int
+    size: Size
     classes: int
     window: bool = False
     overlap: float = 0.5
@@ -88,25 +89,27 @@ class Predictor:
     def _slide(self, image: Image) -> Iterator[Tile]:
         """Windows that overlap, weighted less towards their rims, where a network knows less of the surroundings."""
         height, width = image.shape[:2]
-        size = self.size
-        if min(height, width) < size:
-            image = np.pad(image, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)), "edge")
-        rows, columns = (_starts(side, size, self.overlap) for side in image.shape[:2])
-        at_once = max(1, _BAND // (size * self.classes))
+        tall, wide = self.size
+        if height < tall or width < wide:
+            image = np.pad(image, ((0, max(0, tall - height)), (0, max(0, wide - width)), (0, 0)), "edge")
+        rows, columns = (
+            _starts(side, window, self.overlap) for side, window in zip(image.shape[:2], self.size, strict=True)
+        )
+        at_once = max(1, _BAND // (tall * self.classes))
         for left in range(0, width, at_once):
             right = min(left + at_once, width)
-            corners = [(row, column) for row in rows for column in columns if left - size < column < right]
+            corners = [(row, column) for row in rows for column in columns if left - wide < column < right]
             yield from self._slide_down(image, corners, slice(0, height), slice(left, right))
 
     def _slide_down(
         self, image: Image, corners: Sequence[tuple[int, int]], rows: slice, columns: slice
     ) -> Iterator[Tile]:
         """The part of the image in ``columns``; ``corners`` are of the windows that reach into it, from the top."""
-        size, (left, right) = self.size, (columns.start, columns.stop)
-        line = np.minimum(np.arange(1, size + 1), np.arange(size, 0, -1)).astype(np.float32)
-        weight = np.outer(line, line)[..., None]
-        summed = np.zeros((size, right - left, self.classes), np.float32)  # of the rows from ``top`` on
-        total = np.zeros((size, right - left, 1), np.float32)
+        (tall, wide), (left, right) = self.size, (columns.start, columns.stop)
+        weight = np.outer(*(np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)) for side in self.size))
+        weight = weight.astype(np.float32)[..., None]
+        summed = np.zeros((tall, right - left, self.classes), np.float32)  # of the rows from ``top`` on
+        total = np.zeros((tall, right - left, 1), np.float32)
         top = rows.start
 
         def done(end: int) -> Iterator[Tile]:
@@ -119,18 +122,18 @@ class Predictor:
 
         for start in range(0, len(corners), self._at_once):
             some = corners[start : start + self._at_once]
-            windows = np.stack([image[row : row + size, column : column + size] for row, column in some])
+            windows = np.stack([image[row : row + tall, column : column + wide] for row, column in some])
             for (row, column), found in zip(some, _softmax(self._run(windows)), strict=True):
                 if row > top:  # no other window reaches above
                     yield from done(row)
                     for sums in (summed, total):
                         _move_up(sums, row - top)
                     top = row
-                here = slice(max(column - left, 0), min(column + size, right) - left)
+                here = slice(max(column - left, 0), min(column + wide, right) - left)
                 inside = slice(here.start + left - column, here.stop + left - column)
                 summed[:, here] += weight[:, inside] * found[:, inside]
                 total[:, here] += weight[:, inside]
-        yield from done(top + size)
+        yield from done(top + tall)
 
     @property
     def images_at_once(self) -> int:
@@ -139,7 +142,7 @@ class Predictor:
 
     @property
     def _at_once(self) -> int:
-        return batch_that_fits(self.batch_size, self.size**2, self.classes)
+        return batch_that_fits(self.batch_size, self.size.pixels, self.classes)
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits; of several predictions those of the mean of their probabilities."""
@@ -330,7 +333,7 @@ def _expand(name: str) -> Iterator[Path]:
 
 
 def _enlarge(found: NDArray[np.float32], height: int, width: int) -> Iterator[Tile]:
-    """What the network says of a scaled image, [S, S, classes], at the image's size."""
+    """What the network says of a scaled image, [h, w, classes], at the image's size."""
     classes = found.shape[-1]
     columns = max(1, min(width, PART // classes))
     rows = max(1, min(height, PART // (columns * classes)))
@@ -353,7 +356,7 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(tf.nn.softmax(logits))
 
 
-def _scaled(image: Image, size: int) -> Image:
+def _scaled(image: Image, size: Size) -> Image:
     """As the data cache scales training images, bit for bit, without a second copy of a large one.
 
     Pillow scales along the rows first and then along the columns, so it may have the rows in strips; of an image that
@@ -361,11 +364,11 @@ def _scaled(image: Image, size: int) -> Image:
     """
     height, width = image.shape[:2]
     if height > 100 * width:
-        return _resized(image, size, size)
+        return _resized(image, size.width, size.height)
     rows = max(1, _STRIP // width)
     strips = (image[top : top + rows] for top in range(0, height, rows))
-    narrow = np.concatenate([_resized(strip, size, len(strip)) for strip in strips])
-    return _resized(narrow, size, size)
+    narrow = np.concatenate([_resized(strip, size.width, len(strip)) for strip in strips])
+    return _resized(narrow, size.width, size.height)
 
 
 def _resized(image: Image, width: int, height: int) -> Image:

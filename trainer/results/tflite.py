@@ -23,12 +23,12 @@ KINDS: tuple[Kind, ...] = ("float32", "float16", "int8")
 
 
 def convert(model: keras.Model, kind: Kind, calibration: NDArray[np.uint8]) -> bytes:
-    """The network as a TFLite model: pixels 0..255 [b, S, S, 3] -> logits [b, S, S, classes].
+    """The network as a TFLite model: pixels 0..255 [b, H, W, 3] -> logits [b, H, W, classes].
 
     float32 and float16 (weights alone) take and give float32; int8 takes the pixels as uint8 and gives int8.
 
     Args:
-        calibration: images uint8 [N, S, S, 3], from which int8 learns the range of every activation.
+        calibration: images uint8 [N, H, W, 3], from which int8 learns the range of every activation.
     """
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     builtins = tf.lite.OpsSet.TFLITE_BUILTINS_INT8 if kind == "int8" else tf.lite.OpsSet.TFLITE_BUILTINS

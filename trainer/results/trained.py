@@ -13,6 +13,7 @@ import keras
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.image_size import Size
 from maskfleet.records import FinalScores, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
@@ -27,7 +28,7 @@ from trainer.results.legend import LEGEND_FILE, MOST_CLASSES, Legend
 class Trained:
     """A network, what its labels mean, and the settings of its run if it comes from one.
 
-    ``model``: pixels 0..255 [b, S, S, 3] -> logits float32 [b, S, S, classes].
+    ``model``: pixels 0..255 [b, H, W, 3] -> logits float32 [b, H, W, classes].
     """
 
     model: keras.Model
@@ -35,9 +36,9 @@ class Trained:
     config: TrainConfig | None
 
     @property
-    def size(self) -> int:
-        """Side of the network's input, pixels."""
-        return int(self.model.input_shape[1])
+    def size(self) -> Size:
+        """Of the network's input."""
+        return Size(*map(int, self.model.input_shape[1:3]))
 
 
 def load_trained(place: Path, precision: Literal["float32"] | None = None, *, best: bool = False) -> Trained:
@@ -149,13 +150,13 @@ def _from_file(file: Path, precision: str | None) -> Trained:
 
 
 def _check_shapes(file: Path, images: Any, logits: Any) -> None:
-    """Raises BadInput unless they are (b, S, S, 3) and (b, S, S, classes)."""
+    """Raises BadInput unless they are (b, H, W, 3) and (b, H, W, classes)."""
     shapes = [shape if isinstance(shape, tuple) and len(shape) == 4 else (0, 0, 0, 0) for shape in (images, logits)]
     (_, height, width, bands), (_, rows, columns, classes) = shapes
-    square = isinstance(height, int) and height > 0 and height == width == rows == columns
-    if not (square and bands == 3 and isinstance(classes, int) and 1 <= classes <= MOST_CLASSES):
+    sides = all(isinstance(side, int) and side > 0 for side in (height, width)) and (height, width) == (rows, columns)
+    if not (sides and bands == 3 and isinstance(classes, int) and 1 <= classes <= MOST_CLASSES):
         raise BadInput(
-            f"{file}: expected a network from images [b, S, S, 3] to logits [b, S, S, classes], found "
+            f"{file}: expected a network from images [b, H, W, 3] to logits [b, H, W, classes], found "
             f"{one_line(str(images))} to {one_line(str(logits))}"
         )
 

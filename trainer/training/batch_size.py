@@ -89,8 +89,8 @@ def try_step(config: TrainConfig, batch: int, classes: int) -> None:
     variables = network.model.trainable_variables
     optimizer.build(variables)
     size = config.image_size
-    images, masks = tf.zeros([batch, size, size, 3], tf.uint8), tf.zeros([batch, size, size], tf.uint8)
-    loss = build_loss(config.model_copy(update={"class_weights": None}), classes, np.zeros([1, size, size], np.uint8))
+    images, masks = tf.zeros([batch, *size, 3], tf.uint8), tf.zeros([batch, *size], tf.uint8)
+    loss = build_loss(config.model_copy(update={"class_weights": None}), classes, np.zeros([1, *size], np.uint8))
 
     @tf.function(autograph=False)
     def step() -> None:

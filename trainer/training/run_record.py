@@ -34,7 +34,7 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
     """
     before = RunRecord.read(run)
     size = 0 if before.resolved is None else before.resolved.image_size
-    if size not in (0, config.image_size):
+    if size not in (0, config.image_size.written):
         raise BadSettings(
             f"--image-size {config.image_size}: the run began with {size}, and its images are kept at that size; "
             "leave it out or start a new run"
@@ -84,7 +84,7 @@ def record_start(
         steps=plan.steps,
         trainable_parameters=trainable_parameters,
         threads=threads_of(config, peers),
-        image_size=config.image_size,
+        image_size=config.image_size.written,
         **Legend.of(dataset).to_json(),
         training_examples=plan.examples,
         test_examples=len(dataset.test),

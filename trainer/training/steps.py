@@ -23,7 +23,7 @@ TakeSteps: TypeAlias = Callable[["Iterator[Batch]", tf.Tensor, tf.Tensor], tuple
 """(batches, n, whether this worker wants to stop: 0. or 1.) -> mean loss of each global batch, float64 [n], learning
 rate of each step, float32 [n], and whether any worker wants to stop."""
 Compute: TypeAlias = Callable[[Inputs, tf.Tensor], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
-"""(inputs, masks) of a replica -> its part of the loss, the class of each pixel [b, S, S], and the gradient of each
+"""(inputs, masks) of a replica -> its part of the loss, the class of each pixel [b, H, W], and the gradient of each
 trainable variable."""
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData
+from maskfleet.image_size import Size
 from tests.helpers.data_folders import save
 from trainer.data.cache import load_dataset
 from trainer.data.images import read_labels, read_picture
@@ -152,7 +153,7 @@ def test_a_prediction_is_as_the_picture_is_displayed(orientation: int, tmp_path:
     labels = LABELS.repeat(8, axis=0).repeat(8, axis=1)
     file = turned(tmp_path / "x.png", photograph(labels), orientation)
     legend = Legend.unnamed(3)
-    predictor = Predictor(network, 8, 3, window=True)
+    predictor = Predictor(network, Size.of(8), 3, window=True)
     assert [problem for _, problem in predict_files(predictor, legend, [file], tmp_path / "out")] == [None]
     with PIL.Image.open(tmp_path / "out/x.png") as mask:
         np.testing.assert_array_equal(np.asarray(mask), displayed(file) // 127)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
+from maskfleet.image_size import parse_size
 from trainer.models import encoders
 from trainer.models.encoders import build_encoder
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
@@ -88,10 +89,21 @@ def test_pixels_are_scaled_inside_the_encoder(settings: dict[str, Any], lowest: 
     np.testing.assert_allclose(scale(np.array([0.0, 255.0])), [lowest, highest])
 
 
-def test_a_size_that_is_no_multiple_of_32_is_padded_and_cropped_back() -> None:
-    network = build_network(config(image_size=45), classes=2)
-    assert network.encoder.outputs[-1].shape[1:3] == (2, 2)
-    assert network.model(pixels(45)).shape == (2, 45, 45, 2)
+@pytest.mark.parametrize("model", ["unet", "fcn8s"])
+@pytest.mark.parametrize(
+    ("size", "coarsest"), [("45", (2, 2)), ("45x70", (2, 3)), ("64x33", (2, 2)), ("32x96", (1, 3))]
+)
+def test_a_size_that_is_no_multiple_of_32_is_padded_and_cropped_back(
+    size: str, coarsest: tuple[int, int], model: str
+) -> None:
+    network = build_network(config(image_size=size, model=model), classes=2)
+    assert network.encoder.outputs[-1].shape[1:3] == coarsest
+    height, width = parse_size(size)
+    images = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
+    logits = network.model(images)
+    assert logits.shape == (1, height, width, 2)
+    fused = network.fused_decoder(network.fused_encoder(images))
+    np.testing.assert_allclose(fused, logits, atol=1e-3 * np.abs(logits).max() + 1e-6)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from maskfleet.image_size import Size
 from tests.helpers.data_folders import save
 from trainer.data.opening import open_source
 from trainer.data.source import IGNORED
@@ -69,7 +70,7 @@ def counted(folder: Path, *, flip: bool) -> NDArray[np.int64]:
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_each_image_is_counted_at_its_own_size(flip: bool, batch_size: int, folder: Path) -> None:
-    predictor = Predictor(network, 16, 3, flip=flip, batch_size=batch_size)
+    predictor = Predictor(network, Size.of(16), 3, flip=flip, batch_size=batch_size)
     found = evaluate_at_own_size(predictor, open_source(f"folder:{folder}", None).test, LEGEND)
     np.testing.assert_array_equal(found.scores.matrix, counted(folder, flip=flip))
     assert len(found.image_miou) == len(SIZES)
@@ -80,7 +81,7 @@ def test_how_many_are_in_memory_together_changes_nothing(
     pixels: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_size, "PIXELS_AT_ONCE", pixels)
-    found = evaluate_at_own_size(Predictor(network, 16, 3), open_source(f"folder:{folder}", None).test, LEGEND)
+    found = evaluate_at_own_size(Predictor(network, Size.of(16), 3), open_source(f"folder:{folder}", None).test, LEGEND)
     np.testing.assert_array_equal(found.scores.matrix, counted(folder, flip=False))
 
 
@@ -91,7 +92,7 @@ def test_windows_see_the_image_at_its_own_scale(folder: Path) -> None:
         return 9 * np.eye(3, dtype=np.float32)[images[..., 0] % 3]
 
     found = evaluate_at_own_size(
-        Predictor(brightness, 16, 3, window=True), open_source(f"folder:{folder}", None).test, LEGEND
+        Predictor(brightness, Size.of(16), 3, window=True), open_source(f"folder:{folder}", None).test, LEGEND
     )
     expected = np.zeros((3, 3), np.int64)
     for number in range(len(SIZES)):

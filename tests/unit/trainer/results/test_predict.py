@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.errors import BadData, BadSettings
+from maskfleet.image_size import Size
 from trainer.results.legend import Legend
 from trainer.results.predict import Predictor, Tile, _scaled, find_images, is_done, predict_files
 
@@ -66,10 +67,11 @@ def image(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 23), (7, 90)])
+@pytest.mark.parametrize("size", [Size(16, 16), Size(10, 24)])
 @pytest.mark.parametrize("window", [False, True])
 @pytest.mark.parametrize("flip", [False, True])
-def test_probabilities_have_the_images_size(height: int, width: int, window: bool, flip: bool) -> None:
-    found = whole(Predictor(brightness, 16, 2, window=window, flip=flip, batch_size=3), image(height, width))
+def test_probabilities_have_the_images_size(height: int, width: int, size: Size, window: bool, flip: bool) -> None:
+    found = whole(Predictor(brightness, size, 2, window=window, flip=flip, batch_size=3), image(height, width))
     assert found.shape == (height, width, 2)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     columns = np.argmax(found, axis=-1).mean(axis=0)
@@ -77,24 +79,25 @@ def test_probabilities_have_the_images_size(height: int, width: int, window: boo
     assert columns[width // 2 + width // 12 + 1 :].min() == 1
 
 
+@pytest.mark.parametrize("size", [Size(16, 16), Size(10, 24)])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
-def test_windows_cover_every_pixel_at_the_images_own_scale(overlap: float) -> None:
+def test_windows_cover_every_pixel_at_the_images_own_scale(overlap: float, size: Size) -> None:
     pixels = image(50, 37)
-    found = whole(Predictor(brightness, 16, 2, window=True, overlap=overlap), pixels)
+    found = whole(Predictor(brightness, size, 2, window=True, overlap=overlap), pixels)
     np.testing.assert_allclose(found, np.exp(brightness(pixels[None])[0]), atol=1e-5)
 
 
 def test_flipping_averages_with_the_mirrored_image() -> None:
-    found = whole(Predictor(leftness, 16, 2, flip=True), image(16, 16))
+    found = whole(Predictor(leftness, Size.of(16), 2, flip=True), image(16, 16))
     np.testing.assert_allclose(found, 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_the_batch_size_changes_nothing(batch_size: int) -> None:
     images = [image(20 + number, 16 + 3 * number, number) for number in range(5)]
-    found = Predictor(brightness, 16, 2, batch_size=batch_size).tiles(images)
+    found = Predictor(brightness, Size.of(16), 2, batch_size=batch_size).tiles(images)
     for alone, tiles in zip(images, found, strict=True):
-        np.testing.assert_array_equal(whole(Predictor(brightness, 16, 2), alone), put_together(tiles, alone))
+        np.testing.assert_array_equal(whole(Predictor(brightness, Size.of(16), 2), alone), put_together(tiles, alone))
 
 
 def scaled_at_once(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
@@ -124,7 +127,7 @@ def test_tiles_are_to_the_bit_what_one_array_would_hold(
 ) -> None:
     monkeypatch.setattr("trainer.results.predict._BAND", numbers)
     monkeypatch.setattr("trainer.results.predict.PART", numbers)
-    predictor = Predictor(five_classes, 16, 5, window=window)
+    predictor = Predictor(five_classes, Size.of(16), 5, window=window)
     pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     expected = (slid_at_once if window else scaled_at_once)(predictor, pixels)
     np.testing.assert_array_equal(whole(predictor, pixels), expected)
@@ -135,7 +138,7 @@ def test_tiles_are_to_the_bit_what_one_array_would_hold(
 def test_files_are_a_palette_mask_an_overlay_and_probabilities(tmp_path: Path) -> None:
     PIL.Image.fromarray(image(40, 60)).save(tmp_path / "one.png")
     out = tmp_path / "out"
-    predictor = Predictor(brightness, 16, 2, window=True)
+    predictor = Predictor(brightness, Size.of(16), 2, window=True)
     written = list(predict_files(predictor, LEGEND, [tmp_path / "one.png"], out, with_probabilities=True))
     assert written == [(tmp_path / "one.png", None)]
     assert sorted(path.name for path in out.iterdir()) == ["one.npy", "one.png", "one_overlay.png"]
@@ -163,7 +166,7 @@ def test_a_bad_image_is_told_and_all_others_have_their_masks(batch_size: int, wi
     (tmp_path / "2b.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "2c.png")
     PIL.Image.fromarray(image(30, 20)).save(tmp_path / "large.png")
-    predictor = Predictor(brightness, 16, 2, window=window, batch_size=batch_size)
+    predictor = Predictor(brightness, Size.of(16), 2, window=window, batch_size=batch_size)
     files = find_images([str(tmp_path)], tmp_path / "out")
     found = dict(predict_files(predictor, LEGEND, files, tmp_path / "out", max_pixels=500))
     assert [file.name for file in found] == [file.name for file in files]
@@ -181,7 +184,7 @@ def test_a_name_that_has_no_room_for_an_overlay_is_told(tmp_path: Path) -> None:
     for name in ("x" * 240, "y"):
         PIL.Image.fromarray(image(20, 20)).save(tmp_path / f"{name}.png")
     files = find_images([str(tmp_path)], tmp_path / "out")
-    (_, problem), (_, other) = predict_files(Predictor(brightness, 16, 2), LEGEND, files, tmp_path / "out")
+    (_, problem), (_, other) = predict_files(Predictor(brightness, Size.of(16), 2), LEGEND, files, tmp_path / "out")
     assert "can't be written: File name too long; rename" in str(problem)
     assert other is None
     names = [path.name for path in (tmp_path / "out").iterdir()]
@@ -192,7 +195,7 @@ def test_what_is_done_is_known(tmp_path: Path) -> None:
     file, out = tmp_path / "one.jpg", tmp_path / "out"
     PIL.Image.fromarray(image(20, 20)).save(file)
     assert not is_done(file, out)
-    list(predict_files(Predictor(brightness, 16, 2), LEGEND, [file], out))
+    list(predict_files(Predictor(brightness, Size.of(16), 2), LEGEND, [file], out))
     assert is_done(file, out)
     assert not is_done(file, out, with_probabilities=True)
     later = (out / "one.png").stat().st_mtime + 5
@@ -206,7 +209,7 @@ def test_what_is_done_is_known(tmp_path: Path) -> None:
 def test_names_that_are_not_utf_8_have_masks(tmp_path: Path) -> None:
     file, out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.png")), tmp_path / "out"
     PIL.Image.fromarray(image(20, 20)).save(file)
-    (found,) = predict_files(Predictor(brightness, 16, 2), LEGEND, find_images([str(tmp_path)], out), out)
+    (found,) = predict_files(Predictor(brightness, Size.of(16), 2), LEGEND, find_images([str(tmp_path)], out), out)
     assert found == (file, None)
     assert (out / file.name).is_file()
 
@@ -214,7 +217,9 @@ def test_names_that_are_not_utf_8_have_masks(tmp_path: Path) -> None:
 def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     PIL.Image.fromarray(image(20, 20)).save(tmp_path / "good.png")
     with pytest.raises(BadSettings, match=r"--out .*good\.png: can't be written"):
-        list(predict_files(Predictor(brightness, 16, 2), LEGEND, [tmp_path / "good.png"], tmp_path / "good.png"))
+        list(
+            predict_files(Predictor(brightness, Size.of(16), 2), LEGEND, [tmp_path / "good.png"], tmp_path / "good.png")
+        )
 
 
 def test_names_are_files_folders_and_patterns(tmp_path: Path) -> None:
@@ -276,6 +281,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from trainer.results.legend import Legend
+from maskfleet.image_size import Size
 from trainer.results.predict import Predictor, predict_files
 
 def network(images):
@@ -284,7 +290,7 @@ def network(images):
 
 file, out = map(Path, sys.argv[1:3])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-predictor = Predictor(network, 64, 150, window="window" in sys.argv, overlap=0)
+predictor = Predictor(network, Size(64, 64), 150, window="window" in sys.argv, overlap=0)
 ((_, problem),) = predict_files(predictor, Legend.unnamed(150), [file], out, with_probabilities="all" in sys.argv)
 assert problem is None
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -301,11 +307,12 @@ def test_many_classes_of_a_large_image_take_little_memory(options: list[str], tm
     assert int(done.stdout) < 350_000, "KiB"
 
 
+@pytest.mark.parametrize("size", [Size(32, 32), Size(24, 40)])
 @pytest.mark.parametrize(("height", "width"), [(90, 41), (41, 90), (1, 7), (300, 2), (150, 2), (32, 32), (31, 64)])
 def test_an_image_is_scaled_in_strips_to_the_bit_as_the_cache_scales_it(
-    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+    height: int, width: int, size: Size, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.results.predict._STRIP", 200)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    expected = PIL.Image.fromarray(image).resize((32, 32), PIL.Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(_scaled(image, 32), expected)
+    expected = PIL.Image.fromarray(image).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(_scaled(image, size), expected)

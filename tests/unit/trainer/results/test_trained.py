@@ -61,7 +61,7 @@ def test_a_run_gives_its_averaged_weights_with_its_legend_and_settings(run: RunD
         trained = load_trained(place)
         assert (trained.legend.classes, trained.legend.background) == (LEGEND.classes, "ground")
         assert trained.config == CONFIG
-        assert trained.size == 32
+        assert trained.size == (32, 32)
         values = {variable.path: float(np.mean(variable)) for variable in trained.model.variables}
         assert values["score_32/kernel"] == values["logits/kernel"] == 2
         assert values["Conv1/kernel"] == float(np.mean(network.encoder.get_layer("Conv1").kernel))
