@@ -108,6 +108,11 @@ class TrainConfig(Settings):
         description="how masks are called that have not the names of their images: {name}_mask, or "
         "{name}_sat={name}_mask where the image's name has a part of its own; found by itself where one alone fits",
     )
+    mask_threshold: Annotated[float, Field(ge=0, le=2**32, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="for masks of one kind of object in white, grey or shares of 1, with soft edges or saved as JPEG: "
+        "a pixel over this value is the object, any other the background; 127 for masks of 0 to 255",
+    )
     image_size: ImageSize = Field(
         default=Size(224, 224),
         description="size of the network's input, pixels: the side of a square, or HEIGHTxWIDTH such as 360x480; by "

@@ -423,7 +423,7 @@ def _place_of_data(
 
     reading = Reading.of(trained.config) if trained.config else Reading()
     if data is not None:
-        return data, data_dir, dataclasses.replace(reading, mask_pattern=None), AS_IT_IS
+        return data, data_dir, dataclasses.replace(reading, mask_pattern=None, mask_threshold=None), AS_IT_IS
     if trained.config is None:
         raise click.UsageError(f"{place} does not say what data it was trained on; name some with --data")
     return trained.config.data, data_dir or trained.config.data_dir, reading, Division.of(trained.config)

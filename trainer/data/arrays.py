@@ -16,8 +16,8 @@ ARRAY = ".npy"
 _LARGEST_LABEL = 1 << 40
 
 
-def read_array(file: Path, max_pixels: int) -> NDArray[Any]:
-    """Whole numbers (H, W); or uint8 (H, W, 3), colours.
+def read_array(file: Path, max_pixels: int, *, soft: bool = False) -> NDArray[Any]:
+    """Whole numbers (H, W), or with ``soft`` any numbers; or uint8 (H, W, 3), colours.
 
     Raises:
         BadData: the file is missing, damaged or larger than ``max_pixels``, or holds other things: objects, fractions,
@@ -49,7 +49,7 @@ def read_array(file: Path, max_pixels: int) -> NDArray[Any]:
             f"{file}: has {shape} pixels, and --max-pixels allows {max_pixels}; give a larger one, or save it smaller"
         )
     if values.dtype.kind == "f":
-        return whole_numbers(np.array(values), str(file))
+        return finite(np.array(values), str(file)) if soft else whole_numbers(np.array(values), str(file))
     if values.dtype.kind not in "biu" or int(values.max()) > _LARGEST_LABEL:
         raise BadData(f"{file}: expected labels as whole numbers, found {values.dtype}")
     return np.array(values, np.uint8 if values.dtype in (np.bool_, np.uint8) else np.int64)
@@ -63,5 +63,19 @@ def whole_numbers(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.in
         raise BadData(
             f"{name}: expected labels as whole numbers, found {values[row, column]:g} at row {row}, column {column}; "
             f"save it as PNG with a value for each class, and {IGNORED} where none is known"
+            + ("; --mask-threshold 0.5 reads shares of one class" if _are_shares(values) else "")
         )
     return values.astype(np.int32)
+
+
+def finite(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.floating[Any]]:
+    """Raises BadData for the first that is no number."""
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise BadData(f"{name}: expected numbers, found {values[row, column]} at row {row}, column {column}")
+    return values
+
+
+def _are_shares(values: NDArray[np.floating[Any]]) -> bool:
+    return bool(np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1)

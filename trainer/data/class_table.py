@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from trainer.data.source import IGNORED, Example, Mask, Reading, palette
 _NAME_COLOURS = "name the colours in classes.txt ('background 0 0 0' on a line), or save labels"
 TABLES = ("classes.txt", "labelmap.txt", "class_names.txt", "class_dict.csv")
 """Ours, CVAT's, labelme's, and that of many data sets drawn in colours (CamVid, DeepGlobe)."""
+BINARY_CLASSES = ("background", "object")
+"""Of masks of one class, where nobody names them."""
 _STRIP = 1 << 20
 """Pixels whose colours are looked up at once: each takes some dozen bytes meanwhile."""
 
@@ -36,6 +38,7 @@ class ClassTable:
         by_colour: masks are drawn in these colours, see :meth:`read_mask`.
         values: label, a class or :data:`IGNORED`, of each value that a mask may hold; None where these are the same.
         rest: label of all other values; None if there shall be none.
+        threshold: masks are of one class, the second, which is where a value is over this one.
     """
 
     names: tuple[str, ...]
@@ -44,6 +47,7 @@ class ClassTable:
     by_colour: bool = True
     values: Mapping[int, int] | None = None
     rest: int | None = None
+    threshold: float | None = None
 
     @classmethod
     def read(cls, file: Path) -> ClassTable:
@@ -94,6 +98,22 @@ class ClassTable:
         ignored = tuple(row.colour for row in rows if row.ignored and row.colour)
         return cls(tuple(names), colours, ignored, bool(drawn), values, rest)
 
+    def at_threshold(self, threshold: float | None, where: Path | str) -> ClassTable:
+        """For masks of one class; with None as it is.
+
+        Raises:
+            BadData: it has not two classes, or says what else a value means.
+        """
+        if threshold is None:
+            return self
+        if len(self.names) != len(BINARY_CLASSES) or self.values is not None or self.ignored:
+            raise BadData(
+                f"{where}: --mask-threshold {threshold:g}: expected two names, of the background and of the class "
+                f"that is over it, found {', '.join(self.names[:3])}"
+                + (" with values of their own" if self.values is not None or self.ignored else "")
+            )
+        return replace(self, by_colour=False, threshold=threshold)
+
     @property
     def background(self) -> int | None:
         """The class called background, also as labelme's ``_background_``."""
@@ -108,7 +128,7 @@ class ClassTable:
     @property
     def assumes_ignored(self) -> bool:
         """Whether 255 in a mask means "ignored" without anybody having said that something does."""
-        return self.reads_grey_by_label and not self._says_ignored
+        return self.reads_grey_by_label and not self._says_ignored and self.threshold is None
 
     @property
     def _says_ignored(self) -> bool:
@@ -131,10 +151,13 @@ class ClassTable:
         Raises:
             BadData: names the first colour or label that is not known.
         """
-        return self.mask_of(read_labels(file, max_pixels=max_pixels), file)
+        return self.mask_of(read_labels(file, max_pixels=max_pixels, soft=self.threshold is not None), file)
 
     def mask_of(self, found: MaskFile, file: Path | str) -> Mask:
         """As :meth:`read_mask`, of what ``file`` holds."""
+        if self.threshold is not None:
+            values = single_channel(found, file, "--mask-threshold is for masks in grey; leave it out")
+            return (values > self.threshold).astype(np.uint8)
         by_value = self.values is not None and found.kind != "RGB"
         if not self.by_colour or by_value or (found.kind == "grey" and self.reads_grey_by_label):
             values = single_channel(found, file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,7 +22,7 @@ from trainer.data.categories import BACKGROUND, Wishes
 from trainer.data.class_rows import IGNORED_NAME, REST, Row, is_ignored
 from trainer.data.class_table import ClassTable
 from trainer.data.documents import read_text
-from trainer.data.source import IGNORED
+from trainer.data.source import IGNORED, Reading
 
 SUFFIXES = frozenset({".yaml", ".yml"})
 _LARGEST = 1 << 20
@@ -54,6 +55,7 @@ class DataFile(pydantic.BaseModel):
     images: _Places | None = None
     masks: _Path | dict[str, _Path] | None = Field(default=None, validation_alias=AliasChoices("masks", "masks_dir"))
     mask_pattern: _Name | None = None
+    mask_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     names: list[_Name] | dict[_Value, _Name] | None = Field(
         default=None, validation_alias=AliasChoices("names", "classes")
     )
@@ -82,6 +84,14 @@ class DataFile(pydantic.BaseModel):
             raise BadData(f"{file}: {_explain(error)}") from error
         found._check(file, content.get("nc"))
         return found
+
+    def reading(self, asked: Reading) -> Reading:
+        """How its masks are read; what the settings say comes first."""
+        return replace(
+            asked,
+            mask_pattern=asked.mask_pattern or self.mask_pattern,
+            mask_threshold=self.mask_threshold if asked.mask_threshold is None else asked.mask_threshold,
+        )
 
     def root(self, file: Path) -> Path:
         """The folder that paths are relative to.
@@ -209,6 +219,7 @@ _EXPECTED = {
     "test": "a folder, a list of pictures (.txt), a JSON file, or several",
     "images": "a folder of pictures",
     "masks": "a folder of masks, or one for each split",
+    "mask_threshold": "a number from 0 on, such as 127",
     "names": "names of classes as texts, a list or by their value (quote yes, no and numbers)",
     "classes": "names of classes as texts, a list or by their value (quote yes, no and numbers)",
     "colours": "red, green and blue from 0 to 255 for each class, such as 'road: [128, 64, 128]'",

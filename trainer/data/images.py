@@ -21,14 +21,17 @@ from numpy.typing import NDArray
 from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
 from maskfleet.text import one_line
-from trainer.data.arrays import ARRAY, read_array, whole_numbers
+from trainer.data.arrays import ARRAY, finite, read_array, whole_numbers
 from trainer.data.heic import HEIC, prepare_heic
 from trainer.data.orientation import AsStored, orientation_of, upright
-from trainer.data.source import IGNORED, Image, Mask
+from trainer.data.source import IGNORED, Image, Mask, Reading
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", *HEIC})
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff", ARRAY})
 """Formats without loss: others change labels."""
+
+LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
+"""Of masks too, where a threshold makes their classes."""
 
 _LOSSY = frozenset({"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF"})
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
@@ -166,6 +169,11 @@ def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: i
     return Picture(pixels, tuple(dropped), orientation, 16)
 
 
+def mask_suffixes(reading: Reading) -> frozenset[str]:
+    """Of the files that are masks."""
+    return MASK_SUFFIXES if reading.mask_threshold is None else MASK_SUFFIXES | LOSSY_SUFFIXES
+
+
 def pixels_of(file: Path | IO[bytes]) -> int:
     """Width times height, from the file's head alone; 0 of what is no image, which reading it will tell."""
     try:
@@ -178,10 +186,13 @@ def pixels_of(file: Path | IO[bytes]) -> int:
         return 0
 
 
-def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> MaskFile:
+def read_labels(
+    file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, *, soft: bool = False
+) -> MaskFile:
     """A mask's labels and colours; which of the two count, a :class:`~trainer.data.class_table.ClassTable` says.
 
-    Grey of 2 and 4 bits is what the file holds (0 to 3, 0 to 15), not stretched to 255.
+    Grey of 2 and 4 bits is what the file holds (0 to 3, 0 to 15), not stretched to 255. With ``soft`` the values are no
+    labels yet, so that fractions and what is stored with loss are read too.
 
     Raises:
         BadData: the file is missing, corrupt, truncated or larger than ``max_pixels``, or holds more than can be a
@@ -189,18 +200,21 @@ def read_labels(file: Path | IO[bytes], where: str | None = None, max_pixels: in
     """
     name = where or str(file)
     if isinstance(file, Path) and file.suffix.lower() == ARRAY:
-        values = read_array(file, max_pixels)
+        values = read_array(file, max_pixels, soft=soft)
         return MaskFile(values, "RGB" if values.ndim == 3 else "grey", name, None)
     picture = _decode(file, name, max_pixels)
-    labels, kind = _labels(picture, name)
+    labels, kind = _labels(picture, name, soft)
     return MaskFile(upright(labels, picture.info["turn"]), kind, name, picture)
 
 
-def _labels(picture: PIL.Image.Image, name: str) -> tuple[NDArray[Any], MaskKind]:
+def _labels(picture: PIL.Image.Image, name: str, soft: bool) -> tuple[NDArray[Any], MaskKind]:
     mode, rawmode = picture.mode, picture.info["rawmode"]
-    if picture.format in _LOSSY or picture.info.get("compression") in ("jpeg", "webp"):
+    if not soft and (picture.format in _LOSSY or picture.info.get("compression") in ("jpeg", "webp")):
         kind = picture.format if picture.format in _LOSSY else "a TIFF with JPEG's compression"
-        raise BadData(f"{name}: expected a mask as PNG, found {kind}, which changes labels; save it from its origin")
+        raise BadData(
+            f"{name}: expected a mask as PNG, found {kind}, which changes labels; save it from its origin, or give "
+            f"{BINARY} if it is of one class, white on black, in a folder of pairs"
+        )
     if picture.info["several"]:
         raise BadData(
             f"{name}: expected one mask, found several frames or pages; save one, with a value for each class"
@@ -218,7 +232,7 @@ def _labels(picture: PIL.Image.Image, name: str) -> tuple[NDArray[Any], MaskKind
         values, scale = _array(picture), _unscaled(rawmode)
         return values if scale is None else values // np.uint8(scale), "grey"
     if mode == "F":
-        return whole_numbers(np.asarray(picture), name), "grey"
+        return finite(np.asarray(picture), name) if soft else whole_numbers(np.asarray(picture), name), "grey"
     if mode.startswith("I"):
         return np.asarray(picture).astype(np.int32), "grey"
     if mode in ("P", "PA"):
@@ -245,13 +259,19 @@ def check_labels(labels: NDArray[Any], classes: tuple[str, ...], where: Path | s
         raise BadData(
             f"{where}: label {labels[row, column]} at row {row}, column {column} is outside the "
             f"{len(classes)} classes: expected 0 to {len(classes) - 1}, or {IGNORED} for ignored pixels"
-            + (f"; {THRESHOLD}" if edge_values(labels) else "")
+            + (f"; {_smooth_edge(len(classes), int(labels.max()))}" if edge_values(labels) else "")
         )
     return labels.astype(np.uint8, copy=False)
 
 
-THRESHOLD = "this mask has a smooth edge: write 1 where it is over half of its brightest value, and 0 elsewhere"
-"""The mend of masks whose object is drawn with anti-aliasing, or that were scaled with interpolation."""
+BINARY = "--mask-threshold 127"
+"""The mend of masks of one class in white, whose edges are soft or were stored with loss."""
+
+
+def _smooth_edge(classes: int, brightest: int) -> str:
+    """The mend of a mask whose object is drawn with anti-aliasing, or that was scaled with interpolation."""
+    mend = f"give --mask-threshold {brightest // 2}" if classes == 2 else "save it without"
+    return f"this mask has a smooth edge: {mend}"
 
 
 def edge_values(labels: NDArray[Any]) -> set[int]:
@@ -302,7 +322,8 @@ def check_label_sets(found: set[frozenset[int]], where: Path | str) -> None:
     colours = "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')"
     if labels == {0, IGNORED}:
         raise BadData(
-            f"{where}: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, {colours}"
+            f"{where}: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, as "
+            f"{BINARY} does in a folder of pairs, {colours}"
         )
     if labels == {0, 1, IGNORED} and not any({1, IGNORED} <= mask for mask in found):
         raise BadData(

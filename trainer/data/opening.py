@@ -39,7 +39,6 @@ class _Asked(NamedTuple):
     """What the settings and a data file say of the data, beside where it lies."""
 
     reading: Reading
-    mask_pattern: str | None
     table: ClassTable | None = None
     wishes: Wishes = NO_WISHES
     data_dir: Path | None = None
@@ -58,16 +57,18 @@ def open_source(data: str, data_dir: Path | None, reading: Reading = _AS_BY_DEFA
         BadData: there is no usable data.
     """
     try:
-        return _open(data, data_dir, _Asked(reading, reading.mask_pattern))
+        return _open(data, data_dir, _Asked(reading))
     except OSError as error:
         mend = "; let this user read it (chmod a+rX)" if isinstance(error, PermissionError) else ""
         raise BadData(f"--data {data}: {error.filename} can't be read: {error.strerror}{mend}") from error
 
 
 def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
+    kind, _, rest = data.partition(":")
+    if kind in ("synthetic", "oxford_iiit_pet", "tfds"):
+        _check_of_masks(asked.reading, data, kind)
     if data == "synthetic":
         return synthetic.open_synthetic()
-    kind, _, rest = data.partition(":")
     folder = data_dir and absolute_path(data_dir, "--data-dir")
     if kind == "oxford_iiit_pet":
         return tfds_source.open_tfds(rest or None, folder)
@@ -82,8 +83,8 @@ def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
 
 
 def _open_kind(kind: str, path: Path, data: str, asked: _Asked) -> Source:
-    if asked.mask_pattern is not None and kind not in ("folder", "file"):
-        raise BadSettings(f"--mask-pattern: is for a folder of images and masks, found --data {data}, which is {kind}")
+    if kind not in ("folder", "file"):
+        _check_of_masks(asked.reading, data, kind)
     if kind == "file":
         return _open_file(_data_file(path) if path.is_dir() else path, asked)
     if kind == "yolo" and path.is_dir() and not _data_files(path):
@@ -92,10 +93,11 @@ def _open_kind(kind: str, path: Path, data: str, asked: _Asked) -> Source:
         return _open_file(_data_file(path) if path.is_dir() else path, asked, kind)
     if kind == "folder":
         if pets_folder.is_pets(path):
+            _check_of_masks(asked.reading, data, "Oxford-IIIT Pet")
             if asked.table is not None:
                 raise BadData(f"{data}: names: Oxford-IIIT Pet has classes of its own; remove names, or the trimaps")
             return pets_folder.open_pets(path, asked.reading)
-        return pairs_folder.open_pairs(path, asked.reading, asked.mask_pattern, asked.table)
+        return pairs_folder.open_pairs(path, asked.reading, asked.table)
     if kind == "voc":
         return voc.open_voc(path, asked.reading, asked.table)
     if kind in ("cityscapes", "ade20k"):
@@ -109,13 +111,23 @@ def _open_kind(kind: str, path: Path, data: str, asked: _Asked) -> Source:
     return of_shapes[kind](path, asked.reading, asked.wishes)
 
 
+def _check_of_masks(reading: Reading, data: str, kind: str) -> None:
+    """Raises BadSettings for a setting that is for pictures with masks in folders alone."""
+    for flag, value in (("--mask-pattern", reading.mask_pattern), ("--mask-threshold", reading.mask_threshold)):
+        if value is not None:
+            raise BadSettings(
+                f"{flag}: is for a folder of images and masks, found --data {data}"
+                + (f", which is {kind}" if kind not in data else "")
+            )
+
+
 def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
     """Opens what a data file says."""
     says = DataFile.read(file)
     if says.format == "tfds":
         return tfds_source.open_any(says.path, asked.data_dir, asked.reading.max_pixels, says.table(file))
     root = says.root(file)
-    pattern = asked.mask_pattern or says.mask_pattern
+    reading = says.reading(asked.reading)
     places = {"train": says.train, "val": says.val, "test": says.test, "images": says.images}
     kind = says.format or kind or _listed_kind(says, places, root, file)
     if kind == "yolo" and not any(places.values()):
@@ -123,12 +135,12 @@ def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
     if kind not in DATA_KINDS or kind == "file":
         raise BadData(f"{file}: format: expected {', '.join(DATA_KINDS[:-1])}, found {kind!r}")
     of_masks = kind in ("folder", "voc", "cityscapes", "ade20k")
-    for key in ("uncovered",) if of_masks else ("masks", "mask_pattern"):
+    for key in ("uncovered",) if of_masks else ("masks", "mask_pattern", "mask_threshold"):
         if key in says.model_fields_set:
             raise BadData(f"{file}: {key}: is for data with {'shapes' if of_masks else 'masks'}, and this is {kind}")
     if not any(places.values()):
         said = asked._replace(
-            mask_pattern=pattern,
+            reading=reading,
             table=says.table(file) if of_masks else None,
             wishes=NO_WISHES if of_masks else says.wishes(file),
         )
@@ -148,7 +160,7 @@ def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
         return yolo.open_yolo(root, parts, says.categories, asked.reading, says.wishes(file, by_number=True))
     if kind != "folder":
         raise BadData(f"{file}: format {kind}: expected its folder as path alone, found splits too; remove them")
-    return listed.open_listed(root, parts, says.masks or "masks", says.table(file), asked.reading, pattern)
+    return listed.open_listed(root, parts, says.masks or "masks", says.table(file), reading)
 
 
 def _listed_kind(says: DataFile, places: Mapping[str, listed.Places], root: Path, file: Path) -> str:

@@ -32,10 +32,11 @@ class Reading:
     max_pixels: int = DEFAULT_MAX_PIXELS
     masks_drawn_on: Literal["displayed", "stored"] = "displayed"
     mask_pattern: str | None = None
+    mask_threshold: float | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> Reading:
-        return cls(config.max_pixels, config.masks_drawn_on, config.mask_pattern)
+        return cls(config.max_pixels, config.masks_drawn_on, config.mask_pattern, config.mask_threshold)
 
 
 class Example(NamedTuple):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from maskfleet.errors import BadData
-from trainer.data.class_table import ClassTable
+from trainer.data.class_table import BINARY_CLASSES, ClassTable
 from trainer.data.examples import (
     TEST,
     TRAIN,
@@ -19,10 +19,10 @@ from trainer.data.examples import (
     paired,
     splits_of,
 )
-from trainer.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from trainer.data.images import IMAGE_SUFFIXES, mask_suffixes
 from trainer.data.lists import found_in, read_lines, shown
 from trainer.data.mask_names import MaskPattern, masks_by_image
-from trainer.data.source import Reading, Source, files_key
+from trainer.data.source import Reading, Source, files_key, palette
 
 Places = str | Sequence[str] | None
 Parts = Mapping[str, Sequence[Path]]
@@ -63,7 +63,6 @@ def open_listed(
     masks: str | Mapping[str, str],
     table: ClassTable | None,
     reading: Reading,
-    mask_pattern: str | None,
 ) -> Source:
     """Opens pictures with masks.
 
@@ -75,12 +74,15 @@ def open_listed(
         BadSettings: a pattern that is none.
         BadData: a picture has no mask, no classes are known.
     """
+    if table is None and reading.mask_threshold is not None:
+        table = ClassTable(BINARY_CLASSES, palette(len(BINARY_CLASSES)))
     if table is None:
         raise BadData(f"{root}: expected names in the data file, the classes of its masks, found none")
+    table = table.at_threshold(reading.mask_threshold, root)
     examples: dict[str, list[Named]] = {}
     used: list[Path] = []
     for split, files in parts.items():
-        pairs = _pairs(root, split, files, masks, mask_pattern)
+        pairs = _pairs(root, split, files, masks, reading)
         names = names_below(pairs, root)
         examples[split] = [
             paired(name, image, mask, table, reading) for name, (image, mask) in zip(names, pairs.items(), strict=True)
@@ -88,6 +90,8 @@ def open_listed(
         used += [file for pair in pairs.items() for file in pair]
     splits = splits_of(examples, root)
     content = repr((table.names, table.colours.tolist(), table.values, table.rest, table.ignored))
+    if table.threshold is not None:
+        content += f" over {table.threshold:g}"
     return splits.source(
         root.name,
         table.names,
@@ -120,7 +124,7 @@ def _pictures(place: str, root: Path, where: str) -> list[Path]:
 
 
 def _pairs(
-    root: Path, split: str, files: Sequence[Path], masks: str | Mapping[str, str], pattern: str | None
+    root: Path, split: str, files: Sequence[Path], masks: str | Mapping[str, str], reading: Reading
 ) -> dict[Path, Path]:
     """The mask of each picture; in one folder with the masks, what is no picture by its name is passed over."""
     by_folder: dict[Path, list[Path]] = defaultdict(list)
@@ -128,14 +132,15 @@ def _pairs(
         by_folder[file.parent].append(file)
     pairs: dict[Path, Path] = {}
     for folder, images in by_folder.items():
-        place = _mask_folder(root, split, folder, masks)
-        found = {file.stem: file for file in sorted(place.iterdir()) if file.suffix.lower() in MASK_SUFFIXES}
+        suffixes = mask_suffixes(reading)
+        place = _mask_folder(root, split, folder, masks, suffixes)
+        found = {file.stem: file for file in sorted(place.iterdir()) if file.suffix.lower() in suffixes}
         if place == folder:
-            if pattern is None:
+            if (pattern := reading.mask_pattern) is None:
                 raise BadData(f"{place}: holds pictures and masks; say which are masks: mask_pattern: '{{name}}_mask'")
             asked = MaskPattern.parse(pattern)
             images = [file for file in images if not asked.is_mask(file.stem)]
-        named, _ = masks_by_image([image.stem for image in images], found, pattern, place)
+        named, _ = masks_by_image([image.stem for image in images], found, reading.mask_pattern, place)
         for image in images:
             if image.stem not in named:
                 raise BadData(f"{shown(image)}: this image has no mask in {shown(place)}; add it or remove the image")
@@ -143,7 +148,9 @@ def _pairs(
     return pairs
 
 
-def _mask_folder(root: Path, split: str, folder: Path, masks: str | Mapping[str, str]) -> Path:
+def _mask_folder(
+    root: Path, split: str, folder: Path, masks: str | Mapping[str, str], suffixes: Collection[str]
+) -> Path:
     """The folder of the masks of the pictures in ``folder``."""
     if not isinstance(masks, str):
         key = {VALIDATION: "val", UNDIVIDED: "images"}.get(split, split)
@@ -159,7 +166,7 @@ def _mask_folder(root: Path, split: str, folder: Path, masks: str | Mapping[str,
             tried.append(Path(*parts[:last], masks, *parts[last + 1 :]))
         tried += [folder.parent / masks, root / masks / folder.name, root / masks]
     for place in tried:
-        if place.is_dir() and any(file.suffix.lower() in MASK_SUFFIXES for file in place.iterdir()):
+        if place.is_dir() and any(file.suffix.lower() in suffixes for file in place.iterdir()):
             return place
     raise BadData(
         f"{root}: expected masks of the images in {shown(folder)} at {shown(tried[0])}, "

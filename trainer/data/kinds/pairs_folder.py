@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
-from trainer.data.class_table import TABLES, ClassTable, single_channel
+from trainer.data.class_table import BINARY_CLASSES, TABLES, ClassTable, single_channel
 from trainer.data.images import (
+    BINARY,
     IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
+    LOSSY_SUFFIXES,
     check_label_sets,
     edge_values,
     labels_in,
+    mask_suffixes,
     pixels_of,
     read_labels,
 )
@@ -78,13 +80,10 @@ def is_pairs(folder: Path) -> bool:
     return all((folder / part).is_dir() for part in ("images", "masks"))
 
 
-def open_pairs(
-    folder: Path, reading: Reading, mask_pattern: str | None = None, table: ClassTable | None = None
-) -> Source:
+def open_pairs(folder: Path, reading: Reading, table: ClassTable | None = None) -> Source:
     """Opens a folder of pairs.
 
     Args:
-        mask_pattern: as :meth:`~trainer.data.mask_names.MaskPattern.parse`; None has it found.
         table: of a data file, in place of the folder's own.
 
     Raises:
@@ -92,7 +91,7 @@ def open_pairs(
         BadData: an image without mask or the reverse, a list that does not fit, no classes to be found.
     """
     places, notes = split_folders(folder, "images", "masks")
-    layout = _nested(folder, places, notes, mask_pattern) if places else _flat(folder, notes, mask_pattern)
+    layout = _nested(folder, places, notes, reading) if places else _flat(folder, notes, reading)
     notes = layout.notes
     tables = [folder / name for name in TABLES if table is None and (folder / name).exists()]
     if len(tables) > 1:
@@ -101,7 +100,8 @@ def open_pairs(
     masks = [pair.mask for pair in pairs]
     where = folder if places and not (folder / "masks").is_dir() else folder / "masks"
     if table is None:
-        table = ClassTable.read(tables[0]) if tables else _classes_of(masks, where, reading.max_pixels)
+        table = _table(tables, masks, where, reading)
+    table = table.at_threshold(reading.mask_threshold, tables[0] if tables else folder)
 
     def split(name: str) -> Split:
         pairs = layout.splits[name]
@@ -114,6 +114,8 @@ def open_pairs(
     key = files_key([*layout.lists, *tables[:1], *(pair.image for pair in pairs), *masks])
     if places:  # which the files' names do not tell
         key += "".join(f" {len(split)}" for split in layout.splits.values())
+    if table.threshold is not None:
+        key += f" over {table.threshold:g}"
     return Source(
         folder.name,
         table.names,
@@ -145,13 +147,13 @@ class _Layout:
     split_by: Literal["layout", "hash"]
 
 
-def _flat(folder: Path, notes: list[str], mask_pattern: str | None) -> _Layout:
+def _flat(folder: Path, notes: list[str], reading: Reading) -> _Layout:
     """All files in two folders, divided by lists, or by us."""
     for kind in ("images", "masks"):
         if not (folder / kind).is_dir():
             raise BadData(f"{folder}: {_other_layout(folder)}, found {found_in(folder)}")
     image_files = _files(folder / "images", "images", IMAGE_SUFFIXES)
-    mask_files = _matched(image_files, _files(folder / "masks", "masks", MASK_SUFFIXES), mask_pattern)
+    mask_files = _masks(image_files, folder / "masks", reading)
     images, masks = image_files.by_name, mask_files.by_name
     notes += image_files.note() + mask_files.note()
     lists = of_splits(folder.glob("*.txt"), lambda file: file.stem)
@@ -172,14 +174,12 @@ def _flat(folder: Path, notes: list[str], mask_pattern: str | None) -> _Layout:
     return _Layout(splits, [*lists.values()], notes, "layout" if lists else "hash")
 
 
-def _nested(
-    folder: Path, places: Mapping[str, tuple[Path, Path]], notes: list[str], mask_pattern: str | None
-) -> _Layout:
+def _nested(folder: Path, places: Mapping[str, tuple[Path, Path]], notes: list[str], reading: Reading) -> _Layout:
     """A folder for each split; a single one is divided."""
     splits: dict[str, Sequence[_Pair]] = {}
     for split, (images_place, masks_place) in places.items():
         image_files = _files(images_place, "images", IMAGE_SUFFIXES)
-        mask_files = _matched(image_files, _files(masks_place, "masks", MASK_SUFFIXES), mask_pattern)
+        mask_files = _masks(image_files, masks_place, reading)
         notes += image_files.note() + mask_files.note()
         _check_no_mask_alone(image_files, mask_files)
         splits[split] = _paired(tuple(image_files.by_name), image_files, mask_files)
@@ -193,9 +193,10 @@ def _nested(
     return _Layout({"train": train, "test": test}, [], notes, "hash")
 
 
-def _matched(images: _Files, masks: _Files, mask_pattern: str | None) -> _Files:
+def _masks(images: _Files, place: Path, reading: Reading) -> _Files:
     """The masks by their images' names; what is no mask by the pattern is passed over."""
-    by_image, others = masks_by_image(images.by_name, masks.by_name, mask_pattern, masks.place)
+    masks = _files(place, "masks", mask_suffixes(reading))
+    by_image, others = masks_by_image(images.by_name, masks.by_name, reading.mask_pattern, place)
     return _Files(masks.place, by_image, (*masks.passed_over, *map(shown, others)))
 
 
@@ -225,10 +226,10 @@ def _files(place: Path, kind: str, suffixes: frozenset[str]) -> _Files:
         if file.is_dir():
             folders.append(f"the folder {shown(file.name)}")
             continue
-        if kind == "masks" and file.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+        if kind == "masks" and file.suffix.lower() in LOSSY_SUFFIXES - suffixes:
             raise BadData(
-                f"{file}: expected a mask as PNG, since {file.suffix[1:].upper()} changes labels; "
-                "save it again from its origin"
+                f"{file}: expected a mask as PNG, since {file.suffix[1:].upper()} changes labels; save it again from "
+                f"its origin, or give {BINARY} if it is of one class, white on black"
             )
         if file.suffix.lower() not in suffixes or not file.is_file():
             others.append(shown(file.name))
@@ -285,6 +286,15 @@ def _listed(file: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
     return names
 
 
+def _table(tables: Sequence[Path], masks: Sequence[Path], where: Path, reading: Reading) -> ClassTable:
+    """What the folder or its masks say of classes."""
+    if tables:
+        return ClassTable.read(tables[0])
+    if reading.mask_threshold is not None:
+        return ClassTable(BINARY_CLASSES, palette(len(BINARY_CLASSES)))
+    return _classes_of(masks, where, reading.max_pixels)
+
+
 def _classes_of(masks: Sequence[Path], where: Path, max_pixels: int) -> ClassTable:
     """The classes that the masks' labels tell, if they are 0, 1, 2 … without a gap."""
 
@@ -325,12 +335,12 @@ def _check_edges(masks: Iterable[NDArray[Any]], at_least: int, where: Path) -> N
     areas = [label for label in frequent if pixels[label] > _AREA * pixels.total()]
     large = sorted(areas if len(areas) > 1 else frequent[:2])
     values = ", ".join(map(str, large[:4])) + (" …" if len(large) > 4 else "")
-    mend = f"each pixel as the nearest of its classes' values ({values})"
+    mend = f"write each pixel as the nearest of its classes' values ({values})"
     if len(large) == 2 or (large[0] == 0 and large[-1] == 255):
-        mend = f"1 where it is over {(large[0] + large[-1]) // 2}, and 0 elsewhere"
+        mend = f"give --mask-threshold {(large[0] + large[-1]) // 2} if they are of one class"
     raise BadData(
         f"{where}: masks have smooth edges: beside the values that fill areas ({values}), {len(pixels) - len(large)} "
-        f"lie at the borders between them; write {mend}"
+        f"lie at the borders between them; {mend}"
     )
 
 

@@ -212,7 +212,8 @@ CASES = [
         "mask as JPEG",
         "pairs",
         lambda f: save(labels(0, 1), f / "masks/p3.jpg"),
-        "{}/masks/p3.jpg: expected a mask as PNG, since JPG changes labels; save it again from its origin",
+        "{}/masks/p3.jpg: expected a mask as PNG, since JPG changes labels; save it again from its origin, or give "
+        "--mask-threshold 127 if it is of one class, white on black",
     ),
     Case(
         "one pair",
@@ -232,14 +233,16 @@ CASES = [
         "pairs",
         lambda f: write_pairs(f, mask=labels(0, 255)),
         "{}/masks: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, "
-        "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')",
+        "as --mask-threshold 127 does in a folder of pairs, or name the colours in classes.txt "
+        "('background 0 0 0', 'object 255 255 255')",
     ),
     Case(
         "labels 0 and 255 with classes",
         "pairs",
         lambda f: write_pairs(f, mask=labels(0, 255), classes=["ground", "object"]),
         "folder:{}: masks hold only the labels 0 and 255, and 255 means 'ignored': write 1 for the object, "
-        "or name the colours in classes.txt ('background 0 0 0', 'object 255 255 255')",
+        "as --mask-threshold 127 does in a folder of pairs, or name the colours in classes.txt "
+        "('background 0 0 0', 'object 255 255 255')",
     ),
     Case(
         "label outside the classes",
@@ -461,7 +464,7 @@ CASES = [
             write_list(f / "classes.txt", ["ground", "object"]),
         ),
         "{}/masks/p1.png: label 16 at row 5, column 14 is outside the 2 classes: expected 0 to 1, or 255 for ignored "
-        "pixels; this mask has a smooth edge: write 1 where it is over half of its brightest value, and 0 elsewhere",
+        "pixels; this mask has a smooth edge: give --mask-threshold 127",
     ),
     Case(
         "some masks are called otherwise",
@@ -681,7 +684,7 @@ def test_smooth_edges_are_no_classes(blur: int, count: int, tmp_path: Path) -> N
     assert message.startswith(
         f"{tmp_path}/masks: masks have smooth edges: beside the values that fill areas (0, 255), "
     )
-    assert message.endswith("lie at the borders between them; write 1 where it is over 127, and 0 elsewhere")
+    assert message.endswith("lie at the borders between them; give --mask-threshold 127 if they are of one class")
 
 
 def test_many_classes_and_thin_ones_are_no_smooth_edges(tmp_path: Path) -> None:

@@ -2,20 +2,135 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from maskfleet.errors import BadData, BadSettings
 from tests.helpers.data_folders import labels, save, with_palette, write_list, write_pairs
 from trainer.data.class_table import ClassTable
+from trainer.data.images import check_label_sets, labels_in
 from trainer.data.mask_names import MaskPattern, masks_by_image
 from trainer.data.opening import open_source
-from trainer.data.source import IGNORED, Reading
+from trainer.data.source import IGNORED, Reading, Source
+
+
+def soft_masks(folder: Path, suffix: str) -> Path:
+    """Five pairs whose masks have a grey edge, in values of 0 to 255, of 16 bits, or in shares of 1."""
+    write_pairs(folder)
+    for file in sorted((folder / "masks").iterdir()):
+        file.unlink()
+        grey = labels(0, 100, 128, 255)
+        if suffix in (".npy", ".tif"):
+            shares = grey.astype(np.float32) / 255
+            np.save(file.with_suffix(suffix), shares) if suffix == ".npy" else save(
+                Image.fromarray(shares), file.with_suffix(suffix)
+            )
+        elif suffix == "16.png":
+            save(Image.fromarray(grey.astype(np.uint16) * 257), file)
+        elif suffix == "RGB.png":
+            save(Image.fromarray(grey).convert("RGB"), file)
+        else:
+            save(grey, file.with_suffix(suffix))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("suffix", "threshold"),
+    [(".png", 127), (".bmp", 127), (".jpg", 115), ("16.png", 32767), ("RGB.png", 127), (".npy", 0.5), (".tif", 0.5)],
+)
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_threshold_makes_two_classes(suffix: str, threshold: float, by_file: bool, tmp_path: Path) -> None:
+    folder = soft_masks(tmp_path, suffix)
+    if by_file:
+        (folder / "data.yaml").write_text(f"images: images\nmasks: masks\nmask_threshold: {threshold}\n")
+        source = open_source(str(folder / "data.yaml"), None)
+    else:
+        source = open_source(f"folder:{folder}", None, Reading(mask_threshold=threshold))
+    assert source.classes == ("background", "object")
+    assert source.background == 0
+    assert not source.read_by_label
+    np.testing.assert_array_equal(source.train.read(0).mask, labels(0, 0, 1, 1))
+
+
+def bordered() -> NDArray[np.uint8]:
+    """Black and white with a grey border, which is too regular to be chance."""
+    mask = labels(0, 255)
+    mask[:, 18:22] = (60, 120, 180, 220)
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("write", "advice"),
+    [
+        pytest.param(lambda folder: write_pairs(folder, mask=bordered()), "127", id="smooth edges"),
+        pytest.param(lambda folder: write_pairs(folder, mask=bordered(), classes=["ground", "cat"]), "127", id="named"),
+        pytest.param(lambda folder: write_pairs(folder, mask=labels(0, 255)), "127", id="black and white"),
+        pytest.param(lambda folder: soft_masks(folder, ".jpg"), "127", id="JPEG"),
+        pytest.param(lambda folder: soft_masks(folder, ".npy"), "0.5", id="an array"),
+        pytest.param(lambda folder: soft_masks(folder, ".tif"), "0.5", id="a TIFF of shares"),
+    ],
+)
+def test_the_advice_to_give_a_threshold_can_be_followed(
+    write: Callable[[Path], Path], advice: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path)
+    with pytest.raises(BadData) as raised:
+        verify_first(folder, None)
+    found = re.search(r"--mask-threshold ([\d.]+)", str(raised.value))
+    assert found is not None, raised.value
+    assert found[1] == advice
+    assert verify_first(folder, float(found[1])).classes[1] in ("object", "cat")
+
+
+def verify_first(folder: Path, threshold: float | None) -> Source:
+    source = open_source(f"folder:{folder}", None, Reading(mask_threshold=threshold))
+    check_label_sets({labels_in(source.train.read(0).mask)}, folder)
+    assert set(np.unique(source.train.read(0).mask)) == {0, 1}
+    return source
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["a", "b", "c"], "expected two names, of the background and of the class that is over it, found a, b, c"),
+        (["0 a", "255 b"], "the class that is over it, found a, b with values of their own"),
+        (["a 0 0 0", "b 9 9 9", "ignored 1 1 1"], "the class that is over it, found a, b with values of their own"),
+    ],
+)
+def test_a_threshold_is_for_two_classes(classes: list[str], message: str, tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path, mask=labels(0, 255), classes=classes)
+    with pytest.raises(BadData) as raised:
+        open_source(f"folder:{folder}", None, Reading(mask_threshold=127))
+    assert str(raised.value).startswith(f"{folder}/classes.txt: --mask-threshold 127: ")
+    assert str(raised.value).endswith(message)
+
+
+def test_a_threshold_is_part_of_what_the_data_is(tmp_path: Path) -> None:
+    folder = soft_masks(tmp_path, ".png")
+    keys = {open_source(f"folder:{folder}", None, Reading(mask_threshold=each)).key for each in (50, 127)}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("data", ["voc:{}", "synthetic", "coco:{}"])
+def test_a_threshold_is_for_pictures_with_masks(data: str, tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="--mask-threshold: is for a folder of images and masks, found"):
+        open_source(data.format(tmp_path), None, Reading(mask_threshold=127))
+
+
+def test_a_mask_in_colours_has_no_threshold(tmp_path: Path) -> None:
+    red = np.zeros((30, 40, 3), np.uint8)
+    red[3, 4] = (255, 0, 0)
+    source = open_source(f"folder:{write_pairs(tmp_path, mask=red)}", None, Reading(mask_threshold=127))
+    with pytest.raises(BadData, match="found an RGB image; --mask-threshold is for masks in grey; leave it out"):
+        source.train.read(0)
 
 
 @pytest.mark.parametrize(
