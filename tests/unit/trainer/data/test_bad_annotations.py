@@ -736,7 +736,7 @@ CASES = [
         pairs,
         lambda f: (np.save(f / "masks/p1.npy", np.full((30, 40), 0.5)), (f / "masks/p1.png").unlink()),
         "{}/masks/p1.npy: expected labels as whole numbers, found 0.5 at row 0, column 0; save it as PNG "
-        "with a value for each class, and 255 where none is known",
+        "with a value for each class, and 255 where none is known; --mask-threshold 0.5 reads shares of one class",
         data="{}/data.yaml",
     ),
     Case(
