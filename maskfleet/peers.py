@@ -88,7 +88,7 @@ class Peers:
             config = json.loads(value)
             addresses = tuple(map(str, config["cluster"]["worker"]))
             task, worker = config["task"]["type"], int(config["task"]["index"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise BadSettings(
                 'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", '
                 f'"index": 0}}}}, found {one_line(repr(value))} ({one_line(repr(error))})'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 import ssl
@@ -13,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urlsplit
 
 from launcher.cluster.credentials import Credentials, Identity
-from launcher.cluster.pod_command import PodCommand, Refused
+from launcher.cluster.websockets import Refused, open_websocket
 from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 from maskfleet.text import one_line
 
 if TYPE_CHECKING:
     import urllib3
+    from websocket import WebSocket
 
 Object = dict[str, Any]
 
 _STREAM_SILENCE = 60.0  # seconds; a stream that says nothing for longer is asked for anew
 _LONGEST_RETRY_AFTER = 60.0  # seconds; a server that wants to be left alone for longer is said to be so
+_HTML = b"HTML: a login page or a proxy?"
 _BUSY = (429, 500, 502, 503, 504)
 
 
@@ -55,20 +58,6 @@ class Connection:
         self._host = configuration.host.rstrip("/")
         self._pools: dict[tuple[str | None, str | None], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
-
-    def configuration(self) -> Any:
-        """The configuration with the credentials of this moment, for what the kubernetes package sends itself.
-
-        Raises:
-            BadInput: we act as somebody else, which the package can't say.
-        """
-        if self._extra_headers:
-            raise BadInput("no port of a pod can be reached as another user: leave out 'as' of the kubeconfig's user")
-        identity = self._credentials.current()
-        self._configuration.cert_file, self._configuration.key_file = identity.certificate, identity.key
-        if identity.authorization:
-            self._configuration.api_key = {"BearerToken": identity.authorization}
-        return self._configuration
 
     def send(
         self,
@@ -130,21 +119,22 @@ class Connection:
                 raise failure
             time.sleep(wait if pause is None else max(wait, pause))
 
-    def run_command(self, path: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
-        """Has the pod whose exec subresource is at ``path`` run ``command``.
+    def websocket(self, path: str, query: Sequence[tuple[str, str]]) -> WebSocket:
+        """A websocket of the subresource at ``path`` of a pod.
 
         Raises:
-            ApiError, NotFound, Unreachable: as :meth:`send`.
-            BadInput: the kubeconfig impersonates somebody; the kubernetes package's websockets can't.
+            ApiError, NotFound, Unreachable, BadInput: as :meth:`send`.
         """
-        if self._extra_headers:
-            raise BadInput(
-                "the kubeconfig impersonates somebody (as), which exec can't pass on: name another --context"
-            )
-        configuration = self.configuration()
-        authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        identity = self._credentials.current()
+        authorization = [("Authorization", identity.authorization)] if identity.authorization else []
+        headers = [*authorization, *self._extra_headers]
+        for name, value in headers:
+            _in_a_header(name, value)
+        with self._lock:
+            self._configuration.cert_file, self._configuration.key_file = identity.certificate, identity.key
+            configuration = copy.copy(self._configuration)
         try:
-            return PodCommand.start(configuration, f"{self._host}{path}", authorization, container, command, tty=tty)
+            return open_websocket(configuration, f"{self._host}{path}", query, headers)
         except Refused as refused:
             raise self._refusal(refused.answer, path) from refused
         except ConnectionError as error:
@@ -155,12 +145,15 @@ class Connection:
 
         Raises:
             ConnectionError: the stream broke off, or was silent for a minute, which a dead one is too.
+            ApiError, NotFound, Unreachable, BadInput: as :meth:`send`.
         """
         import urllib3
 
         response = self.send("GET", path, query, stream=_STREAM_SILENCE, patience=patience)
         rest = b""
         try:
+            if _is_html(response):
+                raise self.unlike_the_api(_HTML)
             while True:
                 try:
                     piece = response.read1()
@@ -187,8 +180,7 @@ class Connection:
             answer = None
         if isinstance(answer, dict) and "kind" in answer:
             return answer
-        html = "html" in response.headers.get("Content-Type", "")
-        raise self.unlike_the_api(b"HTML: a login page or a proxy?" if html else response.data)
+        raise self.unlike_the_api(_HTML if _is_html(response) else response.data)
 
     def unlike_the_api(self, found: bytes) -> Unreachable:
         """The error for an answer that no API server gives."""
@@ -196,8 +188,8 @@ class Connection:
         return Unreachable(f"{self._host} does not answer as Kubernetes' API server does; found {words}")
 
     def _refusal(self, response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:
-        if "html" in response.headers.get("Content-Type", ""):
-            return self.unlike_the_api(f"HTTP {response.status} with HTML: a login page or a proxy?".encode())
+        if _is_html(response):
+            return self.unlike_the_api(f"HTTP {response.status} with ".encode() + _HTML)
         if response.status == 407:
             proxy = _without_password(self._configuration.proxy)
             return Unreachable(f"the proxy {proxy} wants other credentials for the way to {self._host}")
@@ -286,6 +278,10 @@ def _redirected(host: str, location: str) -> str:
         f"{host} does not answer as Kubernetes' API server does; found a redirection to "
         f"{one_line(_without_password(location)) or 'nowhere'}: a login page or a proxy? Name the server itself"
     )
+
+
+def _is_html(response: urllib3.BaseHTTPResponse) -> bool:
+    return "html" in response.headers.get("Content-Type", "").lower()
 
 
 def _in_a_header(name: str, value: str) -> str:

@@ -8,6 +8,7 @@ of https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kub
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from maskfleet.text import one_line
 
 POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod has its own account: ``token``, ``ca.crt`` and ``namespace``."""
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -174,6 +176,20 @@ def find(kubeconfig: Path | None, context: str | None) -> Access:
     )
 
 
+def checked_namespace(namespace: str, origin: str) -> str:
+    """``namespace``, which becomes a part of each request's path; ``origin`` says where it stands.
+
+    Raises:
+        BadInput: no namespace can be called so.
+    """
+    if not _NAMESPACE.fullmatch(namespace):
+        raise BadInput(
+            f"{origin}: namespace: expected at most 63 lower-case letters, digits and '-', found "
+            f"{one_line(repr(namespace), 80)}; name one with --namespace"
+        )
+    return namespace
+
+
 def is_in_pod() -> bool:
     """Whether this is a pod that may talk to its cluster."""
     variables = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
@@ -192,7 +208,7 @@ def _pods_namespace() -> str:
         return named
     try:
         return (POD / "namespace").read_text().strip()
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 

@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from launcher.cluster import kubeconfig as kubeconfigs
 from launcher.cluster.connection import ApiError, Connection, Object, Unreachable, set_proxy
 from launcher.cluster.credentials import Credentials, credentials_of, file_of, impersonation
-from launcher.cluster.pod_command import PodCommand
+from launcher.cluster.pod_command import PodCommand, exec_query
 from maskfleet.backoff import pauses
-from maskfleet.errors import BadInput
+from maskfleet.errors import BadInput, NotFound
 from maskfleet.text import one_line
 
 __all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
@@ -91,14 +91,16 @@ class Cluster:
         Sends nothing, and runs no plugin yet.
 
         Raises:
-            BadInput: there is no configuration, it can't be read, or it has no such context.
+            BadInput: there is no configuration, it can't be read, it has no such context, or its namespace is none.
         """
         access = kubeconfigs.find(Path(kubeconfig) if kubeconfig else None, context)
+        origin = "the call" if namespace else access.origin
+        chosen = kubeconfigs.checked_namespace(namespace or access.namespace, origin)
         configuration = _configuration(access)
         # Without TLS anybody on the way could read them, and kubectl sends none either.
         secret = configuration.host.startswith("https://")
         credentials, headers = (credentials_of(access), impersonation(access.user)) if secret else (None, None)
-        return cls(configuration, namespace or access.namespace, credentials, headers, access.context)
+        return cls(configuration, chosen, credentials, headers, access.context)
 
     @property
     def place(self) -> str:
@@ -117,10 +119,7 @@ class Cluster:
         Raises:
             NotFound: there is none.
         """
-        found = self._json("GET", self._path(kind, name))
-        if not isinstance(found.get("metadata"), dict):
-            raise self._connection.unlike_the_api(json.dumps(found).encode())
-        return found
+        return self._check_object(self._json("GET", self._path(kind, name)))
 
     def list(
         self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False, everywhere: bool = False
@@ -190,6 +189,7 @@ class Cluster:
         Raises:
             ConnectionError: the stream broke off; what was yielded before is whole.
             ApiError: there is no log, or not yet.
+            Unreachable: something else than the API server answers.
         """
         path = self._path("Pod", pod) + "/log"
         yield from self._lines(path, {"container": container, **query})
@@ -198,20 +198,20 @@ class Cluster:
         """A connection to a port of the pod's loopback interface, through the API server.
 
         Raises:
-            ConnectionError: the API server or the pod does not take it.
-            BadInput: there are no credentials, or none that can be used for this.
+            ConnectionError: the API server or the pod does not take it, and may later.
+            ApiError: we may not do this.
+            BadInput: there are no credentials.
         """
-        from kubernetes import client, stream
+        from kubernetes.stream.ws_client import PortForward
 
         _quieten_port_forwards()
-        api = client.CoreV1Api(client.ApiClient(self._connection.configuration()))
         try:
-            forward = stream.portforward(
-                api.connect_get_namespaced_pod_portforward, pod, self.namespace, ports=str(port)
-            )
-        except client.ApiException as error:
-            raise ConnectionError(f"{pod}: {error.reason}") from error
-        connection: socket.socket = forward.socket(port)
+            opened = self._connection.websocket(f"{self._path('Pod', pod)}/portforward", [("ports", str(port))])
+        except (ApiError, NotFound, Unreachable) as error:
+            if isinstance(error, ApiError) and error.is_forbidden:
+                raise
+            raise ConnectionError(f"{pod}: {error}") from error
+        connection: socket.socket = PortForward(opened, [port]).socket(port)
         return connection
 
     def run_in_pod(self, pod: str, container: str, command: Sequence[str], *, tty: bool) -> PodCommand:
@@ -221,16 +221,17 @@ class Cluster:
             NotFound: the pod is gone.
             ApiError: the server refuses it.
             Unreachable: it does not answer.
-            BadInput: the kubeconfig impersonates somebody, which can't be passed on.
+            BadInput: there are no credentials.
         """
-        return self._connection.run_command(f"{self._path('Pod', pod)}/exec", container, command, tty=tty)
+        query = exec_query(container, command, tty=tty)
+        return PodCommand(self._connection.websocket(f"{self._path('Pod', pod)}/exec", query))
 
     def _path(self, kind: str, name: str = "") -> str:
         prefix, plural = RESOURCES[kind]
         if prefix == _KUEUE:
             prefix = self._with_version(prefix)
         scope = "" if kind in _CLUSTER_WIDE else f"/namespaces/{self.namespace}"
-        return f"{prefix}{scope}/{plural}" + (f"/{name}" if name else "")
+        return f"{prefix}{scope}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
 
     def _with_version(self, prefix: str) -> str:
         """Raises NotFound if the server does not serve this API group."""
@@ -250,13 +251,22 @@ class Cluster:
         found["items"] = found.get("items") or []
         if not isinstance(found.get("metadata"), dict) or not isinstance(found["items"], list):
             raise self._connection.unlike_the_api(json.dumps(found).encode())
+        for item in found["items"]:
+            self._check_object(item)
+        return found
+
+    def _check_object(self, found: Any) -> Object:
+        """Raises Unreachable if it is none of the API's objects, which all have a name."""
+        if not (isinstance(found, dict) and isinstance(metadata := found.get("metadata"), dict) and "name" in metadata):
+            raise self._connection.unlike_the_api(json.dumps(found).encode())
         return found
 
     def _change(self, line: bytes) -> tuple[str, Object]:
         """Raises Unreachable if it is none: a proxy may put a page of its own into the stream."""
         try:
             change = json.loads(line)
-            return str(change["type"]), dict(change["object"])
+            kind, item = str(change["type"]), dict(change["object"])
+            return kind, item if kind in ("ERROR", "BOOKMARK") else self._check_object(item)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._connection.unlike_the_api(line) from error
 

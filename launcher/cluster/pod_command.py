@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any
 
+from launcher.cluster.websockets import WITH_CLOSE
 from maskfleet.errors import MaskfleetError
 from maskfleet.text import one_line
 
@@ -20,18 +19,14 @@ if TYPE_CHECKING:
     from websocket import WebSocket
 
 STDIN, STDOUT, STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
-_WITH_CLOSE, _WITHOUT_CLOSE = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _MOST_MESSAGES = 32
 _WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Refused(Exception):
-    """The server's answer was no websocket; ``answer`` has its ``status``, ``headers`` and ``data``."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
-        super().__init__(f"HTTP {status}")
-        named = {name.title(): value for name, value in headers.items()}
-        self.answer: Any = SimpleNamespace(status=status, headers=named, data=data)
+def exec_query(container: str, command: Sequence[str], *, tty: bool) -> list[tuple[str, str]]:
+    """What a pod's exec subresource is asked for."""
+    streams = [("container", container), ("stdin", "true"), ("stdout", "true"), ("tty" if tty else "stderr", "true")]
+    return [*streams, *(("command", word) for word in command)]
 
 
 class PodCommand:
@@ -47,46 +42,8 @@ class PodCommand:
         self._channel = _CLOSE
         self._status = bytearray()
         agreed = (websocket.getheaders() or {}).get("sec-websocket-protocol")
-        self.takes_end_of_input = agreed == _WITH_CLOSE
+        self.takes_end_of_input = agreed == WITH_CLOSE
         self.is_open = True
-
-    @classmethod
-    def start(
-        cls,
-        configuration: Any,
-        url: str,
-        authorization: str | None,
-        container: str,
-        command: Sequence[str],
-        *,
-        tty: bool,
-    ) -> Self:
-        """Has the pod whose exec subresource is at ``url`` run ``command``, by the kubernetes package's configuration.
-
-        Raises:
-            Refused: the server answered, and does not do it.
-            ConnectionError: it did not answer.
-        """
-        from kubernetes.stream.ws_client import create_websocket, get_websocket_url
-        from websocket import WebSocketBadStatusException, WebSocketException
-
-        query = [
-            ("container", container),
-            ("stdin", "true"),
-            ("stdout", "true"),
-            *(("command", word) for word in command),
-        ]
-        query.append(("tty", "true") if tty else ("stderr", "true"))
-        headers = {"sec-websocket-protocol": f"{_WITH_CLOSE},{_WITHOUT_CLOSE}"}
-        if authorization:
-            headers["authorization"] = authorization
-        try:
-            websocket = create_websocket(configuration, get_websocket_url(f"{url}?{urlencode(query)}"), headers)
-        except WebSocketBadStatusException as error:
-            raise Refused(error.status_code, error.resp_headers or {}, error.resp_body or b"") from error
-        except (WebSocketException, OSError) as error:
-            raise ConnectionError(one_line(str(error))) from error
-        return cls(websocket)
 
     def fileno(self) -> int:
         """Of the socket: readable when :meth:`receive` has something, and writable when :meth:`flush` can go on."""

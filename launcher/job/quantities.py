@@ -13,6 +13,8 @@ _SUFFIXES = {
     "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
     "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
 }  # fmt: skip
+MOST = 2.0**63
+"""Kubernetes counts in 64 bits, and takes what is larger for this without a word."""
 _QUANTITY = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+|(?P<suffix>[numkMGTPE]|[KMGTPE]i))?")
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 
@@ -50,8 +52,11 @@ def parse_duration(text: Any) -> int:
 
 
 def _quantity(text: str) -> str:
-    if parse_quantity(text) <= 0:
+    amount = parse_quantity(text)
+    if amount <= 0:
         raise ValueError("expected more than nothing")
+    if amount >= MOST:
+        raise ValueError("expected less than 8Ei, the most that Kubernetes counts")
     return text
 
 

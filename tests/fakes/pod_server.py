@@ -48,6 +48,7 @@ class PodServer(ThreadingHTTPServer):
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.breaks_off = False
         self.asked: list[dict[str, list[str]]] = []
+        self.headers: list[dict[str, str]] = []
         self.pods = [worker_pod(0)]
         self.job = manifests(TrainingJob(name="pets", workers=2))[0]
         self.job["metadata"] |= {"creationTimestamp": CREATED, "namespace": "team", "uid": "1"}
@@ -61,12 +62,13 @@ class PodServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def kubeconfig(self, file: Path, url: str = "") -> Path:
+    def kubeconfig(self, file: Path, url: str = "", **user: Any) -> Path:
         """Writes one for this server, or for what stands before it at ``url``."""
         cluster = {"server": url or f"http://127.0.0.1:{self.server_port}", "insecure-skip-tls-verify": bool(url)}
         file.write_text(json.dumps({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": {"token": "secret"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": "secret", **user}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "team"}}],
         }))  # fmt: skip
         return file
@@ -106,10 +108,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         name = parts.path.rpartition("/")[2]
+        self.server.headers.append({key.title(): value for key, value in self.headers.items()})
         assert self.headers["Authorization"] in (None, "Bearer secret")  # which goes over TLS alone
         if name == "exec":
             self.server.asked.append(parse_qs(parts.query))
             self._exec(self.server.asked[-1])
+        elif name == "portforward":
+            if self._upgraded():
+                _forward(self, int(parse_qs(parts.query)["ports"][0]))
         elif name == "pets":
             self._answer(200, {"kind": "Job", **self.server.job})
         elif name in ("pods", "events"):
@@ -126,10 +132,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _exec(self, query: dict[str, list[str]]) -> None:
+        if self._upgraded():
+            _Session(self, query).run()
+
+    def _upgraded(self) -> bool:
+        """Whether this is a websocket now; else what refuses it has been answered."""
         self.close_connection = True
         if self.server.refusal is not None:
             self._answer(*self.server.refusal)
-            return
+            return False
         offered = self.headers["Sec-WebSocket-Protocol"].split(",")
         protocol = next(each for each in (self.server.protocol, V4) if each in offered)
         key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -140,7 +151,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(*header)
         self.end_headers()
         self.wfile.flush()
-        _Session(self, query).run()
+        return True
+
+
+def _forward(handler: _Handler, port: int) -> None:
+    """Has the port give back what it gets, in upper case."""
+
+    def send(channel: int, data: bytes) -> None:
+        handler.connection.sendall(ABNF(1, 0, 0, 0, ABNF.OPCODE_BINARY, 0, bytes([channel]) + data).format())
+
+    for channel in (0, 1):
+        send(channel, struct.pack("<H", port))
+    while message := _receive(handler):
+        send(0, message[1:].upper())
 
 
 class _Session:
@@ -188,7 +211,7 @@ class _Session:
 
         threading.Thread(target=wait).start()
         with contextlib.suppress(OSError, ValueError):
-            while message := self._receive():
+            while message := _receive(self._handler):
                 self._obey(message[0], message[1:])
         with contextlib.suppress(OSError):
             process.send_signal(signal.SIGHUP)
@@ -225,18 +248,19 @@ class _Session:
             for frame in frames:
                 self._handler.connection.sendall(frame.format())
 
-    def _receive(self) -> bytes:
-        """The client's next message that is neither ping nor pong; empty at the end. Clients mask what they send."""
-        while True:
-            head = self._handler.rfile.read(2)
-            if len(head) < 2 or head[0] & 15 == ABNF.OPCODE_CLOSE:
-                return b""
-            length = head[1] & 127
-            if length >= 126:
-                length = int.from_bytes(self._handler.rfile.read(2 if length == 126 else 8), "big")
-            mask, data = self._handler.rfile.read(4), self._handler.rfile.read(length)
-            if head[0] & 15 == ABNF.OPCODE_BINARY:
-                return bytes(ABNF.mask(mask, data))
+
+def _receive(handler: _Handler) -> bytes:
+    """The client's next message that is neither ping nor pong; empty at the end. Clients mask what they send."""
+    while True:
+        head = handler.rfile.read(2)
+        if len(head) < 2 or head[0] & 15 == ABNF.OPCODE_CLOSE:
+            return b""
+        length = head[1] & 127
+        if length >= 126:
+            length = int.from_bytes(handler.rfile.read(2 if length == 126 else 8), "big")
+        mask, data = handler.rfile.read(4), handler.rfile.read(length)
+        if head[0] & 15 == ABNF.OPCODE_BINARY:
+            return bytes(ABNF.mask(mask, data))
 
 
 def _take_terminal() -> None:

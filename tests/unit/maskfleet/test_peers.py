@@ -36,6 +36,7 @@ def test_an_indexed_pod_computes_its_peers():
     [
         ({"TF_CONFIG": "{"}, "TF_CONFIG: expected"),
         ({"TF_CONFIG": "[]"}, "TF_CONFIG: expected"),
+        ({"TF_CONFIG": tf_config()["TF_CONFIG"].replace('"index": 0', '"index": 1e999')}, "TF_CONFIG: expected"),
         (tf_config(task="ps"), "expected workers only .*, found task 'ps'"),
         (tf_config(group="chief"), "TF_CONFIG: expected"),
         (tf_config(index=2), "worker index 2: expected 0 to 1 for 2 workers"),

@@ -228,13 +228,6 @@ def test_the_certificate_of_a_plugin_is_shown_to_the_server(server: ApiServer, t
     assert identity.key.startswith("/proc/self/fd/")  # on no disk
 
 
-def test_a_port_of_a_pod_is_not_reached_as_somebody_else(server: ApiServer, tmp_path: Path) -> None:
-    cluster = connected(tmp_path, server, token="1", **{"as": "chief"})
-    with pytest.raises(BadInput, match="leave out 'as'"):
-        cluster.connect_to_pod("p", 6006)
-    assert server.requests == []
-
-
 def test_a_pod_whose_token_is_gone_is_told(pod: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster.connect()
     (pod / "token").unlink()

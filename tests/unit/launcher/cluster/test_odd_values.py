@@ -124,3 +124,42 @@ def test_a_name_that_is_not_latin_goes_out_in_utf_8(server: Server) -> None:
 def test_a_kind_of_address_that_nobody_speaks_is_refused(tmp_path: Path, cluster: dict[str, str], told: str) -> None:
     with pytest.raises(BadInput, match=told):
         connected(tmp_path, **cluster)
+
+
+@pytest.mark.parametrize("items", [[{}], [None], [1], ["x"], [{"metadata": None}], [{"metadata": {}}], {"a": 1}])
+def test_items_that_are_no_objects_are_one_line(tmp_path: Path, server: Server, items: Any) -> None:
+    server.answer = Answer.of({"kind": "PodList", "metadata": {}, "items": items})
+    cluster = connected(tmp_path, server=server.url)
+    for ask in (cluster.list, lambda kind: list(cluster.watch(kind))):
+        with pytest.raises(Unreachable, match="does not answer as Kubernetes' API server does; found"):
+            ask("Pod")
+
+
+def test_a_log_that_is_html_is_no_log(tmp_path: Path, server: Server) -> None:
+    page = b"<html>\n<p>Log in\n</html>\n"
+    server.answer = Answer(200, [page], len(page), {"Content-Type": "Text/HTML; charset=utf-8"})
+    with pytest.raises(Unreachable, match="found HTML: a login page or a proxy"):
+        list(connected(tmp_path, server=server.url).log("pod", "trainer"))
+
+
+@pytest.mark.parametrize("namespace", ["../../apis", "a/b", "Team", "a?b", "a b", "-", "x" * 64, "a\nb", "\x1b[31m"])
+def test_a_namespace_that_can_t_be_one_is_refused_before_any_request(
+    tmp_path: Path, server: Server, namespace: str
+) -> None:
+    connected(tmp_path, server=server.url)
+    content = json.loads((tmp_path / "config").read_text())
+    content["contexts"][0]["context"]["namespace"] = namespace
+    (tmp_path / "config").write_text(json.dumps(content))
+    with pytest.raises(
+        BadInput, match=r"context here: namespace: expected at most 63 .*; name one with --names"
+    ) as told:
+        Cluster.connect(kubeconfig=tmp_path / "config")
+    assert "\n" not in str(told.value)
+    assert "\x1b" not in str(told.value)
+    assert Cluster.connect("team", kubeconfig=tmp_path / "config").namespace == "team"
+
+
+def test_a_name_is_one_part_of_a_path(tmp_path: Path, server: Server) -> None:
+    with pytest.raises(Unreachable):
+        connected(tmp_path, server=server.url).get("Pod", "a/../b?c")
+    assert server.requests[0].path == "/api/v1/namespaces/default/pods/a%2F..%2Fb%3Fc"
