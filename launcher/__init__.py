@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from launcher.job.training_job import TrainingJob
     from launcher.operations.ending import NotStartedAgain, cancel, delete, resume
     from launcher.operations.following import follow, list_jobs, status, wait
-    from launcher.operations.logs import LogLine, LogRequest, logs
+    from launcher.operations.logs import logs
     from launcher.operations.named_objects import Check
+    from launcher.operations.pod_log import LogLine, LogRequest
     from launcher.operations.preflight import preflight
     from launcher.operations.submission import LeftBehind, Submission, submit
     from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
@@ -39,8 +40,9 @@ _HOMES = {
     "launcher.job.training_job": ("TrainingJob",),
     "launcher.operations.ending": ("NotStartedAgain", "cancel", "delete", "resume"),
     "launcher.operations.following": ("follow", "list_jobs", "status", "wait"),
-    "launcher.operations.logs": ("LogLine", "LogRequest", "logs"),
+    "launcher.operations.logs": ("logs",),
     "launcher.operations.named_objects": ("Check",),
+    "launcher.operations.pod_log": ("LogLine", "LogRequest"),
     "launcher.operations.preflight": ("preflight",),
     "launcher.operations.submission": ("LeftBehind", "Submission", "submit"),
     "launcher.streaming.stores.store": ("StoreRefused", "StoreUnavailable"),

@@ -7,6 +7,9 @@ from pathlib import Path
 DATA_KINDS = ("folder", "voc", "coco", "yolo", "labelme", "cvat", "cityscapes", "ade20k", "file")
 """What may stand before a path in ``data``."""
 
+FETCHING = ".maskfleet-fetching"
+"""In a folder while ``launcher pull`` brings files into it: what is there is a part."""
+
 
 def data_path(data: str) -> tuple[str, str] | None:
     """``voc:PATH`` -> ``voc:`` and the path, ``PATH`` -> nothing and the path; None for what has no path.

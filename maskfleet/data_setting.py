@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from maskfleet.config import absolute_path
-from maskfleet.data_places import DATA_KINDS, data_path
+from maskfleet.data_places import DATA_KINDS, FETCHING, data_path
 from maskfleet.errors import BadData, BadSettings
 
 _FILES = ("coco", "cvat", "yolo", "file")
@@ -39,7 +39,7 @@ def existing_data(data: str) -> Path | None:
 
     Raises:
         BadSettings: it names no kind of data.
-        BadData: there is no such folder or file.
+        BadData: there is no such folder or file, or not all of it was fetched.
     """
     check_kind(data)
     if (found := data_path(data)) is None:
@@ -54,4 +54,19 @@ def existing_data(data: str) -> Path | None:
     if not (path.is_dir() or (may_be_file and is_there)):
         expected = "a folder or a file" if may_be_file else "a folder"
         raise BadData(f"--data {data}: expected {expected}, found {'a file' if is_there else 'nothing'} at {path}")
+    _check_fetched(data, path)
     return path
+
+
+def _check_fetched(data: str, path: Path) -> None:
+    """Raises BadData if ``launcher pull`` into the folder, or one above, was interrupted."""
+    for folder in (path, *path.parents):
+        try:
+            fetched = (folder / FETCHING).is_file()
+        except OSError:  # may not be looked into
+            continue
+        if fetched:
+            raise BadData(
+                f"--data {data}: only a part of {folder} was fetched, as 'launcher pull' was interrupted: run it again"
+                f", or delete {folder / FETCHING} to use what is there"
+            )

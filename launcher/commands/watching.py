@@ -25,7 +25,7 @@ from maskfleet.text import printable
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import Cluster
     from launcher.diagnosis.job_status import JobStatus
-    from launcher.operations.logs import LogRequest
+    from launcher.operations.pod_log import LogRequest
 
 
 @click.command()
@@ -128,7 +128,8 @@ def logs(
     timestamps: bool,
 ) -> None:
     """Print what the workers of a job print, or printed: of a job that is gone, name the destination of its run."""
-    from launcher.operations.logs import LogRequest, stored_lines
+    from launcher.operations.logs import stored_lines
+    from launcher.operations.pod_log import LogRequest
 
     if is_destination(name):
         if follow or since or previous or timestamps:
@@ -157,7 +158,8 @@ def print_logs(
     err: bool = False,
 ) -> None:
     """Prints the lines of all workers, each with its worker's prefix in its colour."""
-    from launcher.operations.logs import LogRequest, follow_logs, logs
+    from launcher.operations.logs import follow_logs, logs
+    from launcher.operations.pod_log import LogRequest
 
     request = request or LogRequest()
     if follow:

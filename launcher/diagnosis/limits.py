@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from launcher.diagnosis.capacity import worker_limits, worker_requests
@@ -58,6 +59,28 @@ def _outside(item: Object, who: str, requests: Mapping[str, float], limits: Mapp
         request, limit = requests.get(name), limits.get(name)
         if request and limit and limit / request > parse_quantity(most) * (1 + 1e-9):
             yield f"the {who}'s limit of {name} is more than {most} times what it asks for{_mend(who, name)}"
+
+
+def fitted(pod: Object, limit_ranges: Iterable[Object]) -> dict[str, Any]:
+    """``pod``, which has one container and no needs of its own, with as much of each resource as is allowed."""
+    made = copy.deepcopy(dict(pod))
+    (container,) = made["spec"]["containers"]
+    requests, limits = (dict(container["resources"].get(which, {})) for which in ("requests", "limits"))
+    items = [item for each in limit_ranges for item in each["spec"].get("limits", [])]
+    for item in (item for item in items if item["type"] in ("Container", "Pod")):
+        for name, most in (item.get("max") or {}).items():
+            limits[name] = min(limits.get(name, most), most, key=parse_quantity)
+            if name in requests:
+                requests[name] = min(requests[name], most, key=parse_quantity)
+        for name, least in (item.get("min") or {}).items():
+            requests[name] = max(requests.get(name, least), least, key=parse_quantity)
+            if name in limits:
+                limits[name] = max(limits[name], least, key=parse_quantity)
+        for name in item.get("maxLimitRequestRatio") or {}:
+            if name in limits:
+                requests[name] = limits[name]
+    container["resources"] = {"requests": requests, "limits": limits}
+    return made
 
 
 def _show(name: str, amount: float) -> str:

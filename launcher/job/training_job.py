@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
 import click
@@ -217,6 +217,16 @@ class TrainingJob(Settings):
     def data_place(self) -> Place | None:
         """Where ``--data`` is mounted or fetched from; None for a data set that the trainer itself fetches."""
         return _data_place(self.data) if self.data else None
+
+    def unmounted_data(self) -> str | None:
+        """The path that the trainer's ``data`` names, if none of the job's mounts is there."""
+        found = data_path(self.training.data)
+        if found is None:
+            return None
+        path = PurePosixPath(found[1])
+        own = [DATA_PATH] if self.data_place else []
+        mounted = map(PurePosixPath, (*own, *(mount.path for mount in self.mounts)))
+        return None if any(place == path or place in path.parents for place in mounted) else str(path)
 
     @cached_property
     def output_place(self) -> Place | None:

@@ -17,10 +17,12 @@ from typing import TypeVar
 from launcher.cluster.kubernetes_api import ApiError, Object
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis import reasons
+from launcher.diagnosis.limits import fitted
 from launcher.job import network_probe
 from launcher.job.labels import APPLICATION, MANAGED_BY_LABEL, MANAGER, NAME_LABEL
 from launcher.job.network_probe import policy, probed_pod, probing_pod
 from launcher.job.training_job import TrainingJob
+from launcher.operations.surroundings import limit_ranges
 from maskfleet.backoff import pauses
 from maskfleet.errors import MaskfleetError
 
@@ -77,10 +79,11 @@ def _knock(job: TrainingJob, cluster: Namespace, name: str) -> int:
     Raises:
         MaskfleetError: the server refuses an object, or a pod does not come up.
     """
-    probed = cluster.create(probed_pod(job, name))
+    ranges = limit_ranges(cluster)
+    probed = cluster.create(fitted(probed_pod(job, name), ranges))
     cluster.create(policy(probed))
     address = _wait_for(cluster, name, _address)
-    stranger = cluster.create(probing_pod(job, probed, address))
+    stranger = cluster.create(fitted(probing_pod(job, probed, address), ranges))
     return _wait_for(cluster, stranger["metadata"]["name"], _exit_code)
 
 

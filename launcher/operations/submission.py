@@ -11,7 +11,7 @@ from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.job.labels import PROGRESS_ANNOTATION, annotations_of
 from launcher.job.manifests import manifests, with_owner, with_token
-from launcher.job.training_job import TrainingJob
+from launcher.job.training_job import DATA_PATH, TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
 from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
@@ -133,6 +133,10 @@ def _check_owned(name: str, kind: str, cluster: Namespace) -> None:
 def notes(job: TrainingJob, *, untold: str = "") -> tuple[str, ...]:
     """What the user of a job that starts should know of it; ``untold`` is why its progress will not show on the Job."""
     notes = []
+    if job.data_place is not None and job.training.data == f"folder:{DATA_PATH}":
+        notes.append(f"the trainer reads {job.data} as --data {job.training.data}")
+    elif (path := job.unmounted_data()) is not None:
+        notes.append(f"--data {job.training.data}: nothing is mounted at {path}, so it has to be in the image")
     if job.output is None:
         notes.append(
             "without --output the run lives in its chief's pod: it survives a crash of any process, but a lost chief "

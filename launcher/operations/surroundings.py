@@ -91,6 +91,11 @@ def seen(ask: Callable[[], T]) -> T | None:
         return None
 
 
+def limit_ranges(cluster: Namespace) -> Sequence[Object]:
+    """Those of the namespace that we may see."""
+    return seen(lambda: cluster.list("LimitRange")) or ()
+
+
 def node_names(cluster: Namespace) -> frozenset[str] | None:
     try:
         return frozenset(node["metadata"]["name"] for node in cluster.list("Node", metadata_only=True))

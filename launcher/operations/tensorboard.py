@@ -17,10 +17,12 @@ from pathlib import Path
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
 from launcher.cluster.port_forward import LOCALHOST, listen
+from launcher.diagnosis.limits import fitted
 from launcher.job.manifests import tensorboard_pod, with_owner
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
 from launcher.operations.submitted import check_not_being_deleted
+from launcher.operations.surroundings import limit_ranges
 from maskfleet.child_processes import end_with_parent
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 from maskfleet.quiet import is_startup_line
@@ -112,7 +114,7 @@ def in_cluster(job: TrainingJob, made: Object, cluster: Namespace) -> Iterator[s
     check_not_being_deleted(made)
     pod = with_owner(tensorboard_pod(job), made)
     name = pod["metadata"]["name"] = f"{pod['metadata']['name']}-{secrets.token_hex(3)}"
-    cluster.create(pod)
+    cluster.create(fitted(pod, limit_ranges(cluster)))
     try:
         _wait_for_pod(name, cluster)
         yield name

@@ -17,7 +17,8 @@ from launcher.job.labels import instance
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations
-from launcher.operations.logs import LogRequest, logs
+from launcher.operations.logs import logs
+from launcher.operations.pod_log import LogRequest
 from maskfleet.errors import NotFound
 from tests.benchmarks.row import Row
 from tests.helpers.processes import SETTINGS

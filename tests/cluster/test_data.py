@@ -9,7 +9,8 @@ from launcher.cluster.kubernetes_api import Cluster
 from launcher.job.training_job import TrainingJob
 from launcher.operations import following as operations
 from launcher.operations import submission
-from launcher.operations.logs import LogRequest, logs
+from launcher.operations.logs import logs
+from launcher.operations.pod_log import LogRequest
 from launcher.streaming.stores.opening import open_store
 from maskfleet.files import FileDigest
 from tests.cluster.conftest import Scripted, until

@@ -8,7 +8,8 @@ import time
 from launcher.cluster.kubernetes_api import Cluster
 from launcher.operations import following as operations
 from launcher.operations import submission
-from launcher.operations.logs import LogRequest, follow_logs, logs
+from launcher.operations.logs import follow_logs, logs
+from launcher.operations.pod_log import LogRequest
 from tests.cluster.conftest import Kit, Scripted, until
 
 LINES = 50_000

@@ -13,7 +13,8 @@ from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations
-from launcher.operations.logs import LogRequest, logs
+from launcher.operations.logs import logs
+from launcher.operations.pod_log import LogRequest
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, MaskfleetError
 from tests.cluster.conftest import Kit, Scripted, until

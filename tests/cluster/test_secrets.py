@@ -10,7 +10,8 @@ from launcher.cluster.kubernetes_api import Cluster
 from launcher.job import labels
 from launcher.operations import submission
 from launcher.operations.description import describe, describe_lines
-from launcher.operations.logs import LogRequest, logs
+from launcher.operations.logs import logs
+from launcher.operations.pod_log import LogRequest
 from tests.cluster.conftest import Scripted, until
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"

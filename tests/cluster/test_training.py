@@ -17,7 +17,8 @@ from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations
 from launcher.operations.description import describe, describe_lines
-from launcher.operations.logs import LogRequest, logs
+from launcher.operations.logs import logs
+from launcher.operations.pod_log import LogRequest
 from launcher.operations.tensorboard import in_cluster
 from maskfleet.run_directory import RunDirectory
 from tests.cluster.conftest import Kit, until

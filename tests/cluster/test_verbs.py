@@ -24,7 +24,8 @@ from launcher.job.rendering import render
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission, submitted
 from launcher.operations import following as operations
-from launcher.operations.logs import LogRequest, logs
+from launcher.operations.logs import logs
+from launcher.operations.pod_log import LogRequest
 from maskfleet.errors import BadInput, MaskfleetError, NotFound, TimedOut
 from tests.cluster.conftest import Scripted, until
 from tests.unit.launcher.job.test_manifests import CASES

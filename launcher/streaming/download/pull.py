@@ -12,6 +12,7 @@ from pathlib import Path
 from launcher.streaming.download.arrival import InTheWay, download, writing
 from launcher.streaming.layout import MANIFEST, OF_A_RUN
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
+from maskfleet.data_places import FETCHING
 from maskfleet.errors import BadData, BadInput, BadSettings, NotFound
 from maskfleet.files import FileDigest, stays_inside
 from maskfleet.plain_files import PlainFiles
@@ -46,8 +47,9 @@ class Fetched:
 def pull(store: Store, folder: Path) -> Iterator[Fetched]:
     """Copies all objects into ``folder``; yields each one that was fetched. What is there already is kept.
 
-    Manifests come last, as they went up. Nothing is written through a link: an object in whose place one is, or a
-    folder, or whose name this disk can't hold, is left out.
+    Manifests come last, as they went up. Meanwhile a file :data:`FETCHING` says that what is there is a part. Nothing
+    is written through a link: an object in whose place one is, or a folder, or whose name this disk can't hold, is left
+    out.
 
     Raises:
         NotFound: the destination is empty.
@@ -69,8 +71,10 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
     with ExitStack() as locks:
         for run in sorted({match["run"] or "" for found in objects if (match := OF_A_RUN.fullmatch(found.name))}):
             locks.enter_context(not_in_use(RunDirectory(folder / run)))
+        work.mark(store.url)
         for each in (others, manifests):
             yield from work.fetch_all(each)
+        work.unmark()
     if work.left_out:
         names = sorted(work.left_out)
         more = f", and {len(names) - _NAMED} more" if names[_NAMED:] else ""
@@ -93,6 +97,15 @@ class _Pull:
         self._files = PlainFiles(folder)
         self._tags_are_md5 = True
         self._stop = False
+
+    def mark(self, url: str) -> None:
+        """Says that the folder holds a part of what is at ``url``."""
+        with writing(self._files), self._files.replacing(FETCHING) as file:
+            file.write(f"'launcher pull {url}' is bringing files here\n".encode())
+
+    def unmark(self) -> None:
+        with writing(self._files):
+            self._files.delete(FETCHING)
 
     def fetch_all(self, objects: Iterable[StoredObject]) -> Iterator[Fetched]:
         """Those that were fetched, in the order in which they came; after an error, also what was on its way then."""

@@ -4,32 +4,26 @@ are read or built.
 
 from __future__ import annotations
 
-import fnmatch
 import io
-import os
 import re
-import shutil
 from collections.abc import Collection
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.tfrecords import record_places
-from trainer.cache_folder import locked
 from trainer.data.class_rows import Row
 from trainer.data.class_table import ClassTable
 from trainer.data.examples import UNDIVIDED, Named, split_named, splits_of
 from trainer.data.images import check_label_sets, labels_in, read_labels, read_picture
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
+from trainer.data.kinds.tfds_folder import MEND, PETS, data_root, said, whole_folder
 from trainer.data.orientation import pair
 from trainer.data.remembered import remembered
 from trainer.data.source import IGNORED, Example, Reading, Source, Split, files_key
 
-_NAME = "oxford_iiit_pet"
 _VERSIONS = ("3.*", "4.*")
-_MEND = "delete {} to have it built again"
 _READING = Reading(masks_drawn_on="stored")
 """TFDS's own decoders know no EXIF, and neither did who drew on what they gave."""
 
@@ -45,9 +39,8 @@ def open_tfds(version: str | None, data_dir: Path | None) -> Source:
         BadSettings: a version that neither lies there nor can be built.
         BadData: the data can't be downloaded or read.
     """
-    root = data_dir or absolute_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
     patterns = (version,) if version else _VERSIONS
-    folder = _newest(root, patterns, _NAME) or _build(root, patterns, _NAME)
+    folder, notes = whole_folder(data_root(data_dir), patterns, PETS)
     splits = [records for _, records in sorted(_read_builder(folder, ("train", "test"))[1].items(), reverse=True)]
 
     def split(records: _Records) -> Split:
@@ -57,7 +50,7 @@ def open_tfds(version: str | None, data_dir: Path | None) -> Source:
 
     train, test = map(split, splits)
     key = files_key(file for records in splits for file in records.files)
-    return Source(_NAME, CLASSES, COLOURS, BACKGROUND, train, test, key)
+    return Source(PETS, CLASSES, COLOURS, BACKGROUND, train, test, key, notes=tuple(notes))
 
 
 def open_any(place: str, data_dir: Path | None, max_pixels: int, table: ClassTable | None = None) -> Source:
@@ -76,13 +69,12 @@ def open_any(place: str, data_dir: Path | None, max_pixels: int, table: ClassTab
     name, _, version = place.partition(":")
     if not re.fullmatch(r"\w+(/[\w.-]+)?", name):
         raise BadSettings(f"--data tfds:{place}: expected tfds:NAME, tfds:NAME/CONFIG or one of these with :VERSION")
-    root = data_dir or absolute_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
     patterns = (version or "*",)
-    folder = _newest(root, patterns, name) or _build(root, patterns, name)
+    folder, notes = whole_folder(data_root(data_dir), patterns, name)
     info, parts = _read_builder(folder)
     image, mask = _image_and_mask(info.features, folder)
     records = {split_named(split): each for split, each in parts.items() if split_named(split)} or parts
-    notes = [
+    notes += [
         f"{folder}: passed over the split {split}" for split, each in parts.items() if each not in records.values()
     ]
     if len(records) == 1:
@@ -118,7 +110,7 @@ def _read_builder(folder: Path, names: tuple[str, ...] | None = None) -> tuple[A
         return builder.info, {name: _Records(builder, name) for name in wanted}
     except Exception as error:  # TFDS raises what its parsers raise
         raise BadData(
-            f"{folder}: can't be read as a TensorFlow data set ({_line(error)}); {_MEND.format(folder)}"
+            f"{folder}: can't be read as a TensorFlow data set ({said(error)}); {MEND.format(folder)}"
         ) from error
 
 
@@ -212,10 +204,10 @@ class _Records:
                     for offset, length in record_places(content, file.stat().st_size):
                         places.append((file, offset, length))
             except ValueError as error:
-                raise BadData(f"{file}: {error} ({len(places) - before}); {_MEND.format(file.parent)}") from error
+                raise BadData(f"{file}: {error} ({len(places) - before}); {MEND.format(file.parent)}") from error
             if len(places) - before != expected:
                 raise BadData(
-                    f"{file}: expected {expected} records, found {len(places) - before}; {_MEND.format(file.parent)}"
+                    f"{file}: expected {expected} records, found {len(places) - before}; {MEND.format(file.parent)}"
                 )
         return places
 
@@ -230,73 +222,4 @@ class _Records:
                 features = example_pb2.Example.FromString(content.read(length)).features.feature
             return tuple(features[key].bytes_list.value[0] for key in keys), self.names[i]
         except Exception as error:  # the disk's and protobuf's
-            raise BadData(f"{self.names[i]}: can't be read ({_line(error)}); {_MEND.format(file.parent)}") from error
-
-
-def _newest(root: Path, patterns: tuple[str, ...], name: str) -> Path | None:
-    versions = {
-        tuple(map(int, entry.name.split("."))): entry
-        for entry in root.glob(f"{name}/*")
-        if re.fullmatch(r"\d+\.\d+\.\d+", entry.name)
-        and any(fnmatch.fnmatch(entry.name, pattern) for pattern in patterns)
-        and (entry / "dataset_info.json").is_file()
-    }
-    return versions[max(versions)] if versions else None
-
-
-def _build(root: Path, patterns: tuple[str, ...], name: str) -> Path:
-    """Has TFDS download and write its version, with its own progress bars."""
-    asked = name if name == _NAME else f"tfds:{name}"
-    folder = name.partition("/")[0]
-    import tensorflow_datasets as tfds
-
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{name.replace('/', '-')}.lock"):
-            if found := _newest(root, patterns, name):
-                return found
-            builder = tfds.builder(name, data_dir=root)
-            if not any(fnmatch.fnmatch(str(builder.version), pattern) for pattern in patterns):
-                raise BadSettings(
-                    f"--data {asked}:{patterns[0]}: there is no such version in {root}, and the installed TensorFlow "
-                    f"Datasets builds {builder.version} only; ask for {asked}"
-                )
-            if name == _NAME:
-                _probe(builder, root)
-            try:
-                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-            finally:  # TFDS keeps the parts of what it could not finish; complete downloads stay
-                for part in (*root.glob(f"downloads/{folder}/*.tmp.*"), *root.glob(f"{folder}/**/incomplete.*")):
-                    shutil.rmtree(part, ignore_errors=True)
-            return Path(builder.data_path)
-    except BadSettings:
-        raise
-    except Exception as error:  # whatever the network, the disk or an archive may do within TFDS
-        if isinstance(error, tfds.core.DatasetNotFoundError):
-            raise BadSettings(
-                f"--data {asked}: there is no such data set in {root}, and none in TensorFlow Datasets"
-            ) from error
-        if name != _NAME:
-            raise BadData(
-                f"{name} is not in {root} and can't be downloaded and built ({_line(error)}): connect to the network, "
-                "or name the folder that has it with --data-dir"
-            ) from error
-        raise BadData(
-            f"{_NAME} is not in {root} and can't be downloaded and built ({_line(error)}): connect to the network, "
-            "name the folder that has it with --data-dir, or unpack its images.tar.gz and annotations.tar.gz into "
-            "a folder PETS and use --data folder:PETS"
-        ) from error
-
-
-def _probe(builder: Any, root: Path) -> None:
-    """Asks for one archive unless they lie there: without a network, TFDS itself tries for three minutes."""
-    import requests  # which TFDS downloads with
-
-    urls = list(builder.url_infos or ())
-    if len(list(root.glob(f"downloads/{_NAME}/*.tar.gz"))) < len(urls):
-        requests.head(urls[0], timeout=15)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "…"
+            raise BadData(f"{self.names[i]}: can't be read ({said(error)}); {MEND.format(file.parent)}") from error

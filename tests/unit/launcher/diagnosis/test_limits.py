@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.diagnosis.limits import limit_range_troubles
+from launcher.diagnosis.limits import fitted, limit_range_troubles
 from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
 
@@ -52,3 +52,25 @@ def test_the_container_that_prepares_has_the_streamer_s_share() -> None:
     prepare, streamer = manifests(job)[0]["spec"]["template"]["spec"]["initContainers"]
     amounts = {"cpu": "100m", "memory": "256Mi"}
     assert prepare["resources"] == streamer["resources"] == {"requests": amounts, "limits": amounts}
+
+
+FIXED = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}}
+
+
+@pytest.mark.parametrize(("limits", "expected"), [
+    ([], FIXED),
+    ([{"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}], FIXED),
+    ([{"type": "Container", "max": {"cpu": "500m", "memory": "256Mi"}}],
+     {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}}),
+    ([{"type": "Pod", "min": {"cpu": "2", "memory": "1Gi"}}],
+     {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}),
+    ([{"type": "Container", "max": {"ephemeral-storage": "1Gi"}}],
+     {"requests": FIXED["requests"], "limits": {**FIXED["limits"], "ephemeral-storage": "1Gi"}}),
+    ([{"type": "Container", "maxLimitRequestRatio": {"memory": "1"}}],
+     {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": FIXED["limits"]}),
+])  # fmt: skip
+def test_a_pod_of_ours_asks_for_what_is_allowed(limits: list[dict[str, Any]], expected: dict[str, Any]) -> None:
+    pod = {"spec": {"containers": [{"name": "tensorboard", "resources": FIXED}]}}
+    made = fitted(pod, [{"spec": {"limits": [each]}} for each in limits])
+    assert made["spec"]["containers"][0]["resources"] == expected
+    assert pod["spec"]["containers"][0]["resources"] == FIXED

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending
-from launcher.operations.logs import MOST_FOLLOWED, LogLine, LogRequest, Seen, follow_logs, logs, read_log
+from launcher.operations.logs import MOST_FOLLOWED, follow_logs, logs
+from launcher.operations.pod_log import LogLine, LogRequest, Seen, read_log
 from launcher.operations.submission import submit
 from launcher.streaming.stores.folder import FolderStore
 from maskfleet.errors import BadSettings, NotFound
@@ -113,7 +114,7 @@ def test_a_log_of_a_node_in_another_time_zone_goes_on_without_loss_or_repetition
 
 def test_the_last_look_at_a_log_is_not_repeated_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("launcher.operations.logs.time", SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr("launcher.operations.pod_log.time", SimpleNamespace(sleep=pauses.append))
     cluster = abroad({0: "+00:00"})
     whole, broken = cluster.log, 20
 

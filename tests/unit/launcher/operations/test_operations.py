@@ -14,7 +14,7 @@ import pytest
 from launcher.cluster.kubernetes_api import ApiError
 from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
-from launcher.operations import ending
+from launcher.operations import ending, submission
 from launcher.operations import following as operations
 from launcher.operations.description import describe
 from launcher.operations.submission import submit
@@ -270,3 +270,19 @@ def test_delete_waits_for_as_long_as_the_pods_may_take(
     end = float("inf")
     with pytest.raises(TimedOut, match=f"its Pod is still there after {grace + 60} s"):
         ending.delete("pets", cluster)
+
+
+@pytest.mark.parametrize(("flags", "training", "note"), [
+    (["--data", "gs://b/pets"], [], "the trainer reads gs://b/pets as --data folder:/data"),
+    (["--data", "pvc:pets"], ["--data", "voc:/data"], None),
+    ([], ["--data", "folder:/pets"], "--data folder:/pets: nothing is mounted at /pets, so it has to be in the image"),
+    ([], ["--data", "folder:/data"], "--data folder:/data: nothing is mounted at /data, so it has to be in the image"),
+    (["--mount", "pvc:pets=/mnt"], ["--data", "folder:/mnt/pets"], None),
+    ([], ["--data", "synthetic"], None),
+])  # fmt: skip
+def test_submit_says_where_the_trainer_s_data_comes_from(
+    flags: list[str], training: list[str], note: str | None
+) -> None:
+    flags = ["--name", "pets", "--output", "gs://b/runs", *flags]
+    job = TrainingJob.from_sources(None, TrainingJob.parse_flags(flags), training)
+    assert submission.notes(job) == (() if note is None else (note,))

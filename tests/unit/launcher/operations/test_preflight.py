@@ -140,8 +140,8 @@ def test_the_permissions_are_those_that_the_launcher_s_calls_need() -> None:
     mirrored = re.findall(r"Watched\(\w+, \"(\w+)\"", source)
     calls |= {(verb, kind) for kind in mirrored for verb in ("list", "watch")}
     calls |= {("create", manifest["kind"]) for manifest in manifests(job)} | {("get", "Pod/log")}
-    # Which nodes there are is good to know, no more.
-    assert calls - {("list", "Node")} <= asked
+    # Which nodes and limits there are is good to know, no more.
+    assert calls - {("list", "Node"), ("list", "LimitRange")} <= asked
     assert {kind.partition("/")[0] for _, kind in asked} <= RESOURCES.keys()
 
 

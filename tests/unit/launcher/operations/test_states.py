@@ -15,7 +15,8 @@ from launcher.job.manifests import base_folder
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, following
 from launcher.operations.description import describe
-from launcher.operations.logs import LogRequest, follow_logs
+from launcher.operations.logs import follow_logs
+from launcher.operations.pod_log import LogRequest
 from launcher.operations.submission import LeftBehind, submit
 from launcher.operations.tensorboard import in_cluster
 from maskfleet.errors import BadInput, MaskfleetError, NotFound, TimedOut

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from launcher.streaming.download.pull import Fetched, pull, verification
+from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.stores.opening import open_store
 from launcher.streaming.stores.store import StoreRefused
+from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import FileDigest
 from tests.fakes.gcs import FakeGcs, Fault, Preconditions, Request
@@ -49,6 +51,24 @@ def object_requests(fake: FakeGcs | FakeS3) -> int:
     count = sum(request.path != "/storage/v1/b/bucket" for request in fake.requests)
     fake.requests.clear()
     return count
+
+
+def test_a_pull_that_is_interrupted_says_so_to_who_reads_the_folder(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    for name in ("a.png", "images/b.png", "images/c.png"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(b"x")
+    here = tmp_path / "here"
+    fetching = pull(FolderStore(there), here)
+    next(fetching)
+    fetching.close()  # as Ctrl-C does
+    for data in (f"folder:{here}", f"{here}", f"folder:{here}/images"):
+        if Path(data.removeprefix("folder:")).is_dir():
+            with pytest.raises(BadData, match=f"only a part of {here} was fetched, as 'launcher pull' was interrupted"):
+                existing_data(data)
+    list(pull(FolderStore(there), here))
+    assert existing_data(f"folder:{here}") == here
+    assert sorted(path.name for path in here.rglob("*") if path.is_file()) == ["a.png", "b.png", "c.png"]
 
 
 def test_many_objects_take_one_request_each(fake: FakeGcs | FakeS3, tmp_path: Path) -> None:

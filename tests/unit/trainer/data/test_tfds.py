@@ -6,10 +6,11 @@ import functools
 import hashlib
 import http.server
 import os
+import shutil
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -187,9 +188,65 @@ def test_a_build_that_fails_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert not list((tmp_path / "data").rglob("*incomplete*"))
 
 
-def test_a_truncated_record_file_is_told_in_one_line(raw: Path, tmp_path: Path) -> None:
-    (file,) = build(raw, tmp_path).rglob("*-train.tfrecord-*")
+def cut(file: Path) -> None:
     os.truncate(file, file.stat().st_size - 100)
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def test_a_cut_folder_is_built_again_and_said_so(
+    damage: Callable[[Path], None], raw: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(data_dir.parent, tmp_path / "there")
+    data, site = tmp_path / "there" / "data", tmp_path / "there" / "site"
+    (file,) = data.rglob("*-train.tfrecord-*")
+    damage(file)
+    handler = functools.partial(QuietHandler, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        change_address(monkeypatch, f"http://127.0.0.1:{server.server_port}", site)
+        source = open_source("oxford_iiit_pet", data)
+        server.shutdown()
+    (note,) = source.notes
+    assert note.startswith(f"{file.parent}: ")
+    assert note.endswith(", so it was built again")
+    assert contents(source) == contents(open_source(f"folder:{raw}", None))
+    assert not list(data.rglob("*damaged*"))
+
+
+def test_a_cut_folder_that_can_not_be_built_again_stays_and_is_told_in_one_line(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(data_dir, tmp_path / "data")
+    shutil.rmtree(data / "downloads")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "images.tar.gz").touch()
+    change_address(monkeypatch, "http://127.0.0.1:9", tmp_path / "site")
+    (file,) = data.rglob("*-train.tfrecord-*")
+    cut(file)
+    with pytest.raises(BadData) as raised:
+        open_source("oxford_iiit_pet", data)
+    size = file.stat().st_size
+    assert str(raised.value).startswith(
+        f"{file.parent}: the files of train have {size} bytes, expected {size + 100}; oxford_iiit_pet is not in {data} "
+    )
+    assert "\n" not in str(raised.value)
+    assert not list(data.rglob("*damaged*"))
+
+
+def test_a_record_that_is_damaged_is_told_in_one_line(raw: Path, data_dir: Path, tmp_path: Path) -> None:
+    (file,) = shutil.copytree(data_dir, tmp_path / "data").rglob("*-train.tfrecord-*")
+    with file.open("r+b") as content:
+        content.write(b"\xff" * 4)  # the length of the first
     with pytest.raises(BadData) as raised:
         load_dataset("oxford_iiit_pet", tmp_path / "data", 32, tmp_path / "cache")
-    assert str(raised.value) == f"{file}: ends within a record (5); delete {file.parent} to have it built again"
+    assert str(raised.value).startswith(f"{file}: ")
+    assert str(raised.value).endswith(f"; delete {file.parent} to have it built again")
+
+
+def test_what_can_not_be_built_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "images.tar.gz").touch()
+    change_address(monkeypatch, "http://127.0.0.1:9", tmp_path / "site")
+    with pytest.raises(BadData, match="can't be downloaded and built"):
+        open_source("oxford_iiit_pet", tmp_path / "new" / "data")
+    assert not (tmp_path / "new").exists()
