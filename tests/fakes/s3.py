@@ -40,8 +40,14 @@ class FakeS3(HttpFake):
         super().__init__(host, port)
         self.buckets: dict[str, dict[str, Stored]] = {name: {} for name in buckets}
         self._uploads: dict[str, tuple[Mapping[str, str], dict[int, Stored]]] = {}
+        self._upload_keys: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._effects = threading.Lock()
+
+    def unfinished_uploads(self) -> list[str]:
+        """Keys of those that were begun and neither completed nor given up."""
+        with self._effects:
+            return sorted(self._upload_keys[number] for number in self._uploads)
 
     def contents(self, bucket: str = "bucket") -> dict[str, bytes]:
         """All objects' content by name, the parts of one that grows joined."""
@@ -83,6 +89,8 @@ class FakeS3(HttpFake):
         match request.method:
             case "GET" if not key and query.get("list-type") == "2":
                 return _listing(objects, query)
+            case "GET" if not key and "uploads" in query:
+                return self._listed_uploads(query)
             case "POST" if not key and "delete" in query:
                 names = re.findall(r"<Key>(.*?)</Key>", request.body.decode())
                 for name in names:
@@ -105,6 +113,7 @@ class FakeS3(HttpFake):
                 number = f"upload-{next(self._numbers)}"
                 metadata = {name: value for name, value in request.headers.items() if name.startswith("x-amz-meta-")}
                 self._uploads[number] = (metadata, {})
+                self._upload_keys[number] = key
                 body = f"<Bucket>b</Bucket><Key>{escape(key)}</Key><UploadId>{number}</UploadId>"
                 return _xml(f"<InitiateMultipartUploadResult>{body}</InitiateMultipartUploadResult>")
             case "POST" if "uploadId" in query:
@@ -121,6 +130,21 @@ class FakeS3(HttpFake):
         if query["uploadId"] not in self._uploads:
             raise S3Error(404, "NoSuchUpload")
         return self._uploads[query["uploadId"]]
+
+    def _listed_uploads(self, query: Mapping[str, str]) -> Answer:
+        """Two at a time, so that whoever lists them has to go on."""
+        after = (query.get("key-marker", ""), query.get("upload-id-marker", ""))
+        found = sorted((self._upload_keys[number], number) for number in self._uploads)
+        left = [each for each in found if each[0].startswith(query.get("prefix", "")) and each > after]
+        rows = "".join(
+            f"<Upload><Key>{escape(key)}</Key><UploadId>{number}</UploadId></Upload>" for key, number in left[:2]
+        )
+        more = str(len(left) > 2).lower()
+        key, number = left[1] if len(left) > 2 else ("", "")
+        markers = f"<NextKeyMarker>{escape(key)}</NextKeyMarker><NextUploadIdMarker>{number}</NextUploadIdMarker>"
+        return _xml(
+            f"<ListMultipartUploadsResult><IsTruncated>{more}</IsTruncated>{markers}{rows}</ListMultipartUploadsResult>"
+        )
 
     def _complete(self, request: Request, objects: dict[str, Stored], key: str) -> Answer:
         metadata, parts = self._upload(request.query)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +18,7 @@ import pytest
 from launcher.streaming.download.pull import pull
 from launcher.streaming.download.restore import restore
 from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.s3_uploads import UnfinishedUploads
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE
 from maskfleet.run_directory import RunDirectory
@@ -117,3 +120,30 @@ def test_a_run_is_copied_in_three_goes_and_comes_back(
     manifest = restore(open_store(destination), RunDirectory(tmp_path / "back"))
     assert manifest is not None
     assert manifest.step == 50
+
+
+KILLED = """
+import os, obstore, time
+from obstore.store import S3Store
+bucket = S3Store("bucket", prefix="run", client_options={"allow_http": True})
+writer = obstore.open_writer(bucket, "checkpoints/step-00000001.data-00000-of-00001", buffer_size=5 << 20)
+for _ in range(4):
+    writer.write(os.urandom(5 << 20))
+time.sleep(1)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("server", ["moto", "versitygw"])
+def test_the_parts_of_a_killed_upload_are_given_up_at_the_next_start(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    destination = request.getfixturevalue(server)
+    assert subprocess.run([sys.executable, "-c", KILLED], timeout=60, check=False).returncode == -signal.SIGKILL
+    unfinished = UnfinishedUploads("bucket", "run")
+    ((key, _),) = unfinished.find("checkpoints/")
+    assert key == "run/checkpoints/step-00000001.data-00000-of-00001"
+    sample = SampleRun(tmp_path / "run")
+    sample.everything()
+    assert Streamer(sample.run, open_store(destination)).run(once=True) == DONE
+    assert list(unfinished.find("")) == []

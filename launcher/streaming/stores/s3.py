@@ -24,6 +24,7 @@ from obstore import exceptions
 from obstore.store import S3Store as Bucket
 
 from launcher.streaming.stores.patience import retry_reading
+from launcher.streaming.stores.s3_uploads import UnfinishedUploads
 from launcher.streaming.stores.store import (
     INTERNAL,
     PIECE,
@@ -63,6 +64,7 @@ class S3Store:
 
     def __init__(self, bucket: str, prefix: str):
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._unfinished = UnfinishedUploads(bucket, prefix)
         self.on_retry: Callable[[Exception], None] = lambda error: None
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         try:
@@ -146,6 +148,9 @@ class S3Store:
 
     def tidy(self, name: str) -> None:
         pass
+
+    def end_uploads(self, prefix: str) -> int:
+        return self._unfinished.end(prefix)
 
     def delete(self, found: StoredObject) -> None:
         # S3 deletes without conditions, so that this one is checked just before.

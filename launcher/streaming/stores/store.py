@@ -106,6 +106,12 @@ class Store(Protocol):
     def tidy(self, name: str) -> None:
         """Deletes what an interrupted :meth:`append` to ``name`` left behind."""
 
+    def end_uploads(self, prefix: str) -> int:
+        """Gives up what a killed process has begun to :meth:`put` to names that begin with ``prefix``; how many it was.
+
+        For who alone writes there.
+        """
+
     def delete(self, found: StoredObject) -> None:
         """Deletes that very version; one that is gone already is as good.
 

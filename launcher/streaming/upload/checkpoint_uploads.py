@@ -47,7 +47,10 @@ class CheckpointUploads:
     def start(self) -> None:
         """Learns which checkpoints the store has. Raises StoreUnavailable; call again then."""
         if self._remote is None:
-            objects = list(self._store.list(object_name(self._run, self._run.checkpoints) + "/"))
+            folder = object_name(self._run, self._run.checkpoints) + "/"
+            if ended := self._store.end_uploads(folder):
+                log.info("gave up %d unfinished upload(s) of an earlier streamer", ended)
+            objects = list(self._store.list(folder))
             remote = manifests_by_step(objects)
             own = run_id(self._store, self._run) if remote else None
             for step, found in remote.items():

@@ -168,6 +168,7 @@ class ExportFolder:
             return 0
         if there is not None:
             self._store.delete(there)
+        self._store.end_uploads(f"{self._folder}/")
         sent = 0
         for name, digest in digests.items():
             with self._files.open(name) as file:

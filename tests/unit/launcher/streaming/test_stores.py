@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import random
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import pytest
 
@@ -14,6 +16,7 @@ from launcher.streaming.stores import gcs, patience, s3
 from launcher.streaming.stores.opening import open_store
 from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject, StoreRefused, StoreUnavailable
 from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
+from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import BAD_INPUT, BadSettings
 from maskfleet.files import FileDigest
 from tests.fakes.gcs import FakeGcs, Fault, Request
@@ -409,3 +412,32 @@ def test_the_last_part_on_s3_is_sealed_at_a_megabyte(fake_s3: FakeS3) -> None:
         current = store.append("x.log", piece, digest(whole), current)
     parts = {name: len(stored.content) for name, stored in fake_s3.buckets["bucket"].items()}
     assert parts == {"run/x.log.part-00000": 1000 + s3.SEAL, "run/x.log.part-00001": 20}
+
+
+def begin_upload(fake: FakeS3, key: str) -> None:
+    """What a streamer has done that was killed then."""
+    begin = urllib.request.Request(f"{fake.url}/bucket/{quote(key)}?uploads", method="POST")
+    urllib.request.urlopen(begin).close()
+
+
+def test_uploads_that_a_killed_streamer_has_begun_are_given_up(fake_s3: FakeS3, tmp_path: Path) -> None:
+    sample = SampleRun(tmp_path / "run")
+    sample.everything()
+    ours = [f"some/run/checkpoints/step-{step:08d}.data & <x>" for step in range(5)] + ["some/run/export/a b.keras"]
+    others = ["some/run2/checkpoints/x", "some/run/logs/x", "checkpoints/x"]
+    for key in ours + others:
+        begin_upload(fake_s3, key)
+    assert Streamer(sample.run, open_store("s3://bucket/some/run")).run(once=True) == 0
+    assert fake_s3.unfinished_uploads() == sorted(others)
+    assert_manifests_verify(fake_s3, "some/run/")
+
+
+@pytest.mark.parametrize("status", [403, 501, 400])
+def test_uploads_that_can_not_be_listed_hinder_nothing(fake_s3: FakeS3, tmp_path: Path, status: int) -> None:
+    sample = SampleRun(tmp_path / "run")
+    sample.everything()
+    begin_upload(fake_s3, "some/run/checkpoints/x")
+    fake_s3.faults.add(Fault("status", "GET /bucket\\?.*uploads", status=status, times=100))
+    assert Streamer(sample.run, open_store("s3://bucket/some/run")).run(once=True) == 0
+    assert fake_s3.unfinished_uploads() == ["some/run/checkpoints/x"]
+    assert_manifests_verify(fake_s3, "some/run/")
