@@ -160,9 +160,20 @@ class TrainConfig(Settings):
     cutout: Fraction = Field(default=0.0, description="side of a square that is made grey, as a share of the image's")
 
     # Network
-    model: Literal["unet", "fcn32s", "fcn16s", "fcn8s"] = Field(default="unet", description="network")
-    encoder: Literal["mobilenet_v2", "mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16"] = Field(
-        default="mobilenet_v2", description="encoder under the network"
+    model: Literal["unet", "fcn32s", "fcn16s", "fcn8s", "deeplabv3plus", "lraspp", "pspnet", "segformer"] = Field(
+        default="unet",
+        description="network; segformer's own encoders are mit_b0 to mit_b2, and it takes the others too",
+    )
+    encoder: Literal[
+        "mobilenet_v2", "mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16", "mit_b0", "mit_b1", "mit_b2"
+    ] = Field(
+        default="mobilenet_v2",
+        description="encoder under the network; mit_… (for segformer and fcn…) has no ImageNet weights to download",
+    )
+    output_stride: Literal[8, 16] = Field(
+        default=16,
+        description="pixels of the input, along a side, to a place of the coarsest features of deeplabv3plus, lraspp "
+        "and pspnet, whose encoder is dilated for it; 8 has finer masks and takes longer",
     )
     encoder_weights: str = Field(
         default="imagenet",
@@ -175,8 +186,10 @@ class TrainConfig(Settings):
         "stride (2, 4, 8, 16), 'all' (the default for random weights), or 'none' to freeze the encoder. "
         "Batch normalisation with trained weights stays in inference mode",
     )
-    decoder_filters: Annotated[int, Field(ge=8, le=MOST_FILTERS)] = Field(
-        default=128, description="filters of the U-Net's first up-sampling block; each next one has half as many"
+    decoder_filters: Annotated[int, Field(ge=8, le=MOST_FILTERS)] | None = Field(
+        default=None,
+        description="filters of the decoder's convolutions (of unet the first up-sampling block's, each next one has "
+        "half as many); by default unet 128, lraspp 128, deeplabv3plus 256, pspnet 512, segformer 256, over mit_b2 768",
     )
     upsampling: Literal["transposed", "nearest", "bilinear", "bicubic"] = Field(
         default="bilinear", description="how the decoder enlarges"
@@ -194,7 +207,11 @@ class TrainConfig(Settings):
         default=0.9,
         description="of the decoder's moving averages; Keras's own .99 needs more steps than a short run has",
     )
-    dropout: bool = Field(default=False, description="dropout of .5 in each up-sampling block")
+    dropout: bool = Field(
+        default=False,
+        description="dropout of .5 in each up-sampling block of unet, of .1 before the scores of deeplabv3plus, "
+        "pspnet and segformer",
+    )
     input_range: Literal["encoder", "unit"] = Field(
         default="encoder", description="scale pixels to what the encoder was trained with, or to [0, 1]"
     )
@@ -330,6 +347,22 @@ class TrainConfig(Settings):
         if value == "":
             raise ValueError("expected a regular expression such as '^[^_]+'")
         return value
+
+    @model_validator(mode="after")
+    def _encoder_that_fits(self) -> Self:
+        if not self.encoder.startswith("mit_"):
+            return self
+        if not self.model.startswith(("segformer", "fcn")):
+            raise ValueError(
+                f"--model {self.model} --encoder {self.encoder}: expected segformer, fcn8s, fcn16s or fcn32s over "
+                "a Mix Transformer, which has no features of stride 2 and nothing to dilate; or choose another encoder"
+            )
+        if self.encoder_weights == "imagenet":
+            raise ValueError(
+                f"--encoder {self.encoder}: there are no ImageNet weights of it that Keras downloads; give "
+                "--encoder-weights FILE, or none to start from random ones"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_division(self) -> Self:

@@ -312,7 +312,10 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
 @main.command(
     params=[
         click.Option(
-            ["--models"], default="unet,fcn32s,fcn16s,fcn8s", show_default=True, help="networks, joined by commas"
+            ["--models"],
+            default="unet,fcn32s,fcn16s,fcn8s,deeplabv3plus,lraspp,pspnet,segformer",
+            show_default=True,
+            help="networks, joined by commas",
         ),
         click.Option(
             ["--upsampling"],

@@ -1,4 +1,4 @@
-"""The encoders under the networks: a classifier of keras.applications, cut into features of five strides."""
+"""The encoders under the networks: a classifier, cut into features of up to five strides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,11 @@ from maskfleet.errors import BadSettings
 from maskfleet.image_size import Size
 from maskfleet.text import one_line
 from trainer.cache_folder import cache_root, locked
+from trainer.models.dilation import dilate
+from trainer.models.mix_transformer import STAGES, mix_transformer
 
 STRIDES = (2, 4, 8, 16, 32)
+COARSEST = STRIDES[-1]
 
 
 def _to_minus_one_and_one(pixels: KerasTensor) -> KerasTensor:
@@ -48,11 +51,27 @@ def _to_caffe(pixels: KerasTensor) -> KerasTensor:
 
 @dataclass(frozen=True)
 class _Architecture:
-    """Where to take the features of strides 2, 4, 8, 16, 32, and how pixels 0..255 become what it was trained with."""
+    """Where to take the features, and how pixels 0..255 become what it was trained with.
+
+    Attributes:
+        taps: layers of strides up to 32, each twice the one before.
+        whole: dilated, its coarsest features are those of the classifier's last layer, as in its paper.
+    """
 
     build: Callable[..., keras.Model]
-    taps: tuple[str, str, str, str, str]
+    taps: tuple[str, ...]
     scale: Callable[[KerasTensor], KerasTensor]
+    whole: bool = False
+
+    def tap(self, stride: int) -> str:
+        """The layer whose features have ``stride``."""
+        return self.taps[STRIDES.index(stride) - len(STRIDES)]
+
+
+def _mix_transformer(widths: Sequence[int], depths: Sequence[int]) -> _Architecture:
+    return _Architecture(
+        partial(mix_transformer, widths, depths), tuple(f"stage_{stage}" for stage in STAGES), _standardize
+    )
 
 
 _ARCHITECTURES: Mapping[str, _Architecture] = {
@@ -77,6 +96,7 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
             "expanded_conv_14_add",
         ),
         _to_minus_one_and_one,
+        whole=True,
     ),
     "efficientnet_v2_b0": _Architecture(
         partial(keras.applications.EfficientNetV2B0, include_preprocessing=False),
@@ -93,16 +113,22 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
         ("block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3", "block5_pool"),
         _to_caffe,
     ),
+    "mit_b0": _mix_transformer((32, 64, 160, 256), (2, 2, 2, 2)),
+    "mit_b1": _mix_transformer((64, 128, 320, 512), (2, 2, 2, 2)),
+    "mit_b2": _mix_transformer((64, 128, 320, 512), (3, 4, 6, 3)),
 }
 
 
 """Names the file of ImageNet weights that a container image may have been built with; a pod then downloads none."""
 
 
-def build_encoder(config: TrainConfig) -> keras.Model:
-    """Pixels [b, H, W, 3] in 0..255, of ``config.image_size`` -> features of strides 2..32, finest first.
+def build_encoder(config: TrainConfig, strides: Sequence[int] = STRIDES, output_stride: int = COARSEST) -> keras.Model:
+    """Pixels [b, H, W, 3] in 0..255, of ``config.image_size`` -> features of ``strides``, finest first.
 
     Each side is padded to a multiple of 32, so that the features have the size P / stride, P being the padded size.
+
+    Args:
+        output_stride: 8 or 16: the features that would be coarser have this stride, by dilation.
 
     Raises:
         BadSettings: the weights can't be read or downloaded, or there is no layer to unfreeze from.
@@ -124,7 +150,13 @@ def build_encoder(config: TrainConfig) -> keras.Model:
                     layer.momentum = config.batch_norm_momentum
         else:
             _load_weights(classifier, config.encoder_weights, config.encoder)
-    encoder = keras.Model(pixels, [classifier.get_layer(tap).output for tap in architecture.taps], name="encoder")
+    features = {stride: architecture.tap(stride) for stride in strides}
+    if output_stride < COARSEST:
+        if architecture.whole:
+            features[COARSEST] = classifier.layers[-1].name
+        classifier = dilate(classifier, architecture.taps, output_stride)
+    outputs = [classifier.get_layer(tap).output for tap in features.values()]
+    encoder = keras.Model(classifier.inputs, outputs, name="encoder")
     _freeze(encoder, config)
     return encoder
 
@@ -132,7 +164,7 @@ def build_encoder(config: TrainConfig) -> keras.Model:
 def padding(size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows to add above and below, and columns to the left and right, to reach multiples of 32."""
     (top, bottom), (left, right) = (
-        (missing // 2, missing - missing // 2) for missing in (-side % STRIDES[-1] for side in size)
+        (missing // 2, missing - missing // 2) for missing in (-side % COARSEST for side in size)
     )
     return (top, bottom), (left, right)
 
@@ -148,16 +180,15 @@ def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
     if start == "none":
         encoder.trainable = False
         return
-    after = {
-        f"stride-{stride}": names.index(tap) + 1
-        for stride, tap in zip(STRIDES[:-1], _ARCHITECTURES[config.encoder].taps, strict=False)
-    }
+    taps = _ARCHITECTURES[config.encoder].taps
+    strides = STRIDES[-len(taps) : -1]
+    after = {f"stride-{stride}": names.index(tap) + 1 for stride, tap in zip(strides, taps, strict=False)}
     first_layers = {name: number for number, name in enumerate(names)} | after | {"all": 0}
     if start not in first_layers:
         near = difflib.get_close_matches(start, first_layers, n=1, cutoff=0)
         raise BadSettings(
-            f"--unfreeze-from {start}: expected 'all', 'none', stride-N for N of 2, 4, 8, 16, or a layer of "
-            f"{config.encoder}, found no such layer; did you mean {near[0]}?"
+            f"--unfreeze-from {start}: expected 'all', 'none', stride-N for N of {', '.join(map(str, strides))}, or "
+            f"a layer of {config.encoder}, found no such layer; did you mean {near[0]}?"
         )
     first = first_layers[start]
     trained = config.encoder_weights != "none"

@@ -8,26 +8,25 @@ from functools import partial
 from keras import KerasTensor, layers
 
 from maskfleet.config import TrainConfig
-from trainer.models.encoders import STRIDES
 from trainer.models.upsampling import enlarge_scores
 
 Decoder = Callable[[Sequence[KerasTensor], int, TrainConfig], KerasTensor]
 
 
 def _fcn(finest: int, features: Sequence[KerasTensor], classes: int, config: TrainConfig) -> KerasTensor:
-    """Features of strides 2..32, finest first -> logits float32 [b, P, Q, classes] at the padded input's size.
+    """Features of strides ``finest``..32, finest first -> logits float32 [b, P, Q, classes] at the padded input's size.
 
     The scores of stride 32 are enlarged step by step to those of stride ``finest`` and added to them, and at
     last enlarged to the input's size. Score layers start from zero, as in the paper.
     """
-    by_stride = dict(zip(STRIDES, features, strict=True))
-    x = _score(by_stride[32], classes, 32)
+    *finer, coarsest = features
     stride = 32
-    while stride > finest:
+    x = _score(coarsest, classes, stride)
+    for feature in reversed(finer):
         x = enlarge_scores(x, 2, config, f"up_{stride}")
         stride //= 2
-        x = layers.Add(dtype="float32", name=f"fuse_{stride}")([x, _score(by_stride[stride], classes, stride)])
-    return enlarge_scores(x, stride, config, "logits")
+        x = layers.Add(dtype="float32", name=f"fuse_{stride}")([x, _score(feature, classes, stride)])
+    return enlarge_scores(x, finest, config, "logits")
 
 
 def _score(features: KerasTensor, classes: int, stride: int) -> KerasTensor:

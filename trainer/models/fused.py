@@ -1,6 +1,6 @@
 """The same network in fewer operations: what training and validation compute instead of layer after layer.
 
-The network itself stays plain Keras, since it is saved, exported and loaded by others. Three things are done otherwise
+The network itself stays plain Keras, since it is saved, exported and loaded by others. Some things are done otherwise
 here, with the same variables and the same results but for the order of additions:
 
 - *Interpolation and a 3x3 convolution* (and whatever else is linear) may change places. The convolution is one
@@ -9,11 +9,15 @@ here, with the same variables and the same results but for the order of addition
 - *Batch normalisation* is TensorFlow's one kernel instead of Keras's dozen operations, each of which reads and writes
   all of a feature map. With frozen statistics it is no more than a factor of the kernel before it.
 - *A convolution over concatenated features* is the sum of one over each of them. The features are not copied into one
-  tensor, and those of a frozen encoder get no gradient that nobody would read.
+  tensor, and those of a frozen encoder get no gradient that nobody would read. If the convolution is a product over the
+  channels (1x1), each is done before its features are enlarged.
+- *A kernel that is dilated beyond the image* is its centre: all else reads nothing but the padding.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +48,15 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
             return _InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
         if isinstance(before, layers.Concatenate) and frozen_features and _is_transposed_convolution(layer):
             return _SplitTransposedConvolution(layer)(parts_of(args[0]))
+        if isinstance(before, layers.Concatenate) and _is_product(layer):
+            parts = parts_of(args[0])
+            makers = [made.get(id(part), (None, None)) for part in parts]
+            enlarged = [isinstance(maker, layers.UpSampling2D) for maker, _ in makers]
+            sources = [inputs if big else part for part, (_, inputs), big in zip(parts, makers, enlarged, strict=True)]
+            enlarging = [maker if big else None for (maker, _), big in zip(makers, enlarged, strict=True)]
+            return _SplitProduct(layer, enlarging)(sources)
+        if _is_dilated_beyond(layer, args):
+            return _CentreOfKernel(layer)(*args)
         if isinstance(layer, layers.BatchNormalization):
             if _can_be_folded(before, layer):
                 return _NormalizedConvolution(before, layer)(source)
@@ -151,6 +164,53 @@ class _SplitTransposedConvolution(layers.Layer):
         return batch, stride * height, stride * width, self.convolution.filters
 
 
+class _SplitProduct(layers.Layer):
+    """The 1x1 convolution of a Keras layer over features that are neither concatenated nor enlarged yet.
+
+    Args:
+        enlarging: the layer that would have enlarged each of the features, or None.
+    """
+
+    def __init__(self, convolution: layers.Conv2D, enlarging: Sequence[layers.UpSampling2D | None]) -> None:
+        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_split")
+        self.convolution = convolution
+        self.enlarging = enlarging
+
+    def call(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
+        kernels = tf.split(self.convolution.kernel, [each.shape[-1] for each in features], axis=2)
+        products = []
+        for each, kernel, enlarge in zip(features, kernels, self.enlarging, strict=True):
+            product = tf.nn.conv2d(each, kernel, 1, "SAME")
+            if enlarge is not None and each.shape[1:3] != (1, 1):  # one place reaches all others by itself
+                product = tf.cast(enlarge(product), product.dtype)
+            products.append(product)
+        output = functools.reduce(operator.add, products)
+        return output if self.convolution.bias is None else tf.nn.bias_add(output, self.convolution.bias)
+
+    def compute_output_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        sizes = [
+            shape[1:3] if enlarge is None else enlarge.compute_output_shape(shape)[1:3]
+            for shape, enlarge in zip(shapes, self.enlarging, strict=True)
+        ]
+        return shapes[0][0], *sizes[0], self.convolution.filters
+
+
+class _CentreOfKernel(layers.Layer):
+    """The depthwise convolution of a Keras layer whose dilated kernel reaches nothing beside its centre."""
+
+    def __init__(self, convolution: layers.DepthwiseConv2D) -> None:
+        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_centre")
+        self.convolution = convolution
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        rows, columns = self.convolution.kernel_size
+        output = x * self.convolution.kernel[rows // 2, columns // 2, :, 0]
+        return output if self.convolution.bias is None else tf.nn.bias_add(output, self.convolution.bias)
+
+    def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+
 class _NormalizedConvolution(layers.Layer):
     """A Keras convolution and the batch normalisation after it: frozen statistics only scale the kernel."""
 
@@ -165,12 +225,14 @@ class _NormalizedConvolution(layers.Layer):
         offset = statistics.beta - statistics.moving_mean * scale
         if convolution.bias is not None:
             offset += convolution.bias * scale
-        padding, strides = convolution.padding.upper(), (1, *convolution.strides, 1)
+        padding, strides, rates = convolution.padding.upper(), convolution.strides, convolution.dilation_rate
         if isinstance(convolution, layers.DepthwiseConv2D):
-            kernel = convolution.kernel * tf.reshape(scale, convolution.kernel.shape[2:])
-            output = tf.nn.depthwise_conv2d(x, tf.cast(kernel, x.dtype), strides, padding)
+            kernel = tf.cast(convolution.kernel * tf.reshape(scale, convolution.kernel.shape[2:]), x.dtype)
+            output = tf.nn.depthwise_conv2d(x, kernel, (1, *strides, 1), padding, dilations=rates)
         else:
-            output = tf.nn.conv2d(x, tf.cast(convolution.kernel * scale, x.dtype), strides, padding)
+            # Not conv2d: on a CPU it has no gradient for a dilated kernel.
+            kernel = tf.cast(convolution.kernel * scale, x.dtype)
+            output = tf.nn.convolution(x, kernel, strides, padding, dilations=rates)
         return tf.nn.bias_add(output, tf.cast(offset, x.dtype))
 
     def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -237,13 +299,33 @@ def _is_transposed_convolution(layer: keras.Layer) -> bool:
     )
 
 
+def _is_product(layer: keras.Layer) -> bool:
+    return (
+        type(layer) is layers.Conv2D
+        and layer.kernel_size == layer.strides == (1, 1)
+        and layer.groups == 1
+        and layer.activation is keras.activations.linear
+    )
+
+
+def _is_dilated_beyond(layer: keras.Layer, inputs: Sequence[Any]) -> bool:
+    return (
+        isinstance(layer, layers.DepthwiseConv2D)
+        and layer.padding == "same"
+        and layer.strides == (1, 1)
+        and layer.depth_multiplier == 1
+        and all(side % 2 and side <= 3 for side in layer.kernel_size)
+        and all(rate >= size for rate, size in zip(layer.dilation_rate, inputs[0].shape[1:3], strict=True))
+        and layer.activation is keras.activations.linear
+    )
+
+
 def _can_be_folded(before: keras.Layer | None, layer: layers.BatchNormalization) -> bool:
     """Whether ``layer`` scales with what it has, and ``before`` is a convolution that can do so in its place."""
     return (
         isinstance(before, layers.Conv2D | layers.DepthwiseConv2D)
         and _is_plain(layer)
         and not layer.trainable
-        and before.dilation_rate == (1, 1)
         and getattr(before, "groups", 1) == 1
         and before.activation is keras.activations.linear
     )

@@ -11,12 +11,35 @@ from functools import cached_property
 import keras
 
 from maskfleet.config import TrainConfig
-from trainer.models.encoders import build_encoder, padding
+from trainer.models.deeplab import deeplabv3plus
+from trainer.models.encoders import COARSEST, STRIDES, build_encoder, padding
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.fused import fuse
+from trainer.models.lraspp import lraspp
+from trainer.models.pspnet import pspnet
+from trainer.models.segformer import segformer
 from trainer.models.unet import unet
 
-_DECODERS: Mapping[str, Decoder] = {"unet": unet, "fcn32s": fcn32s, "fcn16s": fcn16s, "fcn8s": fcn8s}
+
+@dataclass(frozen=True)
+class _Kind:
+    """A decoder, the strides of the features that it reads, and whether the coarsest are kept finer by dilation."""
+
+    decoder: Decoder
+    strides: tuple[int, ...] = STRIDES
+    dilated: bool = False
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "unet": _Kind(unet),
+    "fcn32s": _Kind(fcn32s, (32,)),
+    "fcn16s": _Kind(fcn16s, (16, 32)),
+    "fcn8s": _Kind(fcn8s, (8, 16, 32)),
+    "deeplabv3plus": _Kind(deeplabv3plus, (4, 32), dilated=True),
+    "lraspp": _Kind(lraspp, (8, 32), dilated=True),
+    "pspnet": _Kind(pspnet, (32,), dilated=True),
+    "segformer": _Kind(segformer, (4, 8, 16, 32)),
+}
 
 
 @dataclass(frozen=True)
@@ -54,12 +77,13 @@ def build_network(config: TrainConfig, classes: int) -> Network:
         BadSettings: the encoder's weights can't be read or downloaded, or there is no layer to unfreeze from.
     """
     with dtype_policy(config.precision), _seeded(config.seed):
-        encoder = build_encoder(config)
+        kind = _KINDS[config.model]
+        encoder = build_encoder(config, kind.strides, config.output_stride if kind.dilated else COARSEST)
         features = [
             keras.Input(output.shape[1:], dtype=output.dtype, name=f"feature_{number}")
             for number, output in enumerate(encoder.outputs, start=1)
         ]
-        logits = _DECODERS[config.model](features, classes, config)
+        logits = kind.decoder(features, classes, config)
         if any(map(any, around := padding(config.image_size))):
             logits = keras.layers.Cropping2D(around, dtype="float32", name="crop")(logits)
         decoder = keras.Model(features, logits, name="decoder")

@@ -16,7 +16,7 @@ def upsampling_block(x: KerasTensor, filters: int, config: TrainConfig, name: st
     The block of pix2pix (Isola et al., CVPR 2017) as TensorFlow's segmentation tutorial uses it.
     """
     x = enlarging_convolution(x, filters, config, f"{name}_conv", use_bias=False)
-    x = _normalization(config, f"{name}_norm")(x)
+    x = normalization(config, f"{name}_norm")(x)
     if config.dropout:
         x = layers.Dropout(0.5, name=f"{name}_dropout")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
@@ -62,7 +62,8 @@ def bilinear_kernel(factor: int, classes: int) -> npt.NDArray[np.float32]:
     return kernel
 
 
-def _normalization(config: TrainConfig, name: str) -> layers.Layer:
+def normalization(config: TrainConfig, name: str) -> layers.Layer:
+    """The one that ``config`` asks for in decoders."""
     if config.normalization in ("batch", "frozen"):
         trained = config.normalization == "batch"
         return layers.BatchNormalization(momentum=config.batch_norm_momentum, trainable=trained, name=name)

@@ -26,6 +26,7 @@ from maskfleet.files import check_writable, open_plain, write_atomically
 from maskfleet.plain_files import PlainFiles
 from maskfleet.records import MetricsLine, Progress, Resolved, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
+from maskfleet.settings import Layer
 from maskfleet.text import as_markdown as escaped
 from maskfleet.text import one_line
 from trainer.data.cache import load_dataset
@@ -60,7 +61,7 @@ def grid(settings: TrainConfig, models: Sequence[str], upsamplings: Sequence[str
     """The settings with every pair of model and up-sampling, and without an export of each.
 
     Raises:
-        BadSettings: there is no such model or up-sampling.
+        BadSettings: there is no such model or up-sampling, or a model has no use for the encoder.
     """
     configs = []
     for model, upsampling in product(models, upsamplings):
@@ -68,7 +69,8 @@ def grid(settings: TrainConfig, models: Sequence[str], upsamplings: Sequence[str
             choices = TrainConfig.model_fields[known].annotation.__args__  # type: ignore[union-attr]
             if value not in choices:
                 raise BadSettings(f"--{flag}: expected some of {','.join(choices)}, found {value!r}")
-        configs.append(settings.model_copy(update={"model": model, "upsampling": upsampling, "export": False}))
+        changed = {"model": model, "upsampling": upsampling, "export": False}
+        configs.append(TrainConfig.resolve([Layer("--{}", {**settings.model_dump(), **changed})]))
     return configs
 
 

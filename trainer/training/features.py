@@ -218,6 +218,8 @@ def _key(config: TrainConfig, encoder: keras.Model, dataset: Dataset, sides: int
     )
     if [*dataset.splits] != ["train", "test"]:  # those two have the folders that they always had
         digest.update(" ".join(dataset.splits).encode())
+    for name, output in zip(encoder.output_names, encoder.outputs, strict=True):  # they are the network's choice
+        digest.update(f"{name} {output.shape}".encode())
     for variable in encoder.variables:
         digest.update(variable.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -10,11 +10,9 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
-from trainer.models.encoders import STRIDES
-from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
+from tests.unit.trainer.models.test_network import DECODERS, MODELS, decoder_inputs
 from trainer.models.fused import enlarging_taps, fuse
 from trainer.models.network import build_network
-from trainer.models.unet import unet
 
 KINDS = ("nearest", "bilinear", "bicubic")
 
@@ -86,13 +84,34 @@ def test_another_convolution_stays_as_it_is(convolution: keras.layers.Layer) -> 
     np.testing.assert_array_equal(fuse(model, frozen_features=True)(values), model(values))
 
 
-@pytest.mark.parametrize("decoder", [unet, fcn32s, fcn16s, fcn8s])
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("upsampling", ["transposed", *KINDS])
-def test_every_decoder_computes_the_same(decoder: Decoder, upsampling: str) -> None:
-    features = [keras.Input((32 // stride, 32 // stride, 3)) for stride in STRIDES]
-    model = keras.Model(features, decoder(features, 4, TrainConfig(upsampling=upsampling)))
+def test_every_decoder_computes_the_same(name: str, upsampling: str) -> None:
+    features = decoder_inputs(name, 32, 64)
+    model = keras.Model(features, DECODERS[name](features, 4, TrainConfig(model=name, upsampling=upsampling)))
     values = [np.random.default_rng(0).normal(size=(2, *each.shape[1:])).astype(np.float32) for each in features]
     np.testing.assert_allclose(fuse(model, frozen_features=True)(values), model(values), atol=1e-5)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_product_is_split_and_done_before_features_are_enlarged(use_bias: bool) -> None:
+    symbols = [keras.Input((4, 8, 5)), keras.Input((2, 4, 3)), keras.Input((1, 1, 6))]
+    enlarged = keras.layers.UpSampling2D(2, interpolation="bilinear")(symbols[1])
+    everywhere = keras.layers.UpSampling2D((4, 8))(symbols[2])
+    x = keras.layers.Concatenate()([symbols[0], enlarged, everywhere])
+    product = keras.layers.Conv2D(7, 1, use_bias=use_bias, bias_initializer="ones")
+    generator = tf.random.Generator.from_seed(1)
+    assert_same(keras.Model(symbols, product(x)), [generator.normal((2, *each.shape[1:])) for each in symbols])
+
+
+@pytest.mark.parametrize("rate", [3, 7, 8])
+def test_a_kernel_that_is_dilated_beyond_the_image_is_its_centre(rate: int) -> None:
+    image = keras.Input((4, 8, 5))
+    layer = keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=rate, bias_initializer="ones")
+    model = keras.Model(image, layer(image))
+    fused = fuse(model)
+    assert (layer in fused.layers) == (rate < 8)
+    assert_same_results(fused, model, [tf.random.Generator.from_seed(1).normal((2, 4, 8, 5))])
 
 
 def test_what_reads_beyond_an_end_reads_nothing() -> None:
@@ -126,7 +145,9 @@ def test_batch_normalisation_is_one_kernel_and_keeps_the_same_statistics(trainin
     [
         keras.layers.Conv2D(5, 1, use_bias=False),
         keras.layers.Conv2D(4, 3, padding="same", strides=2, bias_initializer="ones"),
+        keras.layers.Conv2D(4, 3, padding="same", dilation_rate=2, use_bias=False),
         keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+        keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=2),
         keras.layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, bias_initializer="ones"),
     ],
 )
@@ -156,9 +177,10 @@ def test_a_convolution_that_another_layer_reads_too_stays() -> None:
     assert_same_results(fuse(model), model, [tf.ones((1, 4, 4, 2))])
 
 
-@pytest.mark.parametrize("encoder", ["mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16"])
+@pytest.mark.parametrize("encoder", ["mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16", "mit_b0"])
 def test_every_encoder_computes_the_same(encoder: str) -> None:
-    config = TrainConfig(encoder=encoder, encoder_weights="none", image_size=32, unfreeze_from="none")
+    model = "segformer" if encoder == "mit_b0" else "unet"
+    config = TrainConfig(model=model, encoder=encoder, encoder_weights="none", image_size=32, unfreeze_from="none")
     network = build_network(config, classes=2)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     for fused, plain in zip(network.fused_encoder(pixels), network.encoder(pixels), strict=True):

@@ -1,5 +1,6 @@
 """The networks: the tutorial's parameters, any size and precision, the same weights in every process."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,23 @@ import tensorflow as tf
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.image_size import parse_size
+from maskfleet.settings import Layer
 from trainer.models import encoders
+from trainer.models import network as network_module
+from trainer.models.blocks import image_level
 from trainer.models.encoders import build_encoder
-from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.network import Network, build_network, dtype_policy
-from trainer.models.unet import unet
 from trainer.models.upsampling import bilinear_kernel
+
+MODELS = tuple(network_module._KINDS)
+DECODERS = {name: kind.decoder for name, kind in network_module._KINDS.items()}
+
+
+def decoder_inputs(model: str, height: int, width: int, dtype: str = "float32") -> list[keras.KerasTensor]:
+    """Of the sizes that the encoder's features have, each with four channels."""
+    kind = network_module._KINDS[model]
+    strides = [min(stride, 16) if kind.dilated else stride for stride in kind.strides]
+    return [keras.Input((height // stride, width // stride, 4), dtype=dtype) for stride in strides]
 
 
 def config(**settings: Any) -> TrainConfig:
@@ -193,20 +205,103 @@ def test_encoder_weights_lie_under_the_home(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize("decoder", [unet, fcn32s, fcn16s, fcn8s])
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_every_decoder_with_every_upsampling_gives_logits_and_learns(
-    decoder: Decoder, upsampling: str, precision: str
+def test_every_decoder_with_every_upsampling_gives_logits_of_any_shape_and_learns(
+    model: str, upsampling: str, precision: str
 ) -> None:
-    sizes = (16, 8, 4, 2, 1)
     with dtype_policy(precision):
-        inputs = [keras.Input((size, size, 3), dtype=precision) for size in sizes]
-        model = keras.Model(inputs, decoder(inputs, 4, config(upsampling=upsampling)))
+        inputs = decoder_inputs(model, 32, 64, dtype=precision)
+        logits = DECODERS[model](inputs, 4, config(model=model, upsampling=upsampling, dropout=True))
+        decoder = keras.Model(inputs, logits)
     with tf.GradientTape() as tape:
-        logits = model([tf.ones((2, size, size, 3)) for size in sizes], training=True)
+        logits = decoder([tf.ones((2, *each.shape[1:])) for each in inputs], training=True)
         loss = tf.reduce_mean(tf.square(logits - 1))
-    assert logits.shape == (2, 32, 32, 4)
-    assert all(gradient is not None for gradient in tape.gradient(loss, model.trainable_variables))
+    assert logits.shape == (2, 32, 64, 4)
+    assert logits.dtype == tf.float32
+    assert all(gradient is not None for gradient in tape.gradient(loss, decoder.trainable_variables))
+
+
+@pytest.mark.parametrize(
+    ("model", "encoder", "classes", "parameters"),
+    [
+        # Those of torchvision's weights for 21 classes.
+        ("lraspp", "mobilenet_v3", 21, 3_221_538),
+        # segmentation_models_pytorch for 1 class, and the 26,560 biases of Keras's ResNet50.
+        ("deeplabv3plus", "resnet50", 1, 26_677_585 + 26_560),
+        # The encoder; by the paper, products to a quarter of the channels, 3 x 3 over twice of them, and the scores.
+        ("pspnet", "mobilenet_v2", 21, 1_811_072 + 4 * (320 * 80 + 160) + 9 * 640 * 512 + 1024 + 513 * 21),
+        # Those of the SegFormers for ADE20K's 150 classes.
+        ("segformer", "mit_b0", 150, 3_752_694),
+        ("segformer", "mit_b1", 150, 13_715_798),
+        ("segformer", "mit_b2", 150, 27_461_974),
+    ],
+)
+def test_networks_have_the_parameters_of_the_reference(model: str, encoder: str, classes: int, parameters: int) -> None:
+    network = build_network(config(model=model, encoder=encoder, image_size=64), classes)
+    assert sum(math.prod(variable.shape) for variable in network.model.trainable_variables) == parameters
+
+
+@pytest.mark.parametrize("encoder", ["mobilenet_v3", "efficientnet_v2_b0", "vgg16"])
+def test_every_encoder_can_be_dilated(encoder: str) -> None:
+    built = build_encoder(config(encoder=encoder, image_size=45), (4, 8, 16, 32), output_stride=8)
+    assert [64 // output.shape[1] for output in built.outputs] == [4, 8, 8, 8]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_network_takes_a_size_that_no_stride_divides(model: str) -> None:
+    network = build_network(config(model=model, image_size=45, output_stride=8), classes=2)
+    assert network.model(pixels(45)).shape == (2, 45, 45, 2)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "output_stride", "first"),
+    [("mobilenet_v2", 16, 1), ("mobilenet_v2", 8, 3), ("resnet50", 16, 0), ("resnet50", 8, 0), ("vgg16", 16, 0)],
+)
+def test_a_dilated_encoder_computes_the_same_on_a_finer_grid(encoder: str, output_stride: int, first: int) -> None:
+    settings = config(encoder=encoder, image_size=64)
+    plain, dilated = build_encoder(settings), build_encoder(settings, output_stride=output_stride)
+    dilated.set_weights(plain.get_weights())
+    images = pixels(64).astype(np.float32)
+    coarse, fine, step = plain(images)[-1], dilated(images)[-1], 32 // output_stride
+    np.testing.assert_allclose(fine[:, first::step, first::step], coarse, rtol=1e-4, atol=1e-5 * np.abs(coarse).max())
+
+
+def test_attention_sees_the_whole_image_and_its_files_load_anywhere(tmp_path: Path) -> None:
+    model = build_network(config(model="segformer", encoder="mit_b0", image_size=64), classes=2).model
+    image = tf.constant(pixels(64, 1).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        corner = model(image)[0, 0, 0, 0]
+    assert tape.gradient(corner, image)[0, -1, -1, 0] != 0
+    model.save(tmp_path / "segformer.keras")
+    again = keras.models.load_model(tmp_path / "segformer.keras")
+    np.testing.assert_array_equal(again(image), model(image))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": "unet", "encoder": "mit_b0"}, "--model unet --encoder mit_b0: expected segformer, fcn8s"),
+        ({"model": "pspnet", "encoder": "mit_b2"}, "nothing to dilate; or choose another encoder"),
+        ({"model": "segformer", "encoder": "mit_b1", "encoder_weights": "imagenet"}, "give --encoder-weights FILE"),
+        ({"output_stride": 32}, "--output-stride: "),
+        ({"model": "deeplab"}, "--model: "),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        TrainConfig.resolve([Layer("--{}", {"encoder_weights": "none", **settings})])
+    assert said in str(caught.value)
+
+
+def test_what_stands_for_the_whole_image_is_not_lost_with_one_example_a_step() -> None:
+    features = keras.Input((2, 3, 8))
+    model = keras.Model(features, image_level(features, 4, "image"))
+    one, other = (model(np.random.default_rng(seed).normal(size=(1, 2, 3, 8)), training=True) for seed in (0, 1))
+    assert one.shape == (1, 2, 3, 4)
+    np.testing.assert_array_equal(one[:, 0, 0], one[:, 1, 2])
+    assert np.abs(one - other).max() > 0.1
 
 
 def test_the_transposed_convolution_of_the_fcn_starts_as_bilinear_interpolation() -> None:

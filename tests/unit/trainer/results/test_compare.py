@@ -40,7 +40,11 @@ def test_the_grid_has_every_pair_under_the_same_settings() -> None:
 @pytest.mark.parametrize(
     ("models", "upsamplings", "message"),
     [
-        (["unet", "fcn"], ["nearest"], "--models: expected some of unet,fcn32s,fcn16s,fcn8s, found 'fcn'"),
+        (
+            ["unet", "fcn"],
+            ["nearest"],
+            "--models: expected some of unet,fcn32s,fcn16s,fcn8s,deeplabv3plus,lraspp,pspnet,segformer, found 'fcn'",
+        ),
         (["unet"], [""], "--upsampling: expected some of transposed,nearest,bilinear,bicubic, found ''"),
     ],
 )
