@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from maskfleet.errors import BadInput, BadSettings, NotFound
 from maskfleet.files import append_line, open_plain, read_plain, write_atomically, write_json
@@ -108,6 +108,21 @@ class MetricsLine:
 
 
 @dataclass(frozen=True)
+class SplitScores:
+    """What a confusion matrix over a split says; ``iou``, ``dice`` and ``confusion`` as in :class:`MetricsLine`."""
+
+    miou: float = math.nan
+    miou_without_background: float = math.nan
+    frequency_weighted_iou: float = math.nan
+    pixel_accuracy: float = math.nan
+    mean_class_accuracy: float = math.nan
+    mean_dice: float = math.nan
+    iou: Mapping[str, float | None] = field(default_factory=dict)
+    dice: Mapping[str, float | None] = field(default_factory=dict)
+    confusion: Sequence[Sequence[Count]] = ()
+
+
+@dataclass(frozen=True)
 class FinalScores:
     """scores.json: how good the network is that a run has come to.
 
@@ -115,7 +130,11 @@ class FinalScores:
         split, examples: what these scores are of, and how many images that is.
         chosen_on: the split by which the checkpoint was chosen, or training stopped; None where it is simply the last.
         step, epoch: of the checkpoint.
+        loss: at the network's input size.
+        size: at which pixels were counted for the other scores: the images' own, or the network's input size, as in
+            runs of earlier versions and where the images could not be read once more.
         iou, dice, confusion: as in :class:`MetricsLine`.
+        at_network_size: those of the network's input size beside them; None where they are of that size themselves.
     """
 
     split: str
@@ -133,6 +152,15 @@ class FinalScores:
     iou: Mapping[str, float | None] = field(default_factory=dict)
     dice: Mapping[str, float | None] = field(default_factory=dict)
     confusion: Sequence[Sequence[int]] = ()
+    size: Literal["own", "network"] = "network"
+    at_network_size: SplitScores | None = None
+
+    @property
+    def sizes(self) -> str:
+        """The mean IoU by each size that pixels were counted at."""
+        if self.at_network_size is None:
+            return f"{self.miou:.4f} at the network's input size"
+        return f"{self.miou:.4f} at the images' own size, {self.at_network_size.miou:.4f} at the network's"
 
     @property
     def title(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trainer.data.cache import Dataset
     from trainer.data.source import Reading, Source
     from trainer.data.splits import Division
+    from trainer.results.predict import Predictor
     from trainer.results.trained import Trained
 
 T = TypeVar("T")
@@ -42,7 +43,23 @@ RUN_OR_CHECKPOINT = click.argument("place", metavar="RUN|CHECKPOINT", type=UserP
 BEST = click.option(
     "--best", is_flag=True, help="the run's checkpoint with the best score, instead of the one that counts at its end"
 )
-SLIDING = [
+
+
+def _scales(context: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        scales = tuple(map(float, value.split(",")))
+    except ValueError:
+        scales = ()
+    if not scales or not all(SMALLEST_SCALE <= scale <= LARGEST_SCALE for scale in scales):
+        raise click.UsageError(
+            f"--scales {value}: expected numbers from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}, joined by commas, "
+            "as 0.75,1,1.5"
+        )
+    return scales
+
+
+SMALLEST_SCALE, LARGEST_SCALE = 0.25, 4.0
+TEST_TIME = [
     click.Option(
         ["--window"], is_flag=True, help="slide the network over large images instead of scaling them to its input"
     ),
@@ -50,6 +67,13 @@ SLIDING = [
         ["--overlap"], type=click.FloatRange(0, 0.9), default=0.5, show_default=True, help="of neighbouring windows"
     ),
     click.Option(["--flip"], is_flag=True, help="average with the prediction of the mirrored image"),
+    click.Option(
+        ["--scales"],
+        callback=_scales,
+        default="1",
+        show_default=True,
+        help="average the predictions at these scales, joined by commas, as 0.75,1,1.5",
+    ),
 ]
 OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
 
@@ -107,7 +131,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
             show_default=True,
             help="count pixels at the images' own size, or at the network's input size, as training does",
         ),
-        *SLIDING,
+        *TEST_TIME,
         click.Option(
             ["--batch-size"], type=click.IntRange(min=1), default=16, show_default=True, help="images at a time"
         ),
@@ -122,15 +146,14 @@ def evaluate(
     data_dir: Path | None,
     split: str | None,
     size: str,
-    window: bool,
-    overlap: float,
-    flip: bool,
     batch_size: int,
     output: str,
+    **choices: Any,
 ) -> None:
     """Score a trained network on a whole split, by default that for testing."""
-    if size == "network" and (window or flip):
-        raise click.UsageError(f"--{'window' if window else 'flip'} predicts at the images' own size: leave out --size")
+    given = [name for name in ("window", "flip", "scales") if choices[name] not in (False, (1.0,))]
+    if size == "network" and given:
+        raise click.UsageError(f"--{given[0]} predicts at the images' own size: leave out --size")
     quiet_stderr()
     if data is not None:
         existing_data(data)  # before TensorFlow is imported
@@ -138,7 +161,6 @@ def evaluate(
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
     from trainer.results.own_size import evaluate_at_own_size
-    from trainer.results.predict import Predictor, network_of
     from trainer.results.trained import run_of
     from trainer.results.trained_on import Overlap, compare_with_training
 
@@ -157,8 +179,7 @@ def evaluate(
     if size == "network":
         result = evaluate_split(masker(trained.model), dataset.splits[name], trained.legend, batch_size)
     else:
-        classes = len(trained.legend.classes)
-        predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
+        predictor = _predictor(trained, batch_size, choices)
         result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
     if output == "json":
         seen = None if tested.trained_on is None else len(tested.trained_on)
@@ -174,7 +195,7 @@ def evaluate(
         click.Argument(["model"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
         click.Argument(["images"], nargs=-1, required=True),
         click.Option(["--out"], type=UserPath(), required=True, help="folder for the masks"),
-        *SLIDING,
+        *TEST_TIME,
     ]
 )
 @BEST
@@ -193,13 +214,11 @@ def predict(
     images: tuple[str, ...],
     out: Path,
     best: bool,
-    window: bool,
-    overlap: float,
-    flip: bool,
     probabilities: bool,
     batch_size: int,
     skip_done: bool,
     max_pixels: int,
+    **choices: Any,
 ) -> int:
     """Write the mask of each of IMAGES (files, folders, patterns) at its own size, and an overlay.
 
@@ -209,14 +228,13 @@ def predict(
     which it is decoded, and 3 of its colours.
     """
     terminal = quiet_stderr()
-    from trainer.results.predict import Predictor, find_images, is_done, network_of, predict_files
+    from trainer.results.predict import find_images, is_done, predict_files
 
     files = find_images(images, out)
     done = {file for file in files if skip_done and is_done(file, out, with_probabilities=probabilities)}
     left = [file for file in files if file not in done]
     trained = _trained(model, best)
-    classes = len(trained.legend.classes)
-    predictor = Predictor(network_of(trained.model), trained.size, classes, window, overlap, flip, batch_size)
+    predictor = _predictor(trained, batch_size, choices)
     written = predict_files(
         predictor, trained.legend, left, out, with_probabilities=probabilities, max_pixels=max_pixels
     )
@@ -397,6 +415,14 @@ def _trained(place: Path, best: bool, precision: Literal["float32"] | None = Non
     if best and (warning := chosen_on_test(RunDirectory(place))):
         echo_line(f"warning: {warning}")
     return trained
+
+
+def _predictor(trained: Trained, batch_size: int, choices: Mapping[str, Any]) -> Predictor:
+    """The network with the choices of :data:`TEST_TIME`."""
+    from trainer.results.predict import Predictor, network_of
+
+    classes = len(trained.legend.classes)
+    return Predictor(network_of(trained.model), trained.size, classes, batch_size=batch_size, **choices)
 
 
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:

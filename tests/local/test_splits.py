@@ -34,7 +34,10 @@ def test_validation_chooses_and_the_test_split_is_scored_once(alone: RunDirector
     best = max(epochs, key=lambda line: line.miou)
     assert (scores.split, scores.examples, scores.chosen_on) == ("test", 60, "validation")
     assert (scores.step, scores.epoch) == (best.step, best.epoch)
-    pixels = [sum(map(sum, each.confusion)) for each in (*epochs, scores)]
+    assert scores.size == "own"
+    assert scores.at_network_size is not None
+    assert sum(map(sum, scores.confusion)) == 60 * 128**2
+    pixels = [sum(map(sum, each.confusion)) for each in (*epochs, scores.at_network_size)]
     assert len(set(pixels[:-1])) == 1
     assert pixels[-1] * 24 == pixels[0] * 60
     log = alone.worker_log(0).read_text()
@@ -52,6 +55,7 @@ def test_two_workers_choose_and_score_alike(alone: RunDirectory, tmp_path: Path)
     assert expected is not None
     assert (found.step, found.chosen_on, found.examples) == (expected.step, expected.chosen_on, expected.examples)
     assert found.miou == pytest.approx(expected.miou, abs=1e-3)
+    assert sum(map(sum, found.confusion)) == sum(map(sum, expected.confusion))
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits_and_scores(alone: RunDirectory, tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ Masker = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Images uint8 [b, H, W, 3] -> class indices uint8 [b, H, W], of the network's size."""
 
 
+BATCH = 16
+"""Images that are scored at a time, unless somebody says otherwise."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What :func:`evaluate` found.
@@ -76,7 +80,7 @@ def batch_that_fits(batch_size: int, pixels: int, classes: int) -> int:
     return max(1, min(batch_size, _PIXELS_AT_ONCE // pixels, _NUMBERS_AT_ONCE // (pixels * classes)))
 
 
-def evaluate(predict: Masker, split: Arrays, legend: Legend, batch_size: int = 16) -> Evaluation:
+def evaluate(predict: Masker, split: Arrays, legend: Legend, batch_size: int = BATCH) -> Evaluation:
     """Scores over all of ``split``, at the network's input size, as training's validation has them.
 
     Args:
@@ -94,6 +98,15 @@ def evaluate(predict: Masker, split: Arrays, legend: Legend, batch_size: int = 1
     return tally.evaluation(seconds[1:] or seconds)
 
 
+def whole_matrix(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """The confusion matrix, int64 [classes, classes], of one image [H, W] of any size: a part of it at a time."""
+    matrix = np.zeros((classes, classes), np.int64)
+    rows = max(1, _PIXELS_AT_ONCE // truth.shape[1])
+    for top in range(0, len(truth), rows):
+        matrix += confusion_matrix(truth[top : top + rows], prediction[top : top + rows], classes).numpy()
+    return matrix
+
+
 class Tally:
     """Predictions held against the truth, one image after another."""
 
@@ -106,10 +119,7 @@ class Tally:
     def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
         """Class indices [H, W] of one image, of any size."""
         classes = self._legend.classes
-        matrix = np.zeros_like(self._matrix)
-        rows = max(1, _PIXELS_AT_ONCE // truth.shape[1])
-        for top in range(0, len(truth), rows):
-            matrix += confusion_matrix(truth[top : top + rows], prediction[top : top + rows], len(classes)).numpy()
+        matrix = whole_matrix(truth, prediction, len(classes))
         self._matrix += matrix
         self._mious.append(Scores(matrix, classes).miou)
         self._boundaries.append(boundary_f1(truth, prediction, len(classes)))

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from trainer.data.side_by_side import in_groups, side_by_side
-from trainer.data.source import Example, Split
+from trainer.data.source import Example, Mask, Split
 from trainer.results.evaluation import Evaluation, Tally
 from trainer.results.legend import Legend
 from trainer.results.predict import PIXELS_AT_ONCE, Predictor
+
+
+class Judged(NamedTuple):
+    """Class indices [H, W] of an image at its own size, true ones and predicted, and the seconds of the prediction."""
+
+    truth: Mask
+    found: Mask
+    seconds: float
 
 
 def evaluate_at_own_size(predictor: Predictor, split: Split, legend: Legend) -> Evaluation:
@@ -20,17 +31,30 @@ def evaluate_at_own_size(predictor: Predictor, split: Split, legend: Legend) -> 
         BadData: names the first bad file.
     """
     tally, seconds = Tally(legend), []
-    for group in in_groups(len(split), split.pixels, predictor.images_at_once, PIXELS_AT_ONCE):
+    for judged in predictions_at_own_size(predictor, split):
+        tally.add(judged.truth, judged.found)
+        seconds.append(judged.seconds)
+    return tally.evaluation(seconds[predictor.batch_size :] or seconds)
+
+
+def predictions_at_own_size(predictor: Predictor, split: Split, worker: int = 0, workers: int = 1) -> Iterator[Judged]:
+    """The share of one worker of ``split``, one image after another.
+
+    Which images are computed together does not hang on the number of workers, so neither do the bits of what is found.
+
+    Raises:
+        BadData: names the first bad file.
+    """
+    groups = in_groups(len(split), split.pixels, predictor.images_at_once, PIXELS_AT_ONCE)
+    for group in itertools.islice(groups, worker, None, workers):
         examples = _read(split, group)
         tiles_of = predictor.tiles([example.image for example in examples])
         for example in examples:
             began = time.monotonic()
-            prediction = np.empty_like(example.mask)
+            found = np.empty_like(example.mask)
             for tile in next(tiles_of):
-                prediction[tile.rows, tile.columns] = np.argmax(tile.probabilities, axis=-1)
-            seconds.append(time.monotonic() - began)
-            tally.add(example.mask, prediction)
-    return tally.evaluation(seconds[predictor.batch_size :] or seconds)
+                found[tile.rows, tile.columns] = np.argmax(tile.probabilities, axis=-1)
+            yield Judged(example.mask, found, time.monotonic() - began)
 
 
 def _read(split: Split, group: range) -> list[Example]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -46,6 +47,18 @@ _OF_ONE_FILE = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.
 """What goes wrong in writing a file because of its name; all else will go wrong with the next one too."""
 
 
+class _Window(NamedTuple):
+    """A part of an image that the network is shown."""
+
+    row: int
+    column: int
+    tall: int
+    wide: int
+
+    def of(self, image: Image) -> Image:
+        return image[self.row : self.row + self.tall, self.column : self.column + self.wide]
+
+
 class Tile(NamedTuple):
     """A part of an image: its place there, and probabilities float32 [rows, columns, classes]."""
 
@@ -64,6 +77,7 @@ class Predictor:
         window: slide it over the image at the image's own scale, instead of scaling the image to it.
         overlap: share of the window by which neighbours overlap.
         flip: average with the prediction of the mirrored image.
+        scales: average the predictions of the image at these scales, as shares of that at which it is seen otherwise.
         batch_size: images, or windows of an image, at a time; fewer where so many would take too much memory.
     """
 
@@ -74,11 +88,15 @@ class Predictor:
     overlap: float = 0.5
     flip: bool = False
     batch_size: int = 8
+    scales: tuple[float, ...] = (1.0,)
 
     def tiles(self, images: Sequence[Image]) -> Iterator[Iterator[Tile]]:
         """For one image [H, W, 3] after another, each of its own size, the tiles that cover it, each pixel once."""
         if self.window:
             yield from map(self._slide, images)
+            return
+        if self.scales != (1.0,):
+            yield from map(self._at_scales, images)
             return
         for start in range(0, len(images), self._at_once):
             some = images[start : start + self._at_once]
@@ -86,30 +104,47 @@ class Predictor:
             for image, found in zip(some, self._run(scaled), strict=True):
                 yield _enlarge(found, *image.shape[:2])
 
+    def _at_scales(self, image: Image) -> Iterator[Tile]:
+        """The image scaled to several sides, each seen through windows where the network does not see it whole."""
+        parts = []
+        for scale in self.scales:
+            sides = Size(*(max(1, round(scale * side)) for side in self.size))
+            found = np.empty((*sides, self.classes), np.float32)
+            for tile in replace(self, scales=(1.0,))._slide(_scaled(image, sides)):
+                found[tile.rows, tile.columns] = tile.probabilities
+            parts.append(_enlarge(_logs(found), *image.shape[:2]))
+        for tiles in zip(*parts, strict=True):
+            mean = sum(tile.probabilities for tile in tiles) / np.float32(len(tiles))
+            yield tiles[0]._replace(probabilities=mean)
+
     def _slide(self, image: Image) -> Iterator[Tile]:
-        """Windows that overlap, weighted less towards their rims, where a network knows less of the surroundings."""
+        """Windows that overlap, weighted less towards their rims, where a network knows less of the surroundings.
+
+        For a scale over 1 the windows are smaller parts of the image, enlarged to the network, and for one under
+        1 larger parts, made smaller. All of them are summed up together.
+        """
         height, width = image.shape[:2]
-        tall, wide = self.size
-        if height < tall or width < wide:
-            image = np.pad(image, ((0, max(0, tall - height)), (0, max(0, wide - width)), (0, 0)), "edge")
-        rows, columns = (
-            _starts(side, window, self.overlap) for side, window in zip(image.shape[:2], self.size, strict=True)
-        )
-        at_once = max(1, _BAND // (tall * self.classes))
+        sides = [(max(1, round(self.size[0] / scale)), max(1, round(self.size[1] / scale))) for scale in self.scales]
+        tallest, widest = (max(lengths) for lengths in zip(*sides, strict=True))
+        if height < tallest or width < widest:
+            image = np.pad(image, ((0, max(0, tallest - height)), (0, max(0, widest - width)), (0, 0)), "edge")
+        windows = []
+        for tall, wide in sides:
+            rows = _starts(image.shape[0], tall, self.overlap)
+            columns = _starts(image.shape[1], wide, self.overlap)
+            windows += [_Window(row, column, tall, wide) for row in rows for column in columns]
+        windows.sort(key=lambda window: window.row)  # those of a row stay in their order
+        at_once = max(1, _BAND // (tallest * self.classes))
         for left in range(0, width, at_once):
             right = min(left + at_once, width)
-            corners = [(row, column) for row in rows for column in columns if left - wide < column < right]
-            yield from self._slide_down(image, corners, slice(0, height), slice(left, right))
+            some = [window for window in windows if left - window.wide < window.column < right]
+            yield from self._slide_down(image, some, slice(0, height), slice(left, right))
 
-    def _slide_down(
-        self, image: Image, corners: Sequence[tuple[int, int]], rows: slice, columns: slice
-    ) -> Iterator[Tile]:
-        """The part of the image in ``columns``; ``corners`` are of the windows that reach into it, from the top."""
-        (tall, wide), (left, right) = self.size, (columns.start, columns.stop)
-        weight = np.outer(*(np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)) for side in self.size))
-        weight = weight.astype(np.float32)[..., None]
-        summed = np.zeros((tall, right - left, self.classes), np.float32)  # of the rows from ``top`` on
-        total = np.zeros((tall, right - left, 1), np.float32)
+    def _slide_down(self, image: Image, windows: Sequence[_Window], rows: slice, columns: slice) -> Iterator[Tile]:
+        """The part of the image in ``columns``; ``windows`` are those that reach into it, from the top."""
+        tallest, (left, right) = max(window.tall for window in windows), (columns.start, columns.stop)
+        summed = np.zeros((tallest, right - left, self.classes), np.float32)  # of the rows from ``top`` on
+        total = np.zeros((tallest, right - left, 1), np.float32)
         top = rows.start
 
         def done(end: int) -> Iterator[Tile]:
@@ -120,20 +155,23 @@ class Predictor:
                 found = (summed[part] / total[part]).astype(np.float32, copy=False)
                 yield Tile(slice(first, last), columns, found)
 
-        for start in range(0, len(corners), self._at_once):
-            some = corners[start : start + self._at_once]
-            windows = np.stack([image[row : row + tall, column : column + wide] for row, column in some])
-            for (row, column), found in zip(some, _softmax(self._run(windows)), strict=True):
+        for start in range(0, len(windows), self._at_once):
+            some = windows[start : start + self._at_once]
+            seen = np.stack([_resized(window.of(image), self.size[1], self.size[0]) for window in some])
+            for (row, column, tall, wide), found in zip(some, _softmax(self._run(seen)), strict=True):
                 if row > top:  # no other window reaches above
                     yield from done(row)
                     for sums in (summed, total):
                         _move_up(sums, row - top)
                     top = row
+                if (tall, wide) != self.size:
+                    found = tf.image.resize(found, (tall, wide)).numpy()
+                weight = _weight(tall, wide, self.size)
                 here = slice(max(column - left, 0), min(column + wide, right) - left)
                 inside = slice(here.start + left - column, here.stop + left - column)
-                summed[:, here] += weight[:, inside] * found[:, inside]
-                total[:, here] += weight[:, inside]
-        yield from done(top + tall)
+                summed[:tall, here] += weight[:, inside] * found[:, inside]
+                total[:tall, here] += weight[:, inside]
+        yield from done(top + tallest)
 
     @property
     def images_at_once(self) -> int:
@@ -150,8 +188,7 @@ class Predictor:
         if not self.flip:
             return logits
         mirrored = self.network(images[:, :, ::-1])[:, :, ::-1]
-        mean = (_softmax(logits) + _softmax(mirrored)) / np.float32(2)
-        return np.asarray(np.log(mean + np.finfo(np.float32).tiny))
+        return _logs((_softmax(logits) + _softmax(mirrored)) / np.float32(2))
 
 
 def network_of(model: keras.Model) -> Network:
@@ -356,6 +393,21 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(tf.nn.softmax(logits))
 
 
+def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits of which they are the softmax."""
+    return np.asarray(np.log(probabilities + np.finfo(np.float32).tiny))
+
+
+@functools.cache
+def _weight(tall: int, wide: int, size: Size) -> NDArray[np.float32]:
+    """How much each pixel of a window counts, [tall, wide, 1]: at its middle as much as one of ``size``."""
+    lines = [
+        np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)).astype(np.float32) * np.float32(whole / side)
+        for side, whole in zip((tall, wide), size, strict=True)
+    ]
+    return np.outer(*lines)[..., None]
+
+
 def _scaled(image: Image, size: Size) -> Image:
     """As the data cache scales training images, bit for bit, without a second copy of a large one.
 
@@ -372,6 +424,8 @@ def _scaled(image: Image, size: Size) -> Image:
 
 
 def _resized(image: Image, width: int, height: int) -> Image:
+    if image.shape[:2] == (height, width):
+        return image
     return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 

@@ -70,12 +70,23 @@ def _section(title: str, content: str, note: str = "") -> str:
 
 
 def _results(runs: Sequence[RunFacts]) -> str:
-    header = ["run", "network", "parameters", "epochs", "mIoU", "best mIoU", "pixel accuracy", "images/s", "training"]
+    header = [
+        "run",
+        "network",
+        "parameters",
+        "epochs",
+        "mIoU",
+        "at network size",
+        "best mIoU",
+        "pixel accuracy",
+        "images/s",
+        "training",
+    ]
     lines, notes = [], ""
     for number, run in enumerate(runs):
         settings, last = run.record.settings, run.metrics[-1]
         chooser = (run.record.resolved or Resolved()).chooser
-        notes += f'<p class="note">{_dot(number)}{_html(run.name)}: scores {run.title}.</p>'
+        notes += f'<p class="note">{_dot(number)}{_html(run.name)}: scores {run.title}; {run.sizes}.</p>'
         best = max(run.metrics, key=lambda line: -math.inf if math.isnan(line.miou) else line.miou)
         restarts = f", {run.restarts} restart(s)" if run.restarts else ""
         lines.append(
@@ -85,6 +96,7 @@ def _results(runs: Sequence[RunFacts]) -> str:
                 f"{run.parameters:,}",
                 f"{last.epoch} of {_value(settings.get('epochs'))}",
                 f"<b>{run.final.miou:.4f}</b>",
+                f"{run.at_network_size.miou:.4f}",
                 f"{best.miou:.4f} (epoch {best.epoch}, {chooser})",
                 f"{run.final.pixel_accuracy:.4f}",
                 f"{np.median([line.images_per_second for line in run.metrics]):.1f}",

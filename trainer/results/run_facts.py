@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskfleet.records import FinalScores, MetricsLine, Resolved, RunRecord
+from maskfleet.records import FinalScores, MetricsLine, Resolved, RunRecord, SplitScores
 from trainer.results.legend import Legend
 
 
@@ -46,6 +46,18 @@ class RunFacts:
     def final(self) -> FinalScores | MetricsLine:
         """The scores that count: at the run's end, and before it those of the last validation."""
         return self.scores or self.metrics[-1]
+
+    @property
+    def at_network_size(self) -> FinalScores | MetricsLine | SplitScores:
+        """The same, counted at the network's input size."""
+        return (self.scores and self.scores.at_network_size) or self.final
+
+    @property
+    def sizes(self) -> str:
+        """At which size pixels were counted for what."""
+        if self.scores is not None and self.scores.size == "own":
+            return "counted at the images' own size; best mIoU and boundary F1 at the network's input size"
+        return "counted at the network's input size"
 
     @property
     def title(self) -> str:

@@ -21,7 +21,7 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, Stopped, TrainingFailed
 from maskfleet.files import write_atomically
 from maskfleet.peers import Peers
-from maskfleet.records import FinalScores
+from maskfleet.records import FinalScores, SplitScores
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.averaging import averaged_weights
 from trainer.checkpoints.inspection import state_digest
@@ -29,6 +29,7 @@ from trainer.checkpoints.reading import optimizer_by_path, values_by_name, weigh
 from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import Dataset
 from trainer.data.pipeline import worker_slices
+from trainer.data.source import Source
 from trainer.models.network import Network, build_network
 from trainer.objective.losses import build_loss
 from trainer.objective.optimizers import build_optimizer
@@ -50,6 +51,7 @@ class Worker:
     """What one training process has before anything is built.
 
     Attributes:
+        source: the data as it lies, of which ``dataset`` is the cache.
         fitting: examples of a replica's batch that fit this worker's device; None unless that was to be found out.
         heartbeat: called whenever something was achieved, for the supervisor's watchdog.
     """
@@ -59,6 +61,7 @@ class Worker:
     peers: Peers
     strategy: tf.distribute.Strategy
     dataset: Dataset
+    source: Source
     fitting: int | None
     heartbeat: Callable[[], None]
 
@@ -74,7 +77,7 @@ def train_and_leave_results(worker: Worker) -> None:
     try:
         last = train(training, training_seconds)
         ending = _ending(training, everything) if training.peers.workers > 1 else None
-        scores = settle(training, last)
+        scores = settle(training, last, worker.source.splits[worker.dataset.judge])
         if summaries is not None:
             summaries.final(scores)
         if summaries is not None and training.config.export:
@@ -253,13 +256,22 @@ def _ending(training: Training, everything: tf.train.Checkpoint) -> str:
 
 
 def _table(scores: FinalScores) -> str:
-    """The closing table: IoU of each class and what follows from all of them."""
-    values = {
-        **scores.iou,
-        "mIoU": scores.miou,
-        "mIoU without background": scores.miou_without_background,
-        "pixel accuracy": scores.pixel_accuracy,
-    }
-    title, width = f"IoU {scores.title}", max(map(len, values))
-    lines = [f"  {name:{width}}  {math.nan if value is None else value:.4f}" for name, value in values.items()]
-    return "\n".join(["", f"{title:{width}}", *lines])
+    """The closing table: IoU of each class and what follows from all of them, by each size that was counted at."""
+    sizes: dict[str, FinalScores | SplitScores] = {scores.size: scores}
+    if scores.at_network_size is not None:
+        sizes["network"] = scores.at_network_size
+    columns = [
+        {
+            **each.iou,
+            "mIoU": each.miou,
+            "mIoU without background": each.miou_without_background,
+            "pixel accuracy": each.pixel_accuracy,
+        }
+        for each in sizes.values()
+    ]
+    width = max(map(len, columns[0]))
+    lines = ["", f"IoU {scores.title}", f"  {'size':{width}}" + "".join(f"  {size:>7}" for size in sizes)]
+    for name in columns[0]:
+        values = (column.get(name) for column in columns)
+        lines.append(f"  {name:{width}}" + "".join(f"  {math.nan if v is None else v:7.4f}" for v in values))
+    return "\n".join(lines)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maskfleet.child_processes import report_line
-from maskfleet.records import FinalScores
+from maskfleet.errors import BadData
+from maskfleet.records import FinalScores, SplitScores
+from trainer.checkpoints.averaging import averaged_weights
+from trainer.data.source import Split
+from trainer.objective.metrics import Scores
+from trainer.results.evaluation import BATCH, whole_matrix
+from trainer.results.own_size import predictions_at_own_size
+from trainer.results.predict import Predictor, network_of
 from trainer.training.collectives import broadcast_from_chief, make_sum_over_workers, value_of_chief
 from trainer.training.loop import validate
 from trainer.training.state import Training
@@ -13,7 +24,7 @@ from trainer.training.steps import make_evaluation_function
 from trainer.training.summaries import Validation, facts_of
 
 
-def settle(training: Training, last: Validation) -> FinalScores:
+def settle(training: Training, last: Validation, judges: Split) -> FinalScores:
     """Leaves the checkpoint that counts in the network, on all workers, and scores it.
 
     With a validation split that is the best by it, and the test split is scored now, for the first time. Without one it
@@ -21,6 +32,7 @@ def settle(training: Training, last: Validation) -> FinalScores:
 
     Args:
         last: of the state that training ended with.
+        judges: the split that says how good the result is, as it lies.
     """
     config, dataset, state = training.config, training.dataset, training.state
     ended = int(state.step.numpy())
@@ -28,14 +40,41 @@ def settle(training: Training, last: Validation) -> FinalScores:
     if dataset.validation is not None and _restore_best(training):
         chosen_on = "validation"
     step = int(state.step.numpy())
-    result = last
+    result, add_up = last, make_sum_over_workers(training)
     if step != ended or dataset.judge != dataset.chooser:
-        functions = make_evaluation_function(training), make_sum_over_workers(training)
-        result = validate(training, *functions, split=dataset.judge)
-    return replace(
-        FinalScores(dataset.judge, len(dataset.judges), chosen_on, step, training.plan.epoch(step), result.loss),
-        **facts_of(result.scores),
-    )
+        result = validate(training, make_evaluation_function(training), add_up, split=dataset.judge)
+    final = FinalScores(dataset.judge, len(dataset.judges), chosen_on, step, training.plan.epoch(step), result.loss)
+    own = _at_own_size(training, judges, add_up)
+    if own is None:
+        return replace(final, **facts_of(result.scores))
+    at_network_size = SplitScores(**facts_of(result.scores))
+    return replace(final, **facts_of(own), size="own", at_network_size=at_network_size)
+
+
+def _at_own_size(
+    training: Training, split: Split, add_up: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> Scores | None:
+    """Scores over ``split``, counted as ``trainer evaluate`` does; every worker sees its share, and all get the result.
+
+    None where an image can't be read any more: a long training is not lost for that.
+    """
+    dataset, peers, model = training.dataset, training.peers, training.network.model
+    classes = len(dataset.classes)
+    predictor = Predictor(network_of(model), training.config.image_size, classes, batch_size=BATCH)
+    totals = np.zeros(1 + classes * classes)
+    try:
+        with averaged_weights(model, training.optimizer):
+            for truth, found, _ in predictions_at_own_size(predictor, split, peers.worker, peers.workers):
+                totals[1:] += whole_matrix(truth, found, classes).ravel()
+                training.heartbeat()
+    except BadData as error:
+        totals[0] = 1
+        report_line(f"the final scores are at the network's input size alone: {error}")
+    totals = add_up(totals)
+    if totals[0]:
+        return None
+    background = None if dataset.background is None else dataset.classes[dataset.background]
+    return Scores(totals[1:].reshape(classes, classes).astype(np.int64), dataset.classes, background)
 
 
 def _restore_best(training: Training) -> bool:

@@ -54,21 +54,16 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     # Slow imports come after the settings are known to be good.
     configure_threads(threads_of(config, peers))
     check_gpus()
-    from trainer.data.cache import load_dataset
+    from trainer.data.cache import cached, open_divided
     from trainer.data.source import Reading
     from trainer.data.splits import Division
 
     heartbeat = open_heartbeat()
     fitting = None
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
-        dataset = load_dataset(
-            config.data,
-            config.data_dir,
-            config.image_size,
-            report_line=report_line,
-            reading=Reading.of(config),
-            division=Division.of(config),
-        )
+        reading = Reading.of(config)
+        source = open_divided(config.data, config.data_dir, reading, Division.of(config))
+        dataset = cached(source, config.image_size, config.data, report_line=report_line, reading=reading)
         if config.batch_per_replica == "auto" and config.global_batch is None:
             fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)
     strategy = make_strategy(peers)
@@ -78,7 +73,7 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     from trainer.training.assembly import Worker, train_and_leave_results
 
     try:
-        train_and_leave_results(Worker(run, config, peers, strategy, dataset, fitting, heartbeat))
+        train_and_leave_results(Worker(run, config, peers, strategy, dataset, source, fitting, heartbeat))
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise PeerLost(_lost_peer(peers, error)) from error
     except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 
 from maskfleet.child_processes import report_line
 from maskfleet.files import write_atomically
-from maskfleet.records import Event, FinalScores, MetricsLine, Progress
+from maskfleet.records import Event, FinalScores, MetricsLine, Progress, SplitScores
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import as_markdown, one_line
 from trainer.data.cache import Dataset
@@ -160,18 +160,29 @@ class Summaries:
         )
 
     def final(self, scores: FinalScores) -> None:
-        """Once, after the last validation: keeps them, and shows those of a split that was not validated on."""
+        """Once, after the last validation: keeps them, and shows what no validation has shown.
+
+        That are the scores at the images' own size, and both of a split that was not validated on.
+        """
         self._final = scores
         scores.write(self._run)
+        if scores.size == "own":
+            self._add(self._writer_of(scores.split), scores.step, *_final_values(scores, "own_size/"))
         if scores.split != self._dataset.chooser:
-            writer = self._writers[scores.split] = EventFile(self._run.tensorboard / scores.split)
+            at_network_size = scores.at_network_size or scores
+            self._add(self._writer_of(scores.split), scores.step, *_final_values(at_network_size))
+            self._add(scores.split, scores.step, scalar_pb("loss", scores.loss))
+        self._add("train", scores.step, text_pb("scores", f"mIoU {scores.sizes}, {scores.title}"))
+
+    def _writer_of(self, split: str) -> str:
+        """``split``, once there is a folder for what is told of it; epochs are told of in ``validation``."""
+        if split == self._dataset.chooser:
+            return "validation"
+        if split not in self._writers:
+            writer = self._writers[split] = EventFile(self._run.tensorboard / split)
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             writer.add(event_pb2.Event(step=0, session_log=start))  # earlier ends are void
-            values = {name: getattr(scores, name) for name in MEANS} | {f"iou/{n}": v for n, v in scores.iou.items()}
-            values = {name: math.nan if value is None else value for name, value in values.items()}
-            self._add(scores.split, scores.step, *(scalar_pb(name, value) for name, value in values.items()))
-            self._add(scores.split, scores.step, scalar_pb("loss", scores.loss))
-        self._add("train", scores.step, text_pb("scores", f"mIoU {scores.miou:.4f} {scores.title}"))
+        return split
 
     def checkpoint(self, step: int) -> None:
         """After each checkpoint."""
@@ -234,6 +245,13 @@ def _take_back(run: RunDirectory, validated: int) -> list[MetricsLine]:
 def _score_values(scores: Scores) -> Sequence[Summary]:
     values = [scalar_pb(name, value) for name, value in scores.means.items()]
     return values + [scalar_pb(f"iou/{one_line(name)}", value) for name, value in scores.iou.items()]
+
+
+def _final_values(scores: FinalScores | SplitScores, prefix: str = "") -> Iterator[Summary]:
+    values = {name: getattr(scores, name) for name in MEANS}
+    values |= {f"iou/{one_line(name)}": value for name, value in scores.iou.items()}
+    for name, value in values.items():
+        yield scalar_pb(prefix + name, math.nan if value is None else value)
 
 
 def facts_of(scores: Scores) -> dict[str, Any]:

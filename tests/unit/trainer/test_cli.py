@@ -216,7 +216,9 @@ def test_which_split_is_scored_and_what_was_chosen_on_it(tmp_path: Path) -> None
         assert found.stderr == expected
     scores = json.loads((run / "scores.json").read_text())
     again = trainer("evaluate", run, "--size", "network", "-o", "json", **cache)
-    assert scores["miou"] == pytest.approx(json.loads(again.stdout)["miou"])
+    assert scores["at_network_size"]["miou"] == pytest.approx(json.loads(again.stdout)["miou"])
+    own = json.loads(trainer("evaluate", run, "-o", "json", **cache).stdout)
+    assert (scores["size"], scores["confusion"]) == ("own", own["confusion"])
 
     trained = trainer("train", "--run-dir", plain, "--patience=1", *flags, **cache)
     (warning,) = (line for line in trained.stdout.splitlines() if "warning" in line)

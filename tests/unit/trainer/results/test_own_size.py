@@ -15,8 +15,9 @@ from tests.helpers.data_folders import save
 from trainer.data.opening import open_source
 from trainer.data.source import IGNORED
 from trainer.results import own_size
+from trainer.results.evaluation import whole_matrix
 from trainer.results.legend import Legend
-from trainer.results.own_size import evaluate_at_own_size
+from trainer.results.own_size import evaluate_at_own_size, predictions_at_own_size
 from trainer.results.predict import Predictor
 
 SIZES = ((50, 81), (16, 16), (9, 40), (33, 17), (64, 48))
@@ -83,6 +84,15 @@ def test_how_many_are_in_memory_together_changes_nothing(
     monkeypatch.setattr(own_size, "PIXELS_AT_ONCE", pixels)
     found = evaluate_at_own_size(Predictor(network, Size.of(16), 3), open_source(f"folder:{folder}", None).test, LEGEND)
     np.testing.assert_array_equal(found.scores.matrix, counted(folder, flip=False))
+
+
+@pytest.mark.parametrize("workers", [2, 3, 9])
+def test_workers_share_the_images_and_find_the_same_together(workers: int, folder: Path) -> None:
+    split, predictor = open_source(f"folder:{folder}", None).test, Predictor(network, Size.of(16), 3, batch_size=2)
+    shares = [list(predictions_at_own_size(predictor, split, worker, workers)) for worker in range(workers)]
+    assert sum(map(len, shares)) == len(SIZES)
+    found = sum(whole_matrix(judged.truth, judged.found, 3) for share in shares for judged in share)
+    np.testing.assert_array_equal(found, counted(folder, flip=False))
 
 
 def test_windows_see_the_image_at_its_own_scale(folder: Path) -> None:

@@ -87,6 +87,46 @@ def test_windows_cover_every_pixel_at_the_images_own_scale(overlap: float, size:
     np.testing.assert_allclose(found, np.exp(brightness(pixels[None])[0]), atol=1e-5)
 
 
+def test_scales_average_what_the_network_says_of_the_scaled_image() -> None:
+    pixels = image(40, 24)
+    found = whole(Predictor(five_classes, Size.of(16), 5, scales=(0.5, 1.0, 1.5)), pixels)
+    expected = np.zeros((40, 24, 5))
+    for side in (8, 16, 24):
+        small = np.asarray(PIL.Image.fromarray(pixels).resize((side, side), PIL.Image.Resampling.BILINEAR))
+        known, weights = np.zeros((side, side, 5)), np.zeros((side, side, 1))
+        seen = np.pad(small, ((0, max(0, 16 - side)),) * 2 + ((0, 0),), "edge")
+        corners = (0,) if side <= 16 else (0, 8)
+        for row, column in itertools.product(corners, corners):
+            probabilities = tf.nn.softmax(five_classes(seen[None, row : row + 16, column : column + 16])[0]).numpy()
+            ramp = np.minimum(np.arange(1, 17), np.arange(16, 0, -1))
+            weight = np.outer(ramp, ramp)[..., None]
+            part = (slice(row, min(row + 16, side)), slice(column, min(column + 16, side)))
+            inside = (slice(0, part[0].stop - row), slice(0, part[1].stop - column))
+            known[part] += (weight * probabilities)[inside]
+            weights[part] += weight[inside]
+        logits = np.log(known / weights).astype(np.float32)
+        expected += tf.nn.softmax(tf.image.resize(logits, (40, 24))).numpy() / 3
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (2.0,), (0.5,), (0.5, 1.0, 2.0)])
+@pytest.mark.parametrize(("height", "width"), [(40, 70), (20, 9)])
+def test_windows_of_other_scales_cover_every_pixel(scales: tuple[float, ...], height: int, width: int) -> None:
+    found = whole(Predictor(brightness, Size.of(16), 2, window=True, scales=scales, batch_size=3), image(height, width))
+    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+    columns = np.argmax(found, axis=-1).mean(axis=0)
+    assert columns[: width // 2 - 3].max(initial=0) == 0
+    assert columns[width // 2 + 3 :].min() == 1
+
+
+def test_a_window_of_twice_the_scale_sees_its_part_enlarged() -> None:
+    pixels = image(8, 8)
+    found = whole(Predictor(five_classes, Size.of(16), 5, window=True, scales=(2.0,)), pixels)
+    seen = np.asarray(PIL.Image.fromarray(pixels).resize((16, 16), PIL.Image.Resampling.BILINEAR))
+    expected = tf.image.resize(tf.nn.softmax(five_classes(seen[None])), (8, 8))[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_flipping_averages_with_the_mirrored_image() -> None:
     found = whole(Predictor(leftness, Size.of(16), 2, flip=True), image(16, 16))
     np.testing.assert_allclose(found, 0.5, atol=1e-6)

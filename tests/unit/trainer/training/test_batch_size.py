@@ -54,7 +54,8 @@ def test_all_gpus_of_a_worker_share_its_examples(
 ])  # fmt: skip
 def test_the_learning_rate_is_that_of_the_batch_that_was_found(settings, fitting, batch, growth):
     strategy = tf.distribute.get_strategy()
-    worker = Worker(RunDirectory(Path("run")), TrainConfig(**settings), Peers(), strategy, None, fitting, lambda: None)
+    run, chosen = RunDirectory(Path("run")), TrainConfig(**settings)
+    worker = Worker(run, chosen, Peers(), strategy, None, None, fitting, lambda: None)
     config = _with_found_batch(worker)
     assert config.batch_per_replica == batch
     rate = config.scaled_learning_rate(config.effective_global_batch(1))

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from maskfleet.records import MetricsLine
+from maskfleet.records import FinalScores, MetricsLine, SplitScores
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import palette
@@ -18,12 +18,14 @@ from trainer.training.plan import Plan
 from trainer.training.summaries import Summaries, Validation
 
 
-def summaries(run: RunDirectory, first_step: int = 0, classes: int = 2, validated: int | None = None) -> Summaries:
+def summaries(
+    run: RunDirectory, first_step: int = 0, classes: int = 2, validated: int | None = None, validation: bool = False
+) -> Summaries:
     """Of a run of 20 steps, five an epoch."""
     images = np.zeros((2, 32, 32, 3), np.uint8)
     split = Arrays(("a", "b"), images, images[..., 0])
     names = tuple(f"class {number}" for number in range(classes))
-    dataset = Dataset("set", names, palette(classes), None, split, split, "")
+    dataset = Dataset("set", names, palette(classes), None, split, split, "", split if validation else None)
     plan = Plan(examples=10, global_batch=2, epochs=4, slices=(slice(0, 2),))
     return Summaries(
         run, plan, dataset, lambda images: images[..., 0], first_step, first_step if validated is None else validated
@@ -61,6 +63,28 @@ def test_a_run_that_goes_on_takes_back_what_was_told_of_later_steps(tmp_path: Pa
     told.end("stopped")
     summaries(run, first_step=2).end("stopped")
     assert curve(run) == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_final_scores_are_shown_at_both_sizes(tmp_path: Path, split: str) -> None:
+    run = RunDirectory(tmp_path)
+    told = summaries(run, validation=True)
+    told.final(FinalScores(split, 2, None, 5, 1, 0.5, miou=0.75, iou={"a": None}, size="own",
+                           at_network_size=SplitScores(miou=0.25, iou={"a": 0.5})))  # fmt: skip
+    told.end("done")
+    accumulator = EventAccumulator(str(run.tensorboard / split))
+    accumulator.Reload()
+    names = {"own_size/miou": 0.75, "own_size/iou/a": np.nan, "miou": 0.25, "iou/a": 0.5, "loss": 0.5}
+    if split == "validation":  # a validation has shown these
+        names = {name: value for name, value in names.items() if name.startswith("own_size/")}
+    tags = accumulator.Tags()["tensors"]
+    assert {name for name in tags if name in ("miou", "loss") or "iou/a" in name or name == "own_size/miou"} == {*names}
+    for name, value in names.items():
+        np.testing.assert_array_equal(make_ndarray(accumulator.Tensors(name)[0].tensor_proto), np.float32(value))
+    accumulator = EventAccumulator(str(run.tensorboard / "train"))
+    accumulator.Reload()
+    text = make_ndarray(accumulator.Tensors("scores")[0].tensor_proto).item()
+    assert text.decode().startswith("mIoU 0.7500 at the images' own size, 0.2500 at the network's, on the ")
 
 
 @pytest.mark.parametrize(("validated", "kept"), [(5, 1), (-1, 0)])
