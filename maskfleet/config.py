@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from maskfleet.data_places import DATA_KINDS, data_path
 from maskfleet.errors import BadSettings
 from maskfleet.image_size import ImageSize, Size
 from maskfleet.settings import Layer, Settings, read_settings_file
+from maskfleet.text import parse_bytes
 
 MOST = 2**31 - 1
 """Of any count: the steps of so many epochs are counted in 64 bits."""
@@ -97,7 +98,8 @@ class TrainConfig(Settings):
     data: str = Field(
         default="synthetic",
         description="PATH of a folder or a data file that says what it is, KIND:PATH "
-        f"({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME or synthetic",
+        f"({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME, packed:PLACE (a folder, gs:// or s3:// that "
+        "'trainer pack' has written) or synthetic",
     )
     data_dir: Path | None = Field(
         default=None,
@@ -128,6 +130,12 @@ class TrainConfig(Settings):
         default="displayed",
         description="what masks of photographs that EXIF turns were drawn on: the picture as it is displayed, as in "
         "most annotation tools, or the stored pixels; where the mask has the size of only one of them, that is taken",
+    )
+
+    cache: Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, lt=1 << 63)] | None = Field(
+        default=None,
+        description="most that a worker keeps on disk of packed data that it has read, such as 500MB or 20GiB; "
+        "by default half of what is free",
     )
 
     # How the examples are divided, where the data does not say

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+PACKED = "packed:"
+"""Stands before a folder, or a place in a bucket, that 'trainer pack' has written."""
 DATA_KINDS = ("folder", "voc", "coco", "yolo", "labelme", "cvat", "cityscapes", "ade20k", "file")
 """What may stand before a path in ``data``."""
 
@@ -16,6 +18,8 @@ def data_path(data: str) -> tuple[str, str] | None:
 
     What is neither a kind with a path nor looks like a path is one if it is there.
     """
+    if (packed := packed_place(data)) is not None:
+        return None if is_remote(packed) else (PACKED, packed)
     kind, _, place = data.partition(":")
     if kind in DATA_KINDS and place:
         return f"{kind}:", place
@@ -24,3 +28,13 @@ def data_path(data: str) -> tuple[str, str] | None:
     # "vok:/data" has a word before the path that is no kind.
     looks_like_one = data.startswith(("~", ".")) or "/" in kind or (kind == data and data.endswith((".yaml", ".yml")))
     return ("", data) if looks_like_one or Path(data).exists() else None
+
+
+def packed_place(data: str) -> str | None:
+    """Where the packed data lies that ``data`` names: a folder, ``gs://…`` or ``s3://…``; None for other data."""
+    return data.removeprefix(PACKED) if data.startswith(PACKED) and data != PACKED else None
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is in a bucket."""
+    return place.startswith(("gs://", "s3://"))

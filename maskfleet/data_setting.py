@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from maskfleet.config import absolute_path
-from maskfleet.data_places import DATA_KINDS, FETCHING, data_path
+from maskfleet.data_places import DATA_KINDS, FETCHING, data_path, is_remote, packed_place
 from maskfleet.errors import BadData, BadSettings
 
 _FILES = ("coco", "cvat", "yolo", "file")
@@ -16,10 +16,14 @@ _FILES = ("coco", "cvat", "yolo", "file")
 def check_kind(data: str) -> None:
     """Raises BadSettings if ``data`` names no kind of data."""
     kind, _, rest = data.partition(":")
+    if (packed := packed_place(data)) is not None:
+        if "://" in packed and not is_remote(packed):
+            raise BadSettings(f"--data {data}: expected packed:gs://…, packed:s3://… or packed:FOLDER")
+        return
     if not (data == "synthetic" or kind == "oxford_iiit_pet" or (kind == "tfds" and rest) or data_path(data)):
         raise BadSettings(
-            f"--data: expected a PATH, KIND:PATH ({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME or "
-            f"synthetic, found {data!r}{_meant(data)}"
+            f"--data: expected a PATH, KIND:PATH ({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME, "
+            f"packed:PLACE or synthetic, found {data!r}{_meant(data)}"
         )
 
 

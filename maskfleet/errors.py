@@ -9,6 +9,7 @@ here. All errors that are for the user are in one tree; each has its code::
     │   │   ├── SecretInTheOpen       2    --env with what looks like a secret           (launcher.job.pod_settings)
     │   │   └── StoreRefused          2    credentials, permissions, no such bucket      (launcher.streaming.stores)
     │   ├── BadData                   2    an image, a mask or a data directory
+    │   │   └── NotThere              2    an object of packed data is gone                  (trainer.data.packed)
     │   ├── InTheWay                  2    a link or folder where a file shall be        (launcher.streaming.download)
     │   └── NotAllFetched             2    all but such files were pulled                (launcher.streaming.download)
     ├── NotFound                      3    no such job, run or checkpoint
@@ -27,6 +28,7 @@ here. All errors that are for the user are in one tree; each has its code::
     ├── NotStreamed                   1    not all of a run reached its destination      (launcher.local)
     ├── DiskFailed                    1    what is fetched can't be written: a full disk (launcher.streaming.download)
     ├── StoreUnavailable              1    a store can't be reached now                  (launcher.streaming.stores)
+    ├── Unavailable                   1    the bucket of packed data can't be reached    (trainer.data.packed)
     ├── Changed                       1    an object is not the version that was expected (launcher.streaming.stores)
     ├── ContentDiffers                1    a file or object is not what its digest says  (launcher.streaming.stores)
     └── Conflict                      1    another streamer writes, or another run's     (launcher.streaming.upload)

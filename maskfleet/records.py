@@ -33,7 +33,8 @@ class Progress:
     """progress.json: where a run is. ``state`` is running, done, stopped or failed; ``time`` is Unix seconds.
 
     ``images_per_second``, ``loss`` and ``eta_seconds`` are None before they are known, ``miou`` before the first
-    validation.
+    validation. ``data_wait_seconds`` is how long the steps of the newest start have waited for packed data on worker 0;
+    None of other data.
     """
 
     state: str
@@ -46,6 +47,7 @@ class Progress:
     miou: float | None = None
     eta_seconds: Seconds | None = None
     time: Seconds = 0.0
+    data_wait_seconds: Seconds | None = None
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self | None:

@@ -18,6 +18,21 @@ def format_bytes(amount: float) -> str:
     return f"{amount:.1f} TiB"
 
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKMGT]?)(i?)B?")
+
+
+def parse_bytes(text: object) -> int:
+    """``500MB`` -> 500000000, ``2GiB`` or ``2Gi`` -> 2147483648; a number is one of bytes.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    match = _SIZE.fullmatch(str(text).strip())
+    if match is None or (match[3] and not match[2]):
+        raise ValueError("expected a size such as 500MB, 20GB or 2GiB")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
+
+
 def format_duration(seconds: float) -> str:
     """The two largest units: ``5400`` -> ``1h30m``. Less than nothing, as between two machines' clocks, is nothing."""
     left = max(0, round(seconds))

@@ -14,6 +14,8 @@ import google_crc32c
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size
+"""Of a record, before its data."""
 
 
 class Scan(NamedTuple):

@@ -21,6 +21,7 @@ from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR
 from maskfleet.settings import flag_layer
+from maskfleet.text import format_bytes
 
 if TYPE_CHECKING:
     from trainer.data.cache import Dataset
@@ -75,6 +76,8 @@ TEST_TIME = [
         help="average the predictions at these scales, joined by commas, as 0.75,1,1.5",
     ),
 ]
+_OF_READING = ("data", "data_dir", "mask_pattern", "mask_threshold", "max_pixels", "masks_drawn_on")
+"""Settings that say what the files of a data set hold."""
 OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
 
 
@@ -325,6 +328,41 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
         write_samples(config, pictures)
         echo(f"pictures: {pictures}", err=True)
     return DONE if report.first_bad is None else BAD_INPUT
+
+
+@main.command(
+    params=[
+        click.Argument(["destination"], metavar="DESTINATION"),
+        click.Option(
+            ["--max-side"],
+            type=click.IntRange(min=1),
+            help="make larger pictures smaller, pixels of the larger side  [default: they stay as they are]",
+        ),
+        *(option for option in TrainConfig.flags() if option.name in _OF_READING),
+    ]
+)
+def pack(destination: str, max_side: int | None, **flags: Any) -> None:
+    """Write --data into a folder, gs://BUCKET/PATH or s3://BUCKET/PATH, as shards that training reads by position.
+
+    Interrupted and begun again it goes on. '--data packed:DESTINATION' trains on it without a copy.
+    """
+    from maskfleet.child_processes import report_line
+    from trainer.data.cache import counted
+    from trainer.data.opening import open_source
+    from trainer.data.packed.bucket import open_bucket
+    from trainer.data.packed.packing import pack as pack_source
+    from trainer.data.source import Reading
+
+    config = TrainConfig.from_sources([], flag_layer(flags))
+    bucket = open_bucket(destination, writing=True)
+    reading = Reading.of(config)
+    source = open_source(config.data, config.data_dir, reading)
+    manifest = pack_source(source, reading, config.data, bucket, max_side, report_line)
+    sizes = [shard.size for split in manifest.splits.values() for shard in split.shards]
+    echo(
+        f"{counted(source.splits)} images in {len(sizes)} shards, {format_bytes(sum(sizes))}; "
+        f"'--data packed:{bucket.url}' trains on them"
+    )
 
 
 @main.command(

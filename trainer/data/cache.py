@@ -13,10 +13,10 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -29,8 +29,12 @@ from trainer.cache_folder import cache_root, damage, how_to_mend, locked, note_f
 from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
 from trainer.data.side_by_side import side_by_side
-from trainer.data.source import IGNORED, Reading, Source, Split
+from trainer.data.source import IGNORED, Example, Reading, Source, Split
 from trainer.data.splits import AS_IT_IS, Division, check_whole, divide_anew
+
+if TYPE_CHECKING:
+    from trainer.data.packed.reading import Reader
+    from trainer.data.stream import Stream
 
 _FORMAT = 4
 """To be raised when the cache's content changes for the same files."""
@@ -45,11 +49,15 @@ _CONTENT = "content.json"
 
 @dataclass(frozen=True)
 class Arrays:
-    """One split: names, images uint8 (N, H, W, 3) and masks uint8 (N, H, W), memory-mapped and read-only."""
+    """One split: names, images uint8 (N, H, W, 3) and masks uint8 (N, H, W), read-only.
 
-    names: tuple[str, ...]
+    They are memory-mapped; or, with a ``stream``, read when they are asked for, which raises BadData.
+    """
+
+    names: Sequence[str]
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
+    stream: Stream | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -57,7 +65,13 @@ class Arrays:
     def spread(self, count: int) -> Arrays:
         """At most ``count`` examples, evenly spread: the first ones might be of one class, as data is often sorted."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
-        return Arrays(tuple(self.names[i] for i in chosen), self.images[chosen], self.masks[chosen])
+        return Arrays(tuple(self.names[i] for i in chosen), *self.read(chosen))
+
+    def read(self, examples: NDArray[np.integer[Any]] | slice) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Images and masks of these examples."""
+        if self.stream is not None:
+            return self.stream.read(np.arange(len(self))[examples].tolist())
+        return np.asarray(self.images[examples]), np.asarray(self.masks[examples])
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Dataset:
 
     ``fingerprint`` is a hash of classes, names and pixels: equal on every machine that sees the same data.
     ``colours`` and ``background`` are those of :class:`Source`; ``test`` is empty and ``validation`` None where it has
-    no such split.
+    no such split. ``packed`` is where the examples are read while training goes on; None where all are here.
     """
 
     name: str
@@ -77,6 +91,7 @@ class Dataset:
     test: Arrays
     fingerprint: str
     validation: Arrays | None = None
+    packed: Reader | None = None
 
     @property
     def splits(self) -> dict[str, Arrays]:
@@ -126,14 +141,20 @@ def load_dataset(
     report_line: Callable[[str], object] = lambda line: None,
     reading: Reading = _AS_BY_DEFAULT,
     division: Division = AS_IT_IS,
+    cache: int | None = None,
+    local_workers: int = 1,
 ) -> Dataset:
     """Opens the data that the settings name, and has :func:`cached` scale it.
+
+    Args:
+        cache, local_workers: of packed data, see :func:`trainer.data.stream.streamed`.
 
     Raises:
         BadSettings: ``data`` names no kind of data.
         BadData: there is no usable data; as :func:`cached`.
     """
-    return cached(open_divided(data, data_dir, reading, division), image_size, data, cache_dir, report_line, reading)
+    source = open_divided(data, data_dir, reading, division)
+    return cached(source, image_size, data, cache_dir, report_line, reading, cache, local_workers)
 
 
 def cached(
@@ -143,6 +164,8 @@ def cached(
     cache_dir: Path | None = None,
     report_line: Callable[[str], object] = lambda line: None,
     reading: Reading = _AS_BY_DEFAULT,
+    cache: int | None = None,
+    local_workers: int = 1,
 ) -> Dataset:
     """All examples of ``source`` at one input size, from the cache if their files are unchanged.
 
@@ -155,10 +178,15 @@ def cached(
         report_line: gets a line when images have to be read, and every ten seconds while they are; and one for what
             was passed over or lost.
         reading: how the files of ``source`` are read.
+        cache, local_workers: of packed data, see :func:`trainer.data.stream.streamed`.
 
     Raises:
         BadData: names the first bad file, or the cache folder if it can't be written. Nothing is left behind.
     """
+    if source.packed is not None:
+        from trainer.data.stream import streamed
+
+        return streamed(source, image_size, cache, local_workers)
     root = cache_dir or cache_root()
     size = Size.of(image_size)
     folder = root / f"{source.name}-{size}-{_key(source, reading)}"
@@ -282,14 +310,16 @@ def _resized(split: Split, size: Size) -> Iterator[tuple[NDArray[np.uint8], NDAr
     """Images, masks and the labels that these had before they were scaled."""
 
     def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]:
-        image, mask, *_ = split.read(i)
-        return (
-            np.asarray(PIL.Image.fromarray(image).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR)),
-            scaled_mask(mask, size),
-            labels_in(mask),
-        )
+        example = split.read(i)
+        return *scaled(example, size), labels_in(example.mask)
 
     return side_by_side(read, len(split), split.pixels)
+
+
+def scaled(example: Example, size: Size) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image uint8 (H, W, 3) and mask uint8 (H, W), of ``size``."""
+    image = PIL.Image.fromarray(example.image).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR)
+    return np.asarray(image), scaled_mask(example.mask, size)
 
 
 def scaled_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -175,6 +175,7 @@ def _split(examples: Sequence[Named]) -> Split:
         tuple(example.name for example in examples),
         lambda i: examples[i].read(),
         lambda i: pixels_of(examples[i].image),
+        lambda i: examples[i].image,
     )
 
 

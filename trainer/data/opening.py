@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskfleet.config import absolute_path
-from maskfleet.data_places import DATA_KINDS, data_path
+from maskfleet.data_places import DATA_KINDS, data_path, packed_place
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadData, BadSettings
 from trainer.data.categories import NO_WISHES, Wishes
@@ -28,6 +28,7 @@ from trainer.data.kinds import (
 )
 from trainer.data.kinds import tfds as tfds_source
 from trainer.data.lists import check_utf8, found_in
+from trainer.data.packed.opening import open_packed
 from trainer.data.source import Reading, Source, Split
 
 __all__ = ["Source", "Split", "open_source"]
@@ -69,6 +70,10 @@ def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
         _check_of_masks(asked.reading, data, kind)
     if data == "synthetic":
         return synthetic.open_synthetic()
+    if (place := packed_place(data)) is not None:
+        _check_of_masks(asked.reading, data, "packed")
+        existing_data(data)
+        return open_packed(place, asked.reading)
     folder = data_dir and absolute_path(data_dir, "--data-dir")
     if kind == "oxford_iiit_pet":
         return tfds_source.open_tfds(rest or None, folder)

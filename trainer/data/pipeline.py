@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from trainer.cgroup import cpu_limit
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays
+from trainer.data.read_ahead import ReadAhead
+from trainer.data.stream import Stream
 
 _ROUNDS = 16
 """Of the cipher that shuffles: with the 4 of tf.random.experimental.index_shuffle, epochs of some hundred examples
@@ -43,6 +45,7 @@ def training_batches(
     last_step: int,
     augmentation: Augmentation,
     features: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]] | None = None,
+    ahead: ReadAhead | None = None,
 ) -> tf.data.Dataset:
     """Batches of the steps ``first_step`` (included) to ``last_step`` (excluded).
 
@@ -50,12 +53,22 @@ def training_batches(
         worker_slice: this worker's positions within the global batch, from :func:`worker_slices`.
         features: of examples int64 (b,), mirrored where bool (b,) says so, to come in the images' place. The
             augmentation must be no more than a flip.
+        ahead: of a stream, :func:`read_ahead` of the same steps; by default one of their own.
 
     Returns:
         Tuples of images uint8 (b, H, W, 3) or a tuple of features (b, h, w, c), masks uint8 (b, H, W) and examples
         int64 (b,), the indices into ``arrays``.
     """
     offsets = tf.range(worker_slice.start, worker_slice.stop, dtype=tf.int64)
+    if ahead is None and arrays.stream is not None:
+        ahead = read_ahead(
+            arrays.stream,
+            global_batch=global_batch,
+            worker_slice=worker_slice,
+            seed=seed,
+            first_step=first_step,
+            last_step=last_step,
+        )
 
     @tf.autograph.experimental.do_not_convert  # it has nothing to convert, and looking for it takes a second
     def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
@@ -66,7 +79,7 @@ def training_batches(
             (masks,) = _read(examples, arrays.masks)
             masks = tf.where(flips[:, None, None], tf.reverse(masks, [2]), masks)
             return features(examples, flips), masks, examples
-        images, masks = _read(examples, arrays.images, arrays.masks)
+        images, masks = _read(examples, arrays.images, arrays.masks) if ahead is None else _taken(step, ahead, arrays)
         images, masks = augmentation(images, masks, seed=seed, positions=positions, examples=examples)
         return images, masks, examples
 
@@ -92,12 +105,24 @@ def evaluation_batches(
     """
     mine = worker_slices(len(arrays), workers)[worker]
     steps = tf.data.Dataset.range(mine.start, mine.stop, batch)
+    starts = range(mine.start, mine.stop, batch)
+    ahead = None
+    if arrays.stream is not None:
+        # The batches are numbered from 0 on.
+        ahead = ReadAhead(
+            arrays.stream,
+            lambda numbers: [range(start, min(start + batch, mine.stop)) for start in map(starts.__getitem__, numbers)],
+            0,
+            len(starts),
+        )
 
     @tf.autograph.experimental.do_not_convert
     def examples(start: tf.Tensor) -> tuple[Any, ...]:
         indices = tf.range(start, tf.minimum(start + batch, mine.stop))
         if features is not None:
             return features(indices), *_read(indices, arrays.masks)
+        if ahead is not None:
+            return _taken((start - mine.start) // batch, ahead, arrays)
         return _read(indices, arrays.images, arrays.masks)
 
     return _finish(steps.map(examples))
@@ -117,6 +142,30 @@ def _shuffled(positions: tf.Tensor, count: int, seed: int) -> tf.Tensor:
     seeds = tf.stack([tf.zeros_like(epochs), tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64)), epochs], axis=1)
     last = tf.constant(count - 1, tf.int64)
     return tf.raw_ops.RandomIndexShuffle(index=positions % count, seed=seeds, max_index=last, rounds=_ROUNDS)
+
+
+def read_ahead(
+    stream: Stream, *, global_batch: int, worker_slice: slice, seed: int, first_step: int, last_step: int
+) -> ReadAhead:
+    """What reads the examples of :func:`training_batches` with the same arguments ahead of them."""
+    offsets = tf.range(worker_slice.start, worker_slice.stop, dtype=tf.int64)
+
+    def examples(steps: range) -> NDArray[np.int64]:
+        positions = tf.range(steps.start, steps.stop, dtype=tf.int64)[:, None] * global_batch + offsets
+        found: NDArray[np.int64] = _shuffled(tf.reshape(positions, [-1]), len(stream.split), seed).numpy()
+        return found.reshape(len(steps), -1)
+
+    return ReadAhead(stream, examples, first_step, last_step)
+
+
+def _taken(number: tf.Tensor, ahead: ReadAhead, arrays: Arrays) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch that is read ahead."""
+    images, masks = tf.numpy_function(
+        lambda number: ahead.take(int(number)), [number], [tf.uint8, tf.uint8], stateful=False
+    )
+    for copy, array in ((images, arrays.images), (masks, arrays.masks)):
+        copy.set_shape([None, *array.shape[1:]])
+    return images, masks
 
 
 def _read(examples: tf.Tensor, *arrays: NDArray[np.uint8]) -> tuple[tf.Tensor, ...]:

@@ -9,12 +9,15 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
+
+if TYPE_CHECKING:
+    from trainer.data.packed.reading import Reader
 
 IGNORED = 255
 """Label of a pixel that counts neither in the loss nor in a metric."""
@@ -60,12 +63,14 @@ class Split:
     """Examples that can be read in any order and from several threads.
 
     ``read(i)`` gives example ``names[i]``. It raises BadData, in one line, for a file that is missing, broken or
-    does not fit. ``pixels(i)`` tells before how many there are, as far as that is cheap to know; else 0.
+    does not fit. ``pixels(i)`` tells before how many there are, as far as that is cheap to know; else 0. ``file(i)`` is
+    the file of the image; None where it is part of another one, or drawn.
     """
 
-    names: tuple[str, ...]
+    names: Sequence[str]
     read: Callable[[int], Example]
     pixels: Callable[[int], int] = lambda i: 0
+    file: Callable[[int], Path | None] = lambda i: None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,15 +81,17 @@ class Split:
             tuple(self.names[i] for i in indices),
             lambda i: self.read(indices[i]),
             lambda i: self.pixels(indices[i]),
+            lambda i: self.file(indices[i]),
         )
 
     def __add__(self, other: Split) -> Split:
         """These examples, and those of ``other`` after them."""
         first = len(self)
         return Split(
-            self.names + other.names,
+            (*self.names, *other.names),
             lambda i: self.read(i) if i < first else other.read(i - first),
             lambda i: self.pixels(i) if i < first else other.pixels(i - first),
+            lambda i: self.file(i) if i < first else other.file(i - first),
         )
 
 
@@ -112,6 +119,7 @@ class Source:
         validation: the split that checkpoints are chosen by; None where the data has none.
         split_by: who says which example is in which split: the layout, a hash of the names since the layout says
             nothing (so that another division is as good), or the settings.
+        packed: where the examples are read by position; None of data that is read file by file.
     """
 
     name: str
@@ -125,6 +133,7 @@ class Source:
     read_by_label: bool = False
     validation: Split | None = None
     split_by: Literal["layout", "hash", "settings"] = "layout"
+    packed: Reader | None = None
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -43,11 +43,14 @@ class _Target:
         return tf.one_hot(self.labels, classes) * self.valid[..., None]
 
 
-def build_loss(config: TrainConfig, classes: int, masks: NDArray[np.uint8]) -> Loss:
+def build_loss(
+    config: TrainConfig, classes: int, masks: NDArray[np.uint8], frequencies: NDArray[np.float64] | None = None
+) -> Loss:
     """The sum of the losses that ``config.loss`` names.
 
     Args:
         masks: of the training split, uint8 [N, H, W]; looked at only for median-frequency class weights.
+        frequencies: as :func:`class_frequencies`, where they are known without that.
 
     Raises:
         BadSettings: there is another number of class weights than of classes, or no loss that would heed them.
@@ -66,7 +69,7 @@ def build_loss(config: TrainConfig, classes: int, masks: NDArray[np.uint8]) -> L
             f"found --loss {config.loss}; leave the weights out, or add one: --loss {config.loss}+cross_entropy"
         )
     chosen = [terms[name] for name in names]
-    class_weights = _class_weights(config, classes, masks)
+    class_weights = _class_weights(config, classes, masks, frequencies)
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         batch = tf.shape(logits)[0]
@@ -92,12 +95,15 @@ def class_frequencies(masks: NDArray[np.uint8], classes: int) -> NDArray[np.floa
     return frequencies
 
 
-def _class_weights(config: TrainConfig, classes: int, masks: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def _class_weights(
+    config: TrainConfig, classes: int, masks: NDArray[np.uint8], frequencies: NDArray[np.float64] | None
+) -> NDArray[np.float32] | None:
     if config.class_weights is None:
         return None
     if config.class_weights == "median_frequency":
         # Eigen, Fergus, ICCV 2015, section 4.3.2. A class that is never shown has no pixel to weigh.
-        frequencies = class_frequencies(masks, classes)
+        if frequencies is None:
+            frequencies = class_frequencies(masks, classes)
         median = np.median(frequencies[frequencies > 0])
         return np.divide(median, frequencies, where=frequencies > 0, out=np.zeros(classes)).astype(np.float32)
     weights = np.array([float(weight) for weight in config.class_weights.split(",")], np.float32)

@@ -33,7 +33,9 @@ class Overlap:
 def record_examples(run: RunDirectory, dataset: Dataset) -> None:
     """Keeps which pictures are trained on, if the run has not kept it yet."""
     known = Examples.read(run)
-    if known is None or known.fingerprint != dataset.fingerprint:
+    if dataset.packed is not None:  # which is too much to read for it, and the manifest says which pictures those are
+        Examples(dataset.fingerprint, {}, {}).write(run)
+    elif known is None or known.fingerprint != dataset.fingerprint:
         validation = {} if dataset.validation is None else _digests(dataset.validation)
         Examples(dataset.fingerprint, _digests(dataset.train), _digests(dataset.test), validation).write(run)
 
@@ -46,7 +48,7 @@ def compare_with_training(run: RunDirectory, dataset: Dataset, split: str | None
     known, examples = RunRecord.read(run).data_fingerprint, Examples.read(run)
     changed = known is not None and known != dataset.fingerprint
     before = f"the data is not what {run.path} was trained on"
-    if examples is None:
+    if examples is None or not examples.train:
         unknown = f"{before}, and the run has not recorded which pictures it has seen: it may be tested on some of them"
         return Overlap(None, unknown if changed else None)
     split = split or dataset.judge

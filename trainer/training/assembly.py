@@ -117,7 +117,8 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
     # What may be refused comes before anything is written.
     if peers.is_chief:
         check_goes_on(run, config, dataset)
-    loss = build_loss(config, len(dataset.classes), dataset.train.masks)
+    frequencies = None if dataset.packed is None else dataset.packed.manifest.splits["train"].class_frequencies
+    loss = build_loss(config, len(dataset.classes), dataset.train.masks, frequencies)
     with strategy.scope():
         network, optimizer = _network_and_optimizer(config, plan, len(dataset.classes))
         state = TrainingState(len(dataset.classes))

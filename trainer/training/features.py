@@ -118,8 +118,9 @@ def cached_features(
 ) -> Features | None:
     """The features of ``dataset``, from the cache if they are there, or None where keeping them is no use.
 
-    That is: the encoder is trained, images are changed otherwise than by the flip, a GPU computes them sooner than
-    they could be copied to it, they don't fit, or ``config.cache_features`` is off.
+    That is: the data is packed, so that nothing waits for all of it; the encoder is trained, images are changed
+    otherwise than by the flip, a GPU computes them sooner than they could be copied to it, they don't fit, or
+    ``config.cache_features`` is off.
 
     Args:
         batch: images that are computed at once.
@@ -129,7 +130,7 @@ def cached_features(
     flip = Augmentation(flip=config.flip)
     if not config.cache_features or not network.is_frozen or Augmentation.of(config) != flip:
         return None
-    if tf.config.list_physical_devices("GPU"):
+    if tf.config.list_physical_devices("GPU") or dataset.packed is not None:
         return None
     sides = 1 if config.flip == "none" else 2
     root = cache_root()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,7 @@ from maskfleet.errors import Stopped, TrainingFailed
 from trainer.checkpoints.averaging import averaged_weights
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Dataset
-from trainer.data.pipeline import evaluation_batches, example_indices, training_batches
+from trainer.data.pipeline import evaluation_batches, example_indices, read_ahead, training_batches
 from trainer.objective.metrics import Scores
 from trainer.training.collectives import make_sum_over_workers
 from trainer.training.state import Batch, Inputs, Training
@@ -45,7 +46,7 @@ def train(training: Training, training_seconds: float) -> Validation:
     step = int(state.step.numpy())
     take_steps = make_step_function(training)
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
-    batches = _batches(training, step)
+    batches, wait_for_data = _batches(training, step)
     saved_step, saved_time = step, time.monotonic()
     stopping = False
 
@@ -75,7 +76,8 @@ def train(training: Training, training_seconds: float) -> Validation:
         count = plan.steps_at_once(step, config.steps_per_call, config.checkpoint_steps)
         if training.profiler is not None:
             training.profiler.before(step + 1, step + count)
-        started = time.monotonic()
+        waited = wait_for_data(step)
+        started = time.monotonic() - waited
         wish = tf.constant(float(training.stop.wanted), tf.float64)
         losses, rates, stop = take_steps(batches, tf.constant(count), wish)
         losses, rates, stopping = losses.numpy(), rates.numpy(), bool(stop)
@@ -87,7 +89,7 @@ def train(training: Training, training_seconds: float) -> Validation:
             raise TrainingFailed(_not_finite(training, step + wrong, losses[wrong]))
         step += count
         if training.summaries is not None:
-            training.summaries.steps(step, losses, rates, seconds)
+            training.summaries.steps(step, losses, rates, seconds, waited)
         if stopping:  # by another worker's flag, it may be
             training.stop.set()
 
@@ -140,20 +142,28 @@ def _scores(dataset: Dataset, matrix: np.ndarray) -> Scores:
     return Scores(matrix, dataset.classes, background)
 
 
-def _batches(training: Training, first_step: int) -> Iterator[Batch]:
-    plan = training.plan
-    return iter(
-        training_batches(
-            training.dataset.train,
-            global_batch=plan.global_batch,
-            worker_slice=plan.slices[training.peers.worker],
-            seed=training.config.seed,
-            first_step=first_step,
-            last_step=plan.steps,
-            augmentation=Augmentation.of(training.config),
-            features=training.features.of_training if training.features else None,
-        )
+def _batches(training: Training, first_step: int) -> tuple[Iterator[Batch], Callable[[int], float]]:
+    """The batches from ``first_step`` on, and what waits until the data of a step's batch is here, for so many seconds.
+
+    Of several steps that are taken at once only the first is waited for there.
+    """
+    plan, train = training.plan, training.dataset.train
+    steps: dict[str, Any] = {
+        "global_batch": plan.global_batch,
+        "worker_slice": plan.slices[training.peers.worker],
+        "seed": training.config.seed,
+        "first_step": first_step,
+        "last_step": plan.steps,
+    }
+    ahead = None if train.stream is None else read_ahead(train.stream, **steps)
+    batches = training_batches(
+        train,
+        augmentation=Augmentation.of(training.config),
+        features=training.features.of_training if training.features else None,
+        ahead=ahead,
+        **steps,
     )
+    return iter(batches), lambda step: 0.0 if ahead is None else ahead.wait(step)
 
 
 def _end_epoch(training: Training, validation: Validation, step: int, training_seconds: float) -> None:

@@ -9,6 +9,7 @@ import gc
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskfleet.child_processes import report_line
 from maskfleet.command_line import prepare_outputs
@@ -23,6 +24,9 @@ from maskfleet.settings import read_settings_file
 from trainer.training.batch_size import choose_batch
 from trainer.training.heartbeat import beating, open_heartbeat
 from trainer.training.strategy import check_gpus, configure_threads, make_strategy, threads_of
+
+if TYPE_CHECKING:
+    from trainer.training.assembly import Worker
 
 
 def main(arguments: list[str]) -> int:
@@ -63,17 +67,27 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
         reading = Reading.of(config)
         source = open_divided(config.data, config.data_dir, reading, Division.of(config))
-        dataset = cached(source, config.image_size, config.data, report_line=report_line, reading=reading)
+        dataset = cached(
+            source,
+            config.image_size,
+            config.data,
+            report_line=report_line,
+            reading=reading,
+            cache=config.cache,
+            local_workers=peers.local_workers,
+        )
+        if dataset.packed is not None:
+            dataset.packed.heartbeat = heartbeat
         if config.batch_per_replica == "auto" and config.global_batch is None:
             fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)
     strategy = make_strategy(peers)
 
     import tensorflow as tf
 
-    from trainer.training.assembly import Worker, train_and_leave_results
+    from trainer.training.assembly import Worker
 
     try:
-        train_and_leave_results(Worker(run, config, peers, strategy, dataset, source, fitting, heartbeat))
+        _train(Worker(run, config, peers, strategy, dataset, source, fitting, heartbeat))
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise PeerLost(_lost_peer(peers, error)) from error
     except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
@@ -82,6 +96,20 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
         raise PeerLost(_lost_peer(peers, error)) from error
     except (OSError, tf.errors.ResourceExhaustedError) as error:
         raise TrainingFailed(_no_room(run, error)) from error
+
+
+def _train(worker: Worker) -> None:
+    import tensorflow as tf
+
+    from trainer.training.assembly import train_and_leave_results
+
+    try:
+        train_and_leave_results(worker)
+    except tf.errors.OpError as error:
+        # What its threads meet in the data comes through TensorFlow as an error of another type.
+        if worker.dataset.packed is not None and worker.dataset.packed.failure is not None:
+            raise worker.dataset.packed.failure from error
+        raise
 
 
 def _lost_peer(peers: Peers, error: Exception) -> str:

@@ -99,8 +99,10 @@ class Summaries:
         )
         self._add("train", 0, text_pb("settings", table))
 
-    def steps(self, last: int, losses: NDArray[Any], learning_rates: NDArray[Any], seconds: float) -> None:
-        """After each call: its steps up to ``last``, and the time that they took together."""
+    def steps(
+        self, last: int, losses: NDArray[Any], learning_rates: NDArray[Any], seconds: float, waited: float = 0.0
+    ) -> None:
+        """After each call: its steps up to ``last``, the time that they took together, ``waited`` for data in it."""
         count = len(losses)
         # The first call of a process also builds the graph: it says nothing about the speed.
         if self._progress.loss is not None:
@@ -109,6 +111,8 @@ class Summaries:
             self._seconds_since_epoch += seconds
             self._steps_since_epoch += count
         self._update(step=last, epoch=self._plan.epoch(last), loss=float(losses[-1]))
+        if self._dataset.packed is not None:
+            self._update(data_wait_seconds=(self._progress.data_wait_seconds or 0.0) + waited)
         if self._seconds_per_step is not None:
             self._update(
                 images_per_second=self._plan.global_batch / self._seconds_per_step,
@@ -117,6 +121,8 @@ class Summaries:
         for step, loss, rate in zip(range(last - count + 1, last + 1), losses, learning_rates, strict=True):
             if step % self._stride == 0 or step == self._plan.steps:
                 self._add("train", step, scalar_pb("loss", loss), scalar_pb("learning_rate", rate))
+                if (total := self._progress.data_wait_seconds) is not None:
+                    self._add("train", step, scalar_pb("data_wait_seconds", total))
         if time.monotonic() - self._progress_time > PROGRESS_SECONDS:
             self._write_progress()
 

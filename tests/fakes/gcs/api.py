@@ -1,4 +1,4 @@
-"""What each request of the JSON API means: a parsed request in, an answer out."""
+"""What each request means: a parsed request in, an answer out. The XML API's are in :mod:`.xml_api`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from tests.fakes.gcs.objects import ApiError, Buckets, Object, Preconditions
 from tests.fakes.gcs.uploads import Session, Uploads
+from tests.fakes.gcs.xml_api import MultipartUploads, download
 from tests.fakes.http import Answer, HttpFake, Request
 
 _CONDITIONS = {
@@ -58,6 +59,7 @@ class FakeGcs(HttpFake):
         super().__init__(host, port, tls)
         self.buckets = Buckets(buckets, limit_write_rate=limit_write_rate, soft_delete_seconds=soft_delete_seconds)
         self.uploads = Uploads(self.buckets)
+        self.multipart = MultipartUploads(self.buckets)
         self.page_size = page_size
 
     def content(self, name: str, bucket: str = "bucket") -> bytes:
@@ -101,8 +103,8 @@ class FakeGcs(HttpFake):
                 return self._compose(request, bucket, name)
             case ["storage", "v1", "b", bucket, "o", name] | ["download", "storage", "v1", "b", bucket, "o", name]:
                 return self._object(request, bucket, name)
-            case [bucket, *name] if name and request.method in ("GET", "HEAD"):  # the XML API's download
-                return _download(request, self.buckets.get(bucket, "/".join(name)))
+            case [bucket, *name] if name and bucket not in ("storage", "upload", "download"):
+                return self.multipart.answer(request, bucket, "/".join(name))
         raise ApiError(404, "notFound", f"Not Found: {request.line}")
 
     def _upload(self, request: Request, bucket: str, whole: bool) -> Answer:
@@ -199,7 +201,7 @@ class FakeGcs(HttpFake):
             case "GET":
                 live = self.buckets.get(bucket, name, conditions, number)
                 if request.query.get("alt") == "media":
-                    return _download(request, live)
+                    return download(request, live)
                 return Answer.of(live.resource())
             case "DELETE":
                 self.buckets.delete(bucket, name, conditions, number)
@@ -244,26 +246,3 @@ def _parse_multipart(request: Request) -> tuple[dict[str, Any], str | None, byte
     blank = request.body.index(b"\r\n\r\n", start)
     kind = re.search(rb"(?i)content-type: *([^\r\n]+)", request.body[start : blank + 2])
     return resource, kind[1].decode() if kind else None, request.body[blank + 4 : end]
-
-
-def _download(request: Request, live: Object) -> Answer:
-    headers = {
-        "Content-Type": live.content_type,
-        "X-Goog-Hash": f"crc32c={live.crc32c}",
-        "X-Goog-Generation": str(live.generation),
-        "X-Goog-Metageneration": str(live.metageneration),
-        "X-Goog-Stored-Content-Length": str(live.size),
-        "X-Goog-Stored-Content-Encoding": "identity",
-        "Accept-Ranges": "bytes",
-    }
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    if wanted is None or wanted[0] == "bytes=-":
-        return Answer(200, live.slice(0, live.size), live.size, headers)
-    if wanted[1]:
-        start, end = int(wanted[1]), min(int(wanted[2] or live.size), live.size - 1)
-    else:
-        start, end = max(0, live.size - int(wanted[2])), live.size - 1
-    if start >= live.size or start > end:
-        raise ApiError(416, "requestedRangeNotSatisfiable", "Request range not satisfiable")
-    headers["Content-Range"] = f"bytes {start}-{end}/{live.size}"
-    return Answer(206, live.slice(start, end + 1), end + 1 - start, headers)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from email.utils import formatdate
 from functools import cached_property
 from typing import Any
 
@@ -65,6 +66,10 @@ class Object:
     @cached_property
     def md5(self) -> str:
         return base64.b64encode(hashlib.md5(self.content).digest()).decode()
+
+    @property
+    def http_date(self) -> str:
+        return formatdate(self.updated, usegmt=True)
 
     def slice(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes [start, end), piece by piece."""

@@ -109,6 +109,7 @@ def open_pairs(folder: Path, reading: Reading, table: ClassTable | None = None) 
             tuple(pair.name for pair in pairs),
             lambda i: table.read_pair(pairs[i].image, pairs[i].mask, reading),
             lambda i: pixels_of(pairs[i].image),
+            lambda i: pairs[i].image,
         )
 
     key = files_key([*layout.lists, *tables[:1], *(pair.image for pair in pairs), *masks])

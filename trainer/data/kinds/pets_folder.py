@@ -38,8 +38,8 @@ def open_pets(folder: Path, reading: Reading) -> Source:
     lists = [folder / "annotations" / f"{split}.txt" for split in ("trainval", "test")]
     train, test = (_split(folder, file, reading) for file in lists)
     check_disjoint({lists[0]: train.names, lists[1]: test.names})
-    images = [_image(folder, name) for name in train.names + test.names]
-    trimaps = [_trimap(folder, name) for name in train.names + test.names]
+    images = [_image(folder, name) for name in (*train.names, *test.names)]
+    trimaps = [_trimap(folder, name) for name in (*train.names, *test.names)]
     return Source("oxford_iiit_pet", CLASSES, COLOURS, BACKGROUND, train, test, files_key([*lists, *images, *trimaps]))
 
 
@@ -73,7 +73,7 @@ def _split(folder: Path, file: Path, reading: Reading) -> Split:
         )
         return pair(picture, mask, reading, image_file, trimap_file)
 
-    return Split(names, read, lambda i: pixels_of(_image(folder, names[i])))
+    return Split(names, read, lambda i: pixels_of(_image(folder, names[i])), lambda i: _image(folder, names[i]))
 
 
 def _image(folder: Path, name: str) -> Path:

@@ -85,6 +85,7 @@ def open_voc(folder: Path, reading: Reading, table: ClassTable | None = None) ->
             named,
             lambda i: table.read_pair(files[named[i]], mask(named[i]), reading),
             lambda i: pixels_of(files[named[i]]),
+            lambda i: files[named[i]],
         )
 
     splits = {part: split(part) for part in names}

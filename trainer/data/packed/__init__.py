@@ -1,0 +1,1 @@
+"""Data that is read by position from a folder or a bucket, and the command that writes it."""
