@@ -155,7 +155,8 @@ def _pack(
 
 def _key(source: Source, reading: Reading, max_side: int | None, shard_bytes: int) -> str:
     """Differs whenever the packed bytes may."""
-    told = [FORMAT, source.name, source.classes, source.key, reading.masks_drawn_on, max_side, shard_bytes]
+    told = [FORMAT, source.name, source.classes, source.key, max_side, shard_bytes]
+    told += [reading.masks_drawn_on, reading.mask_threshold]
     told += [(name, len(split), list(split.names)) for name, split in source.splits.items()]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
