@@ -6,9 +6,11 @@ A step is computation, which a replica does alone, and one ring all-reduce of th
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from maskfleet.errors import BadInput
 from maskfleet.records import MetricsLine, RunRecord
@@ -41,6 +43,7 @@ class Measured:
         gradient_bytes: that every worker hands to the others in each step.
         examples: of the training split.
         epochs: that the run was asked for.
+        record_bytes: that an example of packed data is read as; 0 of data that is at hand.
     """
 
     step_seconds: float
@@ -49,6 +52,7 @@ class Measured:
     gradient_bytes: int
     examples: int
     epochs: int
+    record_bytes: int = 0
 
     @classmethod
     def of(cls, run: RunDirectory) -> Measured:
@@ -71,13 +75,15 @@ class Measured:
             gradient_bytes=4 * record.resolved.trainable_parameters,
             examples=record.resolved.training_examples,
             epochs=int(record.settings["epochs"]),
+            record_bytes=record.resolved.record_bytes,
         )
 
 
 @dataclass(frozen=True)
 class Estimate:
     """``efficiency``: images/s per worker as a share of one worker's with the same computation; ``seconds``: of
-    training, all epochs, without validation."""
+    training, all epochs, without validation; ``read_bytes_per_second``: from the bucket, by all workers together, as
+    long as they have not kept what they read; ``limit``: what a step waits for, the workers or the bucket."""
 
     workers: int
     global_batch: int
@@ -85,14 +91,24 @@ class Estimate:
     images_per_second: float
     efficiency: float
     seconds: float
+    read_bytes_per_second: float = 0.0
+    limit: Literal["workers", "bucket"] = "workers"
 
 
-def estimate(measured: Measured, workers: Sequence[int], link: Link, global_batch: int | None = None) -> list[Estimate]:
+def estimate(
+    measured: Measured,
+    workers: Sequence[int],
+    link: Link,
+    global_batch: int | None = None,
+    bucket: float = math.inf,
+) -> list[Estimate]:
     """What ``measured`` would be on each number of ``workers``.
 
     Args:
         global_batch: fixed for all; by default each worker keeps its batch. The computation is taken to grow with a
             worker's batch, which is hopeful for small ones: an optimizer's work does not shrink with them.
+        bucket: bytes/s that it gives to all workers together. They read ahead, so that a step takes as long as the
+            slower of the two.
 
     Raises:
         BadInput: more workers than examples in the batch, or a link so slow that the run can't have been what it was.
@@ -110,7 +126,10 @@ def estimate(measured: Measured, workers: Sequence[int], link: Link, global_batc
             raise BadInput(f"--workers {count}: expected at most one for each of --global-batch {global_batch}")
         total = global_batch or round(batch * count)
         alone = compute * total / count / batch
-        step = alone + link.all_reduce_seconds(count, measured.gradient_bytes)
+        computed = alone + link.all_reduce_seconds(count, measured.gradient_bytes)
+        read = total * measured.record_bytes
+        step = max(computed, read / bucket)
         seconds = step * -(-measured.examples * measured.epochs // total)
-        found.append(Estimate(count, total, step, total / step, alone / step, seconds))
+        limit: Literal["workers", "bucket"] = "bucket" if step > computed else "workers"
+        found.append(Estimate(count, total, step, total / step, alone / step, seconds, read / step, limit))
     return found

@@ -245,6 +245,7 @@ class Resolved:
 
     ``colours`` are [C][3]; ``background`` is a class's name. ``trainable_parameters`` and ``image_size`` are 0 if a
     version began the run that did not keep them; an ``image_size`` that is no square's is ``HEIGHTxWIDTH``.
+    ``record_bytes`` is what an example of packed data is read as, the mean; 0 of other data.
     """
 
     workers: int = 1
@@ -261,6 +262,7 @@ class Resolved:
     training_examples: int = 0
     test_examples: int = 0
     validation_examples: int = 0
+    record_bytes: int = 0
 
     @property
     def chooser(self) -> str:

@@ -28,7 +28,9 @@ from launcher.job.labels import (
 )
 from launcher.job.mounts import USER_VOLUME, check_mounts
 from launcher.job.places import BUCKETS, Place
+from launcher.job.quantities import parse_quantity
 from launcher.job.training_job import CACHE_PATH, DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
+from maskfleet.data_places import packed_place
 from maskfleet.environment import (
     CACHE_VARIABLE,
     GPUS_VARIABLE,
@@ -47,6 +49,8 @@ LONGEST_VARIABLE = 128 << 10
 
 
 # The Job first: it owns the others. Then what its pods need, so that none waits.
+_CACHED_SHARE = 0.5
+"""Of a worker's scratch, for packed data that it has read: the run and temporary files need some too."""
 _ORDER = ("job", "secret", "serviceaccount", "role", "rolebinding", "configmap", "service", "networkpolicy")
 
 
@@ -134,7 +138,11 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _config(job: TrainingJob) -> str:
-    return json.dumps({"settings": job.training.model_dump(mode="json", exclude_none=True)}, indent=1) + "\n"
+    settings = job.training.model_dump(mode="json", exclude_none=True)
+    if packed_place(job.training.data) is not None and job.training.cache is None:
+        # The disk that a worker sees is the node's: it would take what its volumes do not have.
+        settings["cache"] = int(parse_quantity(job.scratch or SCRATCH) * _CACHED_SHARE)
+    return json.dumps({"settings": settings}, indent=1) + "\n"
 
 
 def _kept(job: TrainingJob) -> str:

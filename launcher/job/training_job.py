@@ -21,7 +21,7 @@ from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
 from maskfleet.config import TrainConfig
-from maskfleet.data_places import data_path
+from maskfleet.data_places import PACKED, data_path, packed_place
 from maskfleet.data_setting import check_kind
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
@@ -117,8 +117,9 @@ class TrainingJob(Settings):
     # What goes in and out
     data: str | None = Field(
         default=None,
-        description="a TFDS name, pvc:CLAIM/PATH, gs:// or s3://BUCKET/PATH (fetched once a pod), host:/PATH; "
-        "unless given after --, the trainer's --data becomes folder:/data",
+        description="a TFDS name, pvc:CLAIM/PATH, gs:// or s3://BUCKET/PATH (fetched once a pod), host:/PATH, or "
+        "packed: before one of these places, which is read while training goes on; unless given after --, the "
+        "trainer's --data becomes folder:/data",
     )
     output: str | None = Field(
         default=None,
@@ -211,7 +212,8 @@ class TrainingJob(Settings):
         """What ``--data`` of the job says to the trainer."""
         if self.data is None:
             return {}
-        return {"data": self.data if self.data_place is None else f"folder:{DATA_PATH}"}
+        kind = PACKED if self.data.startswith(PACKED) else "folder:"
+        return {"data": self.data if self.data_place is None else f"{kind}{DATA_PATH}"}
 
     @cached_property
     def data_place(self) -> Place | None:
@@ -353,6 +355,10 @@ class TrainingJob(Settings):
 
 
 def _data_place(text: str) -> Place | None:
+    """What is mounted or fetched. Packed data of a bucket is neither: the trainer reads of it what it needs."""
+    if (packed := packed_place(text)) is not None:
+        place = parse_place(packed, ("pvc", "host", "gs", "s3"))
+        return None if place.kind in BUCKETS else place
     scheme = text.partition(":")[0]
     if scheme in ("pvc", "host", *BUCKETS):
         return parse_place(text, ("pvc", "host", "gs", "s3"))

@@ -89,6 +89,7 @@ def record_start(
         training_examples=plan.examples,
         test_examples=len(dataset.test),
         validation_examples=0 if dataset.validation is None else len(dataset.validation),
+        record_bytes=0 if dataset.packed is None else round(dataset.packed.manifest.record_size),
     )
     report_line(_scaling(config, peers, plan, dataset, replicas))
     if dataset.validation is not None or config.patience:

@@ -102,3 +102,22 @@ def test_what_is_no_run_is_not_found(tmp_path: Path) -> None:
 def test_a_link_that_the_run_can_t_have_had_is_refused() -> None:
     with pytest.raises(BadInput, match="over such a link the all-reduce of 4 workers alone would take longer than"):
         estimate(Measured(0.2, 64, 4, 20_000_000, 1600, 10), [1], LINK)
+
+
+def test_a_bucket_that_is_slower_than_the_workers_is_the_limit() -> None:
+    packed = Measured(0.5, 16, 1, 20_000_000, 1600, 10, record_bytes=1_000_000)
+    one, four, eight = estimate(packed, [1, 4, 8], LINK, bucket=64e6)
+    assert (one.limit, one.step_seconds, one.read_bytes_per_second) == ("workers", 0.5, 32e6)
+    assert (four.limit, four.step_seconds, four.read_bytes_per_second) == ("bucket", 1, 64e6)
+    assert eight.images_per_second == four.images_per_second == 64
+
+
+def test_the_command_says_what_is_read_and_what_the_limit_is(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [32, 32], record_bytes=1_000_000)
+    done = CliRunner().invoke(main, ["estimate", str(run.path), "--workers", "1,8", "--bucket-bandwidth", "0.5"])
+    assert done.exit_code == 0, done.output
+    header, one, eight, mend = done.output.splitlines()
+    assert header.split()[-2:] == ["READ", "LIMIT"]
+    assert one.split()[-3:] == ["30.5", "MiB/s", "workers"]
+    assert eight.split()[-3:] == ["59.6", "MiB/s", "bucket"]
+    assert "workers wait for 976.6 KiB an image over 0.5 Gbit/s" in mend

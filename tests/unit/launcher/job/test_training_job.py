@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:
         (["--data", "host:relative"], "--data: expected an absolute path without '..' after host:"),
         (["--data", "folder:/here"], "--data: a folder of this machine is not in the pod"),
         (["--data", "coco:/here"], "--data: a folder of this machine is not in the pod"),
+        (["--data", "packed:/here"], "--data: expected pvc:CLAIM[/PATH] or host:/PATH or gs://BUCKET[/PATH]"),
         (["--data", "./here/data.yaml"], "--data: a folder of this machine is not in the pod"),
         (["--output", "/here"], "--output: expected gs://BUCKET[/PATH] or s3://BUCKET[/PATH] or pvc:CLAIM[/PATH]"),
         (["--output", "gs:bucket"], "--output: expected gs://BUCKET[/PATH]"),
@@ -81,11 +83,34 @@ def test_a_wrong_trainer_setting_is_refused_before_anything_is_sent() -> None:
         ((), (), "synthetic"),
         (("--data", "oxford_iiit_pet"), (), "oxford_iiit_pet"),
         (("--data", "pvc:pets/v1"), (), "folder:/data"),
+        (("--data", "packed:gs://bucket/pets"), (), "packed:gs://bucket/pets"),
+        (("--data", "packed:pvc:pets/v1"), (), "packed:/data"),
+        ((), ("--data", "packed:s3://bucket/pets"), "packed:s3://bucket/pets"),
         (("--data", "pvc:pets/v1"), ("--data", "voc:/data"), "voc:/data"),
     ],
 )
 def test_where_the_trainer_finds_the_data(arguments: tuple[str, ...], training: tuple[str, ...], data: str) -> None:
     assert job(*arguments, training=training).training.data == data
+
+
+@pytest.mark.parametrize(
+    ("arguments", "training", "cache"),
+    [
+        (("--data", "packed:gs://b/p"), (), 10 << 30),
+        (("--data", "packed:gs://b/p", "--scratch", "1Gi"), (), 1 << 29),
+        (("--data", "packed:gs://b/p", "--scratch", "1Gi"), ("--cache", "300MB"), 300_000_000),
+        (("--data", "gs://b/p"), (), None),
+    ],
+)
+def test_packed_data_is_read_by_the_trainer_within_its_scratch(
+    arguments: tuple[str, ...], training: tuple[str, ...], cache: int | None
+) -> None:
+    made = {each["kind"]: each for each in manifests(job(*arguments, training=training))}
+    settings = json.loads(made["ConfigMap"]["data"]["config.json"])["settings"]
+    assert settings.get("cache") == cache
+    pod = made["Job"]["spec"]["template"]["spec"]
+    fetched = any(container["name"] == "prepare" for container in pod["initContainers"])
+    assert fetched == any(volume["name"] == "data" for volume in pod["volumes"]) == (cache is None)
 
 
 def test_a_job_file_reads_back_as_the_same_job(tmp_path: Path) -> None:
