@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from maskfleet.data_places import DATA_KINDS, data_path
 from maskfleet.errors import BadSettings
-from maskfleet.image_size import ImageSize, Size
+from maskfleet.image_size import Fit, ImageSize, Size, parse_size
 from maskfleet.settings import Layer, Settings, read_settings_file
 from maskfleet.text import parse_bytes
 
@@ -119,6 +119,17 @@ class TrainConfig(Settings):
         default=Size(224, 224),
         description="size of the network's input, pixels: the side of a square, or HEIGHTxWIDTH such as 360x480; by "
         "default that of the images the encoders were trained on",
+    )
+    fit: Fit = Field(
+        default="squash",
+        description="how a picture becomes the network's input: squash it to --image-size; 'crop': train on parts of "
+        "it at a random place and scale, .5 to 2 of its own, and validate and predict by windows at its own scale; "
+        "'pad': scale it, its aspect kept, until it fits, and fill up to multiples of 32 with pixels that do not count",
+    )
+    balance: bool = Field(
+        default=False,
+        description="draw half of the training examples for a class, rare ones most: a picture that has it and, with "
+        "--fit crop, a part of it that does; an epoch then shows some pictures more often than others",
     )
 
     max_pixels: Annotated[int, Field(ge=1, le=2**40)] = Field(
@@ -398,6 +409,10 @@ class TrainConfig(Settings):
         preset = PRESETS.get(values.get("preset", "default"), {})
         drawn = SYNTHETIC if values.get("data", "synthetic") == "synthetic" else {}
         defaults = {**drawn, **preset}
+        if values.get("fit") == "crop":
+            defaults["zoom"] = 0.0  # a crop has a scale of its own
+        if values.get("fit") == "pad":
+            values = {**values, **_rounded_up({**defaults, **values})}
         if {**defaults, **values}.get("encoder_weights") == "none":
             defaults["unfreeze_from"] = "all"  # nothing would ever train what is random
         return {**defaults, **values}
@@ -476,6 +491,15 @@ def absolute_path(path: str | Path, setting: str) -> Path:
     except RuntimeError as error:
         place = f"{setting}{'' if setting.endswith(':') else ' '}{path}"
         raise BadSettings(f"{place}: there is no home of {Path(path).parts[0]}; name the place in full") from error
+
+
+def _rounded_up(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The image size in ``values`` with sides that the encoders halve without a rest; nothing if there is none."""
+    try:
+        size = parse_size(values["image_size"])
+    except (KeyError, ValueError):  # the default is; the field's own validation will say what is wrong
+        return {}
+    return {"image_size": size.rounded_up}
 
 
 def _first_and_last(window: str) -> tuple[int, int]:

@@ -1,14 +1,20 @@
-"""The height and width of a network's input, as a setting and in files: 224 for a square, 360x480 for others."""
+"""The shape of a network's input, as a setting and in files: 224 for a square, 360x480 for others."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 SMALLEST_SIDE, LARGEST_SIDE = 32, 1 << 14
 """Of an input, pixels: the encoders' coarsest stride, and more than any memory holds."""
+
+STRIDE = 32
+"""Of the encoders' coarsest features, pixels."""
+
+Fit = Literal["squash", "crop", "pad"]
+"""How a picture becomes the network's input; see ``TrainConfig.fit``."""
 
 
 class Size(NamedTuple):
@@ -34,6 +40,11 @@ class Size(NamedTuple):
     def across(self) -> str:
         """For sentences, the width first as in all that is said of pictures: ``480 x 360``."""
         return f"{self.width} x {self.height}"
+
+    @property
+    def rounded_up(self) -> Size:
+        """Both sides to multiples of :data:`STRIDE`."""
+        return Size(self.height + -self.height % STRIDE, self.width + -self.width % STRIDE)
 
     @property
     def pixels(self) -> int:

@@ -256,6 +256,7 @@ class Resolved:
     trainable_parameters: int = 0
     threads: int = 0
     image_size: int | str = 0
+    fit: str = "squash"
     classes: Sequence[str] = ()
     colours: Sequence[Sequence[int]] = ()
     background: str | None = None

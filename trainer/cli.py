@@ -62,7 +62,9 @@ def _scales(context: click.Context, option: click.Parameter, value: str) -> tupl
 SMALLEST_SCALE, LARGEST_SCALE = 0.25, 4.0
 TEST_TIME = [
     click.Option(
-        ["--window"], is_flag=True, help="slide the network over large images instead of scaling them to its input"
+        ["--window"],
+        is_flag=True,
+        help="slide the network over large images instead of scaling them to its input; after --fit crop always",
     ),
     click.Option(
         ["--overlap"], type=click.FloatRange(0, 0.9), default=0.5, show_default=True, help="of neighbouring windows"
@@ -180,17 +182,18 @@ def evaluate(
     if tested.warning:
         echo_line(f"warning: {tested.warning}")
     if size == "network":
-        result = evaluate_split(masker(trained.model), dataset.splits[name], trained.legend, batch_size)
+        result = evaluate_split(masker(trained.model), dataset.seen_whole(name), trained.legend, batch_size)
     else:
         predictor = _predictor(trained, batch_size, choices)
         result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
     if output == "json":
         seen = None if tested.trained_on is None else len(tested.trained_on)
-        counts = {"split": name, "images": len(dataset.splits[name]), "test_images": len(dataset.test)}
+        pictures = dataset.pictures
+        counts = {"split": name, "images": len(pictures[name]), "test_images": len(pictures.get("test", ()))}
         echo(json.dumps({**result.to_json(), "size": size, **counts, "of_these_trained_on": seen}))
     else:
         at = "at their own size" if size == "own" else f"at {trained.size.across} pixels"
-        echo(f"{counted({name: dataset.splits[name]})} images, {at}\n\n{table(result)}")
+        echo(f"{counted({name: dataset.pictures[name]})} images, {at}\n\n{table(result)}")
 
 
 @main.command(
@@ -460,7 +463,8 @@ def _predictor(trained: Trained, batch_size: int, choices: Mapping[str, Any]) ->
     from trainer.results.predict import Predictor, network_of
 
     classes = len(trained.legend.classes)
-    return Predictor(network_of(trained.model), trained.size, classes, batch_size=batch_size, **choices)
+    network = network_of(trained.model)
+    return Predictor.fitted(trained.fit, network, trained.size, classes, batch_size=batch_size, **choices)
 
 
 def _dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
@@ -475,7 +479,7 @@ def _opened(place: Path, trained: Trained, data: str | None, data_dir: Path | No
 
     data, data_dir, reading, division = _place_of_data(place, trained, data, data_dir)
     source = open_divided(data, data_dir, reading, division)
-    dataset = cached(source, trained.size, data, reading=reading)
+    dataset = cached(source, trained.size, data, reading=reading, fit=trained.fit)
     if warning := check_classes(trained.legend, dataset, str(place)):
         echo_line(f"warning: {warning}")
     return source, dataset

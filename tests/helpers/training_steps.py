@@ -16,15 +16,17 @@ from trainer.objective.losses import build_loss
 from trainer.objective.optimizers import build_optimizer
 from trainer.objective.schedules import learning_rate
 from trainer.training.features import cached_features
+from trainer.training.loop import balance_of
 from trainer.training.plan import Plan
 from trainer.training.state import StopFlag, Training, TrainingState
 from trainer.training.steps import make_step_function
 
 
-def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Training:
+def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True, steps: int | None = None) -> Training:
     """What the loop works on, for a thousand epochs on one device.
 
     Args:
+        steps: after which the learning rate has come to its end; by default those of all epochs.
         fused: off: the network computes what its Keras layers are, one after another.
     """
     batch = config.batch_per_replica
@@ -33,7 +35,7 @@ def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True) -> Trai
     network = build_network(config, len(dataset.classes))
     if not fused:
         network.__dict__.update(fused_encoder=network.encoder, fused_decoder=network.decoder)
-    schedule = learning_rate(config, steps_per_epoch=plan.examples / batch, total_steps=plan.steps, scale=1.0)
+    schedule = learning_rate(config, steps_per_epoch=plan.examples / batch, total_steps=steps or plan.steps, scale=1.0)
     optimizer = build_optimizer(config, schedule, network.encoder)
     optimizer.build(network.model.trainable_variables)
     loss = build_loss(config, len(dataset.classes), dataset.train.masks)
@@ -56,6 +58,7 @@ def batches(training: Training) -> tf.data.Dataset:
         last_step=training.plan.steps,
         augmentation=Augmentation.of(training.config),
         features=training.features.of_training if training.features else None,
+        balance=balance_of(training),
     )
 
 

@@ -14,22 +14,24 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 
-from maskfleet.errors import BadData
+from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import read_plain
-from maskfleet.image_size import Size
+from maskfleet.image_size import Fit, Size
 from trainer.cache_folder import cache_root, damage, how_to_mend, locked, note_files
+from trainer.data.array_files import ArrayFiles
+from trainer.data.fitting import Pair, inputs_of
 from trainer.data.images import check_label_sets, labels_in
 from trainer.data.opening import open_source
 from trainer.data.side_by_side import side_by_side
-from trainer.data.source import IGNORED, Example, Reading, Source, Split
+from trainer.data.source import IGNORED, Reading, Source, Split
 from trainer.data.splits import AS_IT_IS, Division, check_whole, divide_anew
 
 if TYPE_CHECKING:
@@ -44,23 +46,32 @@ _AS_BY_DEFAULT = Reading()
 _MOST_BYTES = 1 << 30
 """Of what is kept of a cache: a name for each example."""
 _CONTENT = "content.json"
-"""Fingerprint and names of the examples."""
+"""Fingerprint, names of the examples, and digests of pictures that are kept whole or in windows."""
+_DIGITS = 16
+"""Of a picture's digest: enough to tell pictures apart, and few enough to keep for each."""
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """One split: names, images uint8 (N, H, W, 3) and masks uint8 (N, H, W), read-only.
+    """One split as a network sees it: images uint8 (N, H, W, 3) and masks uint8 (N, H, W), read-only.
 
-    They are memory-mapped; or, with a ``stream``, read when they are asked for, which raises BadData.
+    They are memory-mapped; or, with a ``stream``, read when they are asked for, which raises BadData. ``names`` are of
+    the picture that each is, or is a window of; then ``digests`` are those of the whole pictures, by name.
     """
 
     names: Sequence[str]
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     stream: Stream | None = None
+    digests: Mapping[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def pictures(self) -> Sequence[str]:
+        """The name of each picture, once."""
+        return self.names if self.digests is None else tuple(dict.fromkeys(self.names))
 
     def spread(self, count: int) -> Arrays:
         """At most ``count`` examples, evenly spread: the first ones might be of one class, as data is often sorted."""
@@ -75,29 +86,102 @@ class Arrays:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """The training split of a network that sees parts of pictures: each at its own size, memory-mapped.
+
+    Attributes:
+        sizes: int64 (N, 2), height and width of each.
+        pixels: uint8 (P, 3), of all pictures one after another.
+        labels: uint8 (P,), of their masks.
+        window: the size of the network's input.
+        digests: of the pictures by name.
+    """
+
+    names: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    window: Size
+    digests: Mapping[str, str]
+    stream: ClassVar[None] = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def pictures(self) -> Sequence[str]:
+        """As of :class:`Arrays`."""
+        return self.names
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum(self.sizes.prod(axis=1))
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3), a view."""
+        return self._of(self.pixels, i).reshape(*self.sizes[i], 3)
+
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        """uint8 (H, W), a view."""
+        return self._of(self.labels, i).reshape(self.sizes[i])
+
+    def _of(self, array: NDArray[np.uint8], i: int) -> NDArray[np.uint8]:
+        return array[self._ends[i] - self.sizes[i].prod() : self._ends[i]]
+
+    @property
+    def masks(self) -> Sequence[NDArray[np.uint8]]:
+        return [self.mask(i) for i in range(len(self))]
+
+    def spread(self, count: int) -> Arrays:
+        """As :meth:`Arrays.spread`: the middle window of each."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int).tolist()
+        parts = [[*inputs_of(self.image(i), self.mask(i), self.window, "crop")] for i in chosen]
+        images, masks = zip(*(part[len(part) // 2] for part in parts), strict=True)
+        return Arrays(tuple(self.names[i] for i in chosen), np.stack(images), np.stack(masks))
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set at one input size.
 
     ``fingerprint`` is a hash of classes, names and pixels: equal on every machine that sees the same data.
-    ``colours`` and ``background`` are those of :class:`Source`; ``test`` is empty and ``validation`` None where it has
-    no such split. ``packed`` is where the examples are read while training goes on; None where all are here.
+    ``colours`` and ``background`` are those of :class:`Source`; ``train`` are whole pictures where a network is trained
+    on parts of them, and the other splits then windows of their pictures; ``test`` is empty and ``validation`` None
+    where it has no such split. ``packed`` is where the examples are read while training goes on; None where all are
+    here.
     """
 
     name: str
     classes: tuple[str, ...]
     colours: NDArray[np.uint8]
     background: int | None
-    train: Arrays
+    train: Arrays | Pictures
     test: Arrays
     fingerprint: str
     validation: Arrays | None = None
     packed: Reader | None = None
 
     @property
-    def splits(self) -> dict[str, Arrays]:
+    def splits(self) -> dict[str, Arrays | Pictures]:
         """Those that have examples, by name."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split}
+
+    @property
+    def pictures(self) -> dict[str, Sequence[str]]:
+        """Their names in each of the :attr:`splits`."""
+        return {name: split.pictures for name, split in self.splits.items()}
+
+    def seen_whole(self, name: str) -> Arrays:
+        """The inputs that a network sees all of a split's pictures by.
+
+        Raises:
+            BadSettings: it sees only parts of them.
+        """
+        split = self.splits[name]
+        if isinstance(split, Pictures):
+            raise BadSettings(f"--size network: after --fit crop the {name} pictures are seen in parts; leave it out")
+        return split
 
     @property
     def chooser(self) -> str:
@@ -107,7 +191,7 @@ class Dataset:
     @property
     def chooses(self) -> Arrays:
         """The split that :attr:`chooser` names."""
-        return self.splits[self.chooser]
+        return self.test if self.validation is None else self.validation
 
     @property
     def judge(self) -> str:
@@ -117,7 +201,7 @@ class Dataset:
     @property
     def judges(self) -> Arrays:
         """The split that :attr:`judge` names."""
-        return self.splits[self.judge]
+        return self.test if self.test or self.validation is None else self.validation
 
 
 def open_divided(
@@ -143,6 +227,7 @@ def load_dataset(
     division: Division = AS_IT_IS,
     cache: int | None = None,
     local_workers: int = 1,
+    fit: Fit = "squash",
 ) -> Dataset:
     """Opens the data that the settings name, and has :func:`cached` scale it.
 
@@ -154,7 +239,7 @@ def load_dataset(
         BadData: there is no usable data; as :func:`cached`.
     """
     source = open_divided(data, data_dir, reading, division)
-    return cached(source, image_size, data, cache_dir, report_line, reading, cache, local_workers)
+    return cached(source, image_size, data, cache_dir, report_line, reading, cache, local_workers, fit)
 
 
 def cached(
@@ -166,11 +251,12 @@ def cached(
     reading: Reading = _AS_BY_DEFAULT,
     cache: int | None = None,
     local_workers: int = 1,
+    fit: Fit = "squash",
 ) -> Dataset:
     """All examples of ``source`` at one input size, from the cache if their files are unchanged.
 
-    Images are scaled to ``image_size`` (the side of a square, if it is a number; the aspect is not kept) with an
-    antialiased bilinear filter, masks with nearest neighbour. Safe to call from several processes at once.
+    Images become inputs of ``image_size`` (the side of a square, if it is a number) as ``fit`` says, see
+    :mod:`trainer.data.fitting`. Safe to call from several processes at once.
 
     Args:
         data: what the user called it, for messages.
@@ -186,10 +272,16 @@ def cached(
     if source.packed is not None:
         from trainer.data.stream import streamed
 
-        return streamed(source, image_size, cache, local_workers)
+        if fit == "crop":
+            raise BadSettings(
+                "--fit crop: parts are cut out of pictures that are here, and packed data is read while training goes "
+                "on; train on the data that was packed, or with --fit squash or pad"
+            )
+        return streamed(source, image_size, cache, local_workers, fit)
     root = cache_dir or cache_root()
     size = Size.of(image_size)
-    folder = root / f"{source.name}-{size}-{_key(source, reading)}"
+    how = "" if fit == "squash" else f"-{fit}"
+    folder = root / f"{source.name}-{size}{how}-{_key(source, reading)}"
     try:
         if not folder.is_dir() or damage(folder):
             root.mkdir(parents=True, exist_ok=True)
@@ -201,55 +293,30 @@ def cached(
                 if not folder.is_dir():
                     if alone:
                         _remove(root.glob(f".{folder.name}.*/"))  # of a process that was killed
-                    _build(data, source, size, folder, report_line)
-        return _load(source, folder)
+                    _build(data, source, size, fit, folder, report_line)
+        return _load(source, size, fit, folder)
     except OSError as error:
         raise BadData(
             f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; {how_to_mend(error)}"
         ) from error
 
 
-def _build(data: str, source: Source, size: Size, folder: Path, report_line: Callable[[str], object]) -> None:
-    reported = time.monotonic()
+def _build(data: str, source: Source, size: Size, fit: Fit, folder: Path, report_line: Callable[[str], object]) -> None:
     report_line(f"reading {counted(source.splits)} images of {data} into {folder}, this once")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        digest = hashlib.sha256("\n".join(source.classes).encode())
-        if len(source.splits) == 3 or source.split_by == "settings":  # two that the layout has: as it always was
-            digest.update(json.dumps({name: len(split) for name, split in source.splits.items()}).encode())
-        found: set[frozenset[int]] = set()
-        lost: Counter[int] = Counter()
-        for name, split in source.splits.items():
-            with (
-                (temporary / f"{name}-images.npy").open("wb") as images,
-                (temporary / f"{name}-masks.npy").open("wb") as masks,
-            ):
-                _write_header(images, (len(split), *size, 3))
-                _write_header(masks, (len(split), *size))
-                for i, (image, mask, labels) in enumerate(_resized(split, size)):
-                    if time.monotonic() - reported > _REPORT_SECONDS:
-                        reported = time.monotonic()
-                        report_line(f"read {i} of {len(split)} {name} images")
-                    digest.update(split.names[i].encode())
-                    lost.update(labels - set(np.unique(mask).tolist()) - {IGNORED})
-                    for array, file in ((image, images), (mask, masks)):
-                        digest.update(array.tobytes())
-                        file.write(array.tobytes())
-                    found.add(labels)
+        filled = _fill(source, size, fit, temporary, report_line)
         if source.read_by_label:
-            check_label_sets(found, data)
+            check_label_sets(filled.label_sets, data)
         for line in source.notes:
             report_line(line)
-        if lost:
-            classes = ", ".join(f"{source.classes[label]} in {count}" for label, count in lost.most_common(5))
+        if filled.lost:
+            classes = ", ".join(f"{source.classes[label]} in {count}" for label, count in filled.lost.most_common(5))
             report_line(
                 f"at {size.across} pixels, images lose all pixels of a class ({classes}); "
                 "'trainer verify-data' names them; a larger --image-size keeps more"
             )
-        content = {
-            "fingerprint": digest.hexdigest(),
-            "names": {name: split.names for name, split in source.splits.items()},
-        }
+        content = {"fingerprint": filled.fingerprint, "names": filled.names, "digests": filled.digests}
         (temporary / _CONTENT).write_text(json.dumps(content))
         note_files(temporary)
         temporary.chmod(0o755)
@@ -260,6 +327,54 @@ def _build(data: str, source: Source, size: Size, folder: Path, report_line: Cal
                 raise
     finally:
         _remove([temporary])
+
+
+@dataclass
+class _Filled:
+    """What is known of all examples when their files are written.
+
+    Attributes:
+        names: of each array of a split.
+        digests: of the pictures of a split by name, where its arrays are parts of them.
+        label_sets: the labels that masks have.
+        lost: the number of masks that lose all pixels of a class.
+    """
+
+    fingerprint: str = ""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    digests: dict[str, dict[str, str]] = field(default_factory=dict)
+    label_sets: set[frozenset[int]] = field(default_factory=set)
+    lost: Counter[int] = field(default_factory=Counter)
+
+
+def _fill(source: Source, size: Size, fit: Fit, folder: Path, report_line: Callable[[str], object]) -> _Filled:
+    """Writes the images and masks of all splits into ``folder``."""
+    reported = time.monotonic()
+    digest = hashlib.sha256("\n".join(source.classes).encode())
+    if len(source.splits) == 3 or source.split_by == "settings":  # two that the layout has: as it always was
+        digest.update(json.dumps({name: len(split) for name, split in source.splits.items()}).encode())
+    filled = _Filled()
+    for name, split in source.splits.items():
+        whole = fit == "crop" and name == "train"
+        names = filled.names[name] = []
+        with ArrayFiles(folder, name, None if whole else size) as files:
+            for i, example in enumerate(_fitted(split, size, fit, whole)):
+                if time.monotonic() - reported > _REPORT_SECONDS:
+                    reported = time.monotonic()
+                    report_line(f"read {i} of {len(split)} {name} images")
+                digest.update(split.names[i].encode())
+                if fit == "crop":  # pictures of any size, one after another
+                    digest.update(example.digest.encode())
+                    filled.digests.setdefault(name, {})[split.names[i]] = example.digest[:_DIGITS]
+                filled.lost.update(example.labels - example.seen - {IGNORED})
+                for image, mask in example.inputs:
+                    for pixels in (image, mask):
+                        digest.update(pixels.tobytes())
+                    files.add(image, mask)
+                    names.append(split.names[i])
+                filled.label_sets.add(example.labels)
+    filled.fingerprint = digest.hexdigest()
+    return filled
 
 
 def _remove(folders: Iterable[Path]) -> None:
@@ -275,21 +390,28 @@ def _key(source: Source, reading: Reading) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _load(source: Source, folder: Path) -> Dataset:
+def _load(source: Source, size: Size, fit: Fit, folder: Path) -> Dataset:
+    def array(name: str, part: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(folder / f"{name}-{part}.npy", mmap_mode="r")
+        return array
+
     def arrays(name: str) -> Arrays:
         if name not in content["names"]:
-            return Arrays((), train.images[:0], train.masks[:0])
-        images, masks = (np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("images", "masks"))
-        return Arrays(tuple(content["names"][name]), images, masks)
+            return Arrays((), np.empty((0, *size, 3), np.uint8), np.empty((0, *size), np.uint8))
+        names, digests = tuple(content["names"][name]), content.get("digests", {}).get(name)
+        return Arrays(names, array(name, "images"), array(name, "masks"), None, digests)
+
+    def pictures(name: str) -> Pictures:
+        names, sizes = tuple(content["names"][name]), np.array(array(name, "sizes"))
+        return Pictures(names, sizes, array(name, "images"), array(name, "masks"), size, content["digests"][name])
 
     content = json.loads(read_plain(folder / _CONTENT, _MOST_BYTES))
-    train = arrays("train")
     return Dataset(
         source.name,
         source.classes,
         source.colours,
         source.background,
-        train,
+        pictures("train") if fit == "crop" else arrays("train"),
         arrays("test"),
         content["fingerprint"],
         arrays("validation") if source.validation is not None else None,
@@ -306,27 +428,25 @@ def counted(splits: Mapping[str, Sized]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _resized(split: Split, size: Size) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]]:
-    """Images, masks and the labels that these had before they were scaled."""
+class _Fitted(NamedTuple):
+    """One example: its inputs, the labels that its mask had before, and those that training sees."""
 
-    def read(i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], frozenset[int]]:
-        example = split.read(i)
-        return *scaled(example, size), labels_in(example.mask)
+    inputs: Sequence[Pair]
+    labels: frozenset[int]
+    seen: frozenset[int]
+    digest: str
+
+
+def _fitted(split: Split, size: Size, fit: Fit, whole: bool) -> Iterator[_Fitted]:
+    """All examples, as they are if ``whole``."""
+
+    def read(i: int) -> _Fitted:
+        image, mask, *_ = split.read(i)
+        labels = labels_in(mask)
+        inputs = [(image, mask)] if whole else [*inputs_of(image, mask, size, fit)]
+        if fit != "crop":
+            return _Fitted(inputs, labels, frozenset(np.unique(inputs[0][1]).tolist()), "")
+        digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+        return _Fitted(inputs, labels, labels, digest)
 
     return side_by_side(read, len(split), split.pixels)
-
-
-def scaled(example: Example, size: Size) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Image uint8 (H, W, 3) and mask uint8 (H, W), of ``size``."""
-    image = PIL.Image.fromarray(example.image).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR)
-    return np.asarray(image), scaled_mask(example.mask, size)
-
-
-def scaled_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """uint8, of ``size``: each pixel the label of the nearest one in ``mask``."""
-    return np.asarray(PIL.Image.fromarray(mask).resize((size.width, size.height), PIL.Image.Resampling.NEAREST))
-
-
-def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)

@@ -3,7 +3,8 @@
 Training reads one endless stream of positions: step s of global batch B covers positions s·B to s·B + B − 1, and
 position p is in epoch p // N, where a permutation of that epoch's own tells its example. So each batch is full,
 each example is seen exactly once an epoch whatever the batch size and the number of workers, and a run that is
-resumed at any step goes on with the right example. Workers agree without talking to each other.
+resumed at any step goes on with the right example. Workers agree without talking to each other. With a
+:class:`~trainer.data.sampling.Balance` half of the positions have another example, which seed and position tell too.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from numpy.typing import NDArray
 
 from trainer.cgroup import cpu_limit
 from trainer.data.augmentation import Augmentation
-from trainer.data.cache import Arrays
+from trainer.data.cache import Arrays, Pictures
+from trainer.data.cropping import ANY, CropDraws, crop
 from trainer.data.read_ahead import ReadAhead
+from trainer.data.sampling import Balance, draws, shuffled
 from trainer.data.stream import Stream
 
-_ROUNDS = 16
-"""Of the cipher that shuffles: with the 4 of tf.random.experimental.index_shuffle, epochs of some hundred examples
-were found to have half of their positions in common."""
 _PREFETCH = 2
 """Batches that wait for their step."""
+_DRAWS_OF_BALANCE = 3
+_DRAWS = _DRAWS_OF_BALANCE + len(CropDraws._fields)
+"""Of each position, which example it has and what is cut out of it: each number has one use."""
 
 
 def worker_slices(global_batch: int, workers: int) -> list[slice]:
@@ -36,7 +39,7 @@ def worker_slices(global_batch: int, workers: int) -> list[slice]:
 
 
 def training_batches(
-    arrays: Arrays,
+    arrays: Arrays | Pictures,
     *,
     global_batch: int,
     worker_slice: slice,
@@ -46,6 +49,7 @@ def training_batches(
     augmentation: Augmentation,
     features: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]] | None = None,
     ahead: ReadAhead | None = None,
+    balance: Balance | None = None,
 ) -> tf.data.Dataset:
     """Batches of the steps ``first_step`` (included) to ``last_step`` (excluded).
 
@@ -54,6 +58,7 @@ def training_batches(
         features: of examples int64 (b,), mirrored where bool (b,) says so, to come in the images' place. The
             augmentation must be no more than a flip.
         ahead: of a stream, :func:`read_ahead` of the same steps; by default one of their own.
+        balance: has half of the examples drawn for a class.
 
     Returns:
         Tuples of images uint8 (b, H, W, 3) or a tuple of features (b, h, w, c), masks uint8 (b, H, W) and examples
@@ -73,7 +78,12 @@ def training_batches(
     @tf.autograph.experimental.do_not_convert  # it has nothing to convert, and looking for it takes a second
     def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
         positions = step * global_batch + offsets
-        examples = _shuffled(positions, len(arrays), seed)
+        drawn = draws(positions, _DRAWS, seed) if balance or isinstance(arrays, Pictures) else positions
+        examples, wanted = _examples(positions, len(arrays), seed, drawn, balance)
+        if isinstance(arrays, Pictures):
+            images, masks = _cropped(arrays, examples, drawn[:, _DRAWS_OF_BALANCE:], wanted)
+            images, masks = augmentation(images, masks, seed=seed, positions=positions, examples=examples)
+            return images, masks, examples
         if features is not None:
             flips = augmentation.flipped(seed=seed, positions=positions, examples=examples)
             (masks,) = _read(examples, arrays.masks)
@@ -128,20 +138,40 @@ def evaluation_batches(
     return _finish(steps.map(examples))
 
 
-def example_indices(step: int, *, global_batch: int, count: int, seed: int) -> list[int]:
+def example_indices(
+    step: int, *, global_batch: int, count: int, seed: int, balance: Balance | None = None
+) -> list[int]:
     """Which of ``count`` examples the global batch of ``step`` holds, over all workers."""
     positions = tf.range(step * global_batch, (step + 1) * global_batch, dtype=tf.int64)
-    indices: list[int] = _shuffled(positions, count, seed).numpy().tolist()
+    drawn = positions if balance is None else draws(positions, _DRAWS, seed)
+    indices: list[int] = _examples(positions, count, seed, drawn, balance)[0].numpy().tolist()
     return indices
 
 
-def _shuffled(positions: tf.Tensor, count: int, seed: int) -> tf.Tensor:
-    """The example at each position of the stream."""
-    epochs = positions // count
-    # The raw op, as index_shuffle also pads the wrong axis where each position has its own seed.
-    seeds = tf.stack([tf.zeros_like(epochs), tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64)), epochs], axis=1)
-    last = tf.constant(count - 1, tf.int64)
-    return tf.raw_ops.RandomIndexShuffle(index=positions % count, seed=seeds, max_index=last, rounds=_ROUNDS)
+def _examples(
+    positions: tf.Tensor, count: int, seed: int, drawn: tf.Tensor, balance: Balance | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The example at each position of the stream, and the class that it is drawn for, or -1; both int64 (b,)."""
+    examples = shuffled(positions, count, seed)
+    if balance is None:
+        return examples, tf.fill(tf.shape(examples), tf.constant(ANY, tf.int64))
+    return balance.choose(examples, drawn[:, :_DRAWS_OF_BALANCE])
+
+
+def _cropped(pictures: Pictures, examples: tf.Tensor, drawn: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """A part of each picture; ``drawn`` are float32 (b, 4)."""
+
+    def cut(indices: NDArray[np.int64], draws: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Any]:
+        parts = [
+            crop(pictures.image(i), pictures.mask(i), pictures.window, CropDraws(*numbers), label)
+            for i, numbers, label in zip(indices.tolist(), draws.tolist(), labels.tolist(), strict=True)
+        ]
+        return [np.stack(arrays) for arrays in zip(*parts, strict=True)]
+
+    parts = tf.numpy_function(cut, [examples, drawn, wanted], [tf.uint8] * 2, stateful=False)
+    for part, channels in zip(parts, ((3,), ()), strict=True):
+        part.set_shape([examples.shape[0], *pictures.window, *channels])
+    return tuple(parts)
 
 
 def read_ahead(
@@ -152,7 +182,7 @@ def read_ahead(
 
     def examples(steps: range) -> NDArray[np.int64]:
         positions = tf.range(steps.start, steps.stop, dtype=tf.int64)[:, None] * global_batch + offsets
-        found: NDArray[np.int64] = _shuffled(tf.reshape(positions, [-1]), len(stream.split), seed).numpy()
+        found: NDArray[np.int64] = shuffled(tf.reshape(positions, [-1]), len(stream.split), seed).numpy()
         return found.reshape(len(steps), -1)
 
     return ReadAhead(stream, examples, first_step, last_step)

@@ -13,6 +13,7 @@ from maskfleet.files import write_atomically
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import load_dataset
 from trainer.data.pipeline import training_batches
+from trainer.data.sampling import Balance
 from trainer.data.source import Reading
 from trainer.data.splits import Division
 from trainer.pictures import colour_mask, png
@@ -29,7 +30,12 @@ def write_samples(config: TrainConfig, file: Path) -> None:
         BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`; ``file`` can't be written.
     """
     dataset = load_dataset(
-        config.data, config.data_dir, config.image_size, reading=Reading.of(config), division=Division.of(config)
+        config.data,
+        config.data_dir,
+        config.image_size,
+        reading=Reading.of(config),
+        division=Division.of(config),
+        fit=config.fit,
     )
     count = min(_SAMPLES, len(dataset.train))
     batches = training_batches(
@@ -40,6 +46,7 @@ def write_samples(config: TrainConfig, file: Path) -> None:
         first_step=0,
         last_step=1,
         augmentation=Augmentation.of(config),
+        balance=Balance.of(dataset.train.masks, len(dataset.classes)) if config.balance else None,
     )
     images, masks, _ = next(batches.as_numpy_iterator())
     height, width = config.image_size

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
-from maskfleet.image_size import Size
+from maskfleet.image_size import Fit, Size
 from trainer.cache_folder import how_to_mend
-from trainer.data.cache import Arrays, Dataset, scaled
+from trainer.data.cache import Arrays, Dataset
+from trainer.data.fitting import inputs_of
 from trainer.data.packed.reading import Reader
 from trainer.data.packed.record_cache import RecordCache, open_record_cache, room_for_cache
 from trainer.data.source import Source, Split
@@ -42,6 +43,7 @@ class Stream:
         threads: that read, shared with the other splits.
         cache: of pairs, example ``i`` under number ``first + i``; None: the reader keeps the records instead.
         reader: where the records come from.
+        fit: how a picture becomes an input of that size.
     """
 
     split: Split
@@ -50,6 +52,7 @@ class Stream:
     cache: RecordCache | None
     first: int
     reader: Reader
+    fit: Fit = "squash"
 
     def submit(self, i: int) -> Future[Pair]:
         """Example ``i``, once it is read. It raises BadData, as ``split`` does."""
@@ -69,7 +72,8 @@ class Stream:
             values = np.frombuffer(kept, np.uint8)
             pixels = 3 * self.size.pixels
             return Pair(values[:pixels].reshape(*self.size, 3), values[pixels:].reshape(self.size))
-        pair = Pair(*scaled(self.split.read(i), self.size))
+        image, mask, *_ = self.split.read(i)
+        pair = Pair(*next(inputs_of(image, mask, self.size, self.fit)))
         if self.cache is not None:
             self.cache.put(self.first + i, pair.image.tobytes() + pair.mask.tobytes())
         return pair
@@ -95,7 +99,9 @@ class Pixels:
         )
 
 
-def streamed(source: Source, image_size: Size | int, cache: int | None, local_workers: int = 1) -> Dataset:
+def streamed(
+    source: Source, image_size: Size | int, cache: int | None, local_workers: int = 1, fit: Fit = "squash"
+) -> Dataset:
     """The data set of packed data; nothing but what says where its examples lie has been read.
 
     What is kept is the scaled pairs where all of them fit or they are smaller than the records, else the records.
@@ -109,6 +115,7 @@ def streamed(source: Source, image_size: Size | int, cache: int | None, local_wo
     reader, size = source.packed, Size.of(image_size)
     assert reader is not None
     told = f"{source.key} {size} {[(name, len(split)) for name, split in source.splits.items()]}"
+    told += "" if fit == "squash" else fit
     key = hashlib.sha256(told.encode()).hexdigest()
     threads = ThreadPoolExecutor(_AT_ONCE, "reader")
     count = sum(map(len, source.splits.values()))
@@ -116,7 +123,7 @@ def streamed(source: Source, image_size: Size | int, cache: int | None, local_wo
     firsts = np.cumsum([0, *map(len, source.splits.values())]).tolist()
 
     def arrays(split: Split, first: int) -> Arrays:
-        stream = Stream(split, size, threads, pairs, first, reader)
+        stream = Stream(split, size, threads, pairs, first, reader, fit)
         images, masks = (cast("NDArray[np.uint8]", Pixels(stream, part)) for part in (0, 1))
         return Arrays(split.names, images, masks, stream)
 

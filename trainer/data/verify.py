@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData
-from maskfleet.image_size import Size
-from trainer.data.cache import ADJECTIVES, scaled_mask
+from maskfleet.image_size import Fit, Size
+from trainer.data.cache import ADJECTIVES
+from trainer.data.fitting import seen_mask
 from trainer.data.images import check_label_sets, label_counts
 from trainer.data.likeness import Likeness, alike, likeness
 from trainer.data.lists import shown
@@ -70,7 +71,8 @@ class Report:
     """What a data set holds.
 
     Attributes:
-        image_size: that training scales everything to.
+        image_size: that training scales everything to, or cuts out.
+        fit: how it does that.
         validation: None where there is no such split; ``test`` has no examples where there is none.
         alike: (split, name, split, name) of each picture that stands in two splits, equal or nearly so.
         warnings: a line each for what can be trained on, but may not be what was meant.
@@ -86,6 +88,7 @@ class Report:
     first_bad: str | None
     validation: SplitReport | None = None
     alike: tuple[tuple[str, str, str, str], ...] = ()
+    fit: Fit = "squash"
 
     @property
     def splits(self) -> dict[str, SplitReport]:
@@ -104,11 +107,12 @@ class Report:
             total, total_scaled = (max(1, sum(counts.values())) for counts in (split.pixels, split.pixels_scaled))
             names = {label: shown(label) for label in split.pixels}
             width = max(map(len, names.values()))
+            at = "their own size" if self.fit == "crop" else self.image_size.across
             for label, pixels in split.pixels.items():
                 share, scaled = pixels / total, split.pixels_scaled[label] / total_scaled
                 lines.append(
                     f"  {names[label]:<{width}} {share:7.2%}  in {split.images_with[label]:>5} images; "
-                    f"at {self.image_size.across}: {scaled:7.2%}  in {split.images_with_scaled[label]:>5}"
+                    f"at {at}: {scaled:7.2%}  in {split.images_with_scaled[label]:>5}"
                     f"  {'█' * round(20 * share)}".rstrip()
                 )
         lines += [f"warning: {line}" for line in self.warnings]
@@ -131,9 +135,7 @@ def verify(config: TrainConfig) -> Report:
     source = divide_anew(open_source(config.data, config.data_dir, Reading.of(config)), division)
     label_sets: set[frozenset[int]] = set()
     looks: dict[str, dict[str, Likeness]] = {name: {} for name in source.splits}
-    reports = {
-        name: _read(source, split, config.image_size, label_sets, looks[name]) for name, split in source.splits.items()
-    }
+    reports = {name: _read(source, split, config, label_sets, looks[name]) for name, split in source.splits.items()}
     first_bad = next((line for report in reports.values() for line in report.bad), None)
     if first_bad is None and (torn := torn_groups(source, division)):
         first_bad = torn_line(torn, division)
@@ -153,11 +155,12 @@ def verify(config: TrainConfig) -> Report:
         config.image_size,
         source.classes,
         reports["train"],
-        reports.get("test") or _read(source, source.test, config.image_size, label_sets, {}),
+        reports.get("test") or _read(source, source.test, config, label_sets, {}),
         warnings,
         first_bad,
         reports.get("validation"),
         pairs,
+        config.fit,
     )
 
 
@@ -176,7 +179,7 @@ class _Facts(NamedTuple):
 
 
 def _read(
-    source: Source, split: Split, image_size: Size, label_sets: set[frozenset[int]], looks: dict[str, Likeness]
+    source: Source, split: Split, config: TrainConfig, label_sets: set[frozenset[int]], looks: dict[str, Likeness]
 ) -> SplitReport:
     """Reads all examples, and adds the labels of each mask to ``label_sets``, and what it shows to ``looks``."""
 
@@ -187,7 +190,7 @@ def _read(
             return str(error)
         return _Facts(
             label_counts(mask),
-            label_counts(scaled_mask(mask, image_size)),
+            label_counts(seen_mask(mask, config.image_size, config.fit)),
             int(image.min()),
             int(image.max()),
             dropped,

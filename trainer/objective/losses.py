@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from trainer.data.source import IGNORED
 
+Masks = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+"""uint8 [N, H, W], or N of [H, W] that differ in size."""
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Labels uint8 or int [b, H, W] and logits float32 [b, H, W, C] -> loss float32 [b].
 
@@ -43,13 +45,11 @@ class _Target:
         return tf.one_hot(self.labels, classes) * self.valid[..., None]
 
 
-def build_loss(
-    config: TrainConfig, classes: int, masks: NDArray[np.uint8], frequencies: NDArray[np.float64] | None = None
-) -> Loss:
+def build_loss(config: TrainConfig, classes: int, masks: Masks, frequencies: NDArray[np.float64] | None = None) -> Loss:
     """The sum of the losses that ``config.loss`` names.
 
     Args:
-        masks: of the training split, uint8 [N, H, W]; looked at only for median-frequency class weights.
+        masks: of the training split; looked at only for median-frequency class weights.
         frequencies: as :func:`class_frequencies`, where they are known without that.
 
     Raises:
@@ -85,8 +85,8 @@ def build_loss(
     return loss
 
 
-def class_frequencies(masks: NDArray[np.uint8], classes: int) -> NDArray[np.float64]:
-    """How frequent each class is in the images that show it, from masks [N, H, W]; 0 for one that none shows."""
+def class_frequencies(masks: Masks, classes: int) -> NDArray[np.float64]:
+    """How frequent each class is in the images that show it; 0 for one that none shows."""
     counts = np.array([np.bincount(mask.ravel(), minlength=256)[:classes] for mask in masks], np.float64)
     shown = counts > 0
     pixels_where_shown = (counts.sum(axis=1, keepdims=True) * shown).sum(axis=0)
@@ -96,7 +96,7 @@ def class_frequencies(masks: NDArray[np.uint8], classes: int) -> NDArray[np.floa
 
 
 def _class_weights(
-    config: TrainConfig, classes: int, masks: NDArray[np.uint8], frequencies: NDArray[np.float64] | None
+    config: TrainConfig, classes: int, masks: Masks, frequencies: NDArray[np.float64] | None
 ) -> NDArray[np.float32] | None:
     if config.class_weights is None:
         return None

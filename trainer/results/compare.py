@@ -210,7 +210,12 @@ def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Im
 
     config = configs[0]
     dataset = load_dataset(
-        config.data, config.data_dir, config.image_size, reading=Reading.of(config), division=Division.of(config)
+        config.data,
+        config.data_dir,
+        config.image_size,
+        reading=Reading.of(config),
+        division=Division.of(config),
+        fit=config.fit,
     )
     split = dataset.chooses.spread(images)
     masks = {}

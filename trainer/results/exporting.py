@@ -13,8 +13,10 @@ import tensorflow as tf
 
 from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import check_writable, write_atomically, write_json
+from maskfleet.image_size import Fit, Size
 from trainer.data.cache import Dataset
 from trainer.results.enlarging import enlarged_masks
+from trainer.results.in_graph import grown, in_windows, size_within
 from trainer.results.legend import LEGEND_FILE, Legend
 from trainer.results.trained import Trained
 
@@ -112,7 +114,7 @@ def _write_plain(model: keras.Model, folder: Path, legend: Legend, formats: Sequ
     if "h5" in formats:
         _save_h5(loaded, folder / f"{model.name}.h5")
     if "saved_model" in formats:
-        _save_saved_model(loaded, folder / "saved_model")
+        _save_saved_model(loaded, folder / "saved_model", legend.fit)
     if "keras" not in formats:
         file.unlink()
     write_json(folder / LEGEND_FILE, legend.to_json())
@@ -136,9 +138,9 @@ def _write_tflite(
     return rows
 
 
-def _save_saved_model(model: keras.Model, folder: Path) -> None:
+def _save_saved_model(model: keras.Model, folder: Path, fit: Fit) -> None:
     """A SavedModel with all processing inside: images uint8 [b, H, W, 3] of any size -> see :class:`_Serving`."""
-    serving = _Serving(model)
+    serving = _Serving(model, fit)
     images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
     signatures = {
         "serving_default": serving.masks.get_concrete_function(images),
@@ -148,7 +150,7 @@ def _save_saved_model(model: keras.Model, folder: Path) -> None:
 
 
 class _Serving(tf.Module):
-    """The network behind the scaling of images to its input's size and of its output back to theirs.
+    """The network behind what makes images its input, as they were in training, and of its output masks of their size.
 
     Masks and probabilities are two signatures: who calls one computes all that it gives, and the probabilities of all
     classes at a photograph's size are gigabytes.
@@ -156,27 +158,44 @@ class _Serving(tf.Module):
     It tracks the network's variables and not its layers: else each layer's functions would be traced and saved.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, fit: Fit):
         super().__init__()
         self.weights = [variable.value for variable in model.variables]
-        size = model.input_shape[1:3]
+        size = Size(*model.input_shape[1:3])
+
+        def network(images: tf.Tensor) -> tf.Tensor:
+            return model(images, training=False)
 
         def small(images: tf.Tensor) -> tf.Tensor:
-            return model(tf.image.resize(images, size, antialias=True), training=False)
+            if fit == "squash":
+                return network(tf.image.resize(images, size, antialias=True))
+            within = size_within(tf.shape(images)[1:3], size)
+            scaled = tf.image.resize(images, within, antialias=True)
+            return network(grown(scaled, size))[:, : within[0], : within[1]]
 
         @tf.function(autograph=False)
         def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``mask``: class indices uint8 [b, H, W]."""
-            height, width = tf.unstack(tf.shape(images)[1:3])
-            found = enlarged_masks(small(images), height, width)
+            if fit == "crop":
+                found = in_windows(images, size, lambda part: _classes(network(part)), tf.uint8, 3)
+            else:
+                found = enlarged_masks(small(images), *tf.unstack(tf.shape(images)[1:3]))
             return {"mask": found}
 
         @tf.function(autograph=False)
         def probabilities(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``probabilities``: float32 [b, H, W, classes]."""
-            return {"probabilities": tf.nn.softmax(tf.image.resize(small(images), tf.shape(images)[1:3]))}
+            if fit == "crop":
+                found = in_windows(images, size, lambda part: tf.nn.softmax(network(part)), tf.float32, 4)
+            else:
+                found = tf.nn.softmax(tf.image.resize(small(images), tf.shape(images)[1:3]))
+            return {"probabilities": found}
 
         self.masks, self.probabilities = masks, probabilities
+
+
+def _classes(logits: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.argmax(logits, axis=-1), tf.uint8)
 
 
 def _save_h5(model: keras.Model, path: Path) -> None:

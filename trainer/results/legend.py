@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadInput
 from maskfleet.foreign_files import parse_json, read_text
+from maskfleet.image_size import Fit
 from maskfleet.text import one_line
 from trainer.data.cache import Dataset
 from trainer.data.source import palette
@@ -23,11 +24,15 @@ MOST_CLASSES = 255
 
 @dataclass(frozen=True)
 class Legend:
-    """Classes in the order of their labels, with colours uint8 (classes, 3), and which of them is background."""
+    """Classes in the order of their labels, with colours uint8 (classes, 3), and which of them is background.
+
+    ``fit`` is how pictures become the network's input.
+    """
 
     classes: tuple[str, ...]
     colours: NDArray[np.uint8]
     background: str | None
+    fit: Fit = "squash"
 
     @classmethod
     def of(cls, dataset: Dataset) -> Legend:
@@ -67,7 +72,10 @@ class Legend:
                 raise ValueError(f"classes: expected at most {MOST_CLASSES}, found {len(classes)}")
             if not (background is None or background in classes):
                 raise ValueError(f"background: expected one of the classes or null, found {background!r}")
-            return cls(tuple(classes), np.array(colours, np.uint8).reshape(len(classes), 3), background)
+            fit = content.get("fit", "squash")
+            if fit not in get_args(Fit):
+                raise ValueError(f"fit: expected one of {', '.join(get_args(Fit))}, found {fit!r}")
+            return cls(tuple(classes), np.array(colours, np.uint8).reshape(len(classes), 3), background, fit)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise BadInput(
                 f"{origin}: expected classes, colours and background of a network: {type(error).__name__}: "
@@ -75,4 +83,5 @@ class Legend:
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        return {"classes": list(self.classes), "colours": self.colours.tolist(), "background": self.background}
+        fit = {} if self.fit == "squash" else {"fit": self.fit}
+        return {"classes": list(self.classes), "colours": self.colours.tolist(), "background": self.background, **fit}

@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import keras
 import numpy as np
@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import check_writable, replacing
-from maskfleet.image_size import Size
+from maskfleet.image_size import Fit, Size
+from trainer.data.fitting import within
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_image
 from trainer.data.side_by_side import in_groups
+from trainer.data.windows import starts
 from trainer.pictures import legend_strip, overlay, write_png
 from trainer.results.enlarging import PART, enlarged_part
 from trainer.results.evaluation import batch_that_fits
@@ -75,6 +77,7 @@ class Predictor:
         size: of the network's input.
         classes: how many the network tells apart.
         window: slide it over the image at the image's own scale, instead of scaling the image to it.
+        padded: scale the image with its aspect kept, and fill the rest of the input by repeating its edge.
         overlap: share of the window by which neighbours overlap.
         flip: average with the prediction of the mirrored image.
         scales: average the predictions of the image at these scales, as shares of that at which it is seen otherwise.
@@ -89,6 +92,14 @@ class Predictor:
     flip: bool = False
     batch_size: int = 8
     scales: tuple[float, ...] = (1.0,)
+    padded: bool = False
+
+    @classmethod
+    def fitted(
+        cls, fit: Fit, network: Network, size: Size, classes: int, *, window: bool = False, **choices: Any
+    ) -> Predictor:
+        """That sees images as training with ``fit`` did; ``choices`` are further attributes."""
+        return cls(network, size, classes, window=window or fit == "crop", padded=fit == "pad", **choices)
 
     def tiles(self, images: Sequence[Image]) -> Iterator[Iterator[Tile]]:
         """For one image [H, W, 3] after another, each of its own size, the tiles that cover it, each pixel once."""
@@ -100,15 +111,20 @@ class Predictor:
             return
         for start in range(0, len(images), self._at_once):
             some = images[start : start + self._at_once]
-            scaled = np.stack([_scaled(image, self.size) for image in some])
-            for image, found in zip(some, self._run(scaled), strict=True):
-                yield _enlarge(found, *image.shape[:2])
+            sizes = [self._scaled_size(image) for image in some]
+            scaled = [_scaled(image, size) for image, size in zip(some, sizes, strict=True)]
+            inputs = np.stack([_grown(image, self.size) for image in scaled])
+            for image, (height, width), found in zip(some, sizes, self._run(inputs), strict=True):
+                yield _enlarge(found[:height, :width], *image.shape[:2])
+
+    def _scaled_size(self, image: Image) -> Size:
+        return within(Size(*image.shape[:2]), self.size) if self.padded else self.size
 
     def _at_scales(self, image: Image) -> Iterator[Tile]:
         """The image scaled to several sides, each seen through windows where the network does not see it whole."""
         parts = []
         for scale in self.scales:
-            sides = Size(*(max(1, round(scale * side)) for side in self.size))
+            sides = Size(*(max(1, round(scale * side)) for side in self._scaled_size(image)))
             found = np.empty((*sides, self.classes), np.float32)
             for tile in replace(self, scales=(1.0,))._slide(_scaled(image, sides)):
                 found[tile.rows, tile.columns] = tile.probabilities
@@ -126,12 +142,11 @@ class Predictor:
         height, width = image.shape[:2]
         sides = [(max(1, round(self.size[0] / scale)), max(1, round(self.size[1] / scale))) for scale in self.scales]
         tallest, widest = (max(lengths) for lengths in zip(*sides, strict=True))
-        if height < tallest or width < widest:
-            image = np.pad(image, ((0, max(0, tallest - height)), (0, max(0, widest - width)), (0, 0)), "edge")
+        image = _grown(image, Size(tallest, widest))
         windows = []
         for tall, wide in sides:
-            rows = _starts(image.shape[0], tall, self.overlap)
-            columns = _starts(image.shape[1], wide, self.overlap)
+            rows = starts(image.shape[0], tall, self.overlap)
+            columns = starts(image.shape[1], wide, self.overlap)
             windows += [_Window(row, column, tall, wide) for row in rows for column in columns]
         windows.sort(key=lambda window: window.row)  # those of a row stay in their order
         at_once = max(1, _BAND // (tallest * self.classes))
@@ -398,6 +413,12 @@ def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.log(probabilities + np.finfo(np.float32).tiny))
 
 
+def _grown(image: Image, size: Size) -> Image:
+    """At least of ``size``: below and to the right its edge is repeated."""
+    missing = [(0, max(0, side - there)) for side, there in zip(size, image.shape, strict=False)]
+    return np.pad(image, (*missing, (0, 0)), "edge") if any(after for _, after in missing) else image
+
+
 @functools.cache
 def _weight(tall: int, wide: int, size: Size) -> NDArray[np.float32]:
     """How much each pixel of a window counts, [tall, wide, 1]: at its middle as much as one of ``size``."""
@@ -427,13 +448,6 @@ def _resized(image: Image, width: int, height: int) -> Image:
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
-
-
-def _starts(side: int, size: int, overlap: float) -> list[int]:
-    """First pixels of windows that cover ``side``, evenly spread, overlapping by at least ``overlap``."""
-    step = max(1, int(size * (1 - overlap)))
-    count = 1 + -(-(side - size) // step)
-    return [round(start) for start in np.linspace(0, side - size, count)]
 
 
 def _move_up(sums: NDArray[np.float32], rows: int) -> None:

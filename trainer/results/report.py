@@ -104,7 +104,12 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
     config = TrainConfig.resolve([read_settings_file(run.config)])
     try:
         dataset = load_dataset(
-            config.data, config.data_dir, trained.size, reading=Reading.of(config), division=Division.of(config)
+            config.data,
+            config.data_dir,
+            trained.size,
+            reading=Reading.of(config),
+            division=Division.of(config),
+            fit=config.fit,
         )
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:

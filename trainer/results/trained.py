@@ -13,7 +13,7 @@ import keras
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, BadSettings, NotFound
-from maskfleet.image_size import Size
+from maskfleet.image_size import Fit, Size
 from maskfleet.records import FinalScores, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
@@ -34,6 +34,11 @@ class Trained:
     model: keras.Model
     legend: Legend
     config: TrainConfig | None
+
+    @property
+    def fit(self) -> Fit:
+        """How pictures become its input."""
+        return self.legend.fit
 
     @property
     def size(self) -> Size:

@@ -11,7 +11,7 @@ from maskfleet.records import Examples, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import one_line
 from trainer.cgroup import cpu_limit
-from trainer.data.cache import Arrays, Dataset
+from trainer.data.cache import Arrays, Dataset, Pictures
 
 _NAMED = 3
 """Pictures that a line names."""
@@ -43,7 +43,8 @@ def record_examples(run: RunDirectory, dataset: Dataset) -> None:
 def compare_with_training(run: RunDirectory, dataset: Dataset, split: str | None = None) -> Overlap:
     """Holds a split of ``dataset``, by default the one that judges, against what ``run`` has recorded.
 
-    Pictures are told by their pixels at the network's input size, so one that has another name now is known.
+    Pictures are told by their pixels, at the network's input size or, where it sees parts of them, at their own; so one
+    that has another name now is known.
     """
     known, examples = RunRecord.read(run).data_fingerprint, Examples.read(run)
     changed = known is not None and known != dataset.fingerprint
@@ -93,7 +94,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(one_line(name, 120) for name in names[:_NAMED]) + (", …" if names[_NAMED:] else "")
 
 
-def _digests(split: Arrays) -> dict[str, str]:
+def _digests(split: Arrays | Pictures) -> dict[str, str]:
+    if split.digests is not None:
+        return dict(split.digests)
+    assert isinstance(split, Arrays)  # which may be whole pictures
+
     def digest(i: int) -> str:
         return hashlib.sha256(split.images[i].tobytes()).hexdigest()[:16]
 

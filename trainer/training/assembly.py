@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import signal
@@ -239,8 +240,10 @@ def _leave_results(run: RunDirectory, training: Training) -> None:
     from trainer.results.trained import Trained
 
     with averaged_weights(training.network.model, training.optimizer):
-        trained = Trained(training.network.model, Legend.of(training.dataset), training.config)
-        export(trained.model, run.export, trained.legend)
+        config = training.config
+        legend = dataclasses.replace(Legend.of(training.dataset), fit=config.fit)
+        trained = Trained(training.network.model, legend, config)
+        export(trained.model, run.export, legend)
         report = page([collect(run, run.path.resolve().name, trained, training.dataset)])
         write_atomically(run.report, report.encode())
 

@@ -43,7 +43,8 @@ def settle(training: Training, last: Validation, judges: Split) -> FinalScores:
     result, add_up = last, make_sum_over_workers(training)
     if step != ended or dataset.judge != dataset.chooser:
         result = validate(training, make_evaluation_function(training), add_up, split=dataset.judge)
-    final = FinalScores(dataset.judge, len(dataset.judges), chosen_on, step, training.plan.epoch(step), result.loss)
+    count, epoch = len(dataset.judges.pictures), training.plan.epoch(step)
+    final = FinalScores(dataset.judge, count, chosen_on, step, epoch, result.loss)
     own = _at_own_size(training, judges, add_up)
     if own is None:
         return replace(final, **facts_of(result.scores))
@@ -60,7 +61,8 @@ def _at_own_size(
     """
     dataset, peers, model = training.dataset, training.peers, training.network.model
     classes = len(dataset.classes)
-    predictor = Predictor(network_of(model), training.config.image_size, classes, batch_size=BATCH)
+    config = training.config
+    predictor = Predictor.fitted(config.fit, network_of(model), config.image_size, classes, batch_size=BATCH)
     totals = np.zeros(1 + classes * classes)
     try:
         with averaged_weights(model, training.optimizer):

@@ -30,7 +30,7 @@ from maskfleet.config import TrainConfig
 from trainer.cache_folder import cache_root, damage, locked, note_files
 from trainer.cgroup import memory
 from trainer.data.augmentation import Augmentation
-from trainer.data.cache import Arrays, Dataset
+from trainer.data.cache import Arrays, Dataset, Pictures
 from trainer.models.network import Network
 
 _FORMAT = 1
@@ -119,8 +119,8 @@ def cached_features(
     """The features of ``dataset``, from the cache if they are there, or None where keeping them is no use.
 
     That is: the data is packed, so that nothing waits for all of it; the encoder is trained, images are changed
-    otherwise than by the flip, a GPU computes them sooner than they could be copied to it, they don't fit, or
-    ``config.cache_features`` is off.
+    otherwise than by the flip or seen in random parts, a GPU computes them sooner than they could be copied to it, they
+    don't fit, or ``config.cache_features`` is off.
 
     Args:
         batch: images that are computed at once.
@@ -129,6 +129,8 @@ def cached_features(
     """
     flip = Augmentation(flip=config.flip)
     if not config.cache_features or not network.is_frozen or Augmentation.of(config) != flip:
+        return None
+    if isinstance(dataset.train, Pictures):  # whose parts are never the same
         return None
     if tf.config.list_physical_devices("GPU") or dataset.packed is not None:
         return None
@@ -206,9 +208,9 @@ def _compute(
 
     train = [file.create() for file in features.train]
     for side in range(features.train[0].shape[1]):
-        fill(dataset.train, [array[:, side] for array in train], side == 1)
+        fill(dataset.seen_whole("train"), [array[:, side] for array in train], side == 1)
     for name, files in features.others.items():
-        fill(dataset.splits[name], [file.create() for file in files], False)
+        fill(dataset.seen_whole(name), [file.create() for file in files], False)
 
 
 def _key(config: TrainConfig, encoder: keras.Model, dataset: Dataset, sides: int) -> str:

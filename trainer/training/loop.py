@@ -20,6 +20,7 @@ from trainer.checkpoints.averaging import averaged_weights
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Dataset
 from trainer.data.pipeline import evaluation_batches, example_indices, read_ahead, training_batches
+from trainer.data.sampling import Balance
 from trainer.objective.metrics import Scores
 from trainer.training.collectives import make_sum_over_workers
 from trainer.training.state import Batch, Inputs, Training
@@ -112,7 +113,7 @@ def validate(
     split, features = split or training.dataset.chooser, training.features
     batches = iter(
         evaluation_batches(
-            training.dataset.splits[split],
+            training.dataset.seen_whole(split),
             batch=training.plan.local_batch(training.peers.worker),
             worker=training.peers.worker,
             workers=training.peers.workers,
@@ -161,9 +162,17 @@ def _batches(training: Training, first_step: int) -> tuple[Iterator[Batch], Call
         augmentation=Augmentation.of(training.config),
         features=training.features.of_training if training.features else None,
         ahead=ahead,
+        balance=balance_of(training),
         **steps,
     )
     return iter(batches), lambda step: 0.0 if ahead is None else ahead.wait(step)
+
+
+def balance_of(training: Training) -> Balance | None:
+    """What draws half of the examples for a class, if the settings ask for it."""
+    dataset = training.dataset
+    assert dataset.packed is None or not training.config.balance  # which is refused at the start
+    return Balance.of(dataset.train.masks, len(dataset.classes)) if training.config.balance else None
 
 
 def _end_epoch(training: Training, validation: Validation, step: int, training_seconds: float) -> None:
@@ -199,7 +208,13 @@ def _save(training: Training, step: int, training_seconds: float, validation: Va
 
 def _not_finite(training: Training, step: int, loss: float) -> str:
     plan, names = training.plan, training.dataset.train.names
-    examples = example_indices(step, global_batch=plan.global_batch, count=len(names), seed=training.config.seed)
+    examples = example_indices(
+        step,
+        global_batch=plan.global_batch,
+        count=len(names),
+        seed=training.config.seed,
+        balance=balance_of(training),
+    )
     batch = ", ".join(names[index] for index in examples[:NAMED_EXAMPLES])
     if len(examples) > NAMED_EXAMPLES:
         batch += f" and {len(examples) - NAMED_EXAMPLES} more"

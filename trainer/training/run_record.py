@@ -33,6 +33,11 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
         BadSettings: the data or its size is not what the run began with, or its scores are of another kind.
     """
     before = RunRecord.read(run)
+    if before.resolved is not None and before.resolved.fit != config.fit:
+        raise BadSettings(
+            f"--fit {config.fit}: the run began with {before.resolved.fit}, and its images are kept for that; leave it "
+            "out or start a new run"
+        )
     size = 0 if before.resolved is None else before.resolved.image_size
     if size not in (0, config.image_size.written):
         raise BadSettings(
@@ -46,7 +51,7 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
     if known not in (None, dataset.fingerprint):
         raise BadSettings(
             f"{place}: the data has changed since the run began, or how it is divided: expected fingerprint "
-            f"{known}, found {dataset.fingerprint} of {counted(dataset.splits)} images; restore the data and the "
+            f"{known}, found {dataset.fingerprint} of {counted(dataset.pictures)} images; restore the data and the "
             "settings that divide it (--validation-share, --group-by, --folds, --fold), or start a new run"
         )
     best_by = before.best_by
@@ -85,10 +90,11 @@ def record_start(
         trainable_parameters=trainable_parameters,
         threads=threads_of(config, peers),
         image_size=config.image_size.written,
+        fit=config.fit,
         **Legend.of(dataset).to_json(),
         training_examples=plan.examples,
-        test_examples=len(dataset.test),
-        validation_examples=0 if dataset.validation is None else len(dataset.validation),
+        test_examples=len(dataset.test.pictures),
+        validation_examples=0 if dataset.validation is None else len(dataset.validation.pictures),
         record_bytes=0 if dataset.packed is None else round(dataset.packed.manifest.record_size),
     )
     report_line(_scaling(config, peers, plan, dataset, replicas))
@@ -132,7 +138,7 @@ def _scaling(config: TrainConfig, peers: Peers, plan: Plan, dataset: Dataset, re
     shares = [plan.local_batch(worker) for worker in range(peers.workers)]
     split = "" if peers.workers == 1 else f" ({' + '.join(map(str, shares[:8]))}{' + …' if shares[8:] else ''})"
     return (
-        f"{dataset.name}: {counted(dataset.splits)} examples; "
+        f"{dataset.name}: {counted(dataset.pictures)} examples; "
         f"{peers.workers} worker(s), {replicas} replica(s); global batch {plan.global_batch}{split}; learning rate "
         f"{config.scaled_learning_rate(plan.global_batch):g} ({config.learning_rate_scaling} scaling of "
         f"{config.learning_rate:g}); {plan.steps} steps"

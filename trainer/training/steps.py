@@ -133,15 +133,15 @@ def _make_compute(training: Training) -> Compute:
 def make_evaluation_function(training: Training) -> Callable[[Inputs, tf.Tensor], tf.Tensor]:
     """(inputs, masks) -> float64 vector: sum of the examples' losses, their number, confusion matrix [C x C]."""
     network, classes = training.network, len(training.dataset.classes)
-    train, features = training.dataset.train, training.features
+    split, features = training.dataset.chooses, training.features
 
     def any_number(array: np.ndarray) -> tf.TensorSpec:
         """Of examples: the last batch, which is smaller, shall not be traced again."""
         return tf.TensorSpec([None, *array.shape[1:]], tf.as_dtype(array.dtype))
 
-    inputs = any_number(train.images) if features is None else features.signature
+    inputs = any_number(split.images) if features is None else features.signature
 
-    @tf.function(autograph=False, input_signature=[inputs, any_number(train.masks)])
+    @tf.function(autograph=False, input_signature=[inputs, any_number(split.masks)])
     def evaluate(inputs: Inputs, masks: tf.Tensor) -> tf.Tensor:
         logits = network.fused_decoder(features_of(training, inputs), training=False)
         matrix = confusion_matrix(masks, tf.argmax(logits, axis=-1), classes)

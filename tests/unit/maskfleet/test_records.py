@@ -58,7 +58,13 @@ def test_each_record_is_read_as_it_was_written(run: RunDirectory) -> None:
     assert MetricsLine.read_all(run) == [LINE, LINE]
     Event.append(run, "start", "training starts")
     assert [(event.kind, event.message) for event in Event.read_all(run)] == [("start", "training starts")]
-    record = RunRecord({"epochs": 3}, Resolved(workers=2, classes=["a"], colours=[[1, 2, 3]]), "f", "miou", {"k": "1"})
+    record = RunRecord(
+        {"epochs": 3},
+        Resolved(workers=2, image_size="360x480", classes=["a"], colours=[[1, 2, 3]], fit="crop"),
+        "f",
+        "miou",
+        {"k": "1"},
+    )
     record.write(run)
     assert RunRecord.read(run) == record
     ReporterMark(17).write(run)

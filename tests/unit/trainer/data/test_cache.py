@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskfleet.errors import BadData
+from maskfleet.errors import BadData, BadSettings
+from maskfleet.image_size import Fit, Size
 from tests.helpers.data_folders import labels, picture, save, write_pairs, write_pets
-from trainer.data.cache import load_dataset
+from trainer.data.cache import Pictures, load_dataset
+from trainer.data.source import IGNORED
 
+FITS: tuple[Fit, ...] = ("squash", "pad", "crop")
 LOAD = """
 import sys
 from collections.abc import Callable
@@ -43,6 +46,41 @@ def test_images_and_masks_are_scaled_to_a_square(tmp_path: Path) -> None:
         expected = image.resize((32, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(dataset.train.images[number], expected)
     np.testing.assert_array_equal(dataset.train.masks[number], np.repeat([0, 1, 2], [11, 11, 10])[None].repeat(32, 0))
+
+
+def test_images_are_scaled_to_height_and_width_padded_or_kept_whole(tmp_path: Path) -> None:
+    """All pictures are of 40 x 30 pixels."""
+    data = f"folder:{write_pairs(tmp_path / 'set', classes=['a', 'b', 'c'])}"
+    own = np.asarray(picture(int(load_dataset(data, None, 32, tmp_path / "cache").train.names[0][1:])))
+    found = {fit: load_dataset(data, None, Size(32, 64), tmp_path / "cache", fit=fit) for fit in FITS}
+    assert len({dataset.fingerprint for dataset in found.values()}) == 3
+    squashed, padded, kept = found["squash"].train, found["pad"].train, found["crop"].train
+    assert squashed.images.shape == padded.images.shape == (4, 32, 64, 3)
+    assert not (squashed.masks == IGNORED).any()
+    assert (padded.masks[:, :, :43] != IGNORED).all()
+    assert (padded.masks[:, :, 43:] == IGNORED).all()
+    assert isinstance(kept, Pictures)
+    assert kept.image(0).shape == own.shape == (30, 40, 3)
+    assert np.abs(kept.image(0).astype(int) - own).mean() < 8, "but for what JPEG changes"
+    np.testing.assert_array_equal(kept.masks[3], labels(0, 1, 2))
+    assert kept.spread(2).images.shape == (2, 32, 64, 3)
+
+
+def test_a_split_in_windows_counts_each_pixel_once_under_its_picture_s_name(tmp_path: Path) -> None:
+    data = f"folder:{write_pairs(tmp_path / 'set', count=10, classes=['a', 'b', 'c'])}"
+    lines: list[str] = []
+    dataset = load_dataset(data, None, 16, tmp_path / "cache", lines.append, fit="crop")
+    again = load_dataset(data, None, 16, tmp_path / "cache", lines.append, fit="crop")
+    assert len(lines) == 1
+    assert again.fingerprint == dataset.fingerprint
+    pictures = dataset.test.pictures
+    assert len(dataset.test) == len(pictures) * 3 * 3
+    counts = np.bincount(dataset.test.masks.ravel(), minlength=256)
+    np.testing.assert_array_equal(counts[:3], len(pictures) * np.bincount(labels(0, 1, 2).ravel()))
+    assert (set(again.test.digests or ()), set(again.train.digests or ())) == ({*pictures}, {*dataset.train.names})
+    assert len({*(again.test.digests or {}).values(), *(again.train.digests or {}).values()}) == 10
+    with pytest.raises(BadSettings, match="after --fit crop the train pictures are seen in parts"):
+        dataset.seen_whole("train")
 
 
 def test_it_is_read_from_the_cache_until_a_file_changes(tmp_path: Path) -> None:

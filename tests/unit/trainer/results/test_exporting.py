@@ -1,5 +1,6 @@
 """Exported files give what the network gives."""
 
+import dataclasses
 import errno
 import os
 import subprocess
@@ -16,11 +17,15 @@ import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings, TrainingFailed
+from maskfleet.image_size import Fit, Size
+from trainer.data.windows import windows
 from trainer.models.network import Network, build_network
 from trainer.results.enlarging import enlarged_masks
 from trainer.results.exporting import export, export_formats
+from trainer.results.in_graph import in_windows
 from trainer.results.legend import Legend
-from trainer.results.trained import Trained
+from trainer.results.predict import Predictor, network_of
+from trainer.results.trained import Trained, load_trained
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,41 @@ def test_the_saved_model_takes_bytes_of_any_size_and_gives_masks_of_that_size(ne
     assert probabilities.shape == (2, 50, 81, 3)
     np.testing.assert_allclose(tf.reduce_sum(probabilities, -1), 1, rtol=1e-5)
     np.testing.assert_array_equal(signatures["serving_default"](images=other)["mask"], tf.argmax(probabilities, -1))
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_the_saved_model_prepares_images_as_training_did(fit: Fit, tmp_path: Path) -> None:
+    """With a network that looks at each pixel alone, and an input that is no square."""
+    small = keras.Sequential([keras.Input((32, 48, 3)), keras.layers.Conv2D(3, 1)], name="small")
+    legend = dataclasses.replace(Legend.unnamed(3), fit=fit)
+    export(small, tmp_path, legend)
+    trained = load_trained(tmp_path / "small.keras")
+    assert (trained.fit, trained.size) == (fit, (32, 48))
+    signatures = tf.saved_model.load(str(tmp_path / "saved_model")).signatures
+    predictor = Predictor(network_of(small), Size(32, 48), 3, window=fit == "crop", padded=fit == "pad")
+    for height, width in ((32, 48), (50, 81), (20, 30), (90, 40), (100, 300)):
+        pixels = tf.image.resize(images(6, 9), (height, width), "bicubic").numpy().clip(0, 255).astype(np.uint8)
+        masks = signatures["serving_default"](images=tf.constant(pixels))["mask"].numpy()
+        found = signatures["probabilities"](images=tf.constant(pixels))["probabilities"].numpy()
+        assert masks.shape == (2, height, width)
+        np.testing.assert_array_equal(masks, found.argmax(-1))
+        for mask, tiles in zip(masks, predictor.tiles(list(pixels)), strict=True):
+            expected = np.empty_like(mask)
+            for tile in tiles:
+                expected[tile.rows, tile.columns] = tile.probabilities.argmax(-1)
+            assert np.mean(mask == expected) > (0.999 if fit == "crop" else 0.95)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (20, 50), (5, 7), (9, 100), (40, 12)])
+def test_windows_in_a_saved_model_are_those_of_validation(height: int, width: int) -> None:
+    size = Size(8, 12)
+    place = tf.reshape(tf.range(96, dtype=tf.float32), (1, 8, 12, 1))  # of a pixel in its window
+    found = in_windows(tf.zeros((2, height, width, 3)), size, lambda part: tf.repeat(place, 2, axis=0), tf.float32, 4)
+    expected = np.zeros((height, width))
+    for window in windows(Size(height, width), size):
+        own = window.own_rows, window.own_columns
+        expected[window.rows, window.columns][own] = place.numpy()[0, ..., 0][own]
+    np.testing.assert_array_equal(found[..., 0], [expected, expected])
 
 
 def test_masks_are_enlarged_in_strips_to_the_bit_what_they_are_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.image_size import Size
+from trainer.data.fitting import within
 from trainer.results.legend import Legend
 from trainer.results.predict import Predictor, Tile, _scaled, find_images, is_done, predict_files
 
@@ -138,6 +139,23 @@ def test_the_batch_size_changes_nothing(batch_size: int) -> None:
     found = Predictor(brightness, Size.of(16), 2, batch_size=batch_size).tiles(images)
     for alone, tiles in zip(images, found, strict=True):
         np.testing.assert_array_equal(whole(Predictor(brightness, Size.of(16), 2), alone), put_together(tiles, alone))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 23), (7, 90), (20, 48)])
+def test_a_padded_image_keeps_its_aspect(height: int, width: int) -> None:
+    seen: list[np.ndarray] = []
+
+    def network(images: np.ndarray) -> np.ndarray:
+        seen.extend(images)
+        return brightness(images)
+
+    pixels = image(height, width)
+    found = whole(Predictor(network, Size(10, 24), 2, padded=True), pixels)
+    inside = within(Size(height, width), Size(10, 24))
+    expected = PIL.Image.fromarray(pixels).resize((inside.width, inside.height), PIL.Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(seen[0][: inside.height, : inside.width], expected)
+    logits = tf.image.resize(brightness(np.asarray(expected)[None])[0], (height, width))
+    np.testing.assert_allclose(found, tf.nn.softmax(logits), atol=1e-5)
 
 
 def scaled_at_once(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:

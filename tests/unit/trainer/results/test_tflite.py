@@ -14,7 +14,7 @@ from trainer.data.source import palette
 from trainer.results.evaluation import masker
 from trainer.results.exporting import export_formats
 from trainer.results.legend import Legend
-from trainer.results.tflite import convert, parity, parity_table, tflite_masker
+from trainer.results.tflite import Kind, convert, parity, parity_table, tflite_masker
 from trainer.results.trained import Trained
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
@@ -45,6 +45,15 @@ def test_floats_give_the_networks_masks_and_int8_nearly(model: keras.Model, file
     assert len(np.unique(expected)) > 1
     for kind, share in (("float32", 0.999), ("float16", 0.99), ("int8", 0.9)):
         assert np.mean(tflite_masker(files[kind])(IMAGES) == expected) >= share, kind
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_an_input_need_be_no_square(kind: Kind) -> None:
+    small = keras.Sequential([keras.Input((16, 24, 3)), keras.layers.Conv2D(3, 1)])
+    images = IMAGES[:, :16, :24]
+    expected, found = masker(small)(images), tflite_masker(convert(small, kind, images))(images)
+    assert found.shape == (6, 16, 24)
+    assert np.mean(found == expected) >= (0.999 if kind == "float32" else 0.9)
 
 
 def test_fewer_bits_make_smaller_files(files: dict[str, bytes]) -> None:

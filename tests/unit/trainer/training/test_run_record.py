@@ -17,7 +17,7 @@ from trainer.training.run_record import check_goes_on
 
 
 def data(fingerprint: str) -> Any:
-    return SimpleNamespace(fingerprint=fingerprint, splits={"train": "ab"})
+    return SimpleNamespace(fingerprint=fingerprint, pictures={"train": "ab"})
 
 
 @pytest.mark.parametrize(("config", "examples"), [("one", None), ("one", "two"), (None, "one")])
@@ -51,7 +51,7 @@ def test_another_size_is_not_told_as_other_data(
     run, config = RunDirectory(tmp_path), TrainConfig(image_size=size)
     record = RunRecord(config.model_dump(mode="json"), Resolved(image_size=kept), "begun")
     record.write(run)
-    dataset: Any = SimpleNamespace(fingerprint=fingerprint, splits={"train": "ab"})
+    dataset: Any = SimpleNamespace(fingerprint=fingerprint, pictures={"train": "ab"})
     if message is None:
         check_goes_on(run, config, dataset)
     else:
