@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from launcher.operations.named_objects import Check
     from launcher.operations.pod_log import LogLine, LogRequest
     from launcher.operations.preflight import preflight
+    from launcher.operations.scaling import Scaled, scale
     from launcher.operations.submission import LeftBehind, Submission, submit
     from launcher.streaming.stores.store import StoreRefused, StoreUnavailable
     from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError, NotFound, TimedOut
@@ -44,6 +45,7 @@ _HOMES = {
     "launcher.operations.named_objects": ("Check",),
     "launcher.operations.pod_log": ("LogLine", "LogRequest"),
     "launcher.operations.preflight": ("preflight",),
+    "launcher.operations.scaling": ("Scaled", "scale"),
     "launcher.operations.submission": ("LeftBehind", "Submission", "submit"),
     "launcher.streaming.stores.store": ("StoreRefused", "StoreUnavailable"),
     "maskfleet.errors": ("BadData", "BadInput", "BadSettings", "MaskfleetError", "NotFound", "TimedOut"),
@@ -64,6 +66,7 @@ __all__ = [
     "MaskfleetError",
     "NotFound",
     "NotStartedAgain",
+    "Scaled",
     "StoreRefused",
     "StoreUnavailable",
     "Submission",
@@ -78,6 +81,7 @@ __all__ = [
     "logs",
     "preflight",
     "resume",
+    "scale",
     "status",
     "submit",
     "wait",

@@ -13,6 +13,7 @@ COMMANDS = {
     "submit": ("launcher.commands.jobs:submit", "Train on Kubernetes."),
     "render": ("launcher.commands.jobs:render", "Print what submit would send."),
     "resume": ("launcher.commands.jobs:resume", "Go on with a cancelled, failed or complete job."),
+    "scale": ("launcher.commands.jobs:scale", "Go on with another number of workers."),
     "status": ("launcher.commands.watching:status", "Show where a job stands, and why."),
     "list": ("launcher.commands.watching:list_", "List the jobs of a namespace."),
     "logs": ("launcher.commands.watching:logs", "Print what the workers of a job print."),

@@ -1,4 +1,4 @@
-"""``launcher submit``, ``render``, ``resume`` and ``preflight``."""
+"""``launcher submit``, ``render``, ``resume``, ``scale`` and ``preflight``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from launcher.commands.options import Connect, ObjectName, WithSettings, on_cluster, output_option, print_as
 from launcher.job.training_job import TrainingJob
 from maskfleet.command_line import UserPath, echo
-from maskfleet.config import TrainConfig
+from maskfleet.config import MOST, TrainConfig
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
 
@@ -127,8 +127,9 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
 @click.command(cls=WithSettings)
 @click.argument("name", type=ObjectName())
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
+@click.option("--workers", type=click.IntRange(1, MOST), help="another number; a step keeps its examples")
 @on_cluster
-def resume(connect: Connect, name: str, settings: tuple[str, ...]) -> None:
+def resume(connect: Connect, name: str, workers: int | None, settings: tuple[str, ...]) -> None:
     """Go on with a cancelled, failed or complete job from its newest checkpoint.
 
     SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
@@ -137,9 +138,32 @@ def resume(connect: Connect, name: str, settings: tuple[str, ...]) -> None:
 
     TrainConfig.check_each(TrainConfig.parse_flags(settings))
     cluster = connect()
-    done = ending.resume(name, cluster, training=settings)
+    done = ending.resume(name, cluster, training=settings, workers=workers)
     echo(f"job {name} goes on in {cluster.place}")
     _print_notes(done)
+
+
+@click.command()
+@click.argument("name", type=ObjectName())
+@click.option("--workers", type=click.IntRange(1, MOST), required=True, help="how many there shall be")
+@on_cluster
+def scale(connect: Connect, name: str, workers: int) -> None:
+    """Go on with another number of workers: all save and end, and as many as asked for go on at the next example.
+
+    A step has as many examples as before, and the learning rate stays. A cancelled job stays cancelled until 'resume'.
+    """
+    from launcher.operations.scaling import scale
+
+    cluster = connect()
+    done = scale(name, workers, cluster, report_line=lambda line: echo(f"job {name}: {line}", err=True))
+    if done.before == workers:
+        echo(f"job {name} in {cluster.place} has {workers} worker(s) already")
+        return
+    goes_on = "goes on" if done.goes_on else f"will go on by 'launcher resume {name}'"
+    echo(
+        f"job {name} {goes_on} in {cluster.place} with {workers} worker(s) instead of {done.before}; "
+        "a step keeps its examples, and the learning rate stays"
+    )
 
 
 @job_settings

@@ -25,6 +25,7 @@ from launcher.job.labels import (
     QUEUE_LABEL,
     SPOT_LABELS,
     TENSORBOARD,
+    WORKERS_ANNOTATION,
 )
 from launcher.job.mounts import USER_VOLUME, check_mounts
 from launcher.job.places import BUCKETS, Place
@@ -36,7 +37,6 @@ from maskfleet.environment import (
     GPUS_VARIABLE,
     PEERS_VARIABLE,
     TOKEN_FILE_VARIABLE,
-    WORKERS_VARIABLE,
 )
 from maskfleet.errors import BadSettings, MaskfleetError
 from maskfleet.text import format_bytes
@@ -95,7 +95,8 @@ def worker_pod(job: Manifest, account: str) -> Manifest:
     """
     template = job["spec"]["template"]
     metadata = {
-        **template["metadata"], "name": f"{job['metadata']['name']}-check", "annotations": {INDEX_ANNOTATION: "0"},
+        **template["metadata"], "name": f"{job['metadata']['name']}-check",
+        "annotations": {**template["metadata"]["annotations"], INDEX_ANNOTATION: "0"},
     }  # fmt: skip
     spec = {**template["spec"], "serviceAccountName": account}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
@@ -181,6 +182,7 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
     del spec["ttlSecondsAfterFinished"]
     if job.ttl:
         spec["ttlSecondsAfterFinished"] = job.ttl
+    spec["template"]["metadata"]["annotations"] = {WORKERS_ANNOTATION: str(job.workers)}
     # The pods' own labels are without the Job's queue: Kueue admits the Job, not each pod.
     spec["template"]["metadata"]["labels"] = {**COMPONENT_LABELS, INSTANCE_LABEL: job.name,
                                               MANAGED_BY_LABEL: MANAGER}  # fmt: skip
@@ -314,10 +316,8 @@ def _add_volumes(pod: Manifest, job: TrainingJob) -> None:
 
 
 def _set_environment(container: Manifest, job: TrainingJob) -> None:
-    own = {WORKERS_VARIABLE: str(job.workers), PEERS_VARIABLE: f"{job.name}-{{}}.{job.name}:2222"}
-    variables = [
-        {**entry, "value": own[entry["name"]]} if entry["name"] in own else entry for entry in container["env"]
-    ]
+    peers = {"name": PEERS_VARIABLE, "value": f"{job.name}-{{}}.{job.name}:2222"}
+    variables = [peers if entry["name"] == PEERS_VARIABLE else entry for entry in container["env"]]
     variables += [{"name": name, "value": value} for name, value in job.variables]
     sources = []
     for variable, secret, key in job.secret_variables:

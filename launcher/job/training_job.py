@@ -20,7 +20,7 @@ from launcher.job.labels import SPOT_LABELS
 from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
 from launcher.job.quantities import Duration, Quantity
-from maskfleet.config import TrainConfig
+from maskfleet.config import MOST, TrainConfig
 from maskfleet.data_places import PACKED, data_path, packed_place
 from maskfleet.data_setting import check_kind
 from maskfleet.errors import BadSettings
@@ -207,6 +207,20 @@ class TrainingJob(Settings):
         check_kind(config.data)
         config.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
         return self.model_copy(update={"training": config})
+
+    def with_workers(self, workers: int) -> Self:
+        """The same job with another number of workers; the examples of a step, and so the learning rate, stay.
+
+        Raises:
+            BadSettings: it is no such number, or a step has fewer examples than there would be replicas.
+        """
+        if not 1 <= workers <= MOST:
+            raise BadSettings(f"--workers {workers}: expected a number from 1 to {MOST}")
+        training = self.training
+        if training.batch_per_replica != "auto":  # else the run itself keeps what it has found
+            batch = training.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
+            training = training.model_copy(update={"global_batch": batch})
+        return self.model_copy(update={"workers": workers}).with_training(training)
 
     def _implied_training(self) -> Mapping[str, Any]:
         """What ``--data`` of the job says to the trainer."""

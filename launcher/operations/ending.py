@@ -6,19 +6,20 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.jobs import waits_for
 from launcher.diagnosis.reasons import steady
-from launcher.job.labels import CANCELLED_ANNOTATION, QUEUE_LABEL, instance, instance_objects, labels_of
+from launcher.job.labels import QUEUE_LABEL, instance, instance_objects, labels_of
 from launcher.job.manifests import kinds, manifests
 from launcher.job.training_job import TrainingJob
+from launcher.operations.scaling import scale
 from launcher.operations.submission import Submission, submit
 from launcher.operations.submitted import asked_job, check_not_being_deleted, get_job, has_ended, is_cancelled
 from launcher.operations.surroundings import NamespaceView, workload_of, workloads_of
+from launcher.operations.suspension import release, suspend
 from maskfleet.backoff import pauses
 from maskfleet.errors import INTERRUPTED, BadInput, MaskfleetError, NotFound, TimedOut
 from maskfleet.settings import Layer
@@ -57,22 +58,22 @@ def cancel(name: str, cluster: Namespace | None = None) -> tuple[str, ...]:
     check_not_being_deleted(job)
     _check_not_ended(job)
     if not is_cancelled(job):
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if workload := workload_of(job, workloads_of(cluster, [job])):
             cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": False}})
-        change = {"metadata": {"annotations": {CANCELLED_ANNOTATION: now}}, "spec": {"suspend": True}}
-        cluster.patch("Job", name, change)
+        suspend(name, cluster)
     with contextlib.suppress(BadInput):  # not made by this launcher: where its output goes is not known
         if asked_job(job).output is None:
             return ("without --output its logs and checkpoints go with its pods: a resumed job starts over",)
     return ()
 
 
-def resume(name: str, cluster: Namespace | None = None, *, training: Sequence[str] = ()) -> Submission:
+def resume(
+    name: str, cluster: Namespace | None = None, *, training: Sequence[str] = (), workers: int | None = None
+) -> Submission:
     """Goes on with a cancelled or suspended job, or starts an ended one again from its output.
 
     An ended job is deleted and submitted anew, with changed ``training`` flags. Should that be interrupted, a file
-    keeps what has to be submitted.
+    keeps what has to be submitted. ``workers`` is another number of them; a step keeps its examples.
 
     Raises:
         NotFound: there is no such job.
@@ -88,14 +89,15 @@ def resume(name: str, cluster: Namespace | None = None, *, training: Sequence[st
         _check_stopped(job, workload, cluster)
         if training:
             raise BadInput(f"job {name} is only cancelled and keeps its settings: resume it without any after --")
+        if workers is not None:
+            scale(name, workers, cluster)
         if workload:
             cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": True}})
-        change: Object = {"metadata": {"annotations": {CANCELLED_ANNOTATION: None}}}
-        if QUEUE_LABEL not in labels_of(job) and not workload:
-            change["spec"] = {"suspend": False}
-        cluster.patch("Job", name, change)
+        release(name, cluster, by_queue=bool(workload) or QUEUE_LABEL in labels_of(job))
         return Submission(name, cluster.namespace, False, ())
     asked = asked_job(job)
+    if workers is not None:
+        asked = asked.with_workers(workers)
     changed = [Layer("{}", asked.training.model_dump()), type(asked.training).parse_flags(training)]
     return _start_again(asked.with_training(type(asked.training).resolve(changed)), cluster)
 

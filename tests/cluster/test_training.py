@@ -19,10 +19,11 @@ from launcher.operations import following as operations
 from launcher.operations.description import describe, describe_lines
 from launcher.operations.logs import logs
 from launcher.operations.pod_log import LogRequest
+from launcher.operations.scaling import scale
 from launcher.operations.tensorboard import in_cluster
 from maskfleet.run_directory import RunDirectory
 from tests.cluster.conftest import Kit, until
-from tests.helpers.processes import SETTINGS, LocalRun, inspect
+from tests.helpers.processes import INVARIANT, SETTINGS, LocalRun, inspect, losses
 from tests.helpers.shared import shared
 
 SIZE = ["--cpu", "900m", "--memory", "2500Mi", "--grace", "40"]
@@ -85,6 +86,34 @@ def test_four_workers_train_on_one_node_in_a_restricted_namespace(cluster: Clust
     until("job", cluster, lambda now: now.details.get("step", 0) > 0, seconds=900)
     assert {worker.phase for worker in operations.status("job", cluster).workers} == {"Running"}
     ending.cancel("job", cluster)
+
+
+@pytest.mark.long
+def test_a_job_goes_on_with_other_numbers_of_workers(
+    open_cluster: Cluster, trainer_image: str, output: Path, tmp_path: Path
+) -> None:
+    """Two, then three, then one: each step has the loss that it has where nobody changed the number."""
+    training = (*SETTINGS, *INVARIANT, "--epochs=4")
+    asked = job(
+        trainer_image, "--workers", "2", "--cpu", "450m", "--memory", "1500Mi", "--output", f"host:{output}",
+        training=training,
+    )  # fmt: skip
+    submission.submit(asked, open_cluster)
+    for workers, step in ((3, 8), (1, 60)):
+        until("job", open_cluster, lambda now, step=step: now.details.get("step", 0) > step, seconds=900)  # type: ignore[misc]
+        scale("job", workers, open_cluster)
+        until("job", open_cluster, lambda now: now.phase in ("Running", "Succeeded"), seconds=300)
+        assert len(operations.status("job", open_cluster).workers) == workers
+    end = operations.wait("job", open_cluster, timeout=1500)
+    assert end.phase == "Succeeded", end
+
+    local = tmp_path / "local"
+    with LocalRun(local, f"--run-dir={local}", "--", *training) as run:
+        assert run.process.wait(1500) == 0, run.output.read_text()
+    expected, found = losses(RunDirectory(local)), losses(RunDirectory(output / "job"))
+    assert sorted(found) == sorted(expected) == list(range(1, 161))
+    for step, loss in expected.items():
+        assert found[step] == pytest.approx(loss, abs=1e-4), f"step {step}"
 
 
 @dataclass

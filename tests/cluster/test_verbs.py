@@ -26,6 +26,7 @@ from launcher.operations import ending, submission, submitted
 from launcher.operations import following as operations
 from launcher.operations.logs import logs
 from launcher.operations.pod_log import LogRequest
+from launcher.operations.scaling import scale
 from maskfleet.errors import BadInput, MaskfleetError, NotFound, TimedOut
 from tests.cluster.conftest import Scripted, until
 from tests.unit.launcher.job.test_manifests import CASES
@@ -182,6 +183,27 @@ def test_cancel_keeps_the_job_and_resume_goes_on(cluster: Cluster, scripted: Scr
     until("job", cluster, lambda now: now.workers[0].phase == "Running")
     with pytest.raises(BadInput, match="has not ended: there is nothing to resume"):
         ending.resume("job", cluster)
+
+
+def test_a_job_goes_on_with_another_number_of_workers_and_stays_stopped_if_it_was(
+    open_cluster: Cluster, scripted: Scripted, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    count = "print('of', os.environ['MASKFLEET_WORKERS'], flush=True); " + FOREVER
+    submission.submit(scripted(count, workers=2, output=f"host:{tmp_path}"), open_cluster)
+    until("job", open_cluster, lambda now: all(worker.phase == "Running" for worker in now.workers))
+    for workers in (3, 1):
+        assert scale("job", workers, open_cluster).goes_on
+        now = until("job", open_cluster, lambda now: all(worker.phase == "Running" for worker in now.workers))
+        assert len(now.workers) == workers
+        said = [line.text for line in logs("job", open_cluster, LogRequest(workers=frozenset({0})))]
+        assert said[-1] == f"of {workers}"
+    ending.cancel("job", open_cluster)
+    assert not scale("job", 2, open_cluster).goes_on
+    assert until("job", open_cluster, lambda now: now.phase == "Cancelled" and len(now.workers) == 2)
+    assert ending.resume("job", open_cluster, workers=1)
+    now = until("job", open_cluster, lambda now: all(worker.phase == "Running" for worker in now.workers))
+    assert len(now.workers) == 1
 
 
 HOLD = "example.com/hold"

@@ -32,6 +32,9 @@ SETTINGS = (
     "--no-export",
 )
 """A run of 40 steps on the synthetic data, small enough for many of them."""
+INVARIANT = ("--normalization=frozen", "--optimizer=sgd", "--learning-rate=0.01")
+"""With frozen batch normalisation a replica's share of the batch can't matter. Without Adam's division by a tiny root,
+what the order of additions changes stays as small as it is."""
 PATIENCE = 600.0
 """For anything to happen, seconds; far more than it takes, on a machine that is busy."""
 

@@ -10,11 +10,7 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.run_directory import RunDirectory
-from tests.helpers.processes import LocalRun, losses
-
-# With frozen batch normalisation a replica's share of the batch can't matter. Without Adam's division by a tiny root,
-# what the order of additions changes stays as small as it is.
-INVARIANT = ("--normalization=frozen", "--optimizer=sgd", "--learning-rate=0.01")
+from tests.helpers.processes import INVARIANT, LocalRun, losses
 
 
 def weights(run: RunDirectory) -> dict[str, np.ndarray]:
