@@ -82,6 +82,7 @@ def scale(
 def _check_scalable(job: Object, asked: TrainingJob, workers: int) -> None:
     """Raises BadInput, naming what stands in the way."""
     name = asked.name
+    anew = f"delete it and submit it again with --workers {workers}; it goes on from its --output"
     if has_ended(job):
         raise BadInput(
             f"job {name} has ended: 'launcher resume {name} --workers {workers}' starts it again with {workers}"
@@ -89,7 +90,7 @@ def _check_scalable(job: Object, asked: TrainingJob, workers: int) -> None:
     if QUEUE_LABEL in labels_of(job):
         raise BadInput(
             f"job {name} is admitted by the queue {labels_of(job)[QUEUE_LABEL]} with the number of workers that it "
-            f"has: submit it anew under another name with --workers {workers} and the same --output"
+            f"has: {anew}"
         )
     if asked.output is None:
         raise BadInput(
@@ -98,8 +99,7 @@ def _check_scalable(job: Object, asked: TrainingJob, workers: int) -> None:
         )
     if WORKERS_ANNOTATION not in annotations_of(job["spec"]["template"]):
         raise BadInput(
-            f"job {name} was made by an earlier launcher, which tells its pods their number in a way that stays: "
-            f"cancel it, and submit it under another name with --workers {workers} and the same --output"
+            f"job {name} was made by an earlier launcher, which tells its pods their number in a way that stays: {anew}"
         )
 
 
