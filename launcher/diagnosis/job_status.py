@@ -10,6 +10,7 @@ from typing import Any, Literal
 from launcher.diagnosis import reasons
 from launcher.diagnosis.causes import Cause, Causes, find_causes
 from launcher.diagnosis.jobs import is_being_deleted, suspended_by, waits_for
+from launcher.diagnosis.placement import deadlock, gang_reason, is_gang, is_partly_placed
 from launcher.diagnosis.pods import event_time, whole_event
 from launcher.diagnosis.worker_status import WorkerStatus, worker_statuses
 from launcher.job.labels import (
@@ -74,11 +75,12 @@ def job_status(
     events: Sequence[Object] = (),
     nodes: frozenset[str] | None = None,
     workload: Object | None = None,
+    others: Sequence[Object] = (),
 ) -> JobStatus:
     """The status of ``job`` from its pods and its namespace's events.
 
     ``nodes`` are the names of the nodes that exist, None if they may not be read; ``workload`` is Kueue's
-    object for the job.
+    object for the job; ``others`` are the pods of all jobs, where some of this one's find no node.
     """
     events = [whole_event(event) for event in events]
     rows = worker_statuses(job, pods, events, nodes)
@@ -86,6 +88,8 @@ def job_status(
     annotations = annotations_of(job)
     details = _details(annotations)
     phase, reason = _phase(job, rows, causes, details, workload, events, pods)
+    if phase != "Deleting" and is_partly_placed(pods) and (held := deadlock(job["metadata"]["name"], others)):
+        reason += f"; {held}"
     left = [row for row in rows if row.pod and row.reason] if phase == "Succeeded" else []
     not_streamed = _summary(left, len(rows)) if left else ""
     if not_streamed:
@@ -152,8 +156,11 @@ def _phase(
         if been_running:
             return "Restarting", _restarting(troubled, len(rows), causes)
         for phase in ("Pending", "Pulling", "Starting"):
-            if any(row.phase == phase for row in troubled):
-                return phase, _summary([row for row in troubled if row.phase == phase], len(rows))
+            alike = [row for row in troubled if row.phase == phase]
+            if phase == "Pending" and alike and is_gang(pods):
+                return phase, gang_reason(alike, len(rows))
+            if alike:
+                return phase, _summary(alike, len(rows))
         return "Restarting", _restarting(troubled, len(rows), causes)
     if details.get("state") == "restarting":
         return "Restarting", details.get("message") or "the training processes start again"

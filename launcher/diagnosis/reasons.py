@@ -30,6 +30,8 @@ _DISRUPTIONS = {
 }
 TOLD_TO_STOP = "told to stop (its pod was deleted, or its node shut down)"
 """Of a pod that does not say by whom."""
+WAITS_FOR_GANG = "waits until its whole gang finds room"
+"""Of a pod that has found room, while others of its gang have not."""
 _OUT_OF_MEMORY = "OOMKilled"
 SAID = "Said"
 """Reason of what stands among a pod's events and is the last line that its container has printed."""
@@ -53,6 +55,8 @@ class Ending:
 
 def unschedulable(message: str, pod: Object) -> str:
     """The scheduler's message in words, with what the pod asks for."""
+    if message.startswith("pod group is unschedulable"):  # said of those of a gang that have found room
+        return WAITS_FOR_GANG
     match = re.match(r"0/(\d+) nodes are available: (.*?)(?:\.\s|\.$|$)", message)
     if not match:
         return f"not scheduled: {one_line(message)}"

@@ -182,10 +182,12 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
     del spec["ttlSecondsAfterFinished"]
     if job.ttl:
         spec["ttlSecondsAfterFinished"] = job.ttl
-    spec["template"]["metadata"]["annotations"] = {WORKERS_ANNOTATION: str(job.workers)}
     # The pods' own labels are without the Job's queue: Kueue admits the Job, not each pod.
-    spec["template"]["metadata"]["labels"] = {**COMPONENT_LABELS, INSTANCE_LABEL: job.name,
-                                              MANAGED_BY_LABEL: MANAGER}  # fmt: skip
+    own = {**COMPONENT_LABELS, INSTANCE_LABEL: job.name, MANAGED_BY_LABEL: MANAGER}
+    spec["template"]["metadata"] = {
+        "labels": {**dict(job.pod_labels), **own},
+        "annotations": {**dict(job.pod_annotations), WORKERS_ANNOTATION: str(job.workers)},
+    }
     pod = spec["template"]["spec"]
     _set_pod(pod, job, account)
     if pod["initContainers"][0]["name"] == "prepare":
@@ -204,6 +206,8 @@ def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
         pod["priorityClassName"] = job.priority
     if job.node_selector:
         pod["nodeSelector"] = dict(job.node_labels)
+    if job.scheduler_name:
+        pod["schedulerName"] = job.scheduler_name
     if tolerations := list(_tolerations(job)):
         pod["tolerations"] = tolerations
     if job.spot:

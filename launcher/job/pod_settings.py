@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+from launcher.job.labels import APPLICATION, COMPONENT_LABEL, INSTANCE_LABEL, MANAGED_BY_LABEL, NAME_LABEL
 from maskfleet.errors import BadSettings
 
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -16,6 +18,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_OWN_KEYS = (NAME_LABEL, INSTANCE_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL, "job-name", "controller-uid")
+_OWN_PREFIXES = ("batch.kubernetes.io", APPLICATION)
 
 
 class SecretInTheOpen(BadSettings):
@@ -82,6 +86,25 @@ def parse_label(text: str) -> tuple[str, str]:
     if not separator or not _KEY.fullmatch(key) or not _LABEL.fullmatch(label):
         raise ValueError(f"expected LABEL=VALUE, not {text!r}")
     return key, label
+
+
+def check_free(flag: str, given: Iterable[tuple[str, str]]) -> None:
+    """Raises ValueError if a label or annotation is one by which Kubernetes or the launcher finds the pods."""
+    for key, _ in given:
+        if key in _OWN_KEYS or key.partition("/")[0] in _OWN_PREFIXES:
+            raise ValueError(f"{flag} {key}: is set by the job itself: leave it out")
+
+
+def parse_annotation(text: str) -> tuple[str, str]:
+    """``KEY=VALUE`` -> (key, value), the value being any text.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not _KEY.fullmatch(key):
+        raise ValueError(f"expected KEY=VALUE, not {text!r}")
+    return key, value
 
 
 def parse_toleration(text: str) -> dict[str, str]:

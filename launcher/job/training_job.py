@@ -18,7 +18,15 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from launcher.job.labels import SPOT_LABELS
 from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
-from launcher.job.pod_settings import object_name, parse_label, parse_secret_variable, parse_toleration, parse_variable
+from launcher.job.pod_settings import (
+    check_free,
+    object_name,
+    parse_annotation,
+    parse_label,
+    parse_secret_variable,
+    parse_toleration,
+    parse_variable,
+)
 from launcher.job.quantities import Duration, Quantity
 from maskfleet.config import MOST, TrainConfig
 from maskfleet.data_places import PACKED, data_path, packed_place
@@ -67,7 +75,8 @@ def _form(parse: Callable[[str], object]) -> AfterValidator:
 
 Variable = Annotated[str, _form(parse_variable)]
 SecretVariable = Annotated[str, _form(parse_secret_variable)]
-NodeLabel = Annotated[str, _form(parse_label)]
+Label = Annotated[str, _form(parse_label)]
+Annotation = Annotated[str, _form(parse_annotation)]
 Toleration = Annotated[str, _form(parse_toleration)]
 ObjectName = Annotated[str, AfterValidator(object_name)]
 QueueName = Annotated[str, Field(max_length=63), AfterValidator(object_name)]  # it is the value of a label
@@ -147,12 +156,19 @@ class TrainingJob(Settings):
     )
 
     # Where and when
-    node_selector: tuple[NodeLabel, ...] = Field(default=(), description="LABEL=VALUE that nodes must have; repeatable")
+    node_selector: tuple[Label, ...] = Field(default=(), description="LABEL=VALUE that nodes must have; repeatable")
     toleration: tuple[Toleration, ...] = Field(
         default=(), description="taint to tolerate: KEY, KEY=VALUE, with :EFFECT to name one; repeatable"
     )
     spot: bool = Field(default=False, description="only nodes that the cloud may take back (GKE, EKS, AKS, Karpenter)")
     priority: ObjectName | None = Field(default=None, description="PriorityClass")
+    scheduler_name: ObjectName | None = Field(
+        default=None, description="scheduler of the pods, such as volcano; default: the cluster's"
+    )
+    pod_label: tuple[Label, ...] = Field(
+        default=(), description="LABEL=VALUE for the pods, as schedulers and policies ask for; repeatable"
+    )
+    pod_annotation: tuple[Annotation, ...] = Field(default=(), description="KEY=VALUE for the pods; repeatable")
     queue: QueueName | None = Field(default=None, description="Kueue LocalQueue that admits the job")
 
     # Failing and ending
@@ -273,6 +289,14 @@ class TrainingJob(Settings):
         return tuple(map(parse_label, self.node_selector))
 
     @cached_property
+    def pod_labels(self) -> tuple[tuple[str, str], ...]:
+        return tuple(map(parse_label, self.pod_label))
+
+    @cached_property
+    def pod_annotations(self) -> tuple[tuple[str, str], ...]:
+        return tuple(map(parse_annotation, self.pod_annotation))
+
+    @cached_property
     def tolerations(self) -> tuple[dict[str, str], ...]:
         return tuple(map(parse_toleration, self.toleration))
 
@@ -363,6 +387,8 @@ class TrainingJob(Settings):
     def _check_together(self) -> Self:
         if self.spot and (twice := next((key for key, _ in self.node_labels if key in SPOT_LABELS), None)):
             raise ValueError(f"--spot already selects {twice}: leave out that --node-selector")
+        check_free("--pod-label", self.pod_labels)
+        check_free("--pod-annotation", self.pod_annotations)
         if self.keep_checkpoints and not self.output:
             raise ValueError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
         return self

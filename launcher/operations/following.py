@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.cluster.namespace import Namespace
@@ -38,7 +39,7 @@ def status(name: str, cluster: Namespace | None = None) -> JobStatus:
     cluster = cluster or Cluster.connect()
     job = get_job(cluster, name)
     pods = cluster.list("Pod", labels=instance(name))
-    return NamespaceView.of(cluster, [job]).with_said(cluster, pods).status(job, pods)
+    return NamespaceView.of(cluster, [job]).looking_closer(cluster, pods).status(job, pods)
 
 
 def list_jobs(cluster: Namespace | None = None, *, everywhere: bool = False) -> list[JobStatus]:
@@ -50,11 +51,12 @@ def list_jobs(cluster: Namespace | None = None, *, everywhere: bool = False) -> 
     cluster = cluster or Cluster.connect()
     jobs = cluster.list("Job", labels=ALL_JOBS, everywhere=everywhere)
     pods: dict[tuple[str, str], list[Object]] = {}
-    for pod in cluster.list("Pod", labels=ALL_WORKERS, everywhere=everywhere):
+    everyone = cluster.list("Pod", labels=ALL_WORKERS, everywhere=everywhere)
+    for pod in everyone:
         labels = labels_of(pod)
         job = labels.get(JOB_NAME_LABEL) or labels.get(INSTANCE_LABEL, "")
         pods.setdefault((namespace_of(pod), job), []).append(pod)
-    all_around = NamespaceView.of(cluster, jobs, everywhere=everywhere)
+    all_around = replace(NamespaceView.of(cluster, jobs, everywhere=everywhere), others=everyone)
     around = {namespace: all_around.within(namespace) for namespace in set(map(namespace_of, jobs))}
     jobs = sorted(jobs, key=lambda job: job["metadata"]["creationTimestamp"], reverse=True)
     return [
@@ -118,7 +120,7 @@ def follow(name: str, cluster: Namespace | None = None, *, seconds: float = 1.0)
                 nodes, next_nodes = node_names(cluster), time.monotonic() + 5
             happened = seen(lambda: list(events.objects().values()))
             there = list(pods.objects().values())
-            around = NamespaceView(happened, nodes, workloads_of(cluster, [job])).with_said(cluster, there)
+            around = NamespaceView(happened, nodes, workloads_of(cluster, [job])).looking_closer(cluster, there)
             now = around.status(job, there)
             if _is_behind(now):
                 settled = min(settled, time.monotonic() + _BEHIND_SECONDS)

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.cluster.namespace import Namespace
+from launcher.diagnosis.placement import is_gang
 from launcher.job.labels import (
     JOB_ANNOTATION,
     QUEUE_LABEL,
     WORKERS_ANNOTATION,
     annotations_of,
+    instance,
     labels_of,
 )
 from launcher.job.manifests import manifests
@@ -67,6 +69,11 @@ def scale(
     stopped = bool(job["spec"].get("suspend"))
     if job["spec"]["completions"] == workers:
         return Scaled(workers, asked, not stopped)
+    if not stopped and is_gang(cluster.list("Pod", labels=instance(name))):
+        raise BadInput(
+            f"job {name} is placed as a gang of {asked.workers}, whose number Kubernetes does not change: delete it "
+            f"and submit it again with --workers {workers}; it goes on from its --output"
+        )
     if not stopped:
         suspend(name, cluster)
         report_line(f"its {asked.workers} worker(s) save and end")

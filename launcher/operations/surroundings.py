@@ -11,8 +11,9 @@ from launcher.cluster.kubernetes_api import ApiError, Object, Unreachable
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.job_status import DULL_EVENTS, JobStatus, job_status
 from launcher.diagnosis.jobs import suspended_by
+from launcher.diagnosis.placement import is_partly_placed
 from launcher.diagnosis.reasons import SAID, is_preparing
-from launcher.job.labels import QUEUE_LABEL, labels_of, namespace_of
+from launcher.job.labels import ALL_WORKERS, QUEUE_LABEL, labels_of, namespace_of
 from maskfleet.errors import NotFound
 
 T = TypeVar("T")
@@ -28,13 +29,14 @@ class NamespaceView:
     """What explains the jobs of a namespace beside their pods; asked for once, however many jobs there are.
 
     ``events`` and ``nodes``, the names of those that exist, are None if they may not be listed; ``workloads`` are those
-    of Kueue.
+    of Kueue; ``others`` the pods of all jobs, where some of one's find no node.
     """
 
     events: Sequence[Object] | None
     nodes: frozenset[str] | None
     workloads: Sequence[Object]
     said: Sequence[Object] = ()
+    others: Sequence[Object] = ()
 
     @classmethod
     def of(
@@ -51,20 +53,21 @@ class NamespaceView:
     def within(self, namespace: str) -> Self:
         """Without what has happened in other namespaces, where others may have the same names."""
         ours = None if self.events is None else [each for each in self.events if namespace_of(each) == namespace]
-        return replace(self, events=ours)
+        return replace(self, events=ours, others=[each for each in self.others if namespace_of(each) == namespace])
 
     @property
     def unseen(self) -> tuple[str, ...]:
         """The kinds of objects that may not be listed."""
         return tuple(name for name, found in (("events", self.events), ("nodes", self.nodes)) if found is None)
 
-    def with_said(self, cluster: Namespace, pods: Sequence[Object]) -> Self:
-        """With what ``pods`` say while they fetch their data."""
-        return replace(self, said=said_while_preparing(cluster, pods))
+    def looking_closer(self, cluster: Namespace, pods: Sequence[Object]) -> Self:
+        """With what ``pods`` say while they fetch their data, and who has the room that some of them lack."""
+        others = seen(lambda: cluster.list("Pod", labels=ALL_WORKERS)) if is_partly_placed(pods) else None
+        return replace(self, said=said_while_preparing(cluster, pods), others=others or ())
 
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
         told = [*(self.events or ()), *self.said]
-        found = job_status(job, pods, told, self.nodes, workload_of(job, self.workloads))
+        found = job_status(job, pods, told, self.nodes, workload_of(job, self.workloads), self.others)
         return replace(found, unseen=self.unseen)
 
 

@@ -52,6 +52,10 @@ def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:
         (["--mount", "pvc:a=/x", "--mount", "pvc:b=/x"], "--mount: /x is mounted twice"),
         (["--toleration", "a=b:Never"], "--toleration: expected KEY, KEY=VALUE or KEY=VALUE:EFFECT"),
         (["--node-selector", "gpu"], "--node-selector: expected LABEL=VALUE, not 'gpu'"),
+        (["--pod-annotation", "group"], "--pod-annotation: expected KEY=VALUE, not 'group'"),
+        (["--pod-label", "job-name=x"], "--pod-label job-name: is set by the job itself"),
+        (["--pod-annotation", "maskfleet/workers=9"], "--pod-annotation maskfleet/workers: is set by the job itself"),
+        (["--scheduler-name", "Volcano!"], "--scheduler-name: expected an object's name"),
         (["--image-pull-policy", "Maybe"], "--image-pull-policy: expected IfNotPresent, Always or Never"),
         (["--worker", "2"], "--worker: there is no such setting; did you mean --workers?"),
     ],
@@ -173,6 +177,19 @@ def test_a_duration_that_was_written_whole_reads_back(seconds: int) -> None:
     assert parse_duration(str(seconds)) == parse_duration(f"{seconds}s") == seconds
     whole = seconds * 3600
     assert parse_duration(format_duration(whole)) == whole
+
+
+def test_pods_have_what_another_scheduler_asks_for() -> None:
+    job = TrainingJob(
+        name="pets", scheduler_name="volcano", pod_label=("queue=team",),
+        pod_annotation=("scheduling.volcano.sh/group-name=pets, all of them",),
+    )  # fmt: skip
+    template = manifests(job)[0]["spec"]["template"]
+    assert template["spec"]["schedulerName"] == "volcano"
+    assert template["metadata"]["labels"]["queue"] == "team"
+    assert template["metadata"]["annotations"] == {
+        "scheduling.volcano.sh/group-name": "pets, all of them", "maskfleet/workers": "1",
+    }  # fmt: skip
 
 
 def test_tolerations_and_mounts() -> None:

@@ -18,7 +18,7 @@ from launcher.operations.scaling import scale
 from launcher.operations.submission import submit
 from launcher.operations.submitted import asked_job, is_cancelled
 from maskfleet.errors import BadInput, BadSettings, TimedOut
-from tests.fakes.cluster import CREATED, FakeCluster, Object
+from tests.fakes.cluster import CREATED, FakeCluster, Object, worker_pod
 
 
 def submitted(**settings: Any) -> Any:
@@ -41,7 +41,9 @@ def test_it_takes_as_many_requests_whatever_the_number(workers: int) -> None:
     cluster = submitted(training={"global_batch": 6000})
     done = scale("pets", workers, cluster)
     assert (done.before, done.job.workers, done.goes_on) == (2, workers, True)
-    assert cluster.requests == ["get Job", "patch Job", "get Job", "patch ConfigMap", "patch Job", "patch Job"]
+    assert cluster.requests == [
+        "get Job", "list Pod", "patch Job", "get Job", "patch ConfigMap", "patch Job", "patch Job",
+    ]  # fmt: skip
 
 
 def test_the_job_is_what_one_submitted_with_that_number_would_be() -> None:
@@ -166,3 +168,13 @@ def test_the_command_says_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stdout.startswith(f"job pets goes on in {place} with 3 worker(s) instead of 2; a step keeps its ")
     again = CliRunner().invoke(main, ["scale", "pets", "--workers", "3"])
     assert (again.exit_code, again.stdout) == (0, f"job pets in {place} has 3 worker(s) already\n")
+
+
+def test_a_gang_is_refused_before_it_is_stopped() -> None:
+    cluster = submitted()
+    pod = worker_pod(0)
+    pod["spec"]["schedulingGroup"] = {"podGroupName": "pets-1-2"}
+    cluster.objects["Pod", "pets-0-abcde"] = pod
+    with pytest.raises(BadInput, match="job pets is placed as a gang of 2, whose number Kubernetes does not change"):
+        scale("pets", 3, cluster)
+    assert cluster.requests == ["get Job", "list Pod"]
