@@ -27,6 +27,7 @@ BENCHMARKS = (
     "estimate",
     "memory",
     "streaming",
+    "packed",
 )
 """Modules beside this one; each has ``rows() -> Iterable[Row]``."""
 

@@ -6,6 +6,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -17,14 +18,14 @@ LONGEST_PAUSE = 12.0
 """Seconds between two kills at most: some come while the processes start, some while they train."""
 
 
-def soak(folder: Path, kills: int, seed: int) -> list[str]:
-    """Runs twice, once with ``kills`` random SIGKILLs; returns what went wrong."""
+def soak(folder: Path, kills: int, seed: int, also: Sequence[str] = ()) -> list[str]:
+    """Runs twice, once with ``kills`` random SIGKILLs and the settings ``also``; returns what went wrong."""
     chance = random.Random(seed)
     with LocalRun.start(folder / "undisturbed", *SETTINGS) as undisturbed:
         if undisturbed.wait() != 0:
             return [undisturbed.output.read_text()]
     done = 0
-    with LocalRun.start(folder / "soaked", *SETTINGS) as run:
+    with LocalRun.start(folder / "soaked", *SETTINGS, *also) as run:
         run.wait_for_step(1)
         while done < kills and not run.is_finished:
             time.sleep(chance.uniform(0, LONGEST_PAUSE))

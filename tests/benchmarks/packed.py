@@ -1,0 +1,272 @@
+"""Packed data against the same in a folder: the start, images a second, bytes read, and the packing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import psutil
+from PIL import Image
+
+from tests.benchmarks.row import Row
+from tests.benchmarks.start import peak_memory
+from tests.helpers.processes import LocalRun
+
+FEW, MANY = 1_000, 1_000_000
+TURNS = 2
+LATENCY, BANDWIDTH = 0.03, 100e6
+"""Of the bucket: seconds for a request, bytes/s."""
+PICTURES, STEPS, BLOCKS = 400, 20, 6
+"""Of the comparison of speeds: JPEGs of 500 x 375; steps that are taken in turns, and how often."""
+PACKED, KILLS = 100_000, 3
+"""Pictures that are packed, and times that it is killed on the way."""
+
+
+def rows() -> Iterable[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _start(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _speed(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _packing(Path(folder))
+
+
+def _start(folder: Path) -> Iterable[Row]:
+    for count in (FEW, MANY):
+        write_drawn(folder / str(count), count)
+    size = sum(file.stat().st_size for file in (folder / str(MANY)).iterdir())
+    seconds: dict[int, list[float]] = {FEW: [], MANY: []}
+    memory: dict[int, list[float]] = {FEW: [], MANY: []}
+    disk = 0
+    for turn in range(TURNS + 1):
+        for count in (FEW, MANY):
+            cache = folder / "cache"
+            os.environ["MASKFLEET_CACHE"] = str(cache)
+            settings = f"--data=packed:{folder / str(count)} --cache=500MB --image-size=64 --batch-per-replica=16"
+            settings += " --encoder-weights=none --decoder-filters=16 --no-export --epochs=1000"
+            path = folder / f"run-{turn}-{count}"
+            began = time.monotonic()
+            with LocalRun(path, f"--run-dir={path}", "--", *settings.split()) as run:
+                run.wait_for_step(1)
+                first = time.monotonic() - began
+                run.wait_for_step(40)
+                used = _memory(run.process)
+                disk = max(disk, sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()))
+            if turn:  # the first one fills the page cache
+                seconds[count].append(first)
+                memory[count].append(used)
+    few, many = (statistics.median(seconds[count]) for count in (FEW, MANY))
+    yield Row("start to the first step, a million examples", many - few, "s more", f"than {few:.1f} s of a thousand; 5")
+    few, many = (statistics.median(memory[count]) / 2**20 for count in (FEW, MANY))
+    note = f"than the {few:.0f} MiB of a thousand; 200 is allowed; {size / 1e9:.1f} GB of data"
+    yield Row("memory at step 40, a million examples", many - few, "MiB more", note)
+    yield Row("disk that --cache=500MB takes", disk / 1e6, "MB", "500 is allowed")
+
+
+def _memory(process: psutil.Process) -> float:
+    """Bytes that the process and those below it hold of their own, and of mapped files."""
+    total = 0
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += each.memory_info().rss
+    return total
+
+
+def write_drawn(place: Path, count: int) -> None:
+    """Packed data of 64 x 64 pixels, a thousand pictures under ``count`` names, as packing writes it."""
+    from maskfleet.tfrecords import HEADER_BYTES, frame
+    from trainer.data.packed.layout import FORMAT, ROW, Manifest, PackedSplit, StoredFile, shard_name
+    from trainer.data.packed.packing import SHARD_BYTES
+    from trainer.data.packed.record import _IMAGE, _MASK, _NAME, _serialized
+
+    place.mkdir()
+    generator = np.random.default_rng(0)
+    pictures = []
+    for _ in range(1000):
+        image, mask = io.BytesIO(), io.BytesIO()
+        small = Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8))
+        small.resize((64, 64), Image.Resampling.BICUBIC).save(image, "jpeg", quality=90)
+        Image.fromarray(generator.integers(0, 2, (4, 4), np.uint8).repeat(16, 0).repeat(16, 1)).save(mask, "png")
+        pictures.append({_IMAGE: image.getvalue(), _MASK: mask.getvalue()})
+    each = SHARD_BYTES // 2500
+    splits = {}
+    for split, examples in (("train", count - 100), ("test", 100)):
+        index, names, shards = np.zeros(examples, ROW), [], []
+        shard_count = -(-examples // each)
+        for number in range(shard_count):
+            file, offset = place / shard_name(split, number, shard_count), 0
+            with file.open("wb") as written:
+                for i in range(number * each, min(examples, (number + 1) * each)):
+                    names.append(f"{split}-{i:07d}")
+                    data = _serialized({_NAME: names[-1].encode(), **pictures[i % 1000]})
+                    index[i] = (number, len(data), offset + HEADER_BYTES, google_crc32c.value(data), 4096)
+                    offset += written.write(frame(data))
+            shards.append(StoredFile(file.name, *_digest(file)))
+        np.save(place / f"{split}.index.npy", index)
+        (place / f"{split}.names").write_bytes(b"".join(name.encode() + b"\0" for name in names))
+        index_file, names_file = (
+            StoredFile(name, *_digest(place / name)) for name in (f"{split}.index.npy", f"{split}.names")
+        )
+        data_bytes = int(index["length"].sum(dtype=np.int64))
+        splits[split] = PackedSplit(examples, data_bytes, (1, 1), (2, 2), index_file, names_file, tuple(shards))
+    colours = ((0, 0, 0), (128, 0, 0))
+    manifest = Manifest(FORMAT, "drawn", ("a", "b"), colours, None, "layout", None, str(count), splits)
+    (place / "manifest.json").write_bytes(manifest.to_json())
+
+
+def _digest(file: Path) -> tuple[int, str]:
+    from maskfleet.files import FileDigest
+
+    digest = FileDigest.of(file)
+    return digest.size, digest.crc32c
+
+
+def write_photographs(folder: Path, count: int, width: int, height: int, distinct: int = 200) -> None:
+    """A folder of pairs with JPEGs, ``distinct`` of them under ``count`` names."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    pairs = []
+    for _ in range(min(count, distinct)):
+        image, mask = io.BytesIO(), io.BytesIO()
+        small = Image.fromarray(generator.integers(0, 256, (height // 12, width // 12, 3), np.uint8))
+        small.resize((width, height), Image.Resampling.BICUBIC).save(image, "jpeg", quality=90)
+        shapes = Image.fromarray(generator.integers(0, 3, (5, 7), np.uint8))
+        shapes.resize((width, height), Image.Resampling.NEAREST).save(mask, "png")
+        pairs.append((image.getvalue(), mask.getvalue()))
+    for i in range(count):
+        image_bytes, mask_bytes = pairs[i % len(pairs)]
+        (folder / "images" / f"p{i:06d}.jpg").write_bytes(image_bytes)
+        (folder / "masks" / f"p{i:06d}.png").write_bytes(mask_bytes)
+    (folder / "classes.txt").write_text("a\nb\nc\n")
+
+
+@contextlib.contextmanager
+def slow_bucket() -> Iterator[str]:
+    """The strict fake in a process of its own; each request takes 30 ms, and a byte as at 100 MB/s."""
+    command = [sys.executable, "-c", "from tests.benchmarks.packed import serve; serve()"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+def serve() -> None:
+    from tests.fakes.gcs import FakeGcs, Request
+
+    def wait(request: Request) -> None:
+        if request.method == "GET":
+            start, _, end = request.headers.get("range", "bytes=0-0").removeprefix("bytes=").partition("-")
+            time.sleep(LATENCY + (int(end) - int(start)) / BANDWIDTH)
+
+    with FakeGcs() as fake:
+        fake.before = wait
+        print(fake.url, flush=True)
+        time.sleep(3600)
+
+
+def _speed(folder: Path) -> Iterable[Row]:
+    from maskfleet.config import TrainConfig
+    from tests.helpers.training_steps import losses, set_up
+    from trainer.data.cache import load_dataset
+    from trainer.data.opening import open_source
+    from trainer.data.packed.bucket import open_bucket
+    from trainer.data.packed.packing import pack
+    from trainer.data.pipeline import training_batches, worker_slices
+    from trainer.data.source import Reading
+
+    write_photographs(folder / "photographs", PICTURES, 500, 375)
+    os.environ["MASKFLEET_CACHE"] = str(folder / "cache")
+    config = TrainConfig.resolve([]).model_copy(update={"encoder_weights": "none"})
+    data = f"folder:{folder / 'photographs'}"
+    with slow_bucket() as url:
+        os.environ["STORAGE_EMULATOR_HOST"] = url
+        pack(open_source(data, None), Reading(), data, open_bucket("gs://bucket/p", writing=True))
+        here = load_dataset(data, None, config.image_size)
+        for name, limit in (("nothing kept", 1), ("all kept", None)):
+            there = load_dataset("packed:gs://bucket/p", None, config.image_size, cache=limit)
+            if limit is None:
+                assert there.train.stream is not None
+                there.train.stream.read(range(len(there.train)))  # an epoch
+            taken: dict[str, list[float]] = {"folder": [], "packed": []}
+            steps = {"folder": losses(set_up(config, here)), "packed": losses(set_up(config, there))}
+            for block in range(BLOCKS + 1):
+                for kind in taken:
+                    began = time.monotonic()
+                    for _ in range(STEPS):
+                        next(steps[kind])
+                    if block:
+                        taken[kind].append(time.monotonic() - began)
+            ratio = statistics.median(taken["folder"]) / statistics.median(taken["packed"])
+            note = f"of {config.batch_per_replica * STEPS / statistics.median(taken['folder']):.1f} from a folder; .95"  # type: ignore[operator]
+            yield Row(f"images/s from a bucket with 30 ms and 100 MB/s, {name}", ratio, "x", note)
+        for workers in (2, 5):
+            there = load_dataset("packed:gs://bucket/p", None, config.image_size, cache=1)
+            global_batch = 20
+            batches: Any = training_batches(
+                there.train,
+                global_batch=global_batch,
+                worker_slice=worker_slices(global_batch, workers)[workers - 1],
+                seed=0,
+                first_step=0,
+                last_step=len(there.train) // global_batch,
+                augmentation=_flip(),
+            )
+            for _ in batches:
+                pass
+            assert there.packed is not None
+            share = there.packed.bytes_read / there.packed.manifest.splits["train"].data * workers
+            yield Row(f"bytes read in an epoch by one of {workers} workers", share, "x", f"of 1/{workers} of the data")
+
+
+def _flip() -> Any:
+    from trainer.data.augmentation import Augmentation
+
+    return Augmentation(flip="random")
+
+
+def _packing(folder: Path) -> Iterable[Row]:
+    write_photographs(folder / "photographs", PACKED, 96, 72)
+    command = [sys.executable, "-m", "trainer.cli", "pack", "--data", f"folder:{folder / 'photographs'}"]
+    began = time.monotonic()
+    with psutil.Popen([*command, str(folder / "whole")], stdout=subprocess.DEVNULL) as process:
+        peak = peak_memory(process)
+    seconds = time.monotonic() - began
+    assert process.returncode == 0
+    yield Row("pack, pictures of 96 x 72", PACKED / seconds, "pictures/s", f"{PACKED} in {seconds:.0f} s")
+    yield Row("pack, peak memory", peak / 2**20, "MiB", f"{PACKED} pictures")
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(KILLS):
+        with psutil.Popen([*command, str(folder / "killed")], stdout=subprocess.DEVNULL) as process:
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(draw.uniform(0.2, 0.8) * seconds)
+            kills += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+    subprocess.run([*command, str(folder / "killed")], stdout=subprocess.DEVNULL, check=True)
+    same = _contents(folder / "whole") == _contents(folder / "killed")
+    yield Row("pack, the same bytes after kills", float(same), "", f"{kills} kills; 1 is yes")
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }

@@ -1,0 +1,93 @@
+"""A run on packed data in a bucket that fails now and then ends with the bits of the run on the data itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from maskfleet.records import Progress
+from tests.fakes.gcs import FakeGcs
+from tests.fakes.s3 import FakeS3
+from tests.helpers.processes import LocalRun, inspect, leftovers
+from tests.local.soak import soak
+from trainer.data.opening import open_source
+from trainer.data.packed.bucket import open_bucket
+from trainer.data.packed.packing import pack
+from trainer.data.source import Reading
+
+
+@pytest.fixture(params=["gs", pytest.param("s3", marks=pytest.mark.long)])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The synthetic data, packed into a bucket where from now on each tenth request fails in some way."""
+    server: FakeGcs | FakeS3 = FakeGcs() if request.param == "gs" else FakeS3()
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    with server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        for name, value in (("ENDPOINT_URL", server.url), ("ACCESS_KEY_ID", "id"), ("SECRET_ACCESS_KEY", "key")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        url = f"{request.param}://bucket/drawn"
+        bucket = open_bucket(url, writing=True)
+        pack(open_source("synthetic", None), Reading(), "synthetic", bucket, shard_bytes=1_000_000)
+        server.faults.at_random(seed=0, probability=0.1)
+        yield url
+
+
+def test_a_killed_run_on_a_bucket_that_fails_has_the_bits_of_the_data_itself(
+    place: str, tmp_path: Path, undisturbed_state: str
+) -> None:
+    with LocalRun.start(tmp_path / "run", f"--data=packed:{place}", "--cache=2MB") as run:
+        run.wait_for_step(7)
+        run.training_process(1).kill()
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == undisturbed_state
+    assert leftovers(run.directory) == []
+    progress = Progress.read(run.directory)
+    assert progress is not None
+    assert progress.data_wait_seconds is not None
+    kept = [file.stat().st_size for file in (tmp_path / "cache").glob("packed-*/*")]
+    assert 0 < sum(kept) <= 2 * 2_000_000  # of two workers
+
+
+def test_a_shard_that_is_replaced_ends_the_run_with_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "packed"
+    bucket = open_bucket(str(place), writing=True)
+    pack(open_source("synthetic", None), Reading(), "synthetic", bucket, shard_bytes=1_000_000)
+    for shard in place.glob("train-*.tfrecord"):
+        shard.write_bytes(bytes(shard.stat().st_size))
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    with LocalRun.start(tmp_path / "run", f"--data=packed:{place}", workers=1) as run:
+        assert run.wait() == 2, run.output.read_text()
+    output = run.output.read_text()
+    assert "other bytes than were packed, 5 times: the shard was damaged or replaced" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.long
+def test_twenty_kills_on_a_bucket_that_fails_change_no_bit(place: str, tmp_path: Path) -> None:
+    assert soak(tmp_path, kills=20, seed=1, also=(f"--data=packed:{place}", "--cache=5MB")) == []
+
+
+@pytest.mark.long
+def test_an_outage_longer_than_a_stall_is_waited_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, undisturbed_state: str
+) -> None:
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    with FakeGcs() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        bucket = open_bucket("gs://bucket/drawn", writing=True)
+        pack(open_source("synthetic", None), Reading(), "synthetic", bucket)
+        with LocalRun.start(
+            tmp_path / "run", "--data=packed:gs://bucket/drawn", "--cache=1", "--stall-timeout=15"
+        ) as run:
+            run.wait_for_step(5)
+            server.faults.at_random(seed=0, probability=1.0)
+            time.sleep(40)
+            server.faults.clear()
+            assert run.wait() == 0, run.output.read_text()
+    assert "waits for data for" in run.output.read_text()
+    assert "was killed" not in run.output.read_text()
+    assert inspect(run.directory)["sha256"] == undisturbed_state
