@@ -57,7 +57,7 @@ def parse_size(value: Any) -> Size:
     Raises:
         ValueError: it is neither, or a side is too small or too large.
     """
-    expected = f"expected a number of pixels from {SMALLEST_SIDE} to {LARGEST_SIDE}, or HEIGHTxWIDTH of such as 360x480"
+    expected = f"expected a number of pixels from {SMALLEST_SIDE} to {LARGEST_SIDE}, or two of them: 360x480"
     sides = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", str(value).strip(), re.ASCII)
     if isinstance(value, Size):
         size = value

@@ -41,7 +41,7 @@ def test_a_size_is_a_side_or_height_and_width(value: Any, size: tuple[int, int],
 )
 def test_other_sizes_are_refused_in_a_line(value: Any) -> None:
     with pytest.raises(
-        BadSettings, match=r"--image-size: expected a number of pixels from 32 .* or HEIGHTxWIDTH .*found"
+        BadSettings, match=r"--image-size: expected a number of pixels from 32 .* or two of them: 360x480, found"
     ):
         sized(value)
 

@@ -19,6 +19,18 @@ from trainer.data.verify import verify
 PIXELS = SIZE[0] * SIZE[1]
 
 
+@pytest.mark.parametrize(
+    ("fit", "at", "pixels"),
+    [("squash", "64 x 32", 4 * 32 * 64), ("pad", "64 x 32", 4 * 32 * 43), ("crop", "their own size", 4 * PIXELS)],
+)
+def test_classes_are_counted_at_the_size_that_training_sees(fit: str, at: str, pixels: int, tmp_path: Path) -> None:
+    settings = {"data": f"folder:{write_pairs(tmp_path, classes=['a', 'b', 'c'])}", "image_size": "32x64", "fit": fit}
+    report = verify(TrainConfig.model_validate(settings))
+    assert sum(report.train.pixels_scaled.values()) == pixels
+    assert f"images; at {at}: " in report.text()
+    assert report.as_json()["image_size"] == "32x64"
+
+
 def test_good_data(tmp_path: Path) -> None:
     folder = write_pets(tmp_path)
     save(labels(1, 255), folder / "x.png")

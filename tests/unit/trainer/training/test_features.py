@@ -13,12 +13,13 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
+from maskfleet.image_size import Size
 from trainer.data.cache import Dataset, load_dataset
 from trainer.models.network import Network, build_network
 from trainer.training import features as module
 from trainer.training.features import Features, cached_features
 
-FROZEN = {"image_size": 32, "encoder_weights": "none", "unfreeze_from": "none", "zoom": 0.0, "colour": 0.0}
+FROZEN = {"image_size": "32x64", "encoder_weights": "none", "unfreeze_from": "none", "zoom": 0.0, "colour": 0.0}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load_dataset("synthetic", None, 32)
+    return load_dataset("synthetic", None, Size(32, 64))
 
 
 @pytest.fixture(scope="module")
