@@ -27,6 +27,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 DEFAULT_BATCH = 4
 """Examples per replica and step."""
 
+MOST_BAD_STEPS = 10
+"""In a row that --on-bad-step skip passes over: more are no accident."""
+
 DEFAULT_MAX_PIXELS = 178_956_970
 """Pillow's own limit, over which it takes a picture for an attack: a small file that fills the memory."""
 
@@ -254,8 +257,14 @@ class TrainConfig(Settings):
     epochs: Positive = Field(default=7, description="passes over the training split")
     batch_per_replica: Positive | Literal["auto"] = Field(
         default=DEFAULT_BATCH,
-        description="examples per replica (a worker's GPU or CPU) and step; 'auto': the most that fit the GPU, "
+        description="examples per replica (a worker's GPU or CPU) at a time; 'auto': the most that fit the GPU, "
         f"{DEFAULT_BATCH} on a CPU, and the learning rate is that of one replica's",
+    )
+    accumulate: Positive = Field(
+        default=1,
+        description="parts of a step, one after another: with --batch-per-replica 4 --accumulate 4 the gradients of 16 "
+        "examples per replica are added up before the weights move, in the memory of 4; the learning rate is that "
+        "of one replica's 16. Batch normalisation sees the parts",
     )
     global_batch: Positive | None = Field(
         default=None, description="examples per step over all replicas; fixes the product instead of the factor"
@@ -281,6 +290,14 @@ class TrainConfig(Settings):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
         description="of the weights' exponential moving average, by which is validated and exported; 0: none",
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="largest norm of all gradients together, over the whole global batch; they are shrunk"
+    )
+    on_bad_step: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="a loss or gradients that are not finite end the run, or leave weights, moments and statistics as "
+        f"they were ({MOST_BAD_STEPS} steps in a row end it nevertheless)",
     )
     seed: NotNegative = Field(default=0, description="of initial weights, order and augmentation")
     precision: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="of the computation")
@@ -430,7 +447,7 @@ class TrainConfig(Settings):
         void: set[str] = set()
         if "preset" in flags.values:
             void.update(*PRESETS.values())
-        if "batch_per_replica" in void | flags.values.keys():
+        if {"batch_per_replica", "accumulate"} & (void | flags.values.keys()):
             void.add("global_batch")
         layers = [read_settings_file(file) for file in files]
         layers = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
@@ -455,18 +472,21 @@ class TrainConfig(Settings):
 
     @property
     def replica_batch(self) -> int:
-        """Examples per replica and step; for 'auto' the default, until training has put what fits in its place."""
-        return DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica
+        """Examples per replica and step; for 'auto' of the default, until training has put what fits in its place."""
+        return self.accumulate * (DEFAULT_BATCH if self.batch_per_replica == "auto" else self.batch_per_replica)
 
     def effective_global_batch(self, replicas: int) -> int:
         """Examples per step over all ``replicas``.
 
         Raises:
-            BadSettings: a fixed global batch is smaller than the number of replicas.
+            BadSettings: a fixed global batch has not an example for every replica in every part of a step.
         """
         batch = self.global_batch or self.replica_batch * replicas
-        if batch < replicas:
-            raise BadSettings(f"--global-batch {batch}: expected at least one example for each of {replicas} replicas")
+        if batch < replicas * self.accumulate:
+            parts = f" in each of {self.accumulate} parts (--accumulate)" if self.accumulate > 1 else ""
+            raise BadSettings(
+                f"--global-batch {batch}: expected at least one example for each of {replicas} replicas{parts}"
+            )
         return batch
 
     def scaled_learning_rate(self, global_batch: int) -> float:

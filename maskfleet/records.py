@@ -76,6 +76,7 @@ class MetricsLine:
         loss, training_miou: of the epoch's training examples, as they were when trained on.
         iou, dice: by class; None for a class that does not occur.
         confusion: counts of pixels [C][C], rows truth.
+        skipped_steps: of the epoch, for a loss or gradients that were not finite.
     """
 
     epoch: Count
@@ -94,6 +95,7 @@ class MetricsLine:
     iou: Mapping[str, float | None] = field(default_factory=dict)
     dice: Mapping[str, float | None] = field(default_factory=dict)
     confusion: Sequence[Sequence[Count]] = ()
+    skipped_steps: Count = 0
 
     @classmethod
     def read_all(cls, run: RunDirectory) -> list[Self]:

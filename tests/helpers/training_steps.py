@@ -29,8 +29,7 @@ def set_up(config: TrainConfig, dataset: Dataset, *, fused: bool = True, steps: 
         steps: after which the learning rate has come to its end; by default those of all epochs.
         fused: off: the network computes what its Keras layers are, one after another.
     """
-    batch = config.batch_per_replica
-    assert isinstance(batch, int)
+    batch = config.replica_batch
     plan = Plan(len(dataset.train), batch, 1000, (slice(0, batch),))
     network = build_network(config, len(dataset.classes))
     if not fused:

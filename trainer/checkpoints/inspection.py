@@ -49,6 +49,14 @@ def inspect_checkpoint(place: Path) -> dict[str, Any]:
     }
 
 
+def names_in(prefix: str) -> set[str]:
+    """The names of the variables in the checkpoint with this prefix, as the program gave them."""
+    import tensorflow as tf
+
+    names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    return {_plain(name) for name in names if name.endswith(_VALUE)}
+
+
 def state_digest(values: Mapping[str, np.ndarray]) -> str:
     """SHA-256, in hexadecimal, over the bytes of all values in the order of their names."""
     digest = hashlib.sha256()

@@ -79,7 +79,20 @@ def best_checkpoint(run: RunDirectory) -> CheckpointManifest | None:
 
 def values_by_name(state: tf.train.Checkpoint) -> dict[str, np.ndarray]:
     """The values that a checkpoint of ``state`` would hold, by the names that it would give them."""
-    groups = {"weights": state.weights, "optimizer": state.optimizer}
-    named = {f"{group}/{path}": variable for group, variables in groups.items() for path, variable in variables.items()}
-    named |= {f"state/{name}": value for name, value in vars(state.state).items() if isinstance(value, tf.Variable)}
-    return {name: variable.numpy() for name, variable in named.items()}
+    return {name: variable.numpy() for name, variable in _by_name(state).items()}
+
+
+def names_of(state: tf.train.Checkpoint) -> set[str]:
+    """The names that a checkpoint of ``state`` would give its variables."""
+    return set(_by_name(state))
+
+
+def _by_name(state: tf.train.Checkpoint) -> dict[str, tf.Variable]:
+    groups = {group: getattr(state, group, {}) for group in ("weights", "optimizer")}
+    groups["state"] = vars(getattr(state, "state", tf.Module()))
+    return {
+        f"{group}/{name}": value
+        for group, members in groups.items()
+        for name, value in members.items()
+        if isinstance(value, tf.Variable)
+    }

@@ -16,7 +16,11 @@ from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import FileDigest, wait_for_disk, write_atomically
 from maskfleet.records import RunRecord
 from maskfleet.run_directory import RunDirectory
-from trainer.checkpoints.reading import manifests_of
+from trainer.checkpoints.inspection import names_in
+from trainer.checkpoints.reading import manifests_of, names_of
+
+ADDED = frozenset({"state/skipped", "state/skipped_in_epoch"})
+"""Variables that checkpoints of earlier versions have not: they keep the values they begin with."""
 
 
 class CheckpointStore:
@@ -76,13 +80,9 @@ class CheckpointStore:
                 problem = getattr(error, "strerror", None) or str(error)
             if problem is None:
                 prefix = self._run.checkpoint_prefix(step)
-                status = None
                 try:
-                    status = self._state.read(str(prefix))
-                    status.assert_consumed()
+                    self._read(str(prefix))
                 except (AssertionError, ValueError) as error:  # other names, other shapes
-                    if status is not None:
-                        status.expect_partial()  # else TensorFlow lists each of them
                     raise BadSettings(
                         f"{prefix}: this checkpoint is of another network or optimizer than the settings ask for; "
                         "resume the run without the settings that change it, or start a new one"
@@ -106,10 +106,20 @@ class CheckpointStore:
         try:
             problem = manifest.problem(self._run.checkpoints)
             if problem is None:
-                self._state.read(str(self._run.checkpoint_prefix(step))).assert_consumed()
+                self._read(str(self._run.checkpoint_prefix(step)))
         except (OSError, tf.errors.OpError) as error:
             problem = reason(error)
         return problem
+
+    def _read(self, prefix: str) -> None:
+        """Raises AssertionError for other names than those of the state, ValueError for other shapes."""
+        status = self._state.read(prefix)
+        try:
+            status.assert_consumed()
+        except AssertionError:
+            status.expect_partial()  # else TensorFlow lists each of them
+            if not names_of(self._state) - names_in(prefix) <= ADDED or names_in(prefix) - names_of(self._state):
+                raise
 
     def delete_incomplete(self) -> None:
         """Removes files that belong to no manifest, as a kill during a save leaves them."""

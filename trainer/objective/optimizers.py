@@ -20,6 +20,10 @@ class _TwoRates:
     slow: frozenset[str] = frozenset()
     share = 1.0
 
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        """They come as the sum over the replicas: a norm, and whether all are finite, is a question to that sum."""
+        return grads_and_vars
+
     def _backend_update_step(self, gradients: Any, variables: Any, learning_rate: tf.Tensor) -> None:
         # Once a step instead of once for each variable: there are hundreds to trace.
         self._rates = {False: learning_rate, True: learning_rate * self.share}
@@ -93,17 +97,18 @@ def build_optimizer(
     Args:
         encoder: unless it begins at random, it is trained with ``config.encoder_learning_rate`` of the rate.
     """
-    average = {"use_ema": config.ema_decay > 0, "ema_momentum": config.ema_decay}
+    # The norm is of what is applied: unscaled, and added up over the replicas (Pascanu et al., ICML 2013).
+    same = {"use_ema": config.ema_decay > 0, "ema_momentum": config.ema_decay, "global_clipnorm": config.clip_norm}
     optimizer: keras.optimizers.Optimizer
     match config.optimizer:
         case "adam":
-            optimizer = _Adam(schedule, name="adam", **average)
+            optimizer = _Adam(schedule, name="adam", **same)
         case "adamw":
-            optimizer = _AdamW(schedule, weight_decay=config.weight_decay, name="adamw", **average)
+            optimizer = _AdamW(schedule, weight_decay=config.weight_decay, name="adamw", **same)
             # Loshchilov, Hutter, ICLR 2019; biases and norms are not what decay is to keep small.
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         case "sgd":
-            optimizer = _SGD(schedule, momentum=config.momentum, name="sgd", **average)
+            optimizer = _SGD(schedule, momentum=config.momentum, name="sgd", **same)
     if encoder is not None and config.encoder_weights != "none":
         optimizer.slow = frozenset(optimizer._var_key(variable) for variable in encoder.trainable_variables)
         optimizer.share = config.encoder_learning_rate

@@ -219,7 +219,8 @@ def _with_found_batch(worker: Worker) -> TrainConfig:
     if config.batch_per_replica != "auto":
         return config
     if worker.fitting is None:
-        found = max(1, config.effective_global_batch(1) // worker.strategy.num_replicas_in_sync)
+        replicas = worker.strategy.num_replicas_in_sync
+        found = max(1, config.effective_global_batch(1) // (replicas * config.accumulate))
     else:
         found = value_of_chief(worker.fitting, worker.peers, worker.strategy)
     return config.model_copy(update={"batch_per_replica": found})

@@ -6,6 +6,7 @@ What it calls on all workers at once, and why their states agree after every ste
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from maskfleet.child_processes import report_line
-from maskfleet.config import TrainConfig
+from maskfleet.config import MOST_BAD_STEPS, TrainConfig
 from maskfleet.errors import Stopped, TrainingFailed
 from trainer.checkpoints.averaging import averaged_weights
 from trainer.data.augmentation import Augmentation
@@ -41,7 +42,8 @@ def train(training: Training, training_seconds: float) -> Validation:
 
     Raises:
         Stopped: SIGTERM reached a worker; the state is saved.
-        TrainingFailed: the loss is not finite, or a checkpoint could not be written.
+        TrainingFailed: the loss is not finite, so often where such steps are skipped, or a checkpoint could not be
+            written.
     """
     config, plan, state = training.config, training.plan, training.state
     step = int(state.step.numpy())
@@ -49,7 +51,7 @@ def train(training: Training, training_seconds: float) -> Validation:
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
     batches, wait_for_data = _batches(training, step)
     saved_step, saved_time = step, time.monotonic()
-    stopping = False
+    stopping, bad_in_a_row = False, 0
 
     def save(validation: Validation | None = None) -> None:
         nonlocal saved_step, saved_time
@@ -80,17 +82,19 @@ def train(training: Training, training_seconds: float) -> Validation:
         waited = wait_for_data(step)
         started = time.monotonic() - waited
         wish = tf.constant(float(training.stop.wanted), tf.float64)
-        losses, rates, stop = take_steps(batches, tf.constant(count), wish)
+        losses, rates, good, stop = take_steps(batches, tf.constant(count), wish)
         losses, rates, stopping = losses.numpy(), rates.numpy(), bool(stop)
+        good = good.numpy() & np.isfinite(losses)
         seconds = time.monotonic() - started
         training_seconds += seconds
         training.heartbeat()
-        if not np.isfinite(losses).all():
-            wrong = int(np.argmin(np.isfinite(losses)))
-            raise TrainingFailed(_not_finite(training, step + wrong, losses[wrong]))
+        for number in range(count):
+            bad_in_a_row = 0 if good[number] else bad_in_a_row + 1
+            if bad_in_a_row:
+                _pass_over(training, step + number, losses[number], bad_in_a_row)
         step += count
         if training.summaries is not None:
-            training.summaries.steps(step, losses, rates, seconds, waited)
+            training.summaries.steps(step, np.where(good, losses, np.nan), rates, seconds, waited)
         if stopping:  # by another worker's flag, it may be
             training.stop.set()
 
@@ -179,10 +183,13 @@ def _end_epoch(training: Training, validation: Validation, step: int, training_s
     """Tells about the epoch, and starts the next one's sums."""
     state, plan, dataset = training.state, training.plan, training.dataset
     if training.summaries is not None:
-        mean_loss = float(state.loss_sum.numpy()) / plan.examples_in_epoch_ending(step)
+        skipped = int(state.skipped_in_epoch.numpy())
+        examples = plan.examples_in_epoch_ending(step) - skipped * plan.global_batch
+        mean_loss = float(state.loss_sum.numpy()) / examples if examples else math.nan
         trained = Validation(_scores(dataset, state.confusion.numpy()), mean_loss)
-        training.summaries.epoch(plan.epoch(step), step, training_seconds, trained, validation)
+        training.summaries.epoch(plan.epoch(step), step, training_seconds, trained, validation, skipped)
     state.validated.assign(step)
+    state.skipped_in_epoch.assign(0)
     state.loss_sum.assign(0.0)
     state.confusion.assign(tf.zeros_like(state.confusion))
     progress = state.progress().after(_score(training.config, validation))
@@ -206,7 +213,25 @@ def _save(training: Training, step: int, training_seconds: float, validation: Va
     training.heartbeat()
 
 
-def _not_finite(training: Training, step: int, loss: float) -> str:
+def _pass_over(training: Training, step: int, loss: float, in_a_row: int) -> None:
+    """Tells of a step that is bad, the ``in_a_row``-th, if such are skipped.
+
+    Raises:
+        TrainingFailed: they are not, or there are too many.
+    """
+    config = training.config
+    bad = "the gradients are not finite" if np.isfinite(loss) else f"the loss is {loss}; expected a finite number"
+    bad = f"step {step + 1}: {bad}"
+    lower, files = f"lower --learning-rate ({config.learning_rate:g})", f"the batch's files: {_files(training, step)}"
+    if config.on_bad_step == "stop":
+        raise TrainingFailed(f"{bad}. {lower.capitalize()} or look at {files}")
+    if in_a_row == MOST_BAD_STEPS:
+        raise TrainingFailed(f"{bad}, as in {in_a_row} steps in a row. {lower.capitalize()}, or look at {files}")
+    if training.summaries is not None:
+        report_line(f"{bad}: it is skipped ({int(training.state.skipped.numpy())} so far); {files}")
+
+
+def _files(training: Training, step: int) -> str:
     plan, names = training.plan, training.dataset.train.names
     examples = example_indices(
         step,
@@ -218,7 +243,4 @@ def _not_finite(training: Training, step: int, loss: float) -> str:
     batch = ", ".join(names[index] for index in examples[:NAMED_EXAMPLES])
     if len(examples) > NAMED_EXAMPLES:
         batch += f" and {len(examples) - NAMED_EXAMPLES} more"
-    return (
-        f"step {step + 1}: the loss is {loss}; expected a finite number. Lower --learning-rate "
-        f"({training.config.learning_rate:g}) or look at the batch's files: {batch}"
-    )
+    return batch

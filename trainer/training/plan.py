@@ -32,7 +32,7 @@ class Plan:
         if self.global_batch > self.examples:
             raise BadSettings(
                 f"the global batch of {self.global_batch} is larger than the data's {self.examples} training "
-                "examples; choose a smaller --batch-per-replica or --global-batch"
+                "examples; choose a smaller --batch-per-replica, --accumulate or --global-batch"
             )
 
     @property

@@ -85,7 +85,8 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
         if dataset.packed is not None:
             dataset.packed.heartbeat = heartbeat
         if config.batch_per_replica == "auto" and config.global_batch is None:
-            fitting = choose_batch(run, len(dataset.classes), len(dataset.train) // peers.workers)
+            share = len(dataset.train) // (peers.workers * config.accumulate)
+            fitting = choose_batch(run, len(dataset.classes), share)
     strategy = make_strategy(peers)
 
     import tensorflow as tf

@@ -38,6 +38,7 @@ class TrainingState(tf.Module):
         loss_sum: of this epoch's examples so far; float64, since it is a sum over many.
         confusion: matrix [C, C] of this epoch's training examples so far, as they were when trained on.
         best, since_best: see :class:`~trainer.training.early_stopping.Progress`.
+        skipped, skipped_in_epoch: steps that left everything as it was, since loss or gradients were not finite.
     """
 
     def __init__(self, classes: int):
@@ -48,6 +49,8 @@ class TrainingState(tf.Module):
         self.confusion = tf.Variable(tf.zeros([classes, classes], tf.int64), trainable=False)
         self.best = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
         self.since_best = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.skipped_in_epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def progress(self) -> Progress:
         return Progress(float(self.best.numpy()), int(self.since_best.numpy()))

@@ -1,80 +1,91 @@
 """The functions that TensorFlow compiles for the loop: training steps and validation.
 
-Every worker takes its slice of each global batch. Once a step all of them add up their gradients (inside
-``optimizer.apply_gradients``) and one small vector: the loss, the wish to stop, the confusion matrix of the
-training examples, and the batch normalisation's moving statistics, which are averaged so that all workers
-hold the same state after every step. So a checkpoint needs no agreement: the chief writes it whenever it likes.
+Every worker takes its slice of each global batch. Once a step all of them add up their gradients and one small vector:
+the loss, the wish to stop, the confusion matrix of the training examples, and the batch normalisation's moving
+statistics, which are averaged so that all workers hold the same state after every step. So a checkpoint needs no
+agreement: the chief writes it whenever it likes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.data.pipeline import worker_slices
 from trainer.objective.metrics import confusion_matrix
+from trainer.training.accumulation import Compute, in_parts
 from trainer.training.state import Batch, Inputs, Training
 
-TakeSteps: TypeAlias = Callable[["Iterator[Batch]", tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
-"""(batches, n, whether this worker wants to stop: 0. or 1.) -> mean loss of each global batch, float64 [n], learning
-rate of each step, float32 [n], and whether any worker wants to stop."""
-Compute: TypeAlias = Callable[[Inputs, tf.Tensor], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
-"""(inputs, masks) of a replica -> its part of the loss, the class of each pixel [b, H, W], and the gradient of each
-trainable variable."""
+Taken: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+"""Mean loss of each global batch, float64 [n], learning rate of each step, float32 [n], whether each step was taken and
+not skipped, bool [n], and whether any worker wants to stop."""
+TakeSteps: TypeAlias = Callable[["Iterator[Batch]", tf.Tensor, tf.Tensor], Taken]
+"""(batches, n, whether this worker wants to stop: 0. or 1.) -> what n steps give."""
 
 
 def make_step_function(training: Training) -> TakeSteps:
     """Training steps over all workers, as many as are asked for in one call."""
     optimizer, strategy, state = training.optimizer, training.strategy, training.state
     global_batch, classes = training.plan.global_batch, len(training.dataset.classes)
-    in_replica = _make_replica_step(training)
+    in_replica, apply = _make_replica_step(training), _make_apply(training)
 
-    def step_function(batches: Iterator[Batch], stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Loss, learning rate, and whether a worker wants to stop."""
+    def step_function(batches: Iterator[Batch], stop: tf.Tensor) -> Taken:
+        """Of one step: loss, learning rate, whether it was taken, and whether a worker wants to stop."""
         inputs, masks, _ = next(batches)
         rate = tf.cast(optimizer.learning_rate, tf.float32)
         arguments = (*split_among_replicas(training, inputs, masks), stop)
-        vector = strategy.experimental_local_results(strategy.run(in_replica, args=arguments))[0]
+        vector, good, gradients = strategy.run(in_replica, args=arguments)
+        vector, good = (strategy.experimental_local_results(value)[0] for value in (vector, good))
+        if training.config.on_bad_step == "skip":
+            # A condition must stand outside the replicas: what they do inside a branch can't reach their peers.
+            tf.cond(good, lambda: strategy.run(apply, args=(gradients,)), lambda: None)
         loss, matrix = vector[0], vector[2:]
         state.step.assign_add(1)
-        state.loss_sum.assign_add(loss * global_batch)
-        state.confusion.assign_add(tf.cast(tf.reshape(matrix, [classes, classes]), tf.int64))
-        return loss, rate, vector[1] > 0
+        skipped = tf.cast(~good, tf.int64)
+        state.skipped.assign_add(skipped)
+        state.skipped_in_epoch.assign_add(skipped)
+        state.loss_sum.assign_add(tf.where(good, loss * global_batch, 0.0))
+        state.confusion.assign_add(tf.cast(tf.where(good, tf.reshape(matrix, [classes, classes]), 0.0), tf.int64))
+        return loss, rate, good, vector[1] > 0
 
     @tf.function(autograph=False)
-    def take_steps(
-        batches: Iterator[Batch], count: tf.Tensor, stop: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def take_steps(batches: Iterator[Batch], count: tf.Tensor, stop: tf.Tensor) -> Taken:
         if training.config.steps_per_call == 1:  # without a loop, which takes half a second to build
-            loss, rate, stopped = step_function(batches, stop)
-            return loss[None], rate[None], stopped
+            loss, rate, good, stopped = step_function(batches, stop)
+            return loss[None], rate[None], good[None], stopped
 
-        def another(
-            done: tf.Tensor, losses: tf.TensorArray, rates: tf.TensorArray, stopped: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray, tf.Tensor]:
-            loss, rate, stop_wanted = step_function(batches, stop)
-            return done + 1, losses.write(done, loss), rates.write(done, rate), stopped | stop_wanted
+        def another(done: tf.Tensor, stopped: tf.Tensor, *told: tf.TensorArray) -> tuple[Any, ...]:
+            *values, stop_wanted = step_function(batches, stop)
+            written = (array.write(done, value) for array, value in zip(told, values, strict=True))
+            return done + 1, stopped | stop_wanted, *written
 
-        _, losses, rates, stopped = tf.while_loop(
+        _, stopped, *told = tf.while_loop(
             lambda done, *_: done < count,
             another,
-            (0, tf.TensorArray(tf.float64, count), tf.TensorArray(tf.float32, count), False),
+            (0, False, *(tf.TensorArray(kind, count) for kind in (tf.float64, tf.float32, tf.bool))),
             parallel_iterations=1,  # a sum over the workers must not meet that of the next step
         )
-        return losses.stack(), rates.stack(), stopped
+        losses, rates, good = (array.stack() for array in told)
+        return losses, rates, good, stopped
 
     traced: TakeSteps = take_steps
     return traced
 
 
-def _make_replica_step(training: Training) -> Callable[[Inputs, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """(inputs, masks, wish to stop) of a replica -> float64 vector over all replicas: loss, wishes to stop, confusion
-    matrix [C x C]. It takes the step: gradients are added up, and the moving statistics averaged."""
-    network, optimizer = training.network, training.optimizer
+def _make_replica_step(
+    training: Training,
+) -> Callable[[Inputs, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]:
+    """(inputs, masks, wish to stop) of a replica -> what is the same in all of them.
+
+    That is a float64 vector: loss, wishes to stop, confusion matrix [C x C]; whether the step is good; and the
+    gradients added up over the replicas. The moving statistics are averaged. It takes the step, unless bad ones are to
+    be skipped: then a bad one leaves the moving statistics as they were, and the gradients are still to be applied.
+    """
+    network, skips = training.network, training.config.on_bad_step == "skip"
     replicas, classes = training.strategy.num_replicas_in_sync, len(training.dataset.classes)
     trainable = network.model.trainable_variables
     statistics = [variable for variable in network.model.non_trainable_variables if "moving_" in variable.path]
@@ -82,12 +93,15 @@ def _make_replica_step(training: Training) -> Callable[[Inputs, tf.Tensor, tf.Te
         inside = {id(variable) for variable in network.encoder.variables}
         statistics = [variable for variable in statistics if id(variable) not in inside]
     sizes = [math.prod(variable.shape) for variable in statistics]
-    compute = _make_compute(training)
+    compute = in_parts(_make_compute(training), training.config.accumulate, trainable, classes)
+    apply = _make_apply(training)
 
-    def in_replica(inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        loss, found, gradients = compute(inputs, masks)
-        optimizer.apply_gradients(zip(gradients, trainable, strict=True))
-        matrix = confusion_matrix(masks, found, classes)
+    def in_replica(inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        before = [tf.identity(variable) for variable in statistics if skips]
+        loss, matrix, gradients = compute(inputs, masks)
+        gradients = _over_replicas(gradients, replicas)
+        if not skips:
+            apply(gradients)
         vector = tf.concat(
             [[tf.cast(loss, tf.float64), stop], tf.reshape(tf.cast(matrix, tf.float64), [-1])]
             + [tf.reshape(tf.cast(variable, tf.float64), [-1]) / replicas for variable in statistics if replicas > 1],
@@ -98,9 +112,41 @@ def _make_replica_step(training: Training) -> Callable[[Inputs, tf.Tensor, tf.Te
             means = tf.split(vector[2 + classes * classes :], sizes) if statistics else []
             for variable, mean in zip(statistics, means, strict=True):
                 variable.assign(tf.reshape(tf.cast(mean, variable.dtype), variable.shape))
-        return vector[: 2 + classes * classes]
+        good = _is_good(training, vector[0], gradients) if skips else tf.constant(True)
+        for variable, old in zip(statistics if skips else [], before, strict=True):
+            variable.assign(tf.where(good, variable, old))
+        return vector[: 2 + classes * classes], good, gradients if skips else []
 
     return in_replica
+
+
+def _over_replicas(gradients: list[tf.Tensor | None], replicas: int) -> list[tf.Tensor | None]:
+    """Their sum over the replicas, in each of them."""
+    if replicas == 1:
+        return gradients
+    there = [gradient for gradient in gradients if gradient is not None]
+    sums = iter(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, there))
+    return [None if gradient is None else next(sums) for gradient in gradients]
+
+
+def _is_good(training: Training, loss: tf.Tensor, gradients: list[tf.Tensor | None]) -> tf.Tensor:
+    """Whether loss and gradients are finite, bool, the same in all replicas.
+
+    With float16, gradients that are not are the optimizer's own business: it scales the next loss by less.
+    """
+    if training.config.precision == "float16":
+        return tf.math.is_finite(loss)
+    return tf.math.is_finite(loss) & tf.math.is_finite(tf.linalg.global_norm(gradients))
+
+
+def _make_apply(training: Training) -> Callable[[list[tf.Tensor | None]], None]:
+    """Takes a step by gradients that are added up over the replicas."""
+    optimizer, trainable = training.optimizer, training.network.model.trainable_variables
+
+    def apply(gradients: list[tf.Tensor | None]) -> None:
+        optimizer.apply_gradients(zip(gradients, trainable, strict=True))
+
+    return apply
 
 
 def _make_compute(training: Training) -> Compute:
@@ -111,9 +157,9 @@ def _make_compute(training: Training) -> Compute:
     """
     network, optimizer, global_batch = training.network, training.optimizer, training.plan.global_batch
     frozen, encoder, decoder = network.is_frozen, network.fused_encoder, network.fused_decoder
-    trainable = network.model.trainable_variables
+    trainable, classes = network.model.trainable_variables, len(training.dataset.classes)
 
-    def compute(inputs: Inputs, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def compute(inputs: Inputs, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor | None]]:
         # Without a gradient for the encoder the tape needs to know nothing of it.
         features = features_of(training, inputs) if frozen else None
         with tf.GradientTape() as tape:
@@ -125,9 +171,13 @@ def _make_compute(training: Training) -> Compute:
         return loss, tf.argmax(logits, axis=-1), tape.gradient(scaled, trainable)
 
     if training.config.xla:  # without what goes between replicas
-        compiled: Compute = tf.function(compute, autograph=False, jit_compile=True)
-        return compiled
-    return compute
+        compute = tf.function(compute, autograph=False, jit_compile=True)
+
+    def with_matrix(inputs: Inputs, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor | None]]:
+        loss, found, gradients = compute(inputs, masks)
+        return loss, confusion_matrix(masks, found, classes), gradients
+
+    return with_matrix
 
 
 def make_evaluation_function(training: Training) -> Callable[[Inputs, tf.Tensor], tf.Tensor]:

@@ -102,7 +102,11 @@ class Summaries:
     def steps(
         self, last: int, losses: NDArray[Any], learning_rates: NDArray[Any], seconds: float, waited: float = 0.0
     ) -> None:
-        """After each call: its steps up to ``last``, the time that they took together, ``waited`` for data in it."""
+        """After each call: its steps up to ``last``, the time that they took together, ``waited`` for data in it.
+
+        Args:
+            losses: of each step; nan for one that was skipped.
+        """
         count = len(losses)
         # The first call of a process also builds the graph: it says nothing about the speed.
         if self._progress.loss is not None:
@@ -110,7 +114,9 @@ class Summaries:
             self._seconds_per_step = old * (self._seconds_per_step or 0.0) + (1 - old) * seconds / count
             self._seconds_since_epoch += seconds
             self._steps_since_epoch += count
-        self._update(step=last, epoch=self._plan.epoch(last), loss=float(losses[-1]))
+        self._update(step=last, epoch=self._plan.epoch(last))
+        if (known := losses[np.isfinite(losses)]).size:
+            self._update(loss=float(known[-1]))
         if self._dataset.packed is not None:
             self._update(data_wait_seconds=(self._progress.data_wait_seconds or 0.0) + waited)
         if self._seconds_per_step is not None:
@@ -119,19 +125,28 @@ class Summaries:
                 eta_seconds=(self._plan.steps - last) * self._seconds_per_step,
             )
         for step, loss, rate in zip(range(last - count + 1, last + 1), losses, learning_rates, strict=True):
-            if step % self._stride == 0 or step == self._plan.steps:
+            if np.isfinite(loss) and (step % self._stride == 0 or step == self._plan.steps):
                 self._add("train", step, scalar_pb("loss", loss), scalar_pb("learning_rate", rate))
                 if (total := self._progress.data_wait_seconds) is not None:
                     self._add("train", step, scalar_pb("data_wait_seconds", total))
         if time.monotonic() - self._progress_time > PROGRESS_SECONDS:
             self._write_progress()
 
-    def epoch(self, epoch: int, step: int, training_seconds: float, trained: Validation, held_out: Validation) -> None:
+    def epoch(
+        self,
+        epoch: int,
+        step: int,
+        training_seconds: float,
+        trained: Validation,
+        held_out: Validation,
+        skipped_steps: int = 0,
+    ) -> None:
         """After each validation.
 
         Args:
             trained: over the epoch's training examples, as they were when trained on.
             held_out: over the split on which epochs are validated.
+            skipped_steps: of the epoch, for a loss or gradients that were not finite.
         """
         if self._steps_since_epoch:
             speed = self._plan.global_batch * self._steps_since_epoch / self._seconds_since_epoch
@@ -148,10 +163,13 @@ class Summaries:
             held_out.loss,
             trained.scores.miou,
             **facts_of(scores),
+            skipped_steps=skipped_steps,
         )
         self._metrics.append(line)
         line.append(self._run)
         self._add("train", step, scalar_pb("images_per_second", speed))
+        if skipped_steps:
+            self._add("train", step, scalar_pb("skipped_steps", skipped_steps))
         for name, result in (("train", trained), ("validation", held_out)):
             self._add(name, step, *_score_values(result.scores))
         self._add("validation", step, scalar_pb("loss", held_out.loss))

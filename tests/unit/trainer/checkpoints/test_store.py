@@ -16,7 +16,8 @@ from maskfleet.errors import BadInput, BadSettings, TrainingFailed
 from maskfleet.records import Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint, load_weights
-from trainer.checkpoints.store import CheckpointStore
+from trainer.checkpoints.store import ADDED, CheckpointStore
+from trainer.training.state import TrainingState
 
 
 class Box:
@@ -132,6 +133,17 @@ def test_a_checkpoint_of_another_network_is_one_line(box: Box, variables: dict[s
     with pytest.raises(BadSettings, match=r"step-00000001: this checkpoint is of another network or optim.*") as caught:
         CheckpointStore(box.run, other, keep=2).restore()
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_a_version_that_counted_no_skipped_steps_is_read(tmp_path: Path) -> None:
+    run, state = RunDirectory(tmp_path), TrainingState(2)
+    state.step.assign(7)
+    older = tf.Module()
+    older.__dict__ |= {name: value for name, value in vars(state).items() if f"state/{name}" not in ADDED}
+    CheckpointStore(run, tf.train.Checkpoint(weights={}, optimizer={}, state=older), 2).save(7, 0, 0.0, None, None)
+    found = TrainingState(2)
+    assert CheckpointStore(run, tf.train.Checkpoint(weights={}, optimizer={}, state=found), 2).restore() is not None
+    assert (int(found.step), int(found.skipped)) == (7, 0)
 
 
 def test_damage_is_told_and_passed_over(box: Box, capsys: pytest.CaptureFixture[str]):
