@@ -74,7 +74,7 @@ class MetricsLine:
         training_seconds: spent in training steps up to ``step``, in all processes of the run.
         images_per_second: of the epoch's training steps.
         loss, training_miou: of the epoch's training examples, as they were when trained on.
-        iou, dice: by class; None for a class that does not occur.
+        iou, dice, precision, recall: by class; None for a class that does not occur.
         confusion: counts of pixels [C][C], rows truth.
         skipped_steps: of the epoch, for a loss or gradients that were not finite.
     """
@@ -94,6 +94,8 @@ class MetricsLine:
     mean_dice: float = math.nan
     iou: Mapping[str, float | None] = field(default_factory=dict)
     dice: Mapping[str, float | None] = field(default_factory=dict)
+    precision: Mapping[str, float | None] = field(default_factory=dict)
+    recall: Mapping[str, float | None] = field(default_factory=dict)
     confusion: Sequence[Sequence[Count]] = ()
     skipped_steps: Count = 0
 
@@ -113,7 +115,7 @@ class MetricsLine:
 
 @dataclass(frozen=True)
 class SplitScores:
-    """What a confusion matrix over a split says; ``iou``, ``dice`` and ``confusion`` as in :class:`MetricsLine`."""
+    """What a confusion matrix over a split says; scores by class and ``confusion`` as in :class:`MetricsLine`."""
 
     miou: float = math.nan
     miou_without_background: float = math.nan
@@ -123,6 +125,8 @@ class SplitScores:
     mean_dice: float = math.nan
     iou: Mapping[str, float | None] = field(default_factory=dict)
     dice: Mapping[str, float | None] = field(default_factory=dict)
+    precision: Mapping[str, float | None] = field(default_factory=dict)
+    recall: Mapping[str, float | None] = field(default_factory=dict)
     confusion: Sequence[Sequence[Count]] = ()
 
 
@@ -137,7 +141,7 @@ class FinalScores:
         loss: at the network's input size.
         size: at which pixels were counted for the other scores: the images' own, or the network's input size, as in
             runs of earlier versions and where the images could not be read once more.
-        iou, dice, confusion: as in :class:`MetricsLine`.
+        iou, dice, precision, recall, confusion: as in :class:`MetricsLine`.
         at_network_size: those of the network's input size beside them; None where they are of that size themselves.
     """
 
@@ -155,6 +159,8 @@ class FinalScores:
     mean_dice: float = math.nan
     iou: Mapping[str, float | None] = field(default_factory=dict)
     dice: Mapping[str, float | None] = field(default_factory=dict)
+    precision: Mapping[str, float | None] = field(default_factory=dict)
+    recall: Mapping[str, float | None] = field(default_factory=dict)
     confusion: Sequence[Sequence[int]] = ()
     size: Literal["own", "network"] = "network"
     at_network_size: SplitScores | None = None

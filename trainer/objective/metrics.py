@@ -70,6 +70,16 @@ class Scores:
         return self._by_class(_divide(2 * self._hits, self._truth + self._predicted))
 
     @property
+    def precision(self) -> dict[str, float]:
+        """|truth and prediction| / |prediction| of each class; nan for one that is never predicted."""
+        return self._by_class(_divide(self._hits, self._predicted))
+
+    @property
+    def recall(self) -> dict[str, float]:
+        """|truth and prediction| / |truth| of each class; nan for one that never occurs."""
+        return self._by_class(_divide(self._hits, self._truth))
+
+    @property
     def miou(self) -> float:
         """Mean of the classes' IoU."""
         return _mean(self._ious)

@@ -54,6 +54,8 @@ class Evaluation:
             "mean_boundary_f1": _or_none(_nanmean(np.array(list(self.boundary_f1.values())))),
             "iou": _by_class(scores.iou),
             "dice": _by_class(scores.dice),
+            "precision": _by_class(scores.precision),
+            "recall": _by_class(scores.recall),
             "boundary_f1": _by_class(self.boundary_f1),
             "confusion": scores.matrix.tolist(),
             "images_per_second": round(self.images_per_second, 2),

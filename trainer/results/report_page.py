@@ -123,13 +123,13 @@ def _classes(runs: Sequence[RunFacts]) -> str:
     header = ["class"]
     for number, run in enumerate(runs):
         prefix = f"{_dot(number)}{_html(run.name)}: " if len(runs) > 1 else ""
-        header += [prefix + "IoU", "Dice", *(["boundary F1"] if run.boundary_f1 else [])]
+        header += [prefix + "IoU", "Dice", "precision", "recall", *(["boundary F1"] if run.boundary_f1 else [])]
     names = list(dict.fromkeys(name for run in runs for name in run.legend.classes))
     lines = []
     for name in names:
         line = [_html(name)]
         for run in runs:
-            line += [_score(run.final.iou.get(name)), _score(run.final.dice.get(name))]
+            line += [_score(getattr(run.final, kind).get(name)) for kind in ("iou", "dice", "precision", "recall")]
             line += [_score(run.boundary_f1.get(name))] if run.boundary_f1 else []
         lines.append(line)
     return _table(header, lines, first_number=1)

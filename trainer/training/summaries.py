@@ -21,7 +21,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 
 from maskfleet.child_processes import report_line
 from maskfleet.files import write_atomically
-from maskfleet.records import Event, FinalScores, MetricsLine, Progress, SplitScores
+from maskfleet.records import Event, FinalScores, MetricsLine, Progress, RunRecord, SplitScores
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import as_markdown, one_line
 from trainer.data.cache import Dataset
@@ -29,11 +29,14 @@ from trainer.event_values import image_value
 from trainer.objective.metrics import MEANS, Scores
 from trainer.pictures import confusion_picture, curves_picture, png, predictions_picture
 from trainer.training.event_file import EventFile
+from trainer.training.hyperparameters import SETTINGS_AND_SCORES, session
 from trainer.training.plan import Plan
 
 PROGRESS_SECONDS = 0.5
 """Between two writings of progress.json."""
 PICTURED_EXAMPLES = 4
+BY_CLASS = ("iou", "precision", "recall")
+"""Scores of each class that TensorBoard shows."""
 MAX_STEP_POINTS = 2000
 """Points of a per-step curve; a longer run writes only every n-th step."""
 
@@ -196,6 +199,10 @@ class Summaries:
             at_network_size = scores.at_network_size or scores
             self._add(self._writer_of(scores.split), scores.step, *_final_values(at_network_size))
             self._add(scores.split, scores.step, scalar_pb("loss", scores.loss))
+        # In a folder of their own, since TensorBoard takes all curves of a folder with hyperparameters for its results.
+        folder, record = self._writer_of(SETTINGS_AND_SCORES), RunRecord.read(self._run)
+        self._add(folder, scores.step, *session(record, self._run.path.resolve().name), *_final_values(scores))
+        self._add(folder, scores.step, scalar_pb("loss", scores.loss))
         self._add("train", scores.step, text_pb("scores", f"mIoU {scores.sizes}, {scores.title}"))
 
     def _writer_of(self, split: str) -> str:
@@ -268,12 +275,17 @@ def _take_back(run: RunDirectory, validated: int) -> list[MetricsLine]:
 
 def _score_values(scores: Scores) -> Sequence[Summary]:
     values = [scalar_pb(name, value) for name, value in scores.means.items()]
-    return values + [scalar_pb(f"iou/{one_line(name)}", value) for name, value in scores.iou.items()]
+    return values + [
+        scalar_pb(f"{kind}/{one_line(name)}", value)
+        for kind in BY_CLASS
+        for name, value in getattr(scores, kind).items()
+    ]
 
 
 def _final_values(scores: FinalScores | SplitScores, prefix: str = "") -> Iterator[Summary]:
     values = {name: getattr(scores, name) for name in MEANS}
-    values |= {f"iou/{one_line(name)}": value for name, value in scores.iou.items()}
+    for kind in BY_CLASS:
+        values |= {f"{kind}/{one_line(name)}": value for name, value in getattr(scores, kind).items()}
     for name, value in values.items():
         yield scalar_pb(prefix + name, math.nan if value is None else value)
 
@@ -283,7 +295,10 @@ def facts_of(scores: Scores) -> dict[str, Any]:
     return {
         **scores.means,
         "iou": {name: _or_none(value) for name, value in scores.iou.items()},
-        "dice": {name: _or_none(value) for name, value in scores.dice.items()},
+        **{
+            kind: {name: _or_none(value) for name, value in getattr(scores, kind).items()}
+            for kind in ("dice", "precision", "recall")
+        },
         "confusion": scores.matrix.tolist(),
     }
 

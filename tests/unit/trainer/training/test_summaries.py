@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from maskfleet.records import FinalScores, MetricsLine, SplitScores
+from maskfleet.records import FinalScores, MetricsLine, RunRecord, SplitScores
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import palette
@@ -68,6 +68,7 @@ def test_a_run_that_goes_on_takes_back_what_was_told_of_later_steps(tmp_path: Pa
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_final_scores_are_shown_at_both_sizes(tmp_path: Path, split: str) -> None:
     run = RunDirectory(tmp_path)
+    RunRecord({}).write(run)
     told = summaries(run, validation=True)
     told.final(FinalScores(split, 2, None, 5, 1, 0.5, miou=0.75, iou={"a": None}, size="own",
                            at_network_size=SplitScores(miou=0.25, iou={"a": 0.5})))  # fmt: skip
