@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import click
 
+from maskfleet.child_processes import end_with_parent
 from maskfleet.command_line import Group, UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
 from maskfleet.data_setting import existing_data
@@ -370,6 +374,33 @@ def pack(destination: str, max_side: int | None, **flags: Any) -> None:
 
 @main.command(
     params=[
+        click.Option(["--out"], type=UserPath(), help="PNG file of the curve"),
+        click.Option(["--steps"], type=click.IntRange(min=20), default=100, show_default=True, help="training steps"),
+        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+        *(option for option in TrainConfig.flags() if option.name not in ("learning_rate", "schedule", "epochs")),
+    ]
+)
+def find_lr(out: Path | None, steps: int, output: str, **flags: Any) -> int:
+    """Find a --learning-rate: train for some steps while it grows, and look where the loss is lowest.
+
+    Takes the settings that the run shall have. Nothing of it is kept but the picture.
+    """
+    settings = TrainConfig.from_sources([], flag_layer(flags))
+    existing_data(settings.data)
+    if out is not None:
+        try:
+            check_writable(out)
+        except OSError as error:
+            raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        write_settings(RunDirectory(Path(folder)), settings.model_dump(mode="json"))
+        command = [sys.executable, "-m", "trainer.training.learning_rate_finder", folder, str(steps), output]
+        command += [] if out is None else [str(out)]
+        return subprocess.run(command, check=False, preexec_fn=end_with_parent(signal.SIGKILL)).returncode
+
+
+@main.command(
+    params=[
         click.Option(
             ["--models"],
             default="unet,fcn32s,fcn16s,fcn8s,deeplabv3plus,lraspp,pspnet,segformer",
@@ -419,6 +450,63 @@ def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
 
     write_report([RunDirectory(run) for run in runs], out, best=best)
     echo(f"report: {out}")
+
+
+@main.command(
+    params=[
+        click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
+        click.Option(["--data"], help="data whose masks are looked at  [default: the run's]"),
+        click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
+        click.Option(
+            ["--split"], type=click.Choice(["train", "validation", "test"]), help="of the data  [default: all]"
+        ),
+        click.Option(["--top"], type=click.IntRange(min=1), default=20, show_default=True, help="how many are shown"),
+        click.Option(["--out"], type=UserPath(), help="HTML file with the pictures of these"),
+        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+    ]
+)
+@BEST
+def rank_labels(
+    place: Path,
+    best: bool,
+    data: str | None,
+    data_dir: Path | None,
+    split: str | None,
+    top: int,
+    out: Path | None,
+    output: str,
+) -> None:
+    """List the pictures whose masks look wrong to a trained network, worst first.
+
+    It can't tell a wrong mask from a picture that it has not learnt to read: look at them. A network that was trained
+    on the pictures themselves finds most, one of another fold (--folds, --fold) all the same and more.
+    """
+    quiet_stderr()
+    if data is not None:
+        existing_data(data)  # before TensorFlow is imported
+    from trainer.data.cache import Arrays
+    from trainer.results.label_quality import rank, table
+    from trainer.results.label_report import check_out, write_label_report
+
+    if out is not None:
+        check_out(out)
+    trained = _trained(place, best)
+    dataset = _dataset(place, trained, data, data_dir)
+    if split is not None and split not in dataset.splits:
+        there = " and ".join(dataset.splits)
+        raise BadSettings(f"--split {split}: {dataset.name} has no such split, it has {there}; name one of them")
+    asked = {name: each for name, each in dataset.splits.items() if split in (None, name)}
+    splits = {name: each for name, each in asked.items() if isinstance(each, Arrays)}
+    for name in asked.keys() - splits.keys():
+        echo_line(f"the {name} pictures are left out: after --fit crop they are only seen in parts")
+    suspects = rank(trained.model, splits, trained.legend)
+    if output == "json":
+        echo(json.dumps([dataclasses.asdict(suspect) for suspect in suspects]))
+    else:
+        echo(table(suspects, top))
+    if out is not None:
+        write_label_report(suspects[:top], trained, dataset, out)
+        echo(f"report: {out}", err=output == "json")
 
 
 @main.command()

@@ -105,6 +105,24 @@ def curves_picture(metrics: Sequence[MetricsLine]) -> bytes:
     return _png(figure)
 
 
+def rates_picture(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float | None
+) -> bytes:
+    """PNG of the loss over the learning rate, with the suggested one."""
+    figure = _figure(8, 5)
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color="0.75", label="of a batch", linewidth=1)
+    axes.plot(rates, smoothed, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color="tab:green", linestyle="--", label=f"suggestion: {suggestion:g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
 def confusion_picture(matrix: NDArray[np.int64], classes: Sequence[str]) -> bytes:
     """PNG of a confusion matrix [C, C], rows truth, in shares of each true class; in numbers too if they are few."""
     count = len(classes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.helpers.processes import LocalRun
+from tests.helpers.processes import LocalRun, trainer
 from tests.local.test_workers import INVARIANT, weights
 
 
@@ -46,4 +47,36 @@ def test_too_many_bad_steps_in_a_row_end_all_workers(tmp_path: Path):
         assert run.wait() == 1
     said = run.output.read_text()
     assert "as in 10 steps in a row" in said
-    assert len(re.findall(r"step \d+: the loss is nan; expected a finite number: it is skipped", said)) == 9
+    assert (
+        len(re.findall(r"step \d+: the (loss|gradients) .*: it is skipped \(\d so far\); the batch's files: ", said))
+        == 9
+    )
+
+
+@pytest.mark.long
+def test_a_learning_rate_is_suggested_and_nothing_stays_but_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    settings = ("--image-size=32", "--unfreeze-from=none", "--steps=60", "--out=lr.png", "-o", "json")
+    found = trainer("find-lr", *settings)
+    assert found.returncode == 0, found.stderr
+    curve = json.loads(found.stdout.splitlines()[-1])
+    assert 1e-5 < curve["suggestion"] < 1
+    assert [path.name for path in tmp_path.iterdir()] == ["lr.png"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("--steps=3",), "--steps"),
+        (("--data=/nowhere",), "/nowhere"),
+        (("--out=/tmp",), "--out /tmp: can't be written: Is a directory"),
+    ],
+)
+def test_a_range_test_that_can_t_be_made_is_refused_in_one_line(settings: tuple[str, ...], message: str):
+    refused = trainer("find-lr", *settings)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert "Traceback" not in refused.stderr

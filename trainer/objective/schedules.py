@@ -52,6 +52,27 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+class Sweep(keras.optimizers.schedules.LearningRateSchedule):
+    """From ``lowest`` to ``highest`` in ``steps`` steps, each by the same factor."""
+
+    def __init__(self, lowest: float, highest: float, steps: int) -> None:
+        self.lowest = lowest
+        self.highest = highest
+        self.steps = steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """``step``: an integer scalar -> float32 scalar."""
+        factor = math.log(self.highest / self.lowest) / max(1, self.steps - 1)
+        return self.lowest * tf.exp(tf.cast(step, tf.float32) * factor)
+
+    def rate(self, step: int) -> float:
+        """The same in plain numbers."""
+        return float(self.lowest * (self.highest / self.lowest) ** (step / max(1, self.steps - 1)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"lowest": self.lowest, "highest": self.highest, "steps": self.steps}
+
+
 def learning_rate(config: TrainConfig, *, steps_per_epoch: float, total_steps: int, scale: float) -> LearningRate:
     """The schedule of a run of ``total_steps``; ``scale`` multiplies ``config.learning_rate`` (several replicas)."""
     return LearningRate(

@@ -138,13 +138,14 @@ def _look_at(trained: Trained, split: Arrays) -> tuple[dict[str, float], list[Ex
 
     def example(i: int) -> Example:
         mask = predict(split.images[i : i + 1])[0]
-        return _example(split, i, mask, float(mious[i]), trained.legend)
+        return example_of(split, i, mask, float(mious[i]), trained.legend)
 
     best = [example(i) for i in order[::-1][:shown]]
     return evaluation.boundary_f1, best, [example(i) for i in order[:shown]]
 
 
-def _example(split: Arrays, i: int, prediction: NDArray[np.uint8], miou: float, legend: Legend) -> Example:
+def example_of(split: Arrays, i: int, prediction: NDArray[np.uint8], miou: float, legend: Legend) -> Example:
+    """The pictures of one example, for the page."""
     truth, found = (colour_mask(mask, legend.colours) for mask in (split.masks[i], prediction))
     return Example(split.names[i], miou, _uri(split.images[i], "JPEG"), _uri(truth, "PNG"), _uri(found, "PNG"))
 

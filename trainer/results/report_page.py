@@ -43,28 +43,35 @@ details { margin: 6px 0 } summary { cursor: pointer }
 
 def page(runs: Sequence[RunFacts]) -> str:
     """The whole document."""
-    title = f"Maskfleet: {', '.join(run.name for run in runs)}"
+    title = ", ".join(run.name for run in runs)
     sections = [
-        _section("Result", _results(runs)),
-        _section("Curves", _curves(runs)),
-        _section("Classes", _classes(runs)),
-        _section("Confusion", "".join(map(_confusion, runs)), "Rows are the truth; shares of each true class."),
-        _section(
+        section("Result", _results(runs)),
+        section("Curves", _curves(runs)),
+        section("Classes", _classes(runs)),
+        section("Confusion", "".join(map(_confusion, runs)), "Rows are the truth; shares of each true class."),
+        section(
             "Predictions",
             "".join(map(_predictions, runs)),
             f"Image, truth, prediction; the images' own mIoU. Of {EVALUATED} images at most.",
         ),
-        _section("Settings", _settings(runs)),
-        _section("Origin", _origin(runs)),
+        section("Settings", _settings(runs)),
+        section("Origin", _origin(runs)),
     ]
+    return document(title, "".join(sections))
+
+
+def document(title: str, content: str) -> str:
+    """A whole page around ``content``, HTML."""
+    title = f"Maskfleet: {title}"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body><h1>{_html(title)}</h1>{''.join(sections)}</body></html>\n"
+        f"<body><h1>{_html(title)}</h1>{content}</body></html>\n"
     )
 
 
-def _section(title: str, content: str, note: str = "") -> str:
+def section(title: str, content: str, note: str = "") -> str:
+    """A part of the page under a heading; all three are HTML."""
     note = f'<p class="note">{note}</p>' if note else ""
     return f'<section id="{title.lower()}"><h2>{title}</h2>{note}{content}</section>\n'
 
@@ -161,12 +168,13 @@ def _predictions(run: RunFacts) -> str:
         for name, colour in zip(run.legend.classes, run.legend.colours.tolist(), strict=True)
     )
     return (
-        f"{note}<h3>{_html(run.name)}: best {keys}</h3>{_examples(run.best)}"
-        f"<h3>{_html(run.name)}: worst</h3>{_examples(run.worst)}"
+        f"{note}<h3>{_html(run.name)}: best {keys}</h3>{gallery(run.best)}"
+        f"<h3>{_html(run.name)}: worst</h3>{gallery(run.worst)}"
     )
 
 
-def _examples(examples: Sequence[Example]) -> str:
+def gallery(examples: Sequence[Example]) -> str:
+    """Image, truth and prediction of each, with its name and score."""
     figures = "".join(
         "<figure>"
         + "".join(

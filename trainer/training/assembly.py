@@ -43,7 +43,7 @@ from trainer.training.loop import train
 from trainer.training.plan import Plan
 from trainer.training.profiling import Profiler
 from trainer.training.run_record import check_goes_on, record_start, split_roles
-from trainer.training.state import StopFlag, Training, TrainingState
+from trainer.training.state import Loss, StopFlag, Training, TrainingState
 from trainer.training.summaries import Summaries
 
 
@@ -118,8 +118,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
     # What may be refused comes before anything is written.
     if peers.is_chief:
         check_goes_on(run, config, dataset)
-    frequencies = None if dataset.packed is None else dataset.packed.manifest.splits["train"].class_frequencies
-    loss = build_loss(config, len(dataset.classes), dataset.train.masks, frequencies)
+    loss = loss_for(config, dataset)
     with strategy.scope():
         network, optimizer = _network_and_optimizer(config, plan, len(dataset.classes))
         state = TrainingState(len(dataset.classes))
@@ -151,6 +150,16 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
         checkpoints, summaries, profiler,
     )  # fmt: skip
     return training, everything, training_seconds
+
+
+def loss_for(config: TrainConfig, dataset: Dataset) -> Loss:
+    """What is trained for on ``dataset``.
+
+    Raises:
+        BadSettings: the loss's settings do not go with each other or with the classes.
+    """
+    frequencies = None if dataset.packed is None else dataset.packed.manifest.splits["train"].class_frequencies
+    return build_loss(config, len(dataset.classes), dataset.train.masks, frequencies)
 
 
 def _network_and_optimizer(config: TrainConfig, plan: Plan, classes: int) -> tuple[Network, keras.Optimizer]:

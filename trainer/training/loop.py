@@ -49,7 +49,7 @@ def train(training: Training, training_seconds: float) -> Validation:
     step = int(state.step.numpy())
     take_steps = make_step_function(training)
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
-    batches, wait_for_data = _batches(training, step)
+    batches, wait_for_data = training_stream(training, step)
     saved_step, saved_time = step, time.monotonic()
     stopping, bad_in_a_row = False, 0
 
@@ -147,7 +147,7 @@ def _scores(dataset: Dataset, matrix: np.ndarray) -> Scores:
     return Scores(matrix, dataset.classes, background)
 
 
-def _batches(training: Training, first_step: int) -> tuple[Iterator[Batch], Callable[[int], float]]:
+def training_stream(training: Training, first_step: int) -> tuple[Iterator[Batch], Callable[[int], float]]:
     """The batches from ``first_step`` on, and what waits until the data of a step's batch is here, for so many seconds.
 
     Of several steps that are taken at once only the first is waited for there.

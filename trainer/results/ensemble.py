@@ -1,0 +1,3 @@
+"""Several trained networks as one: the mean of their probabilities."""
+
+from __future__ import annotations

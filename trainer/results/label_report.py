@@ -1,0 +1,43 @@
+"""A page with the pictures whose masks look wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskfleet.errors import BadSettings
+from maskfleet.files import check_writable, write_atomically
+from trainer.data.cache import Arrays, Dataset
+from trainer.results.evaluation import masker
+from trainer.results.label_quality import Suspect
+from trainer.results.report import example_of
+from trainer.results.report_page import document, gallery, section
+from trainer.results.trained import Trained
+
+
+def check_out(out: Path) -> None:
+    """Raises BadSettings if the page could not be written, before everything is computed for it."""
+    try:
+        check_writable(out)
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
+
+
+def write_label_report(suspects: Sequence[Suspect], trained: Trained, dataset: Dataset, out: Path) -> None:
+    """Writes a self-contained HTML page: picture, mask, and what the network sees, of each of ``suspects``.
+
+    Raises:
+        BadSettings: ``out`` can't be written.
+    """
+    predict = masker(trained.model)
+    examples = []
+    for suspect in suspects:
+        images, masks = dataset.seen_whole(suspect.split).read(slice(suspect.index, suspect.index + 1))
+        picture = Arrays((suspect.name,), images, masks)
+        examples.append(example_of(picture, 0, predict(images)[0], suspect.score, trained.legend))
+    note = "Picture, its mask, and what the network sees; the score of the mask, from 0 (wrong) to 1. Worst first."
+    content = section("Masks", gallery(examples), note)
+    try:
+        write_atomically(out, document(f"masks of {dataset.name} that look wrong", content).encode())
+    except OSError as error:
+        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
