@@ -45,6 +45,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "rotation": 0.0,
         "colour": 0.0,
         "cutout": 0.0,
+        "elastic": 0.0,
+        "grid": 0.0,
+        "blur": 0.0,
         "epochs": 20,
         "batch_per_replica": 64,
         "learning_rate": 1e-3,
@@ -180,6 +183,15 @@ class TrainConfig(Settings):
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(default=0.0, description="turn by up to so many degrees")
     colour: Fraction = Field(default=0.1, description="change brightness, contrast, saturation and hue, up to 1")
     cutout: Fraction = Field(default=0.0, description="side of a square that is made grey, as a share of the image's")
+    elastic: Annotated[float, Field(ge=0, le=0.2)] = Field(
+        default=0.0, description="bend smoothly, by up to so large a share of the image's side; .03 is gentle"
+    )
+    grid: Annotated[float, Field(ge=0, le=0.9)] = Field(
+        default=0.0, description="stretch and shrink the rows and columns of a 4 x 4 grid by up to so large a share"
+    )
+    blur: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="blur half of the images, by a Gaussian of up to so many pixels"
+    )
 
     # Network
     model: Literal["unet", "fcn32s", "fcn16s", "fcn8s", "deeplabv3plus", "lraspp", "pspnet", "segformer"] = Field(

@@ -7,13 +7,14 @@ batch, on whatever worker it is made.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
+from trainer.data.distortion import NODES, blurred, displaced, elastic, grid
 
 _GREY = 127
 """What is cut out becomes mid-grey."""
@@ -46,6 +47,8 @@ class Augmentation:
             hue turns by up to colour · 45 degrees.
         cutout: sides of a rectangle that is made grey, as a share of the image's; the mask stays
             (DeVries and Taylor, "Improved Regularization of CNNs with Cutout", 2017).
+        elastic, grid: bend the picture, see :mod:`trainer.data.distortion`.
+        blur: half of the images come under a Gaussian of up to so many pixels.
     """
 
     flip: Literal["none", "random", "frozen"] = "none"
@@ -54,10 +57,13 @@ class Augmentation:
     rotation: float = 0.0
     colour: float = 0.0
     cutout: float = 0.0
+    elastic: float = 0.0
+    grid: float = 0.0
+    blur: float = 0.0
 
     @classmethod
     def of(cls, config: TrainConfig) -> Augmentation:
-        return cls(config.flip, config.flip_vertical, config.zoom, config.rotation, config.colour, config.cutout)
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     def __call__(
         self, images: tf.Tensor, masks: tf.Tensor, *, seed: int, positions: tf.Tensor, examples: tf.Tensor
@@ -76,7 +82,8 @@ class Augmentation:
         def change(entry: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
             image, mask, position, flip = entry
             draws = tf.random.stateless_uniform([11], [seeds, position], -1.0, 1.0)
-            return self._change(image, mask, flip, draws)
+            more = tf.random.experimental.stateless_fold_in([seeds, position], 2)  # a stream of its own
+            return self._change(image, mask, flip, draws, more)
 
         flips = self.flipped(seed=seed, positions=positions, examples=examples)
         pairs: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(
@@ -99,9 +106,12 @@ class Augmentation:
         return tf.map_fn(draw, numbers, fn_output_signature=tf.bool)
 
     def _change(
-        self, image: tf.Tensor, mask: tf.Tensor, flip: tf.Tensor, draws: tf.Tensor
+        self, image: tf.Tensor, mask: tf.Tensor, flip: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One example. Each of the ``draws``, uniform in -1..1, has one use: no setting changes another's."""
+        """One example. Each of the ``draws``, uniform in -1..1, has one use: no setting changes another's.
+
+        Nor does one of those that draw from ``seed``, int64 (2,), numbers of their own.
+        """
         if self.flip != "none":
             image, mask = _mirror(image, mask, 1, flip)
         if self.flip_vertical:
@@ -110,6 +120,11 @@ class Augmentation:
             transform = self._transform(image.shape[0], image.shape[1], draws[0], draws[1], draws[2], draws[3])
             image = _warp(image, transform, "BILINEAR")
             mask = _warp(mask[..., None], transform, "NEAREST")[..., 0]
+        if self.elastic or self.grid:
+            image, mask = self._bend(image, mask, seed)
+        if self.blur:
+            sigma = tf.random.stateless_uniform([], tf.random.experimental.stateless_fold_in(seed, 3), -1.0, 1.0)
+            image = blurred(image, self.blur * tf.maximum(sigma, 0.0), self.blur)
         if self.colour:
             image = self._recolour(image, draws[4], draws[5], draws[6], draws[7])
         if self.cutout:
@@ -129,6 +144,17 @@ class Augmentation:
         left = across + x * (slack * width / 2) - across * (cosine - sine * (down / across))
         top = down + y * (slack * height / 2) - down * (sine * (across / down) + cosine)
         return tf.stack([cosine, -sine, left, sine, cosine, top, 0.0, 0.0])
+
+    def _bend(self, image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        height, width = image.shape[:2]
+        field = tf.zeros([2, height, width])
+        for number, (shape, make, amount) in enumerate(
+            (([NODES, NODES, 2], elastic, self.elastic), ([2, NODES - 1], grid, self.grid)), start=1
+        ):
+            if amount:
+                own = tf.random.experimental.stateless_fold_in(seed, number)
+                field += make(tf.random.stateless_uniform(shape, own, -1.0, 1.0), height, width, amount)
+        return displaced(image, mask, field)
 
     def _recolour(
         self, image: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor, saturation: tf.Tensor, hue: tf.Tensor

@@ -16,9 +16,11 @@ from PIL import Image
 from maskfleet.config import TrainConfig
 from tests.helpers.data_folders import write_pets
 from trainer.data.augmentation import Augmentation
+from trainer.data.distortion import NODES, blurred, displaced, grid
 from trainer.data.samples import write_samples
 
-EVERYTHING = Augmentation(flip="random", flip_vertical=True, zoom=0.4, rotation=30, colour=0.4, cutout=0.3)
+BENT = {"elastic": 0.05, "grid": 0.4, "blur": 1.5}
+EVERYTHING = Augmentation(flip="random", flip_vertical=True, zoom=0.4, rotation=30, colour=0.4, cutout=0.3, **BENT)
 SIZE = 48
 
 
@@ -79,8 +81,12 @@ def test_positions_and_seeds_give_different_changes() -> None:
 def test_a_setting_does_not_change_what_another_draws() -> None:
     images, masks = blobs(8)
     alone = apply(Augmentation(zoom=0.4, rotation=30), images, masks, list(range(8)))[1]
-    coloured = apply(Augmentation(zoom=0.4, rotation=30, colour=0.4, cutout=0.3), images, masks, list(range(8)))[1]
-    np.testing.assert_array_equal(alone, coloured)
+    more = Augmentation(zoom=0.4, rotation=30, colour=0.4, cutout=0.3, blur=1.5)
+    np.testing.assert_array_equal(alone, apply(more, images, masks, list(range(8)))[1])
+    bent = apply(Augmentation(elastic=0.05), images, masks, list(range(8)))[1]
+    np.testing.assert_array_equal(
+        bent, apply(Augmentation(elastic=0.05, colour=0.4, blur=1.0), images, masks, list(range(8)))[1]
+    )
 
 
 @settings(max_examples=6, deadline=None)
@@ -185,3 +191,44 @@ def test_sixteen_samples_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert pixels.shape == (4 * 36 + 4, 4 * 68 + 4, 3)
     assert len({cell[:, :32].tobytes() for cell in cells}) == 16
     assert all(len(np.unique(cell[:, 32:].reshape(-1, 3), axis=0)) == 3 for cell in cells), "a mask of three colours"
+
+
+@pytest.mark.parametrize("amount", [{"elastic": 0.05}, {"elastic": 0.2}, {"grid": 0.9}, {"elastic": 0.03, "grid": 0.5}])
+def test_bending_moves_image_and_mask_together(amount: dict[str, float]) -> None:
+    images, masks = blobs(8)
+    changed, changed_masks = apply(Augmentation(**amount), images, masks, list(range(8)))  # type: ignore[arg-type]
+    assert all(not np.array_equal(old, new) for old, new in zip(masks, changed_masks, strict=True))
+    agree = np.abs(changed[..., 0].astype(int) - changed_masks.astype(int) * 100) < 50
+    assert agree.mean() > 0.93
+    assert set(np.unique(changed_masks)) <= {0, 1, 2}, "a mask is never interpolated"
+
+
+def test_a_grid_keeps_the_order_of_rows_and_columns() -> None:
+    for seed in range(20):
+        draws = tf.random.stateless_uniform([2, NODES - 1], [seed, 0], -1.0, 1.0)
+        field = grid(draws, 40, 60, 0.9).numpy()
+        rows, columns = field[0, :, 0] + np.arange(40), field[1, 0] + np.arange(60)
+        assert (np.diff(rows) > 0).all()
+        assert (np.diff(columns) > 0).all()
+        np.testing.assert_allclose([rows[0], rows[-1], columns[0], columns[-1]], [0, 39, 0, 59], atol=1e-3)
+
+
+def test_a_field_of_nothing_leaves_the_picture_as_it_is() -> None:
+    images, masks = blobs(1)
+    bent, mask = displaced(tf.constant(images[0]), tf.constant(masks[0]), tf.zeros([2, SIZE, SIZE]))
+    np.testing.assert_array_equal(bent, images[0])
+    np.testing.assert_array_equal(mask, masks[0])
+
+
+def test_blur_is_a_gaussian_of_half_of_the_images_and_leaves_the_masks() -> None:
+    images, masks = blobs(40)
+    changed, changed_masks = apply(Augmentation(blur=2.0), images, masks, list(range(40)))
+    np.testing.assert_array_equal(changed_masks, masks)
+    same = [np.array_equal(old, new) for old, new in zip(images, changed, strict=True)]
+    assert 10 < sum(same) < 30
+    point = np.zeros((31, 31, 3), np.uint8)
+    point[15, 15] = 255
+    spread = blurred(tf.constant(point), tf.constant(1.5), 2.0).numpy().astype(float)[..., 0]
+    distances = np.arange(31) - 15
+    expected = np.exp(-0.5 * (distances / 1.5) ** 2) / np.exp(-0.5 * (distances / 1.5) ** 2).sum()
+    np.testing.assert_allclose(spread, 255 * np.outer(expected, expected), atol=0.6)
