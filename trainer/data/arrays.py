@@ -57,7 +57,7 @@ def read_array(file: Path, max_pixels: int, *, soft: bool = False) -> NDArray[An
 
 def whole_numbers(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.int32]:
     """Raises BadData for the first that is none."""
-    wrong = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > 1 << 30)
+    wrong = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > np.float64(1 << 30))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise BadData(

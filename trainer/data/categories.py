@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
-from trainer.data.class_rows import IGNORED_NAME, REST, Colour, is_ignored
+from trainer.data.class_rows import IGNORED_NAME, REST, Colour, check_names, is_ignored
 from trainer.data.source import IGNORED, palette
 
 BACKGROUND = "background"
@@ -99,6 +99,7 @@ class Categories:
             raise BadData(
                 f"{where}: expected 2 to {_MOST} classes, found {len(names)}: {', '.join(names[:3]) or 'none'}"
             )
+        check_names(names, where)
         label = {name: i for i, name in enumerate(names)}
         back = next((label[name] for name in names if is_background(name)), IGNORED)
 

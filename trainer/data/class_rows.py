@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from maskfleet.errors import BadData
-from trainer.data.lists import read_lines
+from trainer.data.lists import read_lines, shown
 
 IGNORED_NAME = "ignored"
 """What stands in a class's place for pixels that count nowhere."""
@@ -18,11 +19,14 @@ REST = "*"
 """What stands in a value's place for all values that the table does not name."""
 _COLOUR = re.compile(r"^(?P<name>.+?)[\s:,]+(?P<r>\d+)[\s,]+(?P<g>\d+)[\s,]+(?P<b>\d+)\s*(:.*)?$")
 """CVAT puts parts and actions after the colour."""
+_HEX = re.compile(r"(?<=[\s:,])#([0-9a-fA-F]{6})$")
+"""Another way to write a colour."""
 _VALUE = re.compile(r"^(?P<value>-?\d+|\*)[\s:,]+(?P<name>.+)$")
 _LABELME_IGNORED = "__ignore__"
 """labelme's name for the label -1, which it writes as 255."""
 _LARGEST_VALUE = 1 << 31
 _MOST_ROWS = 1 << 16
+_LONGEST_NAME = 200
 
 Colour = tuple[int, int, int]
 
@@ -47,6 +51,17 @@ def is_ignored(name: str) -> bool:
     return name.lower() in _IGNORED_NAMES
 
 
+def check_names(names: Iterable[str], where: Path | str) -> None:
+    """Raises BadData for a name of a class that can't be printed, or kept in a run's files."""
+    for name in names:
+        if not name.strip():
+            raise BadData(f"{where}: expected a name of each class, found an empty one")
+        if len(name) > _LONGEST_NAME:
+            raise BadData(f"{where}: expected a name of a class, found one of {len(name)} characters")
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise BadData(f"{where}: expected a name of a class in plain text, found {shown(name)}; rename it")
+
+
 def read_rows(file: Path) -> list[Row]:
     """The rows of a text with a class on each line, or of a CSV.
 
@@ -60,6 +75,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def _rows(file: Path, lines: list[str]) -> list[Row]:
+    lines = [_HEX.sub(lambda match: " ".join(map(str, bytes.fromhex(match[1]))), line) for line in lines]
     coloured = any(map(_COLOUR.match, lines))
     if not coloured:
         lines = [line.rstrip(":").strip() for line in lines]

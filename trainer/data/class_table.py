@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
-from trainer.data.class_rows import IGNORED_NAME, REST, Colour, Row, read_rows
+from trainer.data.class_rows import IGNORED_NAME, REST, Colour, Row, check_names, read_rows
 from trainer.data.images import MaskFile, check_labels, labels_in, read_labels, read_picture
 from trainer.data.orientation import pair
 from trainer.data.source import IGNORED, Example, Mask, Reading, palette
@@ -87,6 +87,8 @@ class ClassTable:
                 value = place if row.value is None else row.value
                 as_label = IGNORED if row.ignored else label[row.name]
                 if isinstance(value, str):
+                    if rest not in (None, as_label):
+                        raise BadData(f"{where}: gives all other values to two classes, the second {row.name}")
                     rest = as_label
                 elif values.setdefault(value, as_label) != as_label:
                     raise BadData(f"{where}: gives the value {value} to two classes, the second {row.name}")
@@ -248,6 +250,7 @@ def _check_count(file: Path | str, count: int, most: int = IGNORED) -> None:
 
 def _check_names(file: Path | str, names: Sequence[str]) -> None:
     _check_count(file, len(names))
+    check_names(names, file)
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise BadData(f"{file}: names the class {name} twice")

@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import pydantic
-import yaml
 from pydantic import AliasChoices, Field
 
 from maskfleet.errors import BadData
-from maskfleet.text import format_bytes, one_line
+from maskfleet.foreign_files import parse_yaml, read_text
+from maskfleet.text import one_line
 from trainer.data.categories import BACKGROUND, Wishes
 from trainer.data.class_rows import IGNORED_NAME, REST, Row, is_ignored
 from trainer.data.class_table import ClassTable
-from trainer.data.documents import read_text
+from trainer.data.lists import expanded, shown
 from trainer.data.source import IGNORED, Reading
 
 SUFFIXES = frozenset({".yaml", ".yml"})
-_LARGEST = 1 << 20
-"""Bytes of a data file."""
 _OF_OTHERS = frozenset({
     "nc", "download", "channels", "kpt_shape", "flip_idx", "kpt_names", "roboflow", "license", "author", "url",
     "description", "version", "date", "links", "task", "stride", "imgsz", "batch",
@@ -99,9 +98,12 @@ class DataFile(pydantic.BaseModel):
         Raises:
             BadData: there is no such folder.
         """
-        root = file.parent / Path(self.path).expanduser()
+        root = file.parent / expanded(self.path, f"{file}: path")
         if not root.is_dir():
-            raise BadData(f"{file}: path: expected a folder, found nothing at {root}; it is relative to this file")
+            raise BadData(
+                f"{file}: path: expected a folder, found nothing at {shown(root)}; it is relative to this file, "
+                "and without it the data lies beside this file"
+            )
         return root.resolve()
 
     @property
@@ -157,6 +159,9 @@ class DataFile(pydantic.BaseModel):
         names = list(self.categories.values())
         if isinstance(count, int) and self.names is not None and count != len(names):
             raise BadData(f"{file}: nc: expected {len(names)}, the number of names, found {count}")
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if isinstance(self.names, list) and twice and not is_ignored(twice[0]):
+            raise BadData(f"{file}: names: {twice[0]} stands twice; give each class a name of its own")
         for name in self.colours or {}:
             if self.names is not None and name not in names and not is_ignored(name):
                 raise BadData(f"{file}: colours: there is no class {name!r} in names{_near(name, names)}")
@@ -187,19 +192,12 @@ def read_yaml(file: Path) -> Any:
     """The content of a small YAML file.
 
     Raises:
-        BadData: it is missing, large, or no YAML; with the line.
+        BadData: it is missing, large, or no YAML, or has a key twice; with the line.
     """
-    text = read_text(file)
-    if len(text) > _LARGEST:
-        raise BadData(f"{file}: expected some lines of YAML, found {format_bytes(len(text))}")
     try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise BadData(f"{file}: {place}expected YAML: {one_line(error.problem or error.context or '')}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BadData(f"{file}: expected YAML: {one_line(str(error))}") from error
+        return parse_yaml(read_text(file))
+    except ValueError as error:
+        raise BadData(f"{file}: {error}") from error
 
 
 def _explain(error: pydantic.ValidationError) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from maskfleet.errors import BadData
 from maskfleet.files import open_plain
 from maskfleet.text import format_bytes, one_line
+from trainer.data.walk import check_is_file
 
 _LARGEST = 1 << 31
 """Bytes of a file that is read whole; COCO's own annotations have a quarter of it."""
@@ -57,8 +58,9 @@ def read_text(file: Path) -> str:
         BadData: it is missing, no text, or larger than any annotations.
     """
     try:
-        if not file.is_file():
+        if not file.exists() and not file.is_symlink():
             raise BadData(f"{file}: there is no such file")
+        check_is_file(file)
         if (size := file.stat().st_size) > _LARGEST:
             raise BadData(f"{file}: expected annotations, found a file of {format_bytes(size)}")
         return file.read_text(encoding="utf-8-sig")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 from maskfleet.errors import BadData
 from trainer.data.class_table import ClassTable
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture
-from trainer.data.lists import SPLIT_NAMES, check_utf8, divide, shown
+from trainer.data.lists import SPLIT_NAMES, divide, shown
 from trainer.data.orientation import is_sideways, pair
 from trainer.data.source import NO_EXAMPLES, Example, Mask, Reading, Source, Split
+from trainer.data.walk import files_under
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 UNDIVIDED = ""
@@ -146,19 +146,8 @@ def check_noted_size(noted: tuple[int, int] | None, width: int, height: int, whe
 
 
 def images_under(folder: Path) -> list[Path]:
-    """All pictures in a folder and the folders in it, by their suffix, in the order of their names.
-
-    Raises:
-        BadData: a name is not UTF-8.
-    """
-    files = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                files.append(Path(place, name))
-                check_utf8(files[-1])
-    return files
+    """All pictures that :func:`~trainer.data.walk.files_under` finds, by their suffix."""
+    return files_under(folder, IMAGE_SUFFIXES)
 
 
 def names_below(files: Iterable[Path], folder: Path) -> list[str]:
@@ -184,6 +173,10 @@ def _check_names(examples: Sequence[Named], where: Path | str) -> None:
     if count > 1:
         same = [shown(example.image.name) for example in examples if example.name == name]
         raise BadData(f"{where}: {count} pictures are called {name} ({same[0]}, {same[1]}); rename or remove one")
+    image, count = Counter(example.image for example in examples).most_common(1)[0]
+    if count > 1:
+        both = [shown(example.name) for example in examples if example.image == image]
+        raise BadData(f"{where}: {shown(image)} is annotated twice, as {both[0]} and as {both[1]}; remove one")
 
 
 def _check_disjoint(parts: Mapping[str, Sequence[Named]], where: Path | str) -> None:

@@ -177,6 +177,8 @@ def mask_suffixes(reading: Reading) -> frozenset[str]:
 def pixels_of(file: Path | IO[bytes]) -> int:
     """Width times height, from the file's head alone; 0 of what is no image, which reading it will tell."""
     try:
+        if isinstance(file, Path) and not file.is_file():
+            return 0  # to open a FIFO would wait for somebody to write into it
         if isinstance(file, Path) and file.suffix.lower() == ARRAY:
             return int(np.load(file, mmap_mode="r").size)
         prepare_heic(file, str(file))
@@ -339,6 +341,8 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
     That is rawmode, bands, whether it is several, EXIF's orientation, and the turn that is still to be made.
     """
     try:
+        if isinstance(file, Path) and file.exists() and not file.is_file():
+            raise BadData(f"{name}: expected a file, found {'a folder' if file.is_dir() else 'a pipe or device'}")
         prepare_heic(file, name)
         with PIL.Image.open(file) as picture:
             pixels = picture.width * picture.height

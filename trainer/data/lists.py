@@ -44,8 +44,26 @@ def read_lines(file: Path) -> list[str]:
 
 def shown(path: Path | str) -> str:
     """As text that can be printed, whatever bytes and control characters a name has."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(path))
+
+
+def _escaped(letter: str) -> str:
+    """Bytes that are not UTF-8 stand in a path as halves of surrogate pairs."""
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
+
+
+def expanded(path: str, where: str) -> Path:
+    """``path`` with ``~`` and ``~USER`` as the shell has them.
+
+    Raises:
+        BadData: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BadData(f"{where}: there is no home of {path.partition('/')[0]}; name the place in full") from error
 
 
 def check_utf8(path: Path | str) -> None:

@@ -10,6 +10,7 @@ from maskfleet.config import absolute_path
 from maskfleet.data_places import DATA_KINDS, data_path, packed_place
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadData, BadSettings
+from maskfleet.text import one_line
 from trainer.data.categories import NO_WISHES, Wishes
 from trainer.data.class_table import ClassTable
 from trainer.data.data_file import SUFFIXES, DataFile, is_data_file
@@ -27,9 +28,10 @@ from trainer.data.kinds import (
     yolo,
 )
 from trainer.data.kinds import tfds as tfds_source
-from trainer.data.lists import check_utf8, found_in
+from trainer.data.lists import check_utf8, found_in, shown
 from trainer.data.packed.opening import open_packed
 from trainer.data.source import Reading, Source, Split
+from trainer.data.unknown import hint
 
 __all__ = ["Source", "Split", "open_source"]
 
@@ -60,8 +62,9 @@ def open_source(data: str, data_dir: Path | None, reading: Reading = _AS_BY_DEFA
     try:
         return _open(data, data_dir, _Asked(reading))
     except OSError as error:
+        place = one_line(shown(error.filename or ""), 300)
         mend = "; let this user read it (chmod a+rX)" if isinstance(error, PermissionError) else ""
-        raise BadData(f"--data {data}: {error.filename} can't be read: {error.strerror}{mend}") from error
+        raise BadData(f"--data {data}: {place} can't be read: {error.strerror}{mend}") from error
 
 
 def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
@@ -184,6 +187,12 @@ def _listed_kind(says: DataFile, places: Mapping[str, listed.Places], root: Path
     return "yolo" if any(map(Path.is_file, map(yolo.label_file, pictures))) else "folder"
 
 
+def _check_is_folder(path: Path, data: str) -> None:
+    """Raises BadData for a pipe or device."""
+    if not path.is_dir():
+        raise BadData(f"--data {data}: expected a folder or a file, found a pipe or device")
+
+
 def _data_file(folder: Path) -> Path:
     """The data file in a folder, or the folder if there is none."""
     files = _data_files(folder)
@@ -209,10 +218,32 @@ def _kind_of(path: Path, data: str, but: tuple[str, ...] = ()) -> str:
         if path.suffix.lower() not in kinds:
             raise BadData(
                 f"--data {data}: expected a folder, a data file (.yaml), COCO's .json or CVAT's .xml, found {path.name}"
+                + ("; unpack it first" if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz") else "")
             )
         return kinds[path.suffix.lower()]
+    _check_is_folder(path, data)
     if "file" not in but and _data_files(path):
         return "file"
+    found = _kinds_of(path, but)
+    if len(found) > 1:
+        listed_kinds = " or ".join(f"--data {kind}:{path}" for kind in found)
+        raise BadData(f"--data {data}: may be of several kinds; say which: {listed_kinds}")
+    if not found:
+        raise BadData(
+            f"--data {data}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, "
+            f"CVAT, Cityscapes or ADE20K, found {found_in(path)}; {hint(path, _one_kind)}"
+        )
+    return found[0]
+
+
+def _one_kind(folder: Path) -> str | None:
+    """The kind of data that a folder below another one is."""
+    if _data_files(folder):
+        return "file"
+    return next(iter(_kinds_of(folder)), None)
+
+
+def _kinds_of(path: Path, but: tuple[str, ...] = ()) -> list[str]:
     signs: Mapping[str, Callable[[Path], bool]] = {
         "folder": lambda folder: pets_folder.is_pets(folder) or pairs_folder.is_pairs(folder),
         "voc": voc.is_voc,
@@ -223,13 +254,4 @@ def _kind_of(path: Path, data: str, but: tuple[str, ...] = ()) -> str:
         "labelme": labelme.is_labelme,
         "cvat": cvat.is_cvat,
     }
-    found = [kind for kind, is_one in signs.items() if kind not in but and is_one(path)]
-    if len(found) > 1:
-        listed_kinds = " or ".join(f"--data {kind}:{path}" for kind in found)
-        raise BadData(f"--data {data}: may be of several kinds; say which: {listed_kinds}")
-    if not found:
-        raise BadData(
-            f"--data {data}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, "
-            f"CVAT, Cityscapes or ADE20K, found {found_in(path)}; --data KIND:PATH says what it is"
-        )
-    return found[0]
+    return [kind for kind, is_one in signs.items() if kind not in but and is_one(path)]

@@ -41,6 +41,11 @@ def split_folders(folder: Path, images: str, masks: str) -> tuple[Mapping[str, t
     return places, notes
 
 
+def is_divided(folder: Path, images: str, masks: str) -> bool:
+    """Whether ``train/images`` and ``train/masks`` are there, or those of another split."""
+    return any((place / images).is_dir() and (place / masks).is_dir() for place in _folders_in(folder).values())
+
+
 def _found(place: Path) -> str:
     if place.exists():
         return "something that is no folder"

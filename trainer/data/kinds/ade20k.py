@@ -14,6 +14,7 @@ from trainer.data.class_table import ClassTable
 from trainer.data.examples import TEST, TRAIN, VALIDATION, Named, images_under, paired, splits_of
 from trainer.data.lists import found_in, read_lines, shown
 from trainer.data.source import Reading, Source, files_key
+from trainer.data.walk import check_is_file, is_there
 
 _NAMES = "objectInfo150.txt"
 _SPLITS = {TRAIN: "training", VALIDATION: "validation", TEST: "testing"}
@@ -48,7 +49,9 @@ def open_ade20k(folder: Path, reading: Reading, table: ClassTable | None = None)
         examples[split] = []
         for image in images_under(images):
             mask = masks / image.relative_to(images).with_suffix(".png")
-            if not mask.is_file():
+            if is_there(mask):
+                check_is_file(mask)
+            else:
                 raise BadData(f"{shown(image)}: this image has no mask {shown(mask)}; add it or remove the image")
             examples[split].append(paired(image.stem, image, mask, table, reading))
             used += [image, mask]
@@ -66,7 +69,7 @@ def open_ade20k(folder: Path, reading: Reading, table: ClassTable | None = None)
 def _table(file: Path) -> ClassTable:
     """Of lines ``1  0.1576  11664  1172  wall``, the columns apart by tabs; without the file, names are numbers."""
     names = [f"class_{value}" for value in range(1, _CLASSES + 1)]
-    if file.exists():
+    if is_there(file):
         lines = [line.split("\t") for line in read_lines(file)]
         rows = [cells for cells in lines if cells[0].strip().isdigit()]
         numbers = [int(cells[0]) for cells in rows]

@@ -16,6 +16,7 @@ from trainer.data.class_table import ClassTable
 from trainer.data.examples import TEST, TRAIN, VALIDATION, Named, images_under, paired, splits_of
 from trainer.data.lists import found_in, shown
 from trainer.data.source import IGNORED, Reading, Source, files_key
+from trainer.data.walk import check_is_file, is_there
 
 # fmt: off
 _CLASSES = (
@@ -63,7 +64,9 @@ def open_cityscapes(folder: Path, reading: Reading, table: ClassTable | None = N
         if split == TEST and not (masks[0].is_file() and _has_truth(table, masks[0], reading)):
             continue
         for image, mask in zip(images, masks, strict=True):
-            if not mask.is_file():
+            if is_there(mask):
+                check_is_file(mask)
+            else:
                 raise BadData(f"{shown(image)}: this image has no mask {shown(mask)}; unpack all of {truth}")
         examples[split] = [
             paired(image.stem.removesuffix(_IMAGE), image, mask, table, reading)

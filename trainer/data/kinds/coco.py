@@ -31,6 +31,7 @@ from trainer.data.lists import found_in, shown
 from trainer.data.remembered import remembered
 from trainer.data.shapes import Polygons, Shape, drawn, polygon, run_lengths, smaller_on_top
 from trainer.data.source import Example, Mask, Reading, Source, files_key
+from trainer.data.walk import check_is_file
 
 _ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = ("image_info", "captions", "person_keypoints", "panoptic")
@@ -54,6 +55,7 @@ class _Document:
 
     def __init__(self, file: Path) -> None:
         """Raises BadData if the file is broken or contradicts itself."""
+        check_is_file(file)
         self.file = file
         self._lock = threading.Lock()
         self._annotations: _ByPicture | None = None
@@ -146,6 +148,12 @@ def _read(file: Path) -> tuple[dict[str, Any], _ByPicture]:
     """What the file says of pictures and categories, as JSON can hold it, and its annotations."""
     document = read_json(file, _compact)
     where = str(file)
+    if isinstance(document, list):
+        raise BadData(
+            f"{where}: expected an object with images, annotations and categories, found a list; is it another "
+            "tool's own "
+            "format, as Label Studio's? export as COCO or YOLO"
+        )
     images, annotations, kinds = (field(document, key, list, where) for key in ("images", "annotations", "categories"))
     categories = _categories(kinds, annotations, where)
     pictures = _pictures(images, where)

@@ -25,6 +25,7 @@ from trainer.data.lists import found_in, shown
 from trainer.data.remembered import remembered
 from trainer.data.shapes import Bitmap, Polygons, Shape, box, checked_counts, drawn, ellipse, polygon, within
 from trainer.data.source import Example, Mask, Reading, Source, files_key
+from trainer.data.walk import check_is_file, is_there
 
 _FILE = "annotations.xml"
 _AREAS = ("polygon", "box", "ellipse", "mask")
@@ -98,7 +99,7 @@ class _Document:
 
 
 def is_cvat(folder: Path) -> bool:
-    return (folder / _FILE).is_file()
+    return is_there(folder / _FILE)
 
 
 def open_cvat(place: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> Source:
@@ -108,8 +109,9 @@ def open_cvat(place: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> Sour
         BadData: no XML of CVAT's, or a picture is missing.
     """
     file = place if place.is_file() else place / _FILE
-    if not file.is_file():
+    if not is_there(file):
         raise BadData(f"{place}: expected {_FILE} of 'CVAT for images 1.1', found {found_in(place)}")
+    check_is_file(file)
     document = _Document(file)
     if not document.pictures:
         raise BadData(f"{file}: expected images of 'CVAT for images 1.1', found none")

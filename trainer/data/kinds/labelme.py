@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,22 +25,26 @@ from trainer.data.class_rows import is_ignored, read_rows
 from trainer.data.documents import field, head, read_json
 from trainer.data.examples import Named, check_noted_size, drawn_example, names_below, split_named, splits_of
 from trainer.data.images import IMAGE_SUFFIXES, read_labels
-from trainer.data.lists import check_utf8, found_in, shown
+from trainer.data.lists import found_in, shown
 from trainer.data.remembered import remembered
 from trainer.data.shapes import Bitmap, Polygons, Shape, box, drawn, ellipse, polygon, within
 from trainer.data.source import Example, Mask, Reading, Source, files_key
+from trainer.data.walk import files_under, is_there
 
 _TABLES = ("labels.txt", "classes.txt")
+_LOOKED_AT = ("*.json", "*/*.json", "*/*/*.json")
+"""Where a folder that may be of any kind is looked at: a link in it may lead to a whole disk."""
+_TRIED = 20
+"""Files, of which one may be broken or about something else."""
 _LINE = 10
 """Width of a line and twice the radius of a point, pixels: the defaults of labelme's shape_to_mask."""
 _IGNORE = "__ignore__"
 
 
 def is_labelme(folder: Path) -> bool:
-    first = next(iter(_json_files(folder)), None)
-    if first is None:
-        return False
-    return b'"shapes"' in head(first)
+    found = itertools.chain.from_iterable(map(folder.glob, _LOOKED_AT))
+    plain = (file for file in found if not file.name.startswith("."))
+    return any(b'"shapes"' in head(file) for file in itertools.islice(plain, _TRIED))
 
 
 def open_labelme(folder: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> Source:
@@ -52,7 +57,7 @@ def open_labelme(folder: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> 
     if not files:
         raise BadData(f"{folder}: expected NAME.json of labelme beside each picture, found {found_in(folder)}")
     outlines = remembered("labelme", folder, files, lambda: [_outline(*_read(file)) for file in files])
-    table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
+    table = next((folder / name for name in _TABLES if is_there(folder / name)), None)
     found = sorted({label for _, labels in outlines for label in labels})
     names = [row.name for row in read_rows(table)] if table else []
     if table and (unknown := [name for name in found if name not in (*names, _IGNORE)]):
@@ -76,10 +81,7 @@ def open_labelme(folder: Path, reading: Reading, wishes: Wishes = NO_WISHES) -> 
 
 
 def _json_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.rglob("*.json") if not file.name.startswith("."))
-    for file in files:
-        check_utf8(file)
-    return files
+    return sorted(files_under(folder, {".json"}))
 
 
 def _without_picture(record: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from trainer.data.examples import (
     splits_of,
 )
 from trainer.data.images import IMAGE_SUFFIXES, mask_suffixes
-from trainer.data.lists import found_in, read_lines, shown
+from trainer.data.lists import expanded, found_in, read_lines, shown
 from trainer.data.mask_names import MaskPattern, masks_by_image
 from trainer.data.source import Reading, Source, files_key, palette
+from trainer.data.walk import check_is_file
 
 Places = str | Sequence[str] | None
 Parts = Mapping[str, Sequence[Path]]
@@ -51,7 +52,7 @@ def pictures_of(places: Mapping[str, Places], root: Path, file: Path) -> Parts:
 
 def path_of(place: str, root: Path) -> Path:
     """Where that is, from ``root`` on. Roboflow writes ``../train`` for a folder beside its file."""
-    path = root / Path(place).expanduser()
+    path = root / expanded(place, shown(root))
     if not path.exists() and place.startswith("../") and (root / place[3:]).exists():
         return root / place[3:]
     return path
@@ -144,6 +145,7 @@ def _pairs(
         for image in images:
             if image.stem not in named:
                 raise BadData(f"{shown(image)}: this image has no mask in {shown(place)}; add it or remove the image")
+            check_is_file(named[image.stem])
             pairs[image] = named[image.stem]
     return pairs
 

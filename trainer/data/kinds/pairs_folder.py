@@ -47,7 +47,8 @@ from trainer.data.mask_names import masks_by_image
 from trainer.data.remembered import remembered
 from trainer.data.side_by_side import side_by_side
 from trainer.data.source import IGNORED, NO_EXAMPLES, Reading, Source, Split, files_key, palette
-from trainer.data.split_folders import split_folders
+from trainer.data.split_folders import is_divided, split_folders
+from trainer.data.walk import check_is_file, is_there
 
 _MANY_CLASSES = 16
 """Without names, more than these are rather the greys of smooth edges."""
@@ -77,7 +78,7 @@ class _Files:
 
 
 def is_pairs(folder: Path) -> bool:
-    return all((folder / part).is_dir() for part in ("images", "masks"))
+    return all((folder / part).is_dir() for part in ("images", "masks")) or is_divided(folder, "images", "masks")
 
 
 def open_pairs(folder: Path, reading: Reading, table: ClassTable | None = None) -> Source:
@@ -93,7 +94,7 @@ def open_pairs(folder: Path, reading: Reading, table: ClassTable | None = None) 
     places, notes = split_folders(folder, "images", "masks")
     layout = _nested(folder, places, notes, reading) if places else _flat(folder, notes, reading)
     notes = layout.notes
-    tables = [folder / name for name in TABLES if table is None and (folder / name).exists()]
+    tables = [folder / name for name in TABLES if table is None and is_there(folder / name)]
     if len(tables) > 1:
         notes.append(f"{shown(tables[1])}: passed over for {tables[0].name}")
     pairs = [pair for split in layout.splits.values() for pair in split]
@@ -220,10 +221,6 @@ def _files(place: Path, kind: str, suffixes: frozenset[str]) -> _Files:
     for file in sorted(place.iterdir()):
         if file.name.startswith("."):
             continue
-        if file.is_symlink() and not file.exists():
-            raise BadData(
-                f"{shown(file)}: is a link to {shown(file.readlink())}, which is not there; mend or remove it"
-            )
         if file.is_dir():
             folders.append(f"the folder {shown(file.name)}")
             continue
@@ -232,6 +229,8 @@ def _files(place: Path, kind: str, suffixes: frozenset[str]) -> _Files:
                 f"{file}: expected a mask as PNG, since {file.suffix[1:].upper()} changes labels; save it again from "
                 f"its origin, or give {BINARY} if it is of one class, white on black"
             )
+        if file.is_symlink():
+            check_is_file(file)
         if file.suffix.lower() not in suffixes or not file.is_file():
             others.append(shown(file.name))
             continue
@@ -264,6 +263,8 @@ def _raise_unpaired(file: Path, kind: str, own: _Files, other: str, others: _Fil
     """Raises BadData for an image without mask, or the reverse, with what may be meant to be its pair."""
     name = file.stem
     if same := [entry for entry in others.passed_over if Path(entry).stem == name]:
+        if (others.place / same[0]).exists():
+            check_is_file(others.place / same[0])
         raise BadData(f"{file}: this {kind} has no {other} that can be read, only {same[0]}; save that as PNG")
     free = [stem for stem in others.by_name if stem not in own.by_name]
     around = [stem for stem in free if stem and (stem in name or name in stem)]
@@ -281,6 +282,9 @@ def _raise_unpaired(file: Path, kind: str, own: _Files, other: str, others: _Fil
 
 def _listed(file: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
     names = tuple(name if name in images else Path(name).stem for name in read_list(file))
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise BadData(f"{file}: names {name} {count} times, with and without what is behind it; remove the repetition")
     for name in names:
         if name not in images:
             raise BadData(f"{file}: names {name}, but there is no such file in {file.parent / 'images'}")

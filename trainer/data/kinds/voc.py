@@ -28,6 +28,7 @@ from trainer.data.lists import (
     withheld,
 )
 from trainer.data.source import NO_EXAMPLES, Reading, Source, Split, files_key, palette
+from trainer.data.walk import is_there
 
 # fmt: off
 CLASSES = (
@@ -60,7 +61,7 @@ def open_voc(folder: Path, reading: Reading, table: ClassTable | None = None) ->
     names = _names(lists, masks_folder)
     if not lists:
         notes.append(f"{shown(root)}: has no lists in ImageSets/Segmentation: a fifth of the masks is for testing")
-    tables = [root / name for name in reversed(TABLES) if table is None and (root / name).exists()]
+    tables = [root / name for name in reversed(TABLES) if table is None and is_there(root / name)]
     table = table or ClassTable(CLASSES, palette(len(CLASSES)), ignored=(_IGNORED_COLOUR,))
     if tables:
         table = ClassTable.read(tables[0])

@@ -20,6 +20,7 @@ from trainer.data.examples import Named, drawn_example, images_under, names_belo
 from trainer.data.lists import found_in, shown
 from trainer.data.shapes import Polygons, Shape, drawn, polygon, smaller_on_top
 from trainer.data.source import Example, Mask, Reading, Source, files_key
+from trainer.data.walk import check_is_file, is_there
 
 _NAMES = "classes.txt"
 _BEYOND = 0.01
@@ -76,6 +77,8 @@ def open_yolo(
             text = label_file(image)
             if text.is_file():
                 texts.append(text)
+            elif is_there(text):
+                check_is_file(text)
             else:
                 without += 1
             examples[split].append(_named(name, image, text, names, categories, reading))
@@ -137,7 +140,7 @@ def _shapes(
             )
         kind, points = values[0], np.array(values[1:])
         if kind not in names:
-            raise BadData(f"{where}: expected a class of names, {_listed(names)}, found {words[0]}")
+            raise BadData(f"{where}: expected a class of names, {_listed(names)}, found {words[0][:40]}")
         beyond = points[(points < -_BEYOND) | (points > 1 + _BEYOND)]
         if len(beyond):
             raise BadData(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,22 @@ def text(name: str, content: str | bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def pipe(name: str) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return spoil
+
+
+def broken(name: str) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("/no/such/file")
+
+    return spoil
+
+
 def shape(**changes: Any) -> Callable[[Path], object]:
     return edit("p1.json", lambda document: document["shapes"][0].update(changes))
 
@@ -110,12 +127,6 @@ CASES = [
         write_coco,
         text(COCO, '{"images": ' + "9" * 5000 + "}"),
         "{}/annotations/instances_train2017.json: expected JSON of annotations, found a number of thousands of digits",
-    ),
-    Case(
-        "a list",
-        write_coco,
-        text(COCO, "[]"),
-        "{}/annotations/instances_train2017.json: expected an object with images, found []",
     ),
     Case(
         "no categories",
@@ -528,14 +539,15 @@ CASES = [
         "no YAML",
         pairs,
         text("data.yaml", "names: [a, b\nmasks: masks\n"),
-        "{}/data.yaml: line 2: expected YAML: expected ',' or ']', but got ':'",
+        "{}/data.yaml: expected YAML or JSON: line 2, column 6: did not find expected ',' or ']'",
         data="{}/data.yaml",
     ),
     Case(
         "a tab",
         pairs,
         text("data.yaml", "names:\n\t- a\n"),
-        "{}/data.yaml: line 2: expected YAML: found character '\\t' that cannot start any token",
+        "{}/data.yaml: expected YAML or JSON: line 2, column 1: found character that cannot start any token; indent "
+        "with spaces instead of tabs",
         data="{}/data.yaml",
     ),
     Case(
@@ -572,7 +584,8 @@ CASES = [
         "a root that is not there",
         pairs,
         text("data.yaml", "path: cats\nnames: [a, b]\n"),
-        "{}/data.yaml: path: expected a folder, found nothing at {}/cats; it is relative to this file",
+        "{}/data.yaml: path: expected a folder, found nothing at {}/cats; it is relative to this file, and without it "
+        "the data lies beside this file",
         data="{}/data.yaml",
     ),
     Case(
@@ -704,8 +717,8 @@ CASES = [
         pairs,
         lambda f: [e.rename(f / f"x{e.name}.bin") for e in list(f.iterdir())],
         "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, "
-        "labelme, CVAT, Cityscapes or ADE20K, found xdata.yaml.bin, ximages.bin, xmasks.bin; --data "
-        "KIND:PATH says what it is",
+        "labelme, CVAT, Cityscapes or ADE20K, found xdata.yaml.bin, ximages.bin, xmasks.bin; a data "
+        "file (data.yaml with images, masks, mask_pattern and names) says where pictures and masks are",
     ),
     Case(
         "a file of another kind",
@@ -746,6 +759,264 @@ CASES = [
         "{}/masks/p1.npy: expected a NumPy array of numbers, replace or remove it: EOF: reading array "
         "header length, expected 2 bytes got 0",
         data="{}/data.yaml",
+    ),
+    # Links, pipes and devices
+    Case(
+        "COCO's file is a pipe",
+        write_coco,
+        pipe(COCO),
+        "{}/annotations/instances_train2017.json: expected a file, found a pipe or device; remove it",
+    ),
+    Case(
+        "COCO's file is a broken link",
+        write_coco,
+        broken(COCO),
+        "{}/annotations/instances_train2017.json: is a link to /no/such/file, which is not there; mend or remove it",
+    ),
+    Case(
+        "YOLO's text is a pipe",
+        write_yolo,
+        pipe("labels/train/p0.txt"),
+        "{}/labels/train/p0.txt: expected a file, found a pipe or device; remove it",
+    ),
+    Case(
+        "YOLO's text is a broken link",
+        write_yolo,
+        broken("labels/train/p0.txt"),
+        "{}/labels/train/p0.txt: is a link to /no/such/file, which is not there; mend or remove it",
+    ),
+    Case(
+        "YOLO's text is a folder",
+        write_yolo,
+        lambda f: ((f / "labels/train/p0.txt").unlink(), (f / "labels/train/p0.txt").mkdir()),
+        "{}/labels/train/p0.txt: expected a file, found a folder; remove it",
+    ),
+    Case(
+        "a picture is a pipe",
+        write_yolo,
+        pipe("images/train/p0.jpg"),
+        "{}/images/train/p0.jpg: expected a file, found a pipe or device; remove it",
+    ),
+    Case(
+        "a picture is a broken link",
+        write_yolo,
+        broken("images/train/p0.jpg"),
+        "{}/images/train/p0.jpg: is a link to /no/such/file, which is not there; mend or remove it",
+    ),
+    Case(
+        "a picture is a device",
+        pairs,
+        lambda f: ((f / "images/p1.jpg").unlink(), (f / "images/p1.jpg").symlink_to("/dev/zero")),
+        "{}/images/p1.jpg: expected a file, found a pipe or device; remove it",
+        data="folder:{}",
+    ),
+    Case(
+        "a mask is a pipe",
+        pairs,
+        pipe("masks/p1.png"),
+        "{}/masks/p1.png: expected a file, found a pipe or device; remove it",
+        data="folder:{}",
+    ),
+    Case(
+        "a link that leads around",
+        write_labelme_json,
+        lambda f: (f / "again").symlink_to(f),
+        "{}/again: is a link to {}, a folder that it lies in; remove it",
+    ),
+    Case(
+        "a link to itself",
+        pairs,
+        lambda f: ((f / "images/p1.jpg").unlink(), (f / "images/p1.jpg").symlink_to("p1.jpg")),
+        "{}/images/p1.jpg: is a link to p1.jpg, which is not there; mend or remove it",
+        data="folder:{}",
+    ),
+    Case(
+        "labelme's file is a pipe",
+        write_labelme_json,
+        pipe("p1.json"),
+        "{}/p1.json: expected a file, found a pipe or device; remove it",
+    ),
+    Case(
+        "CVAT's file is a pipe",
+        write_cvat_images,
+        pipe("annotations.xml"),
+        "{}/annotations.xml: expected a file, found a pipe or device; remove it",
+    ),
+    Case(
+        "a mask of Cityscapes is a broken link",
+        write_cityscapes,
+        lambda f: broken(str(next(f.rglob("bochum*labelIds.png")).relative_to(f)))(f),
+        "{}/gtFine/train/bochum/bochum_000000_000001_gtFine_labelIds.png: is a link to /no/such/file, which is not "
+        "there; mend or remove it",
+    ),
+    Case(
+        "a broken link to the classes",
+        pairs,
+        broken("classes.txt"),
+        "{}/classes.txt: expected text with a name on each line: No such file or directory",
+        data="folder:{}",
+    ),
+    Case(
+        "the data is a pipe",
+        pairs,
+        pipe("x"),
+        "--data {}/x: expected a folder or a file, found a pipe or device",
+        data="{}/x",
+    ),
+    # Names
+    Case(
+        "a class of half a letter",
+        write_coco,
+        first("categories", name="\ud800"),
+        "{}: expected a name of a class in plain text, found \\ud800; rename it",
+    ),
+    Case(
+        "a class with control characters",
+        write_labelme_json,
+        shape(label="a\x1b[2J\n"),
+        "{}: expected a name of a class in plain text, found a\\x1b[2J\\n; rename it",
+    ),
+    Case(
+        "a class without a name",
+        write_labelme_json,
+        shape(label=" "),
+        "{}: expected a name of each class, found an empty one",
+    ),
+    Case(
+        "a class of a long name",
+        write_coco,
+        first("categories", name="c" * 5000),
+        "{}: expected a name of a class, found one of 5000 characters",
+    ),
+    Case(
+        "a picture of half a letter",
+        write_coco,
+        first("images", file_name="\ud800.jpg"),
+        "{}/annotations/instances_train2017.json: image 100: names the picture \\ud800.jpg, which is in none of "
+        "{}/train2017, {}/annotations, {}; bring it back or remove it",
+    ),
+    Case(
+        "a picture that two files annotate",
+        write_labelme_json,
+        lambda f: shutil.copy(f / "p1.json", f / "p1b.json"),
+        "{}: {}/p1.jpg is annotated twice, as p1 and as p1b; remove one",
+    ),
+    Case(
+        "a class twice in a data file",
+        write_yolo,
+        text("data.yaml", "train: images/train\nval: images/val\nnames: [cat, cat]\n"),
+        "{}/data.yaml: names: cat stands twice; give each class a name of its own",
+    ),
+    Case(
+        "a key twice in a data file",
+        write_yolo,
+        text("data.yaml", "train: images/train\ntrain: images/val\nnames: [cat, dog]\n"),
+        "{}/data.yaml: line 2: the key train stands on line 1 too; keep one",
+    ),
+    Case(
+        "nobody's home",
+        write_yolo,
+        text("data.yaml", "path: ~nosuch/x\nnames: [cat, dog]\n"),
+        "{}/data.yaml: path: there is no home of ~nosuch; name the place in full",
+    ),
+    Case(
+        "a name with and without its suffix",
+        pairs,
+        lambda f: (write_list(f / "train.txt", ["p0", "p0.jpg", "p1"]), write_list(f / "test.txt", ["p3"])),
+        "{}/train.txt: names p0 2 times, with and without what is behind it; remove the repetition",
+        data="folder:{}",
+    ),
+    Case(
+        "all other values twice",
+        pairs,
+        text("classes.txt", "* a\n* b\n"),
+        "{}/classes.txt: gives all other values to two classes, the second b",
+        data="folder:{}",
+    ),
+    # Of other tools, or half of it
+    Case(
+        "Label Studio's own JSON",
+        write_coco,
+        text(COCO, "[]"),
+        "{}/annotations/instances_train2017.json: expected an object with images, annotations and categories, found "
+        "a list; is it another tool's own format, as Label Studio's? export as COCO or YOLO",
+    ),
+    Case(
+        "Cityscapes without its truth",
+        write_cityscapes,
+        lambda f: shutil.rmtree(f / "gtFine"),
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found leftImg8bit; Cityscapes is leftImg8bit and gtFine beside each other: unpack "
+        "both archives here",
+    ),
+    Case(
+        "a folder too high",
+        lambda f: write_cityscapes(f / "city").parent,
+        lambda f: None,
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found city; one folder below is cityscapes: --data {}/city",
+    ),
+    Case(
+        "COCO's panoptic files alone",
+        write_coco,
+        lambda f: [
+            each.rename(each.with_name(each.name.replace("instances", "panoptic")))
+            for each in (f / "annotations").glob("inst*")
+        ],
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found annotations, train2017, val2017; COCO's panoptic format is not read: take the "
+        "instances, or stuff",
+    ),
+    Case(
+        "Supervisely's project",
+        lambda f: f,
+        lambda f: [(f / part).mkdir(parents=True) for part in ("ds0/img", "ds0/ann")],
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found ds0; Supervisely's own format is not read: export the project as COCO, as "
+        "Cityscapes or as PASCAL VOC",
+    ),
+    Case(
+        "the full ADE20K",
+        lambda f: f,
+        lambda f: (f / "ADE20K_2021_17_01").mkdir(parents=True),
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found ADE20K_2021_17_01; of ADE20K the scene parsing challenge is read: "
+        "ADEChallengeData2016",
+    ),
+    Case(
+        "boxes of PASCAL VOC",
+        lambda f: f,
+        lambda f: [(f / part).mkdir(parents=True) for part in ("JPEGImages", "Annotations")],
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found Annotations, JPEGImages; this has boxes alone: export the data set for "
+        "segmentation, with SegmentationClass",
+    ),
+    Case(
+        "archives",
+        lambda f: f,
+        lambda f: (f.mkdir(), (f / "set.zip").write_bytes(b"PK")),
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found set.zip; unpack the archives first",
+    ),
+    Case(
+        "an archive",
+        lambda f: f,
+        lambda f: (f.mkdir(), (f / "set.zip").write_bytes(b"PK")),
+        "--data {}/set.zip: expected a folder, a data file (.yaml), COCO's .json or CVAT's .xml, found set.zip; "
+        "unpack it first",
+        data="{}/set.zip",
+    ),
+    Case(
+        "Roboflow's masks",
+        lambda f: f,
+        lambda f: [
+            (f / split).mkdir(parents=True) or (f / split / "_classes.csv").write_text("Pixel Value, Class")
+            for split in ("train", "valid")
+        ],
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found train, valid; Roboflow's masks lie beside their pictures: a data file reads "
+        "them (train: train, val: valid, test: test, masks: {train: train, val: valid, test: test}, mask_pattern: "
+        "'{name}_mask', and the names in _classes.csv)",
     ),
 ]
 
