@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
@@ -125,8 +126,8 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 
 @main.command(
     params=[
-        click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
-        click.Option(["--data"], help="data of which a split is scored  [default: the run's]"),
+        click.Argument(["places"], metavar="RUN|CHECKPOINT|MODEL...", type=UserPath(), nargs=-1, required=True),
+        click.Option(["--data"], help="data of which a split is scored  [default: the first run's]"),
         click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
         click.Option(
             ["--split"],
@@ -149,7 +150,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
 )
 @BEST
 def evaluate(
-    place: Path,
+    places: tuple[Path, ...],
     best: bool,
     data: str | None,
     data_dir: Path | None,
@@ -159,7 +160,10 @@ def evaluate(
     output: str,
     **choices: Any,
 ) -> None:
-    """Score a trained network on a whole split, by default that for testing."""
+    """Score a trained network on a whole split, by default that for testing.
+
+    Several are an ensemble: the mean of their probabilities is scored.
+    """
     given = [name for name in ("window", "flip", "scales") if choices[name] not in (False, (1.0,))]
     if size == "network" and given:
         raise click.UsageError(f"--{given[0]} predicts at the images' own size: leave out --size")
@@ -173,25 +177,26 @@ def evaluate(
     from trainer.results.trained import run_of
     from trainer.results.trained_on import Overlap, compare_with_training
 
-    trained = _trained(place, best)
-    source, dataset = _opened(place, trained, data, data_dir)
+    trained = _joined(places, best)
+    source, dataset = _opened(places[0], trained, data, data_dir)
     name = split or dataset.judge
     if name not in dataset.splits:
         there = " and ".join(dataset.splits)
         raise BadSettings(f"--split {name}: {dataset.name} has no such split, it has {there}; name one of them")
     if split is None and name != "test":
         echo_line(f"{dataset.name} has no test split: this is the {name} split, on which the checkpoint may be chosen")
-    run = run_of(place)
-    tested = Overlap(None, None) if run is None else compare_with_training(run, dataset, name)
-    if tested.warning:
-        echo_line(f"warning: {tested.warning}")
+    runs = [run for run in map(run_of, places) if run is not None]
+    tested = [compare_with_training(run, dataset, name) for run in runs] or [Overlap(None, None)]
+    for warning in dict.fromkeys(overlap.warning for overlap in tested if overlap.warning):
+        echo_line(f"warning: {warning}")
     if size == "network":
         result = evaluate_split(masker(trained.model), dataset.seen_whole(name), trained.legend, batch_size)
     else:
         predictor = _predictor(trained, batch_size, choices)
         result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
     if output == "json":
-        seen = None if tested.trained_on is None else len(tested.trained_on)
+        known = [overlap.trained_on for overlap in tested if overlap.trained_on is not None]
+        seen = len(set().union(*known)) if len(known) == len(places) else None
         pictures = dataset.pictures
         counts = {"split": name, "images": len(pictures[name]), "test_images": len(pictures.get("test", ()))}
         echo(json.dumps({**result.to_json(), "size": size, **counts, "of_these_trained_on": seen}))
@@ -202,8 +207,7 @@ def evaluate(
 
 @main.command(
     params=[
-        click.Argument(["model"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
-        click.Argument(["images"], nargs=-1, required=True),
+        click.Argument(["names"], metavar="RUN|CHECKPOINT|MODEL... IMAGES...", nargs=-1, required=True),
         click.Option(["--out"], type=UserPath(), required=True, help="folder for the masks"),
         *TEST_TIME,
     ]
@@ -220,8 +224,7 @@ def evaluate(
     help="largest image that is read",
 )
 def predict(
-    model: Path,
-    images: tuple[str, ...],
+    names: tuple[str, ...],
     out: Path,
     best: bool,
     probabilities: bool,
@@ -232,18 +235,21 @@ def predict(
 ) -> int:
     """Write the mask of each of IMAGES (files, folders, patterns) at its own size, and an overlay.
 
+    Several networks are an ensemble: the mean of their probabilities decides.
+
     An image that can't be read is left out, and named at the end; the exit code is 2 then.
 
     Takes some 0.6 GB of memory, whatever the number of classes, and 7 bytes for each pixel of the largest image: 4 in
     which it is decoded, and 3 of its colours.
     """
+    places, images = _members_and_images(names)
     terminal = quiet_stderr()
     from trainer.results.predict import find_images, is_done, predict_files
 
     files = find_images(images, out)
     done = {file for file in files if skip_done and is_done(file, out, with_probabilities=probabilities)}
     left = [file for file in files if file not in done]
-    trained = _trained(model, best)
+    trained = _joined(places, best)
     predictor = _predictor(trained, batch_size, choices)
     written = predict_files(
         predictor, trained.legend, left, out, with_probabilities=probabilities, max_pixels=max_pixels
@@ -544,6 +550,30 @@ def _trained(place: Path, best: bool, precision: Literal["float32"] | None = Non
     if best and (warning := chosen_on_test(RunDirectory(place))):
         echo_line(f"warning: {warning}")
     return trained
+
+
+def _joined(places: Sequence[Path], best: bool) -> Trained:
+    """The one network, or all as an ensemble."""
+    from trainer.results.ensemble import joined
+
+    return joined([_trained(place, best) for place in places], places)
+
+
+def _members_and_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The first of ``names`` and every other network that comes before the images, and those."""
+    places = [Path(UserPath().convert(name, None, None)) for name in names]
+    count = 1
+    while count < len(places) and _is_network(places[count]):
+        count += 1
+    if count == len(names):
+        raise click.UsageError("Missing argument 'IMAGES...': name files, folders or patterns after the network")
+    return places[:count], list(names[count:])
+
+
+def _is_network(place: Path) -> bool:
+    """By its name, or as a run has its settings in it."""
+    named = place.suffix in (".keras", ".h5") or re.fullmatch(r"step-\d+(\..*)?", place.name) is not None
+    return named or RunDirectory(place).config.is_file()
 
 
 def _predictor(trained: Trained, batch_size: int, choices: Mapping[str, Any]) -> Predictor:

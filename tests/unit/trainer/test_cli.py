@@ -52,6 +52,20 @@ def photos(folder: Path, *names: str) -> Path:
     return folder
 
 
+def test_a_network_beside_itself_predicts_as_it_does_alone(network: Path, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", "a.png")
+    masks = []
+    for number in (1, 2):
+        out = tmp_path / f"out-{number}"
+        done = trainer("predict", *[network] * number, folder, "--out", out)
+        assert done.returncode == 0, done.stderr
+        masks.append(np.asarray(PIL.Image.open(out / "a.png")))
+    np.testing.assert_array_equal(*masks)
+    none = trainer("predict", network, network, "--out", tmp_path / "out")
+    assert none.returncode == 2
+    assert "Missing argument 'IMAGES...'" in none.stderr
+
+
 def test_bad_photographs_are_named_at_the_end_whatever_their_names_and_the_output(
     network: Path, tmp_path: Path
 ) -> None:
