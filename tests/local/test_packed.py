@@ -71,23 +71,40 @@ def test_twenty_kills_on_a_bucket_that_fails_change_no_bit(place: str, tmp_path:
     assert soak(tmp_path, kills=20, seed=1, also=(f"--data=packed:{place}", "--cache=5MB")) == []
 
 
-@pytest.mark.long
-def test_an_outage_longer_than_a_stall_is_waited_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, undisturbed_state: str
-) -> None:
+@pytest.fixture
+def bucket_of_the_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeGcs]:
+    """With the synthetic data at gs://bucket/drawn."""
     monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
     with FakeGcs() as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        bucket = open_bucket("gs://bucket/drawn", writing=True)
-        pack(open_source("synthetic", None), Reading(), "synthetic", bucket)
-        with LocalRun.start(
-            tmp_path / "run", "--data=packed:gs://bucket/drawn", "--cache=1", "--stall-timeout=15"
-        ) as run:
-            run.wait_for_step(5)
-            server.faults.at_random(seed=0, probability=1.0)
-            time.sleep(40)
-            server.faults.clear()
-            assert run.wait() == 0, run.output.read_text()
+        pack(open_source("synthetic", None), Reading(), "synthetic", open_bucket("gs://bucket/drawn", writing=True))
+        yield server
+
+
+NOTHING_KEPT = ("--data=packed:gs://bucket/drawn", "--cache=1")
+
+
+@pytest.mark.long
+def test_an_outage_longer_than_a_stall_is_waited_out(
+    bucket_of_the_drawn: FakeGcs, tmp_path: Path, undisturbed_state: str
+) -> None:
+    with LocalRun.start(tmp_path / "run", *NOTHING_KEPT, "--stall-timeout=15") as run:
+        run.wait_for_step(5)
+        bucket_of_the_drawn.faults.at_random(seed=0, probability=1.0)
+        time.sleep(40)
+        bucket_of_the_drawn.faults.clear()
+        assert run.wait() == 0, run.output.read_text()
     assert "waits for data for" in run.output.read_text()
     assert "was killed" not in run.output.read_text()
     assert inspect(run.directory)["sha256"] == undisturbed_state
+
+
+@pytest.mark.long
+def test_a_worker_alone_stops_in_an_outage_with_its_state_saved(bucket_of_the_drawn: FakeGcs, tmp_path: Path) -> None:
+    with LocalRun.start(tmp_path / "run", *NOTHING_KEPT, "--checkpoint-steps=0", workers=1) as run:
+        run.wait_for_step(3)
+        bucket_of_the_drawn.faults.at_random(seed=0, probability=1.0)
+        time.sleep(20)
+        run.interrupt()
+    assert "the state is saved" in run.output.read_text()
+    assert inspect(run.directory)["step"] >= 3

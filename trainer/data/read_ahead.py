@@ -73,8 +73,8 @@ class ReadAhead:
             self._changed.notify_all()
         return batch
 
-    def wait(self, number: int) -> float:
-        """Waits until batch ``number`` is taken; returns the seconds.
+    def wait(self, number: int, is_over: Callable[[], bool] = lambda: False) -> float | None:
+        """Waits until batch ``number`` is taken; returns the seconds, or None if ``is_over`` says so before.
 
         Of the first one none: nothing is taken until the pipeline is asked for it.
         """
@@ -82,7 +82,9 @@ class ReadAhead:
             return 0.0
         began = time.monotonic()
         with self._changed:
-            self._changed.wait_for(lambda: self._taken > number or self._failed)
+            while not self._changed.wait_for(lambda: self._taken > number or self._failed, _HEARTBEAT_SECONDS):
+                if is_over():
+                    return None
         return time.monotonic() - began
 
     def _submit(self, end: int) -> None:

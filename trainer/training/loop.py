@@ -80,6 +80,9 @@ def train(training: Training, training_seconds: float) -> Validation:
         if training.profiler is not None:
             training.profiler.before(step + 1, step + count)
         waited = wait_for_data(step)
+        if waited is None:
+            stopping = True
+            continue
         started = time.monotonic() - waited
         wish = tf.constant(float(training.stop.wanted), tf.float64)
         losses, rates, good, stop = take_steps(batches, tf.constant(count), wish)
@@ -147,10 +150,10 @@ def _scores(dataset: Dataset, matrix: np.ndarray) -> Scores:
     return Scores(matrix, dataset.classes, background)
 
 
-def training_stream(training: Training, first_step: int) -> tuple[Iterator[Batch], Callable[[int], float]]:
+def training_stream(training: Training, first_step: int) -> tuple[Iterator[Batch], Callable[[int], float | None]]:
     """The batches from ``first_step`` on, and what waits until the data of a step's batch is here, for so many seconds.
 
-    Of several steps that are taken at once only the first is waited for there.
+    Of several steps that are taken at once only the first is waited for there. None: the training shall stop before.
     """
     plan, train = training.plan, training.dataset.train
     steps: dict[str, Any] = {
@@ -169,7 +172,13 @@ def training_stream(training: Training, first_step: int) -> tuple[Iterator[Batch
         balance=balance_of(training),
         **steps,
     )
-    return iter(batches), lambda step: 0.0 if ahead is None else ahead.wait(step)
+
+    def wait(step: int) -> float | None:
+        # Several workers can only stop together, in a step.
+        alone = training.peers.workers == 1
+        return 0.0 if ahead is None else ahead.wait(step, lambda: alone and training.stop.wanted)
+
+    return iter(batches), wait
 
 
 def balance_of(training: Training) -> Balance | None:

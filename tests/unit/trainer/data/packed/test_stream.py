@@ -179,6 +179,8 @@ def test_a_wait_for_data_is_measured(packed: Path, monkeypatch: pytest.MonkeyPat
     threads = [threading.Thread(target=ahead.take, args=(step,), daemon=True) for step in (0, 1)]
     for thread in threads:
         thread.start()
+    monkeypatch.setattr("trainer.data.read_ahead._HEARTBEAT_SECONDS", 0.01)
+    assert ahead.wait(1, lambda: True) is None  # told to stop meanwhile
     threading.Timer(0.2, may_read.set).start()
     assert ahead.wait(1) >= 0.1
     for thread in threads:
