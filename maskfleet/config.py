@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from maskfleet.data_places import DATA_KINDS, data_path
+from maskfleet.data_places import DATA_KINDS, data_path, own_data
 from maskfleet.errors import BadSettings
 from maskfleet.image_size import Fit, ImageSize, Size, parse_size
+from maskfleet.own_code import OWN, is_own
 from maskfleet.settings import Layer, Settings, read_settings_file
 from maskfleet.text import parse_bytes
 
@@ -23,6 +24,8 @@ MOST_FILTERS = 1 << 14
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+OwnFunction = Annotated[str, Field(pattern=f"^{OWN}$")]
+"""MODULE:FUNCTION, of the user's own code."""
 
 DEFAULT_BATCH = 4
 """Examples per replica and step."""
@@ -105,7 +108,7 @@ class TrainConfig(Settings):
         default="synthetic",
         description="PATH of a folder or a data file that says what it is, KIND:PATH "
         f"({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME, packed:PLACE (a folder, gs:// or s3:// that "
-        "'trainer pack' has written) or synthetic",
+        "'trainer pack' has written), python:MODULE:FUNCTION or synthetic",
     )
     data_dir: Path | None = Field(
         default=None,
@@ -193,10 +196,17 @@ class TrainConfig(Settings):
         default=0.0, description="blur half of the images, by a Gaussian of up to so many pixels"
     )
 
+    augmentation: OwnFunction | None = Field(
+        default=None, description="MODULE:FUNCTION of your own, which changes image and mask after all of these"
+    )
+
     # Network
-    model: Literal["unet", "fcn32s", "fcn16s", "fcn8s", "deeplabv3plus", "lraspp", "pspnet", "segformer"] = Field(
+    model: (
+        Literal["unet", "fcn32s", "fcn16s", "fcn8s", "deeplabv3plus", "lraspp", "pspnet", "segformer"] | OwnFunction
+    ) = Field(
         default="unet",
-        description="network; segformer's own encoders are mit_b0 to mit_b2, and it takes the others too",
+        description="network, or MODULE:FUNCTION of your own; segformer's own encoders are mit_b0 to mit_b2, and it "
+        "takes the others too",
     )
     encoder: Literal[
         "mobilenet_v2", "mobilenet_v3", "efficientnet_v2_b0", "resnet50", "vgg16", "mit_b0", "mit_b1", "mit_b2"
@@ -213,6 +223,12 @@ class TrainConfig(Settings):
         default="imagenet",
         description="'imagenet' (Keras downloads them), 'none' (random; the default for synthetic data), "
         "or a weights FILE",
+    )
+    start_from: str | None = Field(
+        default=None,
+        description="RUN, CHECKPOINT, exported FILE (.keras, .h5), or the gs:// or s3:// address of one, whose weights "
+        "the run begins with, by name and shape; classes of the same name keep their outputs, others get new ones. "
+        "Optimizer and steps begin anew",
     )
     unfreeze_from: str = Field(
         default="stride-8",
@@ -253,7 +269,8 @@ class TrainConfig(Settings):
     # Loss
     loss: str = Field(
         default="cross_entropy+jaccard",
-        description="cross_entropy, focal, dice, jaccard, lovasz, or a sum such as cross_entropy+dice",
+        description="cross_entropy, focal, dice, jaccard, lovasz, MODULE:FUNCTION of your own, or a sum such as "
+        "cross_entropy+dice",
     )
     class_weights: str | None = Field(
         default=None,
@@ -337,6 +354,14 @@ class TrainConfig(Settings):
         description="leave the network (Keras, HDF5, SavedModel) and the report behind at the end; "
         "'trainer export' and 'trainer report' make them later",
     )
+    tracker: OwnFunction | None = Field(
+        default=None, description="MODULE:FUNCTION of your own, which makes what is told settings and scores"
+    )
+    code: Path | None = Field(
+        default=None,
+        description="folder of Python files where your own functions lie, or an archive (.zip) of them; "
+        "'launcher submit --code' brings one into the pods",
+    )
     profile_steps: str | None = Field(
         default=None, description="FIRST-LAST: steps that TensorFlow's profiler records on worker 0, for TensorBoard"
     )
@@ -368,8 +393,8 @@ class TrainConfig(Settings):
     def _known_losses(cls, value: str) -> str:
         known = ("cross_entropy", "focal", "dice", "jaccard", "lovasz")
         terms = value.split("+")
-        if set(terms) - set(known) or len(set(terms)) < len(terms):
-            raise ValueError(f"expected {', '.join(known[:-1])} or {known[-1]}, or a sum of some joined by +")
+        if not all(term in known or is_own(term) for term in terms) or len(set(terms)) < len(terms):
+            raise ValueError(f"expected {', '.join(known)} or MODULE:FUNCTION, or a sum of some joined by +")
         return value
 
     @field_validator("class_weights")
@@ -442,7 +467,9 @@ class TrainConfig(Settings):
             defaults["zoom"] = 0.0  # a crop has a scale of its own
         if values.get("fit") == "pad":
             values = {**values, **_rounded_up({**defaults, **values})}
-        if {**defaults, **values}.get("encoder_weights") == "none":
+        if values.get("start_from") is not None:
+            defaults["encoder_weights"] = "none"  # they come from there
+        elif {**defaults, **values}.get("encoder_weights") == "none":
             defaults["unfreeze_from"] = "all"  # nothing would ever train what is random
         return {**defaults, **values}
 
@@ -471,11 +498,27 @@ class TrainConfig(Settings):
         if (found := data_path(self.data)) is not None:
             kind, place = found
             paths["data"] = f"{kind}{absolute_path(place, f'--data {kind}'.rstrip())}"
+        if self.code is not None:
+            paths["code"] = absolute_path(self.code, "--code")
         if self.data_dir is not None:
             paths["data_dir"] = absolute_path(self.data_dir, "--data-dir")
         if self.encoder_weights not in ("imagenet", "none"):
             paths["encoder_weights"] = str(absolute_path(self.encoder_weights, "--encoder-weights"))
+        if self.start_from is not None and not is_address(self.start_from):
+            paths["start_from"] = str(absolute_path(self.start_from, "--start-from"))
         return self.model_copy(update=paths)
+
+    @property
+    def own_functions(self) -> list[tuple[str, str]]:
+        """Settings that name the user's own code, each with its MODULE:FUNCTION."""
+        named = [("--model", self.model), ("--augmentation", self.augmentation), ("--tracker", self.tracker)]
+        named += [("--loss", term) for term in self.loss.split("+")] + [("--data", own_data(self.data))]
+        return [(setting, name) for setting, name in named if name is not None and is_own(name)]
+
+    @property
+    def encoder_is_trained(self) -> bool:
+        """Whether the encoder begins with weights that it was trained to have, and not at random."""
+        return self.encoder_weights != "none" or self.start_from is not None
 
     @property
     def profiled(self) -> tuple[int, int] | None:
@@ -510,6 +553,11 @@ class TrainConfig(Settings):
         growth = global_batch / self.replica_batch
         factor: float = {"linear": growth, "sqrt": growth**0.5, "none": 1.0}[self.learning_rate_scaling]
         return self.learning_rate * factor
+
+
+def is_address(place: str) -> bool:
+    """Whether ``place`` is in a bucket, as gs://… and s3://…, and no path."""
+    return "://" in place
 
 
 def absolute_path(path: str | Path, setting: str) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maskfleet.own_code import is_own
+
 PACKED = "packed:"
 """Stands before a folder, or a place in a bucket, that 'trainer pack' has written."""
 DATA_KINDS = ("folder", "voc", "coco", "yolo", "labelme", "cvat", "cityscapes", "ade20k", "file")
@@ -11,6 +13,12 @@ DATA_KINDS = ("folder", "voc", "coco", "yolo", "labelme", "cvat", "cityscapes", 
 
 FETCHING = ".maskfleet-fetching"
 """In a folder while ``launcher pull`` brings files into it: what is there is a part."""
+
+
+def own_data(data: str) -> str | None:
+    """``python:MODULE:FUNCTION`` -> MODULE:FUNCTION; None for other data."""
+    kind, _, function = data.partition(":")
+    return function if kind == "python" and is_own(function) else None
 
 
 def data_path(data: str) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from maskfleet.config import absolute_path
-from maskfleet.data_places import DATA_KINDS, FETCHING, data_path, is_remote, packed_place
+from maskfleet.data_places import DATA_KINDS, FETCHING, data_path, is_remote, own_data, packed_place
 from maskfleet.errors import BadData, BadSettings
 
 _FILES = ("coco", "cvat", "yolo", "file")
@@ -20,10 +20,16 @@ def check_kind(data: str) -> None:
         if "://" in packed and not is_remote(packed):
             raise BadSettings(f"--data {data}: expected packed:gs://…, packed:s3://… or packed:FOLDER")
         return
-    if not (data == "synthetic" or kind == "oxford_iiit_pet" or (kind == "tfds" and rest) or data_path(data)):
+    if not (
+        data == "synthetic"
+        or own_data(data)
+        or kind == "oxford_iiit_pet"
+        or (kind == "tfds" and rest)
+        or data_path(data)
+    ):
         raise BadSettings(
             f"--data: expected a PATH, KIND:PATH ({', '.join(DATA_KINDS)}), oxford_iiit_pet[:VERSION], tfds:NAME, "
-            f"packed:PLACE or synthetic, found {data!r}{_meant(data)}"
+            f"packed:PLACE, python:MODULE:FUNCTION or synthetic, found {data!r}{_meant(data)}"
         )
 
 

@@ -294,6 +294,7 @@ class RunRecord:
     git_commit: str | None = None
     started: Seconds | None = None
     run_id: str | None = None
+    code_fingerprint: str | None = None
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self:
@@ -331,13 +332,14 @@ class RunRecord:
 class Examples:
     """examples.json: the pictures of a run's splits, digests of their pixels by name.
 
-    ``fingerprint`` is that of the data; it covers the masks too.
+    ``fingerprint`` is that of the data; it covers the masks too. ``code_fingerprint`` is that of the user's own code.
     """
 
     fingerprint: str
     train: Mapping[str, str]
     test: Mapping[str, str]
     validation: Mapping[str, str] = field(default_factory=dict)
+    code_fingerprint: str | None = None
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self | None:

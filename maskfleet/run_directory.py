@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+LEGEND = "classes.json"
+"""Name of the file beside an exported network that says what its labels mean."""
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.json")
 
 
@@ -33,6 +35,11 @@ class RunDirectory:
     def examples(self) -> Path:
         """Which pictures are in which split, with their digests."""
         return self.path / "examples.json"
+
+    @property
+    def code(self) -> Path:
+        """The user's own code that the run was last started with: an archive that Python imports from."""
+        return self.path / "code.zip"
 
     @property
     def tensorboard(self) -> Path:
@@ -88,6 +95,16 @@ class RunDirectory:
     def streamer_log(self) -> Path:
         """What the streamer of a run on this machine says."""
         return self.path / ".streamer.log"
+
+    @property
+    def fetched_code(self) -> Path:
+        """The user's own code, where a pod has fetched it from a bucket."""
+        return self.path / ".code.zip"
+
+    @property
+    def start(self) -> Path:
+        """What the run starts from, where that was fetched from a bucket."""
+        return self.path / ".start"
 
     @property
     def reporter_mark(self) -> Path:

@@ -21,6 +21,7 @@ from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BAD_INPUT, DONE, BadSettings
 from maskfleet.files import check_writable
+from maskfleet.places_here import check_places
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
@@ -110,7 +111,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
         files = [file for file in (run.config, config) if file is not None and (file is config or file.exists())]
         return TrainConfig.from_sources(files, layer)
 
-    existing_data(resolve().data)  # before anything is made
+    check_places(resolve(), begun=bool(run.checkpoint_steps()))  # before anything is made
     code = BAD_INPUT
     with open_worker_log(run, peers.worker) as log:  # before anything is changed
         settings = resolve()
@@ -328,8 +329,11 @@ def export(
 def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
     """Read every image and mask of --data, and count; ends with exit code 2 if one is bad."""
     from trainer.data.verify import verify
+    from trainer.own_code import use_code
 
     config = TrainConfig.from_sources([], flag_layer(flags))
+    check_places(config)
+    use_code(config.code)
     if pictures is not None:  # before everything is read
         check_writable(pictures)
     report = verify(config)
@@ -365,8 +369,10 @@ def pack(destination: str, max_side: int | None, **flags: Any) -> None:
     from trainer.data.packed.bucket import open_bucket
     from trainer.data.packed.packing import pack as pack_source
     from trainer.data.source import Reading
+    from trainer.own_code import use_code
 
     config = TrainConfig.from_sources([], flag_layer(flags))
+    use_code(config.code)
     bucket = open_bucket(destination, writing=True)
     reading = Reading.of(config)
     source = open_source(config.data, config.data_dir, reading)
@@ -434,7 +440,7 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     """
     quiet_stderr()
     settings = TrainConfig.from_sources([], flag_layer(flags))
-    existing_data(settings.data)  # before TensorFlow is imported
+    check_places(settings)  # before TensorFlow is imported
     from trainer.results.compare import chooser, grid, train_all, write_comparison
 
     configs = grid(settings, models.split(","), upsampling.split(","))

@@ -79,13 +79,14 @@ def submit(connect: Connect, waits: bool, follow: bool, dry_run: str | None, for
 
 
 def _show_checked_here(job: TrainingJob, form: str | None) -> None:
+    from launcher.job.code import Code
     from launcher.job.manifests import manifests
     from launcher.operations.submission import notes
 
     if form:  # as of a Submission, as far as it is known without a cluster
         print_as(form, {"name": job.name, "namespace": None, "new": None, "notes": list(notes(job))})
         return
-    for manifest in manifests(job):
+    for manifest in manifests(job, Code.of(job)):
         echo(f"{manifest['kind']} {job.name}: would be created")
 
 

@@ -26,10 +26,16 @@ _REPORT_SECONDS = 10.0
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", help="address of the data set's folder")
 @click.option("--data-path", type=click.Path(path_type=Path), default=Path("/data"), help="where it goes")
+@click.option("--code", help="address of the user's own code, an archive")
 @click.option("--restore", help="address of the run's streamed copy")
-def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -> None:
+@click.option("--start-from", help="address of what the run starts from if it has no checkpoint yet")
+def prepare(
+    run: Path, data: str | None, data_path: Path, code: str | None, restore: str | None, start_from: str | None
+) -> None:
     """Bring data and the newest checkpoint into the pod; an outage of the store is waited out."""
-    from launcher.pod.sidecar import restore_run
+    from launcher.pod.sidecar import is_chief, restore_run
+    from launcher.streaming.download.code import fetch_code
+    from launcher.streaming.download.start import fetch_start
 
     def stop(*_: object) -> None:
         raise Stopped("told to stop before all was brought into the pod")
@@ -37,8 +43,13 @@ def prepare(run: Path, data: str | None, data_path: Path, restore: str | None) -
     signal.signal(signal.SIGTERM, stop)  # as process 1 of its container it would not hear of it otherwise
     if data:
         echo(_fetch_data(data, data_path))
+    if code:
+        _waited_for(lambda: fetch_code(code, RunDirectory(run)))
+        echo(f"fetched {code}")
     if restore:
         echo(_waited_for(lambda: restore_run(RunDirectory(run), restore)))
+    if start_from and is_chief() and not RunDirectory(run).checkpoint_steps():
+        echo(_waited_for(lambda: fetch_start(start_from, RunDirectory(run).start)))
 
 
 @click.command()

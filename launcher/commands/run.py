@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,9 +15,10 @@ from launcher.commands.options import WithSettings
 from launcher.local.local_run import LocalRun, check_empty, discard_refused, new_run, resumed_run
 from launcher.local.streamer_process import StreamerProcess
 from maskfleet.command_line import UserPath, echo
-from maskfleet.config import TrainConfig
-from maskfleet.errors import BAD_INPUT
+from maskfleet.config import TrainConfig, is_address
+from maskfleet.errors import BAD_INPUT, MaskfleetError
 from maskfleet.records import write_settings
+from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import launcher_lock
 
 
@@ -53,17 +57,39 @@ def run(
         directory, resolved = resumed_run(resume, flags)
     else:
         directory, resolved = new_run(run_dir, config, flags)
-    with launcher_lock(directory):
+    with contextlib.ExitStack() as stack:
+        start = stack.enter_context(fetched_start(directory, resolved))  # before anything is made
+        stack.enter_context(launcher_lock(directory))
         if resume is None:
             check_empty(directory)  # nobody has been faster
             write_settings(directory, resolved.model_dump(mode="json"))
-        with contextlib.ExitStack() as stack:
+        if start is not None:
+            shutil.copytree(start, directory.start, dirs_exist_ok=True)
+        with contextlib.ExitStack() as running:
             local = LocalRun(directory, resolved, workers, settings if resume is not None else ())
             begun = None
             if output is not None:
                 streamer = StreamerProcess(directory, output, local.report_line, keep_checkpoints)
-                begun = stack.enter_context(streamer).start
+                begun = running.enter_context(streamer).start
             code = local.run(begun)
         if code == BAD_INPUT and resume is None:
             discard_refused(directory)
     return code
+
+
+@contextlib.contextmanager
+def fetched_start(run: RunDirectory, config: TrainConfig) -> Iterator[Path | None]:
+    """A copy of what the run starts from, for as long as the block lasts, if that is in a bucket and is needed."""
+    if config.start_from is None or not is_address(config.start_from) or run.checkpoint_steps():
+        yield None
+        return
+    from launcher.streaming.download.start import fetch_start
+
+    with tempfile.TemporaryDirectory(prefix="maskfleet-start-") as folder:
+        try:
+            echo(fetch_start(config.start_from, Path(folder)))
+        except MaskfleetError:
+            with contextlib.suppress(OSError):  # of one that is not new, and empty
+                run.path.rmdir()
+            raise
+        yield Path(folder)

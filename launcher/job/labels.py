@@ -27,6 +27,8 @@ EPOCH_LABEL = "maskfleet/epoch"
 
 JOB_ANNOTATION = "maskfleet/job"
 """On the Job, by submit: the TrainingJob in JSON, which resume, logs and tensorboard read."""
+CODE_ANNOTATION = "maskfleet/code"
+"""On a Job: the fingerprint of the user's own code that it was submitted with."""
 CANCELLED_ANNOTATION = "maskfleet/cancelled"
 """On the Job, by cancel: when; resume takes it away."""
 PROGRESS_ANNOTATION = "maskfleet/progress"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import functools
 import json
@@ -14,7 +15,10 @@ from typing import Any
 
 import yaml
 
+from launcher.job.code import FILE as CODE_FILE
+from launcher.job.code import Code
 from launcher.job.labels import (
+    CODE_ANNOTATION,
     COMPONENT_LABEL,
     COMPONENT_LABELS,
     INDEX_ANNOTATION,
@@ -31,6 +35,7 @@ from launcher.job.mounts import USER_VOLUME, check_mounts
 from launcher.job.places import BUCKETS, Place
 from launcher.job.quantities import parse_quantity
 from launcher.job.training_job import CACHE_PATH, DATA_PATH, OUTPUT_PATH, SCRATCH, STOP_SECONDS, TrainingJob
+from maskfleet.config import is_address
 from maskfleet.data_places import packed_place
 from maskfleet.environment import (
     CACHE_VARIABLE,
@@ -39,9 +44,12 @@ from maskfleet.environment import (
     TOKEN_FILE_VARIABLE,
 )
 from maskfleet.errors import BadSettings, MaskfleetError
+from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_bytes
 
 Manifest = dict[str, Any]
+CONFIG_PATH = "/etc/maskfleet"
+"""Where the ConfigMap is mounted."""
 MOST_KEPT = 192 << 10
 """Bytes of a job's settings in the Job's annotation; all annotations together may have 256 KiB."""
 LONGEST_VARIABLE = 128 << 10
@@ -54,11 +62,14 @@ _CACHED_SHARE = 0.5
 _ORDER = ("job", "secret", "serviceaccount", "role", "rolebinding", "configmap", "service", "networkpolicy")
 
 
-def manifests(job: TrainingJob) -> list[Manifest]:
+def manifests(job: TrainingJob, code: Code | None = None) -> list[Manifest]:
     """The objects of ``job`` in the order in which they are created; the Job comes first, and suspended.
 
     None of them grows with the number of workers. The other objects get the Job as their owner when its uid
     is known, and the Secret its token when it is sent: :func:`with_token`.
+
+    Args:
+        code: what the job's ``code`` names.
 
     Raises:
         BadSettings: a ``--mount`` is in the way of another mount.
@@ -73,13 +84,15 @@ def manifests(job: TrainingJob) -> list[Manifest]:
     objects["rolebinding"]["subjects"][0]["name"] = account
     if job.service_account:
         del objects["serviceaccount"]
-    objects["configmap"]["data"] = {"config.json": _config(job)}
+    objects["configmap"]["data"] = {"config.json": _config(job, code)}
+    if code is not None and code.is_small and code.archive is not None:
+        objects["configmap"]["binaryData"] = {CODE_FILE: base64.b64encode(code.archive).decode()}
     selector = {**COMPONENT_LABELS, INSTANCE_LABEL: job.name}
     objects["service"]["spec"]["selector"] = selector
     policy = objects["networkpolicy"]["spec"]
     policy["podSelector"] = {"matchLabels": selector}
     policy["ingress"][0]["from"] = [{"podSelector": {"matchLabels": selector}}]
-    _set_job(objects["job"], job, account)
+    _set_job(objects["job"], job, account, code)
     return list(objects.values())
 
 
@@ -138,11 +151,14 @@ def _base(kind: str) -> Manifest:
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _config(job: TrainingJob) -> str:
+def _config(job: TrainingJob, code: Code | None) -> str:
     settings = job.training.model_dump(mode="json", exclude_none=True)
     if packed_place(job.training.data) is not None and job.training.cache is None:
         # The disk that a worker sees is the node's: it would take what its volumes do not have.
         settings["cache"] = int(parse_quantity(job.scratch or SCRATCH) * _CACHED_SHARE)
+    if code is not None:
+        small = f"{CONFIG_PATH}/{CODE_FILE}"
+        settings["code"] = small if code.is_small else str(RunDirectory(Path(run_directory(job))).fetched_code)
     return json.dumps({"settings": settings}, indent=1) + "\n"
 
 
@@ -169,9 +185,11 @@ def _kept(job: TrainingJob) -> str:
     return text
 
 
-def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
+def _set_job(manifest: Manifest, job: TrainingJob, account: str, code: Code | None) -> None:
     metadata, spec = manifest["metadata"], manifest["spec"]
     metadata["annotations"] = {JOB_ANNOTATION: _kept(job)}
+    if code is not None:
+        metadata["annotations"][CODE_ANNOTATION] = code.fingerprint
     if job.queue:
         metadata["labels"][QUEUE_LABEL] = job.queue
     spec["suspend"] = True
@@ -189,14 +207,14 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str) -> None:
         "annotations": {**dict(job.pod_annotations), WORKERS_ANNOTATION: str(job.workers)},
     }
     pod = spec["template"]["spec"]
-    _set_pod(pod, job, account)
+    _set_pod(pod, job, account, code)
     if pod["initContainers"][0]["name"] == "prepare":
         bad_settings = copy.deepcopy(spec["podFailurePolicy"]["rules"][-1])
         bad_settings["onExitCodes"]["containerName"] = "prepare"
         spec["podFailurePolicy"]["rules"].append(bad_settings)
 
 
-def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
+def _set_pod(pod: Manifest, job: TrainingJob, account: str, code: Code | None) -> None:
     pod["subdomain"] = job.name
     pod["serviceAccountName"] = account
     pod["terminationGracePeriodSeconds"] = job.grace_seconds
@@ -226,7 +244,7 @@ def _set_pod(pod: Manifest, job: TrainingJob, account: str) -> None:
     streamer, trainer = pod["initContainers"][0], pod["containers"][0]
     _set_trainer(trainer, job)
     _set_streamer(streamer, job)
-    if prepare := _prepare(streamer, job):
+    if prepare := _prepare(streamer, job, code):
         pod["initContainers"] = [prepare, streamer]
     _add_volumes(pod, job)
     for container in (*pod["initContainers"], trainer):
@@ -244,7 +262,7 @@ def _tolerations(job: TrainingJob) -> Iterator[dict[str, str]]:
 def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
     trainer["image"] = job.image
     trainer["imagePullPolicy"] = job.image_pull_policy
-    trainer["args"] = ["trainer", "train", "--run-dir", run_directory(job), "--config", "/etc/maskfleet/config.json"]
+    trainer["args"] = ["trainer", "train", "--run-dir", run_directory(job), "--config", f"{CONFIG_PATH}/config.json"]
     for amounts in (trainer["resources"]["requests"], trainer["resources"]["limits"]):
         amounts.update({"cpu": job.cpu, "memory": job.memory})
         if job.gpus_per_worker:
@@ -272,14 +290,18 @@ def _set_streamer(streamer: Manifest, job: TrainingJob) -> None:
             streamer["args"] += ["--keep-checkpoints", str(job.keep_checkpoints)]
 
 
-def _prepare(streamer: Manifest, job: TrainingJob) -> Manifest | None:
-    """The init container that brings in data and, on the chief, the newest checkpoint; None without either."""
+def _prepare(streamer: Manifest, job: TrainingJob, code: Code | None) -> Manifest | None:
+    """The init container that brings in data and, on the chief, the newest checkpoint or what to start from, if any."""
     data = job.data_place
     args = ["launcher", "prepare", run_directory(job)]
     if data and data.kind in BUCKETS:
         args += ["--data", data.url, "--data-path", DATA_PATH]
+    if code is not None and not code.is_small:
+        args += ["--code", code.address(job)]
     if job.destination:
         args += ["--restore", job.destination]
+    if job.training.start_from and is_address(job.training.start_from):
+        args += ["--start-from", job.training.start_from]
     if len(args) == 3:
         return None
     container = copy.deepcopy(streamer)

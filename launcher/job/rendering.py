@@ -7,13 +7,14 @@ from typing import Any
 
 import yaml
 
+from launcher.job.code import Code
 from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
 
 
 def render(job: TrainingJob) -> str:
     """What ``submit`` sends, as YAML; its last request, the release of the Job, is a comment."""
-    text = yaml.dump_all(manifests(job), sort_keys=False, width=120, Dumper=_Dumper) + (
+    text = yaml.dump_all(manifests(job, Code.of(job)), sort_keys=False, width=120, Dumper=_Dumper) + (
         f"# The pods wait for the token by which the workers know each other, which submit makes at random:\n"
         f'# kubectl patch secret {job.name} --patch \'{{"stringData": {{"token": "\'$(openssl rand -hex 32)\'"}}}}\'\n'
     )
@@ -27,7 +28,7 @@ def render(job: TrainingJob) -> str:
 
 def render_json(job: TrainingJob) -> str:
     """The same objects as one List in JSON, as ``kubectl create -f -`` takes it."""
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests(job)}, indent=1)
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests(job, Code.of(job))}, indent=1)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -28,11 +28,12 @@ from launcher.job.pod_settings import (
     parse_variable,
 )
 from launcher.job.quantities import Duration, Quantity
-from maskfleet.config import MOST, TrainConfig
+from maskfleet.config import MOST, TrainConfig, absolute_path, is_address
 from maskfleet.data_places import PACKED, data_path, packed_place
 from maskfleet.data_setting import check_kind
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, Settings, read_settings_file
+from maskfleet.start_setting import check_start
 
 IMAGE = f"maskfleet/trainer:{version('maskfleet')}"
 GPU_IMAGE = f"{IMAGE}-gpu"
@@ -130,6 +131,11 @@ class TrainingJob(Settings):
         "packed: before one of these places, which is read while training goes on; unless given after --, the "
         "trainer's --data becomes folder:/data",
     )
+    code: Path | None = Field(
+        default=None,
+        description="folder of Python files with your own network, loss, data, augmentation or tracker, which the pods "
+        "get (from the job's ConfigMap, or, if it is large, from --output); no image has to be built",
+    )
     output: str | None = Field(
         default=None,
         description="where runs go and come back from: gs://, s3://BUCKET/PATH, pvc:CLAIM/PATH or host:/PATH",
@@ -209,6 +215,8 @@ class TrainingJob(Settings):
             training_layers = [Layer(f"{file}: training.{{}}", section)]
         given = TrainConfig.parse_flags(training)
         job = cls.resolve([*layers, flags])
+        if job.code is not None:
+            job = job.model_copy(update={"code": absolute_path(job.code, "--code")})
         implied = Layer("--{}", job._implied_training())
         # A resolved job's file names the implied values too; what the flags imply anew goes over them.
         over = implied if "data" in flags.values else Layer("--{}", {})
@@ -222,6 +230,12 @@ class TrainingJob(Settings):
         """
         check_kind(config.data)
         config.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
+        self._check_start(config.start_from)
+        if config.code is not None and (self.code is not None or not config.code.is_absolute() or config.code.exists()):
+            raise BadSettings(
+                f"--code {config.code}: after -- it would be a folder of the image; write it before --, and the pods "
+                "get it"
+            )
         return self.model_copy(update={"training": config})
 
     def with_workers(self, workers: int) -> Self:
@@ -237,6 +251,25 @@ class TrainingJob(Settings):
             batch = training.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
             training = training.model_copy(update={"global_batch": batch})
         return self.model_copy(update={"workers": workers}).with_training(training)
+
+    def _check_start(self, start: str | None) -> None:
+        """Raises BadSettings if a run would start from what no pod has."""
+        if start is None:
+            return
+        if is_address(start):
+            check_start(start)
+        elif not any(PurePosixPath(path) in PurePosixPath(start).parents for path in self._mounted_paths):
+            raise BadSettings(
+                f"--start-from {start}: a path of this machine is not in the pod: use gs://… or s3://…, or a path "
+                "below a --mount"
+            )
+
+    @property
+    def _mounted_paths(self) -> Iterator[str]:
+        """Folders of the trainer's container that hold what the job has asked for."""
+        yield from (mount.path for mount in self.mounts)
+        if self.data_place is not None:
+            yield DATA_PATH
 
     def _implied_training(self) -> Mapping[str, Any]:
         """What ``--data`` of the job says to the trainer."""

@@ -25,10 +25,10 @@ from pathlib import Path
 from launcher.local.console import Console
 from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
-from maskfleet.data_setting import existing_data
 from maskfleet.environment import TOKEN_FILE_VARIABLE
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
 from maskfleet.peers import Peers
+from maskfleet.places_here import check_places
 from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import LOCK_FILE
@@ -48,7 +48,7 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
         BadData: there is no folder with the data.
     """
     config = TrainConfig.from_sources([config_file] if config_file else [], flags)
-    existing_data(config.data)
+    check_places(config)
     run = RunDirectory(path.expanduser() if path else _dated_folder())
     check_empty(run)
     return run, config
@@ -95,7 +95,7 @@ def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
     if not run.config.exists():
         raise NotFound(f"--resume {path}: there is no run: expected {run.config}")
     config = TrainConfig.from_sources([run.config], flags)
-    existing_data(config.data)
+    check_places(config, begun=bool(run.checkpoint_steps()))
     progress = Progress.read(run)
     if progress is not None and progress.state == "done" and config.epochs <= progress.epochs:
         raise BadSettings(

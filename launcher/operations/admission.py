@@ -9,6 +9,7 @@ from typing import Literal
 from launcher.cluster.kubernetes_api import ApiError, Object
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis import reasons
+from launcher.job.code import Code
 from launcher.job.manifests import manifests, worker_pod
 from launcher.job.training_job import TrainingJob
 from maskfleet.errors import MaskfleetError, NotFound
@@ -48,9 +49,9 @@ class Finding:
         return isinstance(self.error, ApiError) and self.error.status == 403 and "PodSecurity" in str(self.error)
 
 
-def try_objects(job: TrainingJob, cluster: Namespace) -> Iterator[Finding]:
-    """One finding for each object of the job, the Job's first."""
-    for manifest in manifests(job):
+def try_objects(job: TrainingJob, cluster: Namespace, code: Code | None = None) -> Iterator[Finding]:
+    """One finding for each object of the job, the Job's first; ``code`` is the user's own that goes with it."""
+    for manifest in manifests(job, code):
         yield _try(manifest, cluster)
 
 

@@ -12,12 +12,20 @@ from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.jobs import waits_for
 from launcher.diagnosis.reasons import steady
+from launcher.job.code import Code
 from launcher.job.labels import QUEUE_LABEL, instance, instance_objects, labels_of
 from launcher.job.manifests import kinds, manifests
 from launcher.job.training_job import TrainingJob
 from launcher.operations.scaling import scale
 from launcher.operations.submission import Submission, submit
-from launcher.operations.submitted import asked_job, check_not_being_deleted, get_job, has_ended, is_cancelled
+from launcher.operations.submitted import (
+    asked_job,
+    check_not_being_deleted,
+    get_job,
+    has_ended,
+    is_cancelled,
+    submitted_code,
+)
 from launcher.operations.surroundings import NamespaceView, workload_of, workloads_of
 from launcher.operations.suspension import release, suspend
 from maskfleet.backoff import pauses
@@ -96,10 +104,11 @@ def resume(
         release(name, cluster, by_queue=bool(workload) or QUEUE_LABEL in labels_of(job))
         return Submission(name, cluster.namespace, False, ())
     asked = asked_job(job)
+    code = submitted_code(asked, job, cluster)
     if workers is not None:
         asked = asked.with_workers(workers)
     changed = [Layer("{}", asked.training.model_dump()), type(asked.training).parse_flags(training)]
-    return _start_again(asked.with_training(type(asked.training).resolve(changed)), cluster)
+    return _start_again(asked.with_training(type(asked.training).resolve(changed)), cluster, code)
 
 
 def _check_stopped(job: Object, workload: Object | None, cluster: Namespace) -> None:
@@ -116,8 +125,8 @@ def _check_stopped(job: Object, workload: Object | None, cluster: Namespace) -> 
     raise BadInput(f"job {name} {why}")
 
 
-def _start_again(job: TrainingJob, cluster: Namespace) -> Submission:
-    manifests(job)  # what can't be made is refused while the job is still there
+def _start_again(job: TrainingJob, cluster: Namespace, code: Code | None) -> Submission:
+    manifests(job, code)  # what can't be made is refused while the job is still there
     with tempfile.NamedTemporaryFile("w", prefix=f"maskfleet-{job.name}-", suffix=".yaml", delete=False) as kept:
         kept.write(job.to_yaml())
     file = Path(kept.name)
@@ -129,7 +138,7 @@ def _start_again(job: TrainingJob, cluster: Namespace) -> Submission:
         _until_gone(job.name, cluster, job.grace_seconds + _BEYOND_GRACE_SECONDS)
         if loose:
             _delete_loose(job.name, cluster)
-        done = submit(job, cluster)
+        done = submit(job, cluster, code=code)
     except (MaskfleetError, KeyboardInterrupt) as error:
         if isinstance(error, ApiError | NotFound) and not going:  # the server refused: nothing has changed
             file.unlink()

@@ -15,6 +15,7 @@ from launcher.diagnosis.capacity import (
     worker_requests,
 )
 from launcher.diagnosis.limits import limit_range_troubles
+from launcher.job.code import Code
 from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
@@ -99,7 +100,7 @@ def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
 
 def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     """Has the server take all objects and a worker's pod without keeping them."""
-    first, *others = try_objects(job, cluster)
+    first, *others = try_objects(job, cluster, Code.of(job))
     if first.answer == "admitted" and not _has_sidecars(first.made):
         old = "this Kubernetes has no sidecar containers, so no trainer would be started: expected 1.29 or newer"
         yield Check("job is admitted", "no", old)

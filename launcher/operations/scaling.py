@@ -24,7 +24,7 @@ from launcher.job.labels import (
 )
 from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
-from launcher.operations.submitted import asked_job, check_not_being_deleted, get_job, has_ended
+from launcher.operations.submitted import asked_job, check_not_being_deleted, get_job, has_ended, submitted_code
 from launcher.operations.suspension import release, suspend
 from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput, TimedOut
@@ -127,7 +127,8 @@ def _until_stopped(name: str, cluster: Namespace, timeout: float) -> None:
 
 def _set_workers(job: TrainingJob, cluster: Namespace) -> None:
     """Changes what depends on the number of workers, in two requests whatever the number."""
-    first, *others = manifests(job)
+    code = None if job.code is None else submitted_code(job, cluster.get("Job", job.name), cluster)
+    first, *others = manifests(job, code)
     settings = next(manifest for manifest in others if manifest["kind"] == "ConfigMap")
     cluster.patch("ConfigMap", job.name, {"data": settings["data"]})
     annotations = {JOB_ANNOTATION: first["metadata"]["annotations"][JOB_ANNOTATION]}

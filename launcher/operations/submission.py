@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
-from launcher.job.labels import PROGRESS_ANNOTATION, annotations_of
+from launcher.job.code import Code
+from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotations_of
 from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import DATA_PATH, TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
 from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
+from launcher.streaming.download.code import send_code
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
 from maskfleet.text import one_line
 
@@ -42,10 +44,13 @@ class LeftBehind(MaskfleetError):
         self.exit_code = cause.exit_code
 
 
-def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool = False) -> Submission:
+def submit(
+    job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool = False, code: Code | None = None
+) -> Submission:
     """Creates the job's objects and releases it. The same job again finishes what was interrupted.
 
-    With ``dry_run`` the server checks and changes nothing.
+    With ``dry_run`` the server checks and changes nothing. ``code`` is the user's own where it is not to be read from
+    the folder that the job names, which is another machine's.
 
     Raises:
         BadInput: a different job has this name.
@@ -53,9 +58,12 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         LeftBehind: the same, and the Job is still there.
     """
     cluster = cluster or Cluster.connect()
+    code = code or Code.of(job)
     if dry_run:
-        return _dry_run(job, cluster)
-    first, *others = manifests(job)
+        return _dry_run(job, cluster, code)
+    first, *others = manifests(job, code)
+    if code is not None and code.archive is not None and not code.is_small:
+        send_code(str(job.destination), code.object_name, code.archive)
     new = True
     warnings: list[str] = []
     try:
@@ -64,7 +72,7 @@ def submit(job: TrainingJob, cluster: Namespace | None = None, *, dry_run: bool 
         if error.status != 409:
             raise
         made, new = cluster.get("Job", job.name), False
-        _check_same(job, made)
+        _check_same(job, made, code)
     try:
         untold = _create_owned_all(cluster, [with_token(with_owner(manifest, made)) for manifest in others])
         # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
@@ -101,16 +109,16 @@ def _take_back(name: str, cluster: Namespace, cause: MaskfleetError) -> None:
         raise LeftBehind(name, f"could not be deleted again ({error})", cause) from cause
 
 
-def _dry_run(job: TrainingJob, cluster: Namespace) -> Submission:
+def _dry_run(job: TrainingJob, cluster: Namespace, code: Code | None) -> Submission:
     """Goes through :func:`submit` with a server that keeps nothing."""
     new, untold = True, ""
-    for found in try_objects(job, cluster):
+    for found in try_objects(job, cluster, code):
         if found.answer == "left out":
             untold = found.reason
         if found.answer == "refused" and found.error is not None:
             raise found.error
         if found.answer == "exists" and found.kind == "Job":
-            _check_same(job, cluster.get("Job", job.name))
+            _check_same(job, cluster.get("Job", job.name), code)
             new = False
         elif found.answer == "exists":
             _check_owned(job.name, found.kind, cluster)
@@ -160,7 +168,7 @@ def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
     return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
 
 
-def _check_same(asked: TrainingJob, made: Object) -> None:
+def _check_same(asked: TrainingJob, made: Object, code: Code | None) -> None:
     """Raises BadInput unless ``made`` was made for the same job and may go on."""
     name = asked.name
     if made["metadata"].get("deletionTimestamp"):
@@ -176,6 +184,12 @@ def _check_same(asked: TrainingJob, made: Object) -> None:
         raise BadInput(
             f"--name {name}: a job of this name exists with {flag} {flat_before.get(key)}, not {flat_now.get(key)}: "
             f"choose another name, or delete it first with 'launcher delete {name}'"
+        )
+    known = annotations_of(made).get(CODE_ANNOTATION)
+    if code is not None and code.fingerprint != known:
+        raise BadInput(
+            f"--name {name}: a job of this name exists with other code than --code {asked.code} holds now (fingerprint "
+            f"{known}, now {code.fingerprint}): choose another name, or delete it first with 'launcher delete {name}'"
         )
     if has_ended(made):
         raise BadInput(f"--name {name}: this job has ended: 'launcher resume {name}' goes on with it")

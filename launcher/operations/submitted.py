@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+
 from pydantic import ValidationError
 
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
 from launcher.diagnosis.jobs import is_being_deleted
+from launcher.job.code import FILE as CODE_FILE
+from launcher.job.code import Code
 from launcher.job.labels import (
     APPLICATION,
     CANCELLED_ANNOTATION,
+    CODE_ANNOTATION,
     INSTANCE_LABEL,
     JOB_ANNOTATION,
     NAME_LABEL,
@@ -64,6 +69,19 @@ def asked_job(job: Object) -> TrainingJob:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
         raise BadInput(f"job {name} was made by another version of the launcher: {place}: {problem['msg']}") from error
+
+
+def submitted_code(asked: TrainingJob, job: Object, cluster: Namespace) -> Code | None:
+    """The user's own code that a job was submitted with, whatever its folder holds by now; None of one without.
+
+    Raises:
+        NotFound: its ConfigMap is gone.
+    """
+    known = annotations_of(job).get(CODE_ANNOTATION)
+    if asked.code is None or known is None:
+        return None
+    kept = cluster.get("ConfigMap", asked.name).get("binaryData", {}).get(CODE_FILE)
+    return Code(known, None if kept is None else base64.b64decode(kept))
 
 
 def is_cancelled(job: Object) -> bool:

@@ -71,5 +71,10 @@ def restore_run(run: RunDirectory, destination: str) -> str:
     return f"brought back the checkpoint of step {manifest.step} from {destination}"
 
 
+def is_chief() -> bool:
+    """Whether this pod's worker is the one that gives all others the weights."""
+    return _worker() == 0
+
+
 def _worker() -> int:
     return int(os.environ.get(WORKER_VARIABLE, "0"))

@@ -20,6 +20,7 @@ BENCHMARKS = (
     "around_training",
     "start",
     "time_to_quality",
+    "fine_tuning",
     "street",
     "recovery",
     "pod_recovery",

@@ -32,14 +32,19 @@ def averaged_weights(network: keras.Model, optimizer: keras.optimizers.Optimizer
 def load_averages(checkpoint: Path, network: keras.Model) -> None:
     """Sets those variables of the network that were trained to the averages in the checkpoint with this prefix."""
     reader = tf.train.load_checkpoint(str(checkpoint))
-    names = {  # "optimizer/adam.Sup_1_conv_kernel_average/…": TensorFlow writes a slash within a name as ".S"
+    names = averages_in(reader)
+    for variable in network.variables:
+        if name := names.get(variable.path.replace("/", "_")):
+            variable.assign(reader.get_tensor(name))
+
+
+def averages_in(reader: tf.train.CheckpointReader) -> dict[str, str]:
+    """The names of the averages in a checkpoint, by their variables' paths with ``_`` in the place of ``/``."""
+    return {  # "optimizer/adam.Sup_1_conv_kernel_average/…": TensorFlow writes a slash within a name as ".S"
         name.split("/")[-3].rpartition(".S")[2].removesuffix("_average"): name
         for name in reader.get_variable_to_shape_map()
         if name.startswith("optimizer/") and name.endswith("_average/.ATTRIBUTES/VARIABLE_VALUE")
     }
-    for variable in network.variables:
-        if name := names.get(variable.path.replace("/", "_")):
-            variable.assign(reader.get_tensor(name))
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

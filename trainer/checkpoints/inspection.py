@@ -14,7 +14,7 @@ from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.run_directory import RunDirectory
 
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def inspect_checkpoint(place: Path) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def inspect_checkpoint(place: Path) -> dict[str, Any]:
 
     reader = tf.train.load_checkpoint(str(checkpoints / f"step-{manifest.step:08d}"))
     shapes = reader.get_variable_to_shape_map()
-    values = {_plain(name): reader.get_tensor(name) for name in shapes if name.endswith(_VALUE)}
+    values = {plain_name(name): reader.get_tensor(name) for name in shapes if name.endswith(VALUE)}
     weights = {name: value for name, value in values.items() if name.startswith("weights/")}
     return {
         "step": manifest.step,
@@ -54,7 +54,7 @@ def names_in(prefix: str) -> set[str]:
     import tensorflow as tf
 
     names = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    return {_plain(name) for name in names if name.endswith(_VALUE)}
+    return {plain_name(name) for name in names if name.endswith(VALUE)}
 
 
 def state_digest(values: Mapping[str, np.ndarray]) -> str:
@@ -65,9 +65,9 @@ def state_digest(values: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A variable's name as the program gave it: TensorFlow writes '/' as '.S' and '.' as '..'."""
-    name = name.removesuffix(_VALUE)
+    name = name.removesuffix(VALUE)
     return re.sub(r"\.([.S])", lambda match: "/" if match[1] == "S" else ".", name)
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from maskfleet.checkpoint_manifest import CheckpointManifest, best_step
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.averaging import averages_in
+from trainer.checkpoints.inspection import plain_name
+
+_WEIGHTS = "weights/"
+"""Before the names of a network's variables in a checkpoint."""
 
 
 def weights_by_path(model: keras.Model) -> dict[str, tf.Variable]:
@@ -41,6 +48,36 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
         NotFound: there is no such checkpoint.
         BadInput: it is damaged, or of another network.
     """
+    manifest = _verified(run, step)
+    status = tf.train.Checkpoint(weights=weights_by_path(model)).read(str(run.checkpoint_prefix(manifest.step)))
+    try:
+        status.assert_existing_objects_matched().expect_partial()
+    except AssertionError as error:
+        raise BadInput(f"checkpoint of step {manifest.step} in {run.path} is of another network") from error
+    return manifest
+
+
+def read_weights(
+    run: RunDirectory, step: int | None = None, *, averaged: bool = False
+) -> tuple[CheckpointManifest, dict[str, NDArray[Any]]]:
+    """The weights of the newest checkpoint, or that of ``step``, by their paths, without building the network.
+
+    Args:
+        averaged: those that were trained as their moving averages, which the optimizer has kept.
+
+    Raises:
+        NotFound, BadInput: as :func:`load_weights`.
+    """
+    manifest = _verified(run, step)
+    reader = tf.train.load_checkpoint(str(run.checkpoint_prefix(manifest.step)))
+    averages = averages_in(reader) if averaged else {}
+    names = {plain_name(name).removeprefix(_WEIGHTS): name for name in reader.get_variable_to_shape_map()
+             if name.startswith(_WEIGHTS)}  # fmt: skip
+    weights = {path: reader.get_tensor(averages.get(path.replace("/", "_"), name)) for path, name in names.items()}
+    return manifest, weights
+
+
+def _verified(run: RunDirectory, step: int | None) -> CheckpointManifest:
     steps = run.checkpoint_steps()
     if not steps or (step is not None and step not in steps):
         wanted = "a complete checkpoint" if step is None else f"a checkpoint of step {step}"
@@ -53,11 +90,6 @@ def load_weights(run: RunDirectory, model: keras.Model, step: int | None = None)
         problem = getattr(error, "strerror", None) or str(error)
     if problem is not None:
         raise BadInput(f"checkpoint of step {step or steps[0]} in {run.path} is damaged: {problem}")
-    status = tf.train.Checkpoint(weights=weights_by_path(model)).read(str(run.checkpoint_prefix(manifest.step)))
-    try:
-        status.assert_existing_objects_matched().expect_partial()
-    except AssertionError as error:
-        raise BadInput(f"checkpoint of step {manifest.step} in {run.path} is of another network") from error
     return manifest
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from trainer.data.distortion import NODES, blurred, displaced, elastic, grid
+from trainer.data.own_augmentation import OwnChange
 
 _GREY = 127
 """What is cut out becomes mid-grey."""
@@ -49,6 +50,7 @@ class Augmentation:
             (DeVries and Taylor, "Improved Regularization of CNNs with Cutout", 2017).
         elastic, grid: bend the picture, see :mod:`trainer.data.distortion`.
         blur: half of the images come under a Gaussian of up to so many pixels.
+        own: the user's own change, after all others.
     """
 
     flip: Literal["none", "random", "frozen"] = "none"
@@ -60,10 +62,12 @@ class Augmentation:
     elastic: float = 0.0
     grid: float = 0.0
     blur: float = 0.0
+    own: OwnChange | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> Augmentation:
-        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+        settings = {field.name: getattr(config, field.name) for field in fields(cls) if field.name != "own"}
+        return cls(**settings, own=None if config.augmentation is None else OwnChange(config.augmentation))
 
     def __call__(
         self, images: tf.Tensor, masks: tf.Tensor, *, seed: int, positions: tf.Tensor, examples: tf.Tensor
@@ -83,7 +87,10 @@ class Augmentation:
             image, mask, position, flip = entry
             draws = tf.random.stateless_uniform([11], [seeds, position], -1.0, 1.0)
             more = tf.random.experimental.stateless_fold_in([seeds, position], 2)  # a stream of its own
-            return self._change(image, mask, flip, draws, more)
+            image, mask = self._change(image, mask, flip, draws, more)
+            if self.own is not None:
+                image, mask = self.own(image, mask, tf.random.fold_in([seeds, position], 1))  # and another one
+            return image, mask
 
         flips = self.flipped(seed=seed, positions=positions, examples=examples)
         pairs: tuple[tf.Tensor, tf.Tensor] = tf.map_fn(

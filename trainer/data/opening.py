@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskfleet.config import absolute_path
-from maskfleet.data_places import DATA_KINDS, data_path, packed_place
+from maskfleet.data_places import DATA_KINDS, data_path, own_data, packed_place
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.text import one_line
@@ -21,6 +21,7 @@ from trainer.data.kinds import (
     cvat,
     labelme,
     listed,
+    own,
     pairs_folder,
     pets_folder,
     synthetic,
@@ -78,6 +79,8 @@ def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
         existing_data(data)
         return open_packed(place, asked.reading)
     folder = data_dir and absolute_path(data_dir, "--data-dir")
+    if (function := own_data(data)) is not None:
+        return own.open_own(function, folder)
     if kind == "oxford_iiit_pet":
         return tfds_source.open_tfds(rest or None, folder)
     if kind == "tfds" and rest:

@@ -143,12 +143,12 @@ def build_encoder(config: TrainConfig, strides: Sequence[int] = STRIDES, output_
         classifier = _with_baked_weights(architecture, x, config.encoder) or _with_imagenet_weights(architecture, x)
     else:
         classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
-        if config.encoder_weights == "none":
+        if not config.encoder_is_trained:
             # Keras's momentum of .99 and more suits ImageNet's million steps; here the statistics would not move.
             for layer in classifier.layers:
                 if isinstance(layer, layers.BatchNormalization):
                     layer.momentum = config.batch_norm_momentum
-        else:
+        elif config.encoder_weights != "none":
             _load_weights(classifier, config.encoder_weights, config.encoder)
     features = {stride: architecture.tap(stride) for stride in strides}
     if output_stride < COARSEST:
@@ -191,7 +191,7 @@ def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
             f"a layer of {config.encoder}, found no such layer; did you mean {near[0]}?"
         )
     first = first_layers[start]
-    trained = config.encoder_weights != "none"
+    trained = config.encoder_is_trained
     for number, layer in enumerate(encoder.layers):
         keep = trained and isinstance(layer, layers.BatchNormalization)
         layer.trainable = number >= first and not keep

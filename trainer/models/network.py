@@ -11,11 +11,13 @@ from functools import cached_property
 import keras
 
 from maskfleet.config import TrainConfig
+from maskfleet.own_code import is_own
 from trainer.models.deeplab import deeplabv3plus
 from trainer.models.encoders import COARSEST, STRIDES, build_encoder, padding
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.fused import fuse
 from trainer.models.lraspp import lraspp
+from trainer.models.own import Own
 from trainer.models.pspnet import pspnet
 from trainer.models.segformer import segformer
 from trainer.models.unet import unet
@@ -56,8 +58,8 @@ class Network:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the encoder is not trained at all."""
-        return not self.encoder.trainable_variables
+        """Whether there is an encoder, and it is not trained at all."""
+        return bool(self.encoder.variables) and not self.encoder.trainable_variables
 
     @cached_property
     def fused_encoder(self) -> keras.Model:
@@ -74,22 +76,34 @@ def build_network(config: TrainConfig, classes: int) -> Network:
     """The network that ``config`` asks for; its initial weights depend on ``config.seed`` alone.
 
     Raises:
-        BadSettings: the encoder's weights can't be read or downloaded, or there is no layer to unfreeze from.
+        BadSettings: the encoder's weights can't be read or downloaded, there is no layer to unfreeze from, or a
+            function of the user's own does not give the logits that it should.
     """
+    own = Own(config.model) if is_own(config.model) else None
+    kind = _Kind(own) if own else _KINDS[config.model]
+    name = own.name if own else config.model
     with dtype_policy(config.precision), _seeded(config.seed):
-        kind = _KINDS[config.model]
-        encoder = build_encoder(config, kind.strides, config.output_stride if kind.dilated else COARSEST)
+        if own and own.takes_pixels:
+            encoder = _nothing(config)
+        else:
+            encoder = build_encoder(config, kind.strides, config.output_stride if kind.dilated else COARSEST)
         features = [
             keras.Input(output.shape[1:], dtype=output.dtype, name=f"feature_{number}")
             for number, output in enumerate(encoder.outputs, start=1)
         ]
         logits = kind.decoder(features, classes, config)
-        if any(map(any, around := padding(config.image_size))):
-            logits = keras.layers.Cropping2D(around, dtype="float32", name="crop")(logits)
+        if logits.shape[1:3] != tuple(config.image_size):
+            logits = keras.layers.Cropping2D(padding(config.image_size), dtype="float32", name="crop")(logits)
         decoder = keras.Model(features, logits, name="decoder")
         pixels = keras.Input(encoder.input_shape[1:], dtype="float32", name="pixels")
-        model = keras.Model(pixels, decoder(encoder(pixels)), name=config.model)
+        model = keras.Model(pixels, decoder(encoder(pixels)), name=name)
     return Network(encoder, decoder, model)
+
+
+def _nothing(config: TrainConfig) -> keras.Model:
+    """The encoder of a network that has none: gives the pixels as they are."""
+    pixels = keras.Input((*config.image_size, 3), name="pixels", dtype="float32")
+    return keras.Model(pixels, [keras.layers.Identity(dtype="float32", name="same_pixels")(pixels)], name="encoder")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from trainer.data.source import IGNORED
+from trainer.objective.own import OwnTerm
 
 Masks = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 """uint8 [N, H, W], or N of [H, W] that differ in size."""
@@ -53,7 +54,8 @@ def build_loss(config: TrainConfig, classes: int, masks: Masks, frequencies: NDA
         frequencies: as :func:`class_frequencies`, where they are known without that.
 
     Raises:
-        BadSettings: there is another number of class weights than of classes, or no loss that would heed them.
+        BadSettings: there is another number of class weights than of classes, or no loss that would heed them; a loss
+            of the user's own can't be imported.
     """
     terms = {
         "cross_entropy": lambda target, logits: _cross_entropy(target, logits, config.label_smoothing),
@@ -68,11 +70,13 @@ def build_loss(config: TrainConfig, classes: int, masks: Masks, frequencies: NDA
             f"--class-weights {config.class_weights}: expected a loss that weighs classes (cross_entropy, focal), "
             f"found --loss {config.loss}; leave the weights out, or add one: --loss {config.loss}+cross_entropy"
         )
-    chosen = [terms[name] for name in names]
+    chosen = [terms[name] for name in names if name in terms]
+    own = [OwnTerm(name) for name in names if name not in terms]
     class_weights = _class_weights(config, classes, masks, frequencies)
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         batch = tf.shape(logits)[0]
+        mine = [term(labels, logits) for term in own]
         labels = tf.reshape(tf.cast(labels, tf.int32), (batch, -1))
         ignored = labels == IGNORED
         valid = tf.cast(~ignored, tf.float32)
@@ -80,7 +84,7 @@ def build_loss(config: TrainConfig, classes: int, masks: Masks, frequencies: NDA
         weights = valid if class_weights is None else valid * tf.gather(class_weights, labels)
         target = _Target(labels, valid, weights)
         flat = tf.reshape(logits, (batch, -1, classes))
-        return tf.add_n([term(target, flat) for term in chosen])
+        return tf.add_n([*mine, *(term(target, flat) for term in chosen)])
 
     return loss
 

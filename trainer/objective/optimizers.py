@@ -109,7 +109,7 @@ def build_optimizer(
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         case "sgd":
             optimizer = _SGD(schedule, momentum=config.momentum, name="sgd", **same)
-    if encoder is not None and config.encoder_weights != "none":
+    if encoder is not None and config.encoder_is_trained:
         optimizer.slow = frozenset(optimizer._var_key(variable) for variable in encoder.trainable_variables)
         optimizer.share = config.encoder_learning_rate
     if config.precision == "float16":

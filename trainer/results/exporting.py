@@ -14,10 +14,11 @@ import tensorflow as tf
 from maskfleet.errors import BadSettings, TrainingFailed, reason
 from maskfleet.files import check_writable, write_atomically, write_json
 from maskfleet.image_size import Fit, Size
+from maskfleet.run_directory import LEGEND
 from trainer.data.cache import Dataset
 from trainer.results.enlarging import enlarged_masks
 from trainer.results.in_graph import grown, in_windows, size_within
-from trainer.results.legend import LEGEND_FILE, Legend
+from trainer.results.legend import Legend
 from trainer.results.trained import Trained
 
 
@@ -117,7 +118,7 @@ def _write_plain(model: keras.Model, folder: Path, legend: Legend, formats: Sequ
         _save_saved_model(loaded, folder / "saved_model", legend.fit)
     if "keras" not in formats:
         file.unlink()
-    write_json(folder / LEGEND_FILE, legend.to_json())
+    write_json(folder / LEGEND, legend.to_json())
 
 
 def _write_tflite(

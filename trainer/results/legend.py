@@ -16,8 +16,6 @@ from maskfleet.text import one_line
 from trainer.data.cache import Dataset
 from trainer.data.source import palette
 
-LEGEND_FILE = "classes.json"
-"""Lies beside an exported network."""
 MOST_CLASSES = 255
 """Of a mask of 8 bits, whose 255 is no class."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +9,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, BadSettings, NotFound
 from maskfleet.image_size import Fit, Size
 from maskfleet.records import FinalScores, RunRecord
-from maskfleet.run_directory import RunDirectory
+from maskfleet.run_directory import LEGEND, RunDirectory
 from maskfleet.settings import read_settings_file
+from maskfleet.start_setting import checkpoint_at
 from maskfleet.text import one_line
 from trainer.checkpoints.averaging import load_averages
-from trainer.checkpoints.reading import best_checkpoint, load_weights
+from trainer.checkpoints.reading import best_checkpoint, load_weights, read_weights
 from trainer.models.network import build_network
-from trainer.results.legend import LEGEND_FILE, MOST_CLASSES, Legend
+from trainer.own_code import use_code
+from trainer.results.legend import MOST_CLASSES, Legend
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,11 @@ def load_trained(place: Path, precision: Literal["float32"] | None = None, *, be
         BadInput: it is something else, or damaged.
         BadSettings: the best of what is no run.
     """
-    checkpoint = re.fullmatch(r"step-(\d+)(\..*)?", place.name)
+    checkpoint = checkpoint_at(str(place))
     if best and (checkpoint or place.is_file()):
         raise BadSettings(f"--best: expected a run directory, found {place}; leave --best out, or name the run")
     if checkpoint:
-        checkpoints = place.parent.parent if place.parent.name == "manifests" else place.parent
-        return _from_run(RunDirectory(checkpoints.parent), int(checkpoint[1]), precision)
+        return _from_run(RunDirectory(Path(checkpoint[0])), checkpoint[1], precision)
     if RunDirectory(place).config.is_file():
         run = RunDirectory(place)
         return _from_run(run, _best_step(run) if best else _counting_step(run), precision)
@@ -76,6 +77,40 @@ def load_trained(place: Path, precision: Literal["float32"] | None = None, *, be
     if place.exists():
         raise BadInput(f"{place}: expected a run directory with config.json, or a .keras or .h5 file")
     raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What another network can begin with.
+
+    Attributes:
+        values: of all variables, by their paths.
+        legend: what its outputs mean.
+        encoder: the setting of that name of its run; None of a file, which does not say.
+        origin: what it is, in a few words.
+    """
+
+    values: Mapping[str, NDArray[Any]]
+    legend: Legend
+    encoder: str | None
+    origin: str
+
+
+def load_weights_of(place: Path) -> Weights:
+    """The weights at ``place``, as :func:`load_trained` finds them; the network of a run is not built for them.
+
+    Raises:
+        NotFound, BadInput: as :func:`load_trained`.
+    """
+    checkpoint = checkpoint_at(str(place))
+    run = RunDirectory(Path(checkpoint[0]) if checkpoint else place)
+    if not run.config.is_file():
+        trained = load_trained(place)
+        return Weights({v.path: v.numpy() for v in trained.model.variables}, trained.legend, None, place.name)
+    config = TrainConfig.resolve([read_settings_file(run.config)])
+    step = checkpoint[1] if checkpoint else _counting_step(run)
+    manifest, values = read_weights(run, step, averaged=config.ema_decay > 0)
+    return Weights(values, _legend(run), config.encoder, f"step {manifest.step}")
 
 
 def chosen_on_test(run: RunDirectory) -> str | None:
@@ -119,6 +154,7 @@ def _from_run(run: RunDirectory, step: int | None, precision: str | None) -> Tra
     config = TrainConfig.resolve([layer])
     legend = _legend(run)
     changes = {"encoder_weights": "none", "precision": precision or config.precision}
+    use_code(run.code if run.code.is_file() else config.code)
     network = build_network(config.model_copy(update=changes), len(legend.classes))
     manifest = load_weights(run, network.model, step)
     if config.ema_decay > 0:
@@ -146,7 +182,7 @@ def _from_file(file: Path, precision: str | None) -> Trained:
         weights = model.get_weights()
         model = model.__class__.from_config(_in_float32(model.get_config()))
         model.set_weights(weights)
-    beside = file.with_name(LEGEND_FILE)
+    beside = file.with_name(LEGEND)
     classes = int(model.output_shape[-1])
     legend = Legend.read(beside) if beside.is_file() else Legend.unnamed(classes)
     if len(legend.classes) != classes:

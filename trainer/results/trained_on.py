@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maskfleet.records import Examples, RunRecord
 from maskfleet.run_directory import RunDirectory
@@ -30,14 +30,16 @@ class Overlap:
     warning: str | None
 
 
-def record_examples(run: RunDirectory, dataset: Dataset) -> None:
-    """Keeps which pictures are trained on, if the run has not kept it yet."""
+def record_examples(run: RunDirectory, dataset: Dataset, code: str | None = None) -> None:
+    """Keeps which pictures are trained on, and the fingerprint of whose own code, if the run has not kept it yet."""
     known = Examples.read(run)
     if dataset.packed is not None:  # which is too much to read for it, and the manifest says which pictures those are
         Examples(dataset.fingerprint, {}, {}).write(run)
     elif known is None or known.fingerprint != dataset.fingerprint:
         validation = {} if dataset.validation is None else _digests(dataset.validation)
-        Examples(dataset.fingerprint, _digests(dataset.train), _digests(dataset.test), validation).write(run)
+        Examples(dataset.fingerprint, _digests(dataset.train), _digests(dataset.test), validation, code).write(run)
+    elif known.code_fingerprint != code:
+        replace(known, code_fingerprint=code).write(run)
 
 
 def compare_with_training(run: RunDirectory, dataset: Dataset, split: str | None = None) -> Overlap:

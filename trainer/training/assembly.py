@@ -24,6 +24,7 @@ from maskfleet.files import write_atomically
 from maskfleet.peers import Peers
 from maskfleet.records import FinalScores, SplitScores
 from maskfleet.run_directory import RunDirectory
+from maskfleet.start_setting import start_place
 from trainer.checkpoints.averaging import averaged_weights
 from trainer.checkpoints.inspection import state_digest
 from trainer.checkpoints.reading import optimizer_by_path, values_by_name, weights_by_path
@@ -40,11 +41,14 @@ from trainer.training.ending import settle
 from trainer.training.features import cached_features
 from trainer.training.heartbeat import beating
 from trainer.training.loop import train
+from trainer.training.own_checks import check_own, check_own_network
 from trainer.training.plan import Plan
 from trainer.training.profiling import Profiler
 from trainer.training.run_record import check_goes_on, record_start, split_roles
+from trainer.training.starting import start_from
 from trainer.training.state import Loss, StopFlag, Training, TrainingState
 from trainer.training.summaries import Summaries
+from trainer.training.tracker import Tracking
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
     # What may be refused comes before anything is written.
     if peers.is_chief:
         check_goes_on(run, config, dataset)
+        check_own(config, dataset)
     loss = loss_for(config, dataset)
     with strategy.scope():
         network, optimizer = _network_and_optimizer(config, plan, len(dataset.classes))
@@ -132,11 +137,18 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
         checkpoints = CheckpointStore(run, everything, config.keep)
         checkpoints.delete_incomplete()
         manifest = checkpoints.restore()
+        if manifest is None:
+            check_own_network(config, network, len(dataset.classes))
+        if manifest is None and config.start_from is not None:
+            place = start_place(config.start_from, run)
+            report_line(start_from(place, config, network, dataset.classes))
     variables = [variable.value for variable in (*network.model.variables, *optimizer.variables)]
     broadcast_from_chief(strategy, [*variables, *state.variables], is_chief=peers.is_chief)
     if peers.is_chief:
         predict = functools.partial(_predict, network.model, optimizer)
-        summaries = Summaries(run, plan, dataset, predict, int(state.step.numpy()), int(state.validated.numpy()))
+        first_step, validated = int(state.step.numpy()), int(state.validated.numpy())
+        tracking = config.tracker and Tracking(config.tracker, run.path, config.model_dump(mode="json"))
+        summaries = Summaries(run, plan, dataset, predict, first_step, validated, tracking or None)
         _record_start(worker, config, plan, network, summaries, manifest)
         if config.profiled is not None:
             profiler = Profiler(run.tensorboard / "train", *config.profiled)

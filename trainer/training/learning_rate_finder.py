@@ -88,12 +88,14 @@ def sweep(config: TrainConfig, steps: int) -> Curve:
     from trainer.models.network import build_network
     from trainer.objective.optimizers import build_optimizer
     from trainer.objective.schedules import Sweep
+    from trainer.own_code import use_code
     from trainer.training.assembly import loss_for
     from trainer.training.loop import training_stream
     from trainer.training.plan import Plan
     from trainer.training.state import StopFlag, Training, TrainingState
     from trainer.training.steps import make_step_function
 
+    use_code(config.code)
     reading, division = Reading.of(config), Division.of(config)
     dataset = load_dataset(
         config.data, config.data_dir, config.image_size, reading=reading, division=division, fit=config.fit

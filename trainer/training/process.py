@@ -61,7 +61,9 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     from trainer.data.cache import cached, open_divided
     from trainer.data.source import Reading
     from trainer.data.splits import Division
+    from trainer.own_code import use_code
 
+    use_code(config.code)
     heartbeat = open_heartbeat()
     fitting = None
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may

@@ -15,11 +15,14 @@ from typing import Any
 from maskfleet.child_processes import report_line
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
+from maskfleet.files import write_atomically
+from maskfleet.own_code import pack, read_sources
 from maskfleet.peers import Peers
 from maskfleet.records import Examples, Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.reading import best_checkpoint
 from trainer.data.cache import Dataset, counted
+from trainer.own_code import loaded_fingerprint
 from trainer.results.legend import Legend
 from trainer.results.trained_on import record_examples
 from trainer.training.plan import Plan
@@ -45,7 +48,8 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
             "leave it out or start a new run"
         )
     known, place = before.data_fingerprint, run.config
-    if known is None and (examples := Examples.read(run)) is not None:
+    examples = Examples.read(run)
+    if known is None and examples is not None:
         # A pod's settings come from its Job, and what the run was trained on from the destination.
         known, place = examples.fingerprint, run.examples
     if known not in (None, dataset.fingerprint):
@@ -53,6 +57,12 @@ def check_goes_on(run: RunDirectory, config: TrainConfig, dataset: Dataset) -> N
             f"{place}: the data has changed since the run began, or how it is divided: expected fingerprint "
             f"{known}, found {dataset.fingerprint} of {counted(dataset.pictures)} images; restore the data and the "
             "settings that divide it (--validation-share, --group-by, --folds, --fold), or start a new run"
+        )
+    known_code = before.code_fingerprint or (None if examples is None else examples.code_fingerprint)
+    if config.own_functions and known_code not in (None, now := loaded_fingerprint()):
+        report_line(
+            f"warning: your own code is not what the run began with: fingerprint {known_code}, now {now}; "
+            f"{run.code} is what it was"
         )
     best_by = before.best_by
     if best_by not in (None, config.best_by) and best_checkpoint(run) is not None:
@@ -104,18 +114,22 @@ def record_start(
     changes = [f"{key} {old[key]} -> {value}" for key, value in facts.items() if old[key] != value]
     if changes:
         report_line(f"changed since the run was last started: {', '.join(changes)}")
+    code = loaded_fingerprint() if config.own_functions else None
     versions = {name: _version(name) for name in ("maskfleet", "tensorflow", "keras", "numpy")}
     RunRecord(
         settings={**config.model_dump(mode="json"), "global_batch": plan.global_batch},
         resolved=resolved,
         data_fingerprint=dataset.fingerprint,
+        code_fingerprint=code,
         best_by=config.best_by,
         versions={"python": platform.python_version(), **versions},
         git_commit=_git_commit(),
         started=before.started or time.time(),
         run_id=before.run_id or run_id or uuid.uuid4().hex,
     ).write(run)
-    record_examples(run, dataset)
+    if code is not None and config.code is not None:
+        write_atomically(run.code, pack(read_sources(config.code)))
+    record_examples(run, dataset, code)
     return facts
 
 

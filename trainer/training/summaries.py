@@ -31,6 +31,7 @@ from trainer.pictures import confusion_picture, curves_picture, png, predictions
 from trainer.training.event_file import EventFile
 from trainer.training.hyperparameters import SETTINGS_AND_SCORES, session
 from trainer.training.plan import Plan
+from trainer.training.tracker import Tracking
 
 PROGRESS_SECONDS = 0.5
 """Between two writings of progress.json."""
@@ -56,6 +57,7 @@ class Summaries:
         predict: images [b, H, W, 3] -> class indices [b, H, W].
         first_step: where this process goes on; what was told of later steps is taken back.
         validated: the last step whose validation the state knows of; what was told of later ones is taken back.
+        tracker: of the user's own.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Summaries:
         predict: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
         first_step: int,
         validated: int,
+        tracker: Tracking | None = None,
     ):
+        self._tracker = tracker
         self._run = run
         self._plan = plan
         self._dataset = dataset
@@ -170,6 +174,8 @@ class Summaries:
         )
         self._metrics.append(line)
         line.append(self._run)
+        if self._tracker is not None:
+            self._tracker.scores(step, _numbers(line))
         self._add("train", step, scalar_pb("images_per_second", speed))
         if skipped_steps:
             self._add("train", step, scalar_pb("skipped_steps", skipped_steps))
@@ -195,6 +201,8 @@ class Summaries:
         scores.write(self._run)
         if scores.size == "own":
             self._add(self._writer_of(scores.split), scores.step, *_final_values(scores, "own_size/"))
+        if self._tracker is not None:
+            self._tracker.scores(scores.step, {f"final/{name}": value for name, value in _numbers(scores).items()})
         if scores.split != self._dataset.chooser:
             at_network_size = scores.at_network_size or scores
             self._add(self._writer_of(scores.split), scores.step, *_final_values(at_network_size))
@@ -233,6 +241,8 @@ class Summaries:
             writer.close()
         self._update(state=state)
         self._write_progress()
+        if self._tracker is not None:
+            self._tracker.end(state)
 
     def _picture(self, epoch: int, step: int) -> None:
         dataset, split = self._dataset, self._dataset.chooses.spread(PICTURED_EXAMPLES)
@@ -288,6 +298,13 @@ def _final_values(scores: FinalScores | SplitScores, prefix: str = "") -> Iterat
         values |= {f"{kind}/{one_line(name)}": value for name, value in getattr(scores, kind).items()}
     for name, value in values.items():
         yield scalar_pb(prefix + name, math.nan if value is None else value)
+
+
+def _numbers(line: MetricsLine | FinalScores) -> dict[str, float | None]:
+    """All scores of a record that are one number each, IoU and Dice by class."""
+    values = {name: value for name, value in vars(line).items() if isinstance(value, int | float)}
+    by_class = {f"{name}/{each}": value for name in ("iou", "dice") for each, value in getattr(line, name).items()}
+    return {name: value for name, value in (values | by_class).items() if name != "step"}
 
 
 def facts_of(scores: Scores) -> dict[str, Any]:

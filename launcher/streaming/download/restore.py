@@ -52,9 +52,8 @@ def restore(
     """
     chief = worker in (None, 0)
     manifests = remote_manifests(store, run) if chief else {}
-    if step is not None and chief and step not in manifests:
-        there = f"it has {', '.join(map(str, manifests))}" if manifests else "it has none"
-        raise NotFound(f"{store.url}: there is no checkpoint of step {step}; {there}")
+    if step is not None and chief:
+        _check_there(store, manifests, step)
     with not_in_use(run):
         for found in _histories(store, run, worker):
             try:
@@ -62,6 +61,26 @@ def restore(
             except (InTheWay, BadData, Changed) as error:
                 log.warning("%s is not brought back: %s", found.name, error)
         return _bring_checkpoint(store, run, manifests, step) if chief else None
+
+
+def bring_checkpoint(
+    store: Store, run: RunDirectory, step: int | None, *, needed: bool = True
+) -> CheckpointManifest | None:
+    """As :func:`restore`, without the histories.
+
+    Args:
+        needed: without the checkpoint of ``step`` none will do; else it is the newest then.
+    """
+    manifests = remote_manifests(store, run)
+    if step is not None and needed:
+        _check_there(store, manifests, step)
+    return _bring_checkpoint(store, run, manifests, step if step in manifests else None)
+
+
+def _check_there(store: Store, manifests: Mapping[int, StoredObject], step: int) -> None:
+    if step not in manifests:
+        there = f"it has {', '.join(map(str, manifests))}" if manifests else "it has none"
+        raise NotFound(f"{store.url}: there is no checkpoint of step {step}; {there}")
 
 
 def _bring_checkpoint(

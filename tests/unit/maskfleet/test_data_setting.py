@@ -13,7 +13,7 @@ from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadInput, BadSettings
 
 WRONG = {
-    "foo:/x": "oxford_iiit_pet[:VERSION], tfds:NAME, packed:PLACE or synthetic, found 'foo:/x'",
+    "foo:/x": "oxford_iiit_pet[:VERSION], tfds:NAME, packed:PLACE, python:MODULE:FUNCTION or synthetic, found 'foo:/x'",
     "oxford_iiit_pets": "found 'oxford_iiit_pets'",
     "synthetic:3": "found 'synthetic:3'",
     "folder:": "found 'folder:'",

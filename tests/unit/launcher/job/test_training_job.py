@@ -81,6 +81,20 @@ def test_a_wrong_trainer_setting_is_refused_before_anything_is_sent() -> None:
         job("--workers", "4", training=("--global-batch", "3"))
 
 
+def test_a_pod_fetches_what_to_start_from_and_has_no_path_of_this_machine() -> None:
+    asked = job("--name", "a", training=("--start-from", "gs://bucket/runs/cats"))
+    pod = manifests(asked)[0]["spec"]["template"]["spec"]
+    assert pod["initContainers"][0]["args"] == [
+        "launcher", "prepare", "/run/maskfleet/a", "--start-from", "gs://bucket/runs/cats",
+    ]  # fmt: skip
+    mounted = ("--mount", "pvc:claim=/runs")
+    assert job(*mounted, training=("--start-from", "/runs/cats")).training.start_from == "/runs/cats"
+    with pytest.raises(BadSettings, match="--start-from /here/cats: a path of this machine is not in the pod"):
+        job(*mounted, training=("--start-from", "/here/cats"))
+    with pytest.raises(BadSettings, match="--start-from ftp://x/y: expected gs://BUCKET/PATH or s3://BUCKET/PATH"):
+        job(training=("--start-from", "ftp://x/y"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "training", "data"),
     [

@@ -29,7 +29,7 @@ from trainer.data.cache import load_dataset
 
 NO_KIND = (
     "--data: expected a PATH, KIND:PATH (folder, voc, coco, yolo, labelme, cvat, cityscapes, ade20k, file), "
-    "oxford_iiit_pet[:VERSION], tfds:NAME, packed:PLACE or synthetic"
+    "oxford_iiit_pet[:VERSION], tfds:NAME, packed:PLACE, python:MODULE:FUNCTION or synthetic"
 )
 COLOURS = ("background 0 0 0", "object 255 255 255")
 

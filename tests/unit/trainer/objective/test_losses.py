@@ -209,7 +209,7 @@ def test_weights_that_no_loss_would_heed_are_one_line(loss: str, weights: str) -
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("loss", "dise", "--loss: expected cross_entropy, focal, dice, jaccard or lovasz, or a sum"),
+        ("loss", "dise", "--loss: expected cross_entropy, focal, dice, jaccard, lovasz or MODULE:FUNCTION, or a sum"),
         ("loss", "dice+dice", "--loss: expected cross_entropy, focal,"),
         ("class_weights", "1,,2", "--class-weights: expected median_frequency, or a number from 0 on for each class"),
         ("class_weights", "1,-2", "--class-weights: expected median_frequency, or a number"),

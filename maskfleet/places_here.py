@@ -1,0 +1,24 @@
+"""Whether all that the settings of a run name is on this machine, told before anything is made or imported."""
+
+from __future__ import annotations
+
+from maskfleet.config import TrainConfig
+from maskfleet.data_setting import existing_data
+from maskfleet.own_code import check_functions, read_sources
+from maskfleet.start_setting import check_start
+
+
+def check_places(config: TrainConfig, *, begun: bool = False) -> None:
+    """Looks for what ``config`` names; reads nothing of it.
+
+    Args:
+        begun: the run has a checkpoint to go on from, and needs no other start.
+
+    Raises:
+        BadSettings, BadData: something is not there.
+    """
+    existing_data(config.data)
+    if config.code is not None:
+        check_functions(config.own_functions, read_sources(config.code), config.code)
+    if not begun:
+        check_start(config.start_from)
