@@ -10,6 +10,8 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from maskfleet.errors import BadSettings
+from maskfleet.image_size import Size
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Arrays, Dataset, load_dataset
 from trainer.data.packed.bucket import open_bucket
@@ -186,6 +188,15 @@ def test_a_wait_for_data_is_measured(packed: Path, monkeypatch: pytest.MonkeyPat
     for thread in threads:
         thread.join()
     assert ahead.wait(1) < 0.1
+
+
+def test_pictures_are_padded_as_those_of_a_folder_and_not_cut(packed: Path, folder: Path, tmp_path: Path) -> None:
+    padded = load_dataset(f"folder:{folder}", None, Size(32, 64), tmp_path, fit="pad").test
+    streamed = load_dataset(f"packed:{packed}", None, Size(32, 64), fit="pad").test
+    np.testing.assert_array_equal(streamed.masks[:], padded.masks)
+    np.testing.assert_array_equal(streamed.images[:], padded.images)
+    with pytest.raises(BadSettings, match="--fit crop: parts are cut out of pictures that are here"):
+        from_pack(packed, fit="crop")
 
 
 def test_two_data_sets_of_one_source_are_told_apart_by_their_size(packed: Path) -> None:
