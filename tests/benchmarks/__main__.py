@@ -27,6 +27,7 @@ BENCHMARKS = (
     "scaling",
     "estimate",
     "memory",
+    "opening",
     "streaming",
     "packed",
 )
