@@ -89,6 +89,27 @@ def test_shapes_are_the_masks_that_numpy_makes(each: Format, prefix: str, tmp_pa
             np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.parametrize("write", [write_yolo, write_labelme_json, write_cityscapes, write_ade20k, write_coco])
+def test_links_to_folders_and_files_elsewhere_are_followed(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    """The data set is a folder of links, and the deepest folders and files in it are links again."""
+    folder = write(tmp_path / "set")
+    expected = open_source(str(folder), None)
+    linked = tmp_path / "linked" / "set"
+    linked.mkdir(parents=True)
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            (linked / entry.name).mkdir()
+            for below in entry.iterdir():
+                (linked / entry.name / below.name).symlink_to(below)
+        else:
+            (linked / entry.name).symlink_to(entry)
+    found = open_source(str(linked), None)
+    assert {name: split.names for name, split in found.splits.items()} == {
+        name: split.names for name, split in expected.splits.items()
+    }
+    np.testing.assert_array_equal(found.train.read(0).mask, expected.train.read(0).mask)
+
+
 @pytest.mark.parametrize("each", FORMATS, ids=lambda each: each.id)
 def test_verify_data_reads_every_format(each: Format, tmp_path: Path) -> None:
     folder = each.write(tmp_path / "set")
