@@ -78,6 +78,8 @@ class TrainConfig(Settings):
         "lr": "learning_rate",
         "wd": "weight_decay",
         "backbone": "encoder",
+        "channels": "bands",
+        "in_channels": "bands",
         "arch": "model",
         "architecture": "model",
         "network": "model",
@@ -141,6 +143,11 @@ class TrainConfig(Settings):
         "--fit crop, a part of it that does; an epoch then shows some pictures more often than others",
     )
 
+    bands: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=3,
+        description="bands of the pictures: 3 for colour, 1 for grey, more for satellites' and the like (TIFF, NPY); "
+        "an encoder's trained weights serve them all",
+    )
     max_pixels: Annotated[int, Field(ge=1, le=2**40)] = Field(
         default=DEFAULT_MAX_PIXELS,
         description="largest picture or mask that is read, pixels: a small file may fill the memory; "
@@ -435,6 +442,13 @@ class TrainConfig(Settings):
                 f"--encoder {self.encoder}: there are no ImageNet weights of it that Keras downloads; give "
                 "--encoder-weights FILE, or none to start from random ones"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _bands_of_files(self) -> Self:
+        kind = self.data.partition(":")[0]
+        if self.bands != 3 and kind in ("synthetic", "oxford_iiit_pet", "tfds", "packed"):
+            raise ValueError(f"--bands {self.bands}: --data {self.data} has three bands; name a folder or a data file")
         return self
 
     @model_validator(mode="after")

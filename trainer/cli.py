@@ -241,10 +241,12 @@ def predict(
     An image that can't be read is left out, and named at the end; the exit code is 2 then.
 
     Takes some 0.6 GB of memory, whatever the number of classes, and 7 bytes for each pixel of the largest image: 4 in
-    which it is decoded, and 3 of its colours.
+    which it is decoded, and 3 of its colours. With rasterio (maskfleet[raster]) what is larger than 33 megapixels is
+    read and written a part at a time, and georeferenced TIFFs have their masks as TIFFs in the same place.
     """
     places, images = _members_and_images(names)
     terminal = quiet_stderr()
+    from trainer.data.source import Reading
     from trainer.results.predict import find_images, is_done, predict_files
 
     files = find_images(images, out)
@@ -253,7 +255,12 @@ def predict(
     trained = _joined(places, best)
     predictor = _predictor(trained, batch_size, choices)
     written = predict_files(
-        predictor, trained.legend, left, out, with_probabilities=probabilities, max_pixels=max_pixels
+        predictor,
+        trained.legend,
+        left,
+        out,
+        with_probabilities=probabilities,
+        reading=Reading(max_pixels, bands=trained.bands),
     )
     bad, count = [], 0
     try:
@@ -373,6 +380,8 @@ def pack(destination: str, max_side: int | None, **flags: Any) -> None:
 
     config = TrainConfig.from_sources([], flag_layer(flags))
     use_code(config.code)
+    if config.bands != 3:
+        raise BadSettings(f"--bands {config.bands}: packed data has three bands; train on the folder itself")
     bucket = open_bucket(destination, writing=True)
     reading = Reading.of(config)
     source = open_source(config.data, config.data_dir, reading)
@@ -616,7 +625,7 @@ def _place_of_data(
     from trainer.data.source import Reading
     from trainer.data.splits import AS_IT_IS, Division
 
-    reading = Reading.of(trained.config) if trained.config else Reading()
+    reading = Reading.of(trained.config) if trained.config else Reading(bands=trained.bands)
     if data is not None:
         return data, data_dir, dataclasses.replace(reading, mask_pattern=None, mask_threshold=None), AS_IT_IS
     if trained.config is None:

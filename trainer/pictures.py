@@ -26,8 +26,8 @@ _LARGEST = 20.0
 """Side of a confusion matrix's picture, inches of 100 pixels."""
 _LONGEST, _LONGEST_TICK = 60, 30
 """Characters of a class's name in a legend, and beside a confusion matrix."""
-_RGB, _DIFFERENCE_TO_LINE_ABOVE = 2, 2
-"""Numbers of the PNG format: its colour type, and one of its filters."""
+_RGB, _INDICES, _DIFFERENCE_TO_LINE_ABOVE = 2, 3, 2
+"""Numbers of the PNG format: two of its colour types, and one of its filters."""
 _NUMBERED = 30
 """Classes of a confusion matrix whose numbers can be read at that size."""
 
@@ -39,9 +39,14 @@ def colour_mask(mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[
     return table[mask]
 
 
+def as_colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bands [H, W, B] as colours [H, W, 3] to be looked at: the first three, or one as grey."""
+    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+
+
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image [H, W, 3] with its mask [H, W] laid over it half transparent."""
-    return ((image.astype(np.uint16) + colour_mask(mask, colours)) // 2).astype(np.uint8)
+    """The image [H, W, B] with its mask [H, W] laid over it half transparent."""
+    return ((as_colours(image).astype(np.uint16) + colour_mask(mask, colours)) // 2).astype(np.uint8)
 
 
 def predictions_picture(
@@ -51,9 +56,9 @@ def predictions_picture(
     classes: Sequence[str],
     colours: NDArray[np.uint8],
 ) -> Image.Image:
-    """A row for each example: the image [H, W, 3], its true mask and the predicted one; below, the classes."""
+    """A row for each example: the image [H, W, B], its true mask and the predicted one; below, the classes."""
     rows = [
-        (image, colour_mask(truth, colours), colour_mask(prediction, colours))
+        (as_colours(image), colour_mask(truth, colours), colour_mask(prediction, colours))
         for image, truth, prediction in zip(images, truths, predictions, strict=True)
     ]
     height, width = images.shape[1:3]
@@ -153,22 +158,31 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_png(file: BinaryIO, width: int, height: int, strips: Iterable[NDArray[np.uint8]]) -> None:
-    """Writes an RGB picture that comes in strips [rows, width, 3] from the top.
+def write_png(
+    file: BinaryIO,
+    width: int,
+    height: int,
+    strips: Iterable[NDArray[np.uint8]],
+    colours: NDArray[np.uint8] | None = None,
+) -> None:
+    """Writes an RGB picture that comes in strips [rows, width, 3] from the top, or [rows, width] of ``colours``.
 
     Pillow would need the whole of it, in four bytes a pixel, which for a photograph are hundreds of megabytes.
     """
+    kind, channels = (_RGB, 3) if colours is None else (_INDICES, 1)
 
-    def chunk(kind: bytes, content: bytes) -> None:
-        checksum = zlib.crc32(content, zlib.crc32(kind))
-        file.write(struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", checksum))
+    def chunk(name: bytes, content: bytes) -> None:
+        checksum = zlib.crc32(content, zlib.crc32(name))
+        file.write(struct.pack(">I4s", len(content), name) + content + struct.pack(">I", checksum))
 
     file.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _RGB, 0, 0, 0))
+    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))
+    if colours is not None:
+        chunk(b"PLTE", colours.tobytes())
     compressor = zlib.compressobj()
-    above = np.zeros((1, width, 3), np.uint8)
-    for strip in strips:
-        lines = np.empty((len(strip), 1 + 3 * width), np.uint8)
+    above = np.zeros((1, width, channels), np.uint8)
+    for strip in (part.reshape(len(part), width, channels) for part in strips):
+        lines = np.empty((len(strip), 1 + channels * width), np.uint8)
         lines[:, 0] = _DIFFERENCE_TO_LINE_ABOVE
         lines[:, 1:] = (strip - np.concatenate([above, strip[:-1]])).reshape(len(strip), -1)
         above = strip[-1:]

@@ -28,6 +28,7 @@ BENCHMARKS = (
     "estimate",
     "memory",
     "opening",
+    "raster_memory",
     "streaming",
     "packed",
 )

@@ -15,8 +15,8 @@ from maskfleet.image_size import Size
 class ArrayFiles:
     """NAME-images.npy and NAME-masks.npy, filled one after another: of one size, or else with NAME-sizes.npy beside."""
 
-    def __init__(self, folder: Path, name: str, size: Size | None) -> None:
-        self._place, self._size = folder / name, size
+    def __init__(self, folder: Path, name: str, size: Size | None, bands: int) -> None:
+        self._place, self._size, self._bands = folder / name, size, bands
         self._sizes: list[tuple[int, ...]] = []
 
     def __enter__(self) -> ArrayFiles:
@@ -46,7 +46,7 @@ class ArrayFiles:
             shape: tuple[int, ...] = (sum(height * width for height, width in self._sizes),)
         else:
             shape = (len(self._sizes), *self._size)
-        for file, channels in zip(self._files, ((3,), ()), strict=True):
+        for file, channels in zip(self._files, ((self._bands,), ()), strict=True):
             file.seek(0)
             header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": (*shape, *channels)}
             np.lib.format.write_array_header_1_0(file, header)

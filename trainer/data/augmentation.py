@@ -166,13 +166,19 @@ class Augmentation:
     def _recolour(
         self, image: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor, saturation: tf.Tensor, hue: tf.Tensor
     ) -> tf.Tensor:
+        """Of bands that are not red, green and blue only brightness and contrast."""
         turn = hue * self.colour * math.pi / 4
         brightness, contrast, saturation = (1 + self.colour * draw for draw in (brightness, contrast, saturation))
-        matrix = _BRIGHTNESS + saturation * (tf.cos(turn) * _HUE_COSINE + tf.sin(turn) * _HUE_SINE)
+        bands = image.shape[2]
+        weights = _TO_YIQ[0].astype(np.float32)
+        if bands == 3:
+            matrix = _BRIGHTNESS + saturation * (tf.cos(turn) * _HUE_COSINE + tf.sin(turn) * _HUE_SINE)
+        else:
+            matrix, weights = tf.eye(bands), np.full(bands, 1 / bands, np.float32)
         # The mean from whole numbers, which add up to the same in any order.
         mean = tf.reduce_sum(tf.cast(image, tf.int32), [0, 1]) / (image.shape[0] * image.shape[1])
-        grey = tf.tensordot(tf.cast(mean, tf.float32), _TO_YIQ[0].astype(np.float32), 1)
-        pixels = tf.cast(tf.reshape(image, [-1, 3]), tf.float32)
+        grey = tf.tensordot(tf.cast(mean, tf.float32), weights, 1)
+        pixels = tf.cast(tf.reshape(image, [-1, bands]), tf.float32)
         pixels = (
             tf.matmul(pixels, brightness * contrast * matrix, transpose_b=True) + brightness * (1 - contrast) * grey
         )

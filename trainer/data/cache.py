@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trainer.data.packed.reading import Reader
     from trainer.data.stream import Stream
 
-_FORMAT = 4
+_FORMAT = 5
 """To be raised when the cache's content changes for the same files."""
 _REPORT_SECONDS = 10.0
 """Seconds between two lines about a long build."""
@@ -53,7 +53,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Arrays:
-    """One split as a network sees it: images uint8 (N, H, W, 3) and masks uint8 (N, H, W), read-only.
+    """One split as a network sees it: images uint8 (N, H, W, bands) and masks uint8 (N, H, W), read-only.
 
     They are memory-mapped; or, with a ``stream``, read when they are asked for, which raises BadData. ``names`` are of
     the picture that each is, or is a window of; then ``digests`` are those of the whole pictures, by name.
@@ -91,7 +91,7 @@ class Pictures:
 
     Attributes:
         sizes: int64 (N, 2), height and width of each.
-        pixels: uint8 (P, 3), of all pictures one after another.
+        pixels: uint8 (P, bands), of all pictures one after another.
         labels: uint8 (P,), of their masks.
         window: the size of the network's input.
         digests: of the pictures by name.
@@ -118,8 +118,8 @@ class Pictures:
         return np.cumsum(self.sizes.prod(axis=1))
 
     def image(self, i: int) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3), a view."""
-        return self._of(self.pixels, i).reshape(*self.sizes[i], 3)
+        """uint8 (H, W, bands), a view."""
+        return self._of(self.pixels, i).reshape(*self.sizes[i], self.pixels.shape[1])
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """uint8 (H, W), a view."""
@@ -293,19 +293,21 @@ def cached(
                 if not folder.is_dir():
                     if alone:
                         _remove(root.glob(f".{folder.name}.*/"))  # of a process that was killed
-                    _build(data, source, size, fit, folder, report_line)
-        return _load(source, size, fit, folder)
+                    _build(data, source, size, fit, reading.bands, folder, report_line)
+        return _load(source, size, fit, reading.bands, folder)
     except OSError as error:
         raise BadData(
             f"{error.filename or folder}: the data cache can't be kept here: {error.strerror}; {how_to_mend(error)}"
         ) from error
 
 
-def _build(data: str, source: Source, size: Size, fit: Fit, folder: Path, report_line: Callable[[str], object]) -> None:
+def _build(
+    data: str, source: Source, size: Size, fit: Fit, bands: int, folder: Path, report_line: Callable[[str], object]
+) -> None:
     report_line(f"reading {counted(source.splits)} images of {data} into {folder}, this once")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        filled = _fill(source, size, fit, temporary, report_line)
+        filled = _fill(source, size, fit, bands, temporary, report_line)
         if source.read_by_label:
             check_label_sets(filled.label_sets, data)
         for line in source.notes:
@@ -347,7 +349,9 @@ class _Filled:
     lost: Counter[int] = field(default_factory=Counter)
 
 
-def _fill(source: Source, size: Size, fit: Fit, folder: Path, report_line: Callable[[str], object]) -> _Filled:
+def _fill(
+    source: Source, size: Size, fit: Fit, bands: int, folder: Path, report_line: Callable[[str], object]
+) -> _Filled:
     """Writes the images and masks of all splits into ``folder``."""
     reported = time.monotonic()
     digest = hashlib.sha256("\n".join(source.classes).encode())
@@ -357,7 +361,7 @@ def _fill(source: Source, size: Size, fit: Fit, folder: Path, report_line: Calla
     for name, split in source.splits.items():
         whole = fit == "crop" and name == "train"
         names = filled.names[name] = []
-        with ArrayFiles(folder, name, None if whole else size) as files:
+        with ArrayFiles(folder, name, None if whole else size, bands) as files:
             for i, example in enumerate(_fitted(split, size, fit, whole)):
                 if time.monotonic() - reported > _REPORT_SECONDS:
                     reported = time.monotonic()
@@ -385,19 +389,21 @@ def _remove(folders: Iterable[Path]) -> None:
 def _key(source: Source, reading: Reading) -> str:
     """Differs whenever the cache's content may."""
     parts = [str(_FORMAT), source.name, str(source.classes), source.key, reading.masks_drawn_on]
+    if reading.bands != 3:
+        parts.append(f"{reading.bands} bands")
     if source.validation is not None or not source.test:
         parts.append(json.dumps({name: split.names for name, split in source.splits.items()}))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _load(source: Source, size: Size, fit: Fit, folder: Path) -> Dataset:
+def _load(source: Source, size: Size, fit: Fit, bands: int, folder: Path) -> Dataset:
     def array(name: str, part: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(folder / f"{name}-{part}.npy", mmap_mode="r")
         return array
 
     def arrays(name: str) -> Arrays:
         if name not in content["names"]:
-            return Arrays((), np.empty((0, *size, 3), np.uint8), np.empty((0, *size), np.uint8))
+            return Arrays((), np.empty((0, *size, bands), np.uint8), np.empty((0, *size), np.uint8))
         names, digests = tuple(content["names"][name]), content.get("digests", {}).get(name)
         return Arrays(names, array(name, "images"), array(name, "masks"), None, digests)
 

@@ -139,7 +139,7 @@ class ClassTable:
 
     def read_pair(self, image_file: Path, mask_file: Path, reading: Reading) -> Example:
         """Raises BadData if one of the files is broken or they do not fit each other or the classes."""
-        picture = read_picture(image_file, max_pixels=reading.max_pixels)
+        picture = read_picture(image_file, max_pixels=reading.max_pixels, bands=reading.bands)
         return pair(picture, self.read_mask(mask_file, reading.max_pixels), reading, image_file, mask_file)
 
     def read_mask(self, file: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Mask:

@@ -122,7 +122,7 @@ def drawn_example(image: Path, where: str, reading: Reading, draw: Callable[[int
     Raises:
         BadData: the picture can't be read, or what ``draw`` raises.
     """
-    picture = read_picture(image, max_pixels=reading.max_pixels)
+    picture = read_picture(image, max_pixels=reading.max_pixels, bands=reading.bands)
     height, width = picture.pixels.shape[:2]
     try:
         mask = draw(height, width)

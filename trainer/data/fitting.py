@@ -17,7 +17,7 @@ from trainer.data.source import IGNORED
 from trainer.data.windows import windows
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""Image uint8 (H, W, 3) and mask uint8 (H, W)."""
+"""Image uint8 (H, W, bands) and mask uint8 (H, W)."""
 
 
 def inputs_of(image: NDArray[np.uint8], mask: NDArray[np.uint8], size: Size, fit: Fit) -> Iterator[Pair]:
@@ -46,8 +46,14 @@ def within(picture: Size, box: Size) -> Size:
 
 
 def scaled_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """uint8 (*size, 3), with an antialiased bilinear filter."""
-    return np.asarray(PIL.Image.fromarray(image).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR))
+    """uint8 (*size, bands), with an antialiased bilinear filter."""
+    if image.shape[2] != 3:
+        return np.stack([_resized(np.ascontiguousarray(band), size) for band in np.moveaxis(image, -1, 0)], axis=-1)
+    return _resized(image, size)
+
+
+def _resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    return np.asarray(PIL.Image.fromarray(pixels).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR))
 
 
 def scaled_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

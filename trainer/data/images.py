@@ -6,7 +6,6 @@ what its pixels mean, or refused with what to do about it.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,11 +21,13 @@ from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
 from maskfleet.text import one_line
 from trainer.data.arrays import ARRAY, finite, read_array, whole_numbers
+from trainer.data.bands import check_samples, is_tiff, read_array_bands, read_tiff_bands
+from trainer.data.deep_colour import SIXTEEN, is_deep, whole_samples
 from trainer.data.heic import HEIC, prepare_heic
 from trainer.data.orientation import AsStored, orientation_of, upright
 from trainer.data.source import IGNORED, Image, Mask, Reading
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", *HEIC})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ARRAY, *HEIC})
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".gif", ".tif", ".tiff", ARRAY})
 """Formats without loss: others change labels."""
 
@@ -47,9 +48,6 @@ _FOUND = {
 }
 _STRIP = 1 << 20
 """Pixels that are worked on at once, where NumPy needs many bytes for each."""
-_SIXTEEN = re.compile(r";16[BLN]$")
-_DIM = 1 << 14
-"""No value of 16 bits over this: 8, 10, 12 or 14 bits are in use, and of their upper 8 there is little to see."""
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras, scanners and microscopes have."""
 _MAX_SAMPLE_VALUE = 281
@@ -76,7 +74,7 @@ class Picture(NamedTuple):
     """An image as the network sees it.
 
     Attributes:
-        pixels: uint8 (H, W, 3), RGB, as the picture is displayed.
+        pixels: uint8 (H, W, bands), RGB where there are three, as the picture is displayed.
         dropped: what the file holds beside them, in a word each: transparency, further bands, frames or pages.
         orientation: EXIF's, by which the stored pixels were turned.
         depth: bits that the values of a file of 16 use, by which they were scaled; None of files of 8.
@@ -129,17 +127,24 @@ def read_image(file: Path | IO[bytes], where: str | None = None, max_pixels: int
     return read_picture(file, where, max_pixels).pixels
 
 
-def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
-    """An image, whatever format the content has; the suffix is not looked at, transparency is dropped.
+def read_picture(
+    file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, bands: int = 3
+) -> Picture:
+    """An image, whatever format the content has; transparency is dropped.
 
-    Grey of 16 bits is scaled by the range that is in use, see :func:`_white`. Of colour in 16 bits Pillow has the upper
-    8 alone.
+    16 bits are scaled by the range that is in use, see :func:`_white`.
+
+    Args:
+        bands: of the pictures; of other than three the file is to have just so many, as a TIFF, an array of NumPy's, or
+            an image in grey or with transparency.
 
     Raises:
         BadData: the file is missing, corrupt, truncated or larger than ``max_pixels``, or its values have no known
-            black and white. ``where`` names it if ``file`` has no name.
+            black and white, or it has other bands. ``where`` names it if ``file`` has no name.
     """
     name = where or str(file)
+    if bands != 3 or (isinstance(file, Path) and file.suffix.lower() == ARRAY):
+        return _read_bands(file, name, max_pixels, bands)
     picture = _decode(file, name, max_pixels)
     rawmode = picture.info["rawmode"]
     dropped = []
@@ -151,11 +156,15 @@ def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: i
         dropped.append("further bands")
     orientation, turn = picture.info["orientation"], picture.info["turn"]
     if picture.mode.startswith("I;16") or (picture.mode == "I" and rawmode in ("I;16", "I;16B", "I;16L", "I;16N")):
-        values = upright(np.asarray(picture), turn)
-        white = _white(values, picture)
-        table = ((np.arange(1 << 16, dtype=np.uint32).clip(max=white) * 255 + white // 2) // white).astype(np.uint8)
-        pixels = np.repeat(table[values][..., None], 3, axis=2)
-        return Picture(pixels, tuple(dropped), orientation, white.bit_length())
+        grey, depth = _to_bytes(upright(np.asarray(picture), turn), picture)
+        return Picture(np.repeat(grey[..., None], 3, axis=2), tuple(dropped), orientation, depth)
+    if is_deep(picture, rawmode):
+        try:
+            colours = whole_samples(file, picture, rawmode)
+        except Exception as error:  # as in _decode
+            raise BadData(f"{name}: can't be read as an image, replace or remove it: {_reason(error)}") from error
+        pixels, depth = _to_bytes(upright(colours, turn), picture)
+        return Picture(pixels, tuple(dropped), orientation, depth)
     if picture.mode not in _READABLE_IMAGES:
         raise BadData(
             f"{name}: expected pixels of 8 or 16 bits in grey, RGB or CMYK, found "
@@ -163,10 +172,47 @@ def read_picture(file: Path | IO[bytes], where: str | None = None, max_pixels: i
             "save it with 8 bits a channel, from 0 to 255"
         )
     pixels = upright(_array(_without_alpha(picture)), turn)
-    if not _SIXTEEN.search(rawmode):
-        return Picture(pixels, tuple(dropped), orientation)
-    _check_bits(256 * int(pixels.max()) + 255, name)
-    return Picture(pixels, tuple(dropped), orientation, 16)
+    return Picture(pixels, tuple(dropped), orientation, 16 if SIXTEEN.search(rawmode) else None)
+
+
+def _read_bands(file: Path | IO[bytes], name: str, max_pixels: int, bands: int) -> Picture:
+    """A picture of any number of bands, (H, W, bands)."""
+    if isinstance(file, Path) and file.suffix.lower() == ARRAY and file.is_file():
+        values, picture = read_array_bands(file, max_pixels), None
+    elif isinstance(file, Path) and file.is_file() and is_tiff(file):
+        values, picture = read_tiff_bands(file, max_pixels), None
+    else:
+        picture = _decode(file, name, max_pixels)
+        values = np.asarray(picture)
+        values = upright(values if values.ndim == 3 else values[..., None], picture.info["turn"])
+    check_samples(values, bands, name)
+    if values.dtype == np.uint8:
+        return Picture(values, (), AsStored if picture is None else picture.info["orientation"])
+    pixels, depth = _to_bytes(values, picture)
+    return Picture(pixels, (), AsStored if picture is None else picture.info["orientation"], depth)
+
+
+def _to_bytes(values: NDArray[Any], picture: PIL.Image.Image | None) -> tuple[Image, int]:
+    """Samples of 16 bits as uint8 by the range that is in use, and the bits of that."""
+    said = getattr(picture, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
+    said = said[0] if isinstance(said, tuple) and said else said
+    table, white = byte_table(int(values.max()), said if isinstance(said, int) else None)
+    pixels = np.empty(values.shape, np.uint8)
+    rows = max(1, _STRIP // values.shape[1])
+    for start in range(0, len(values), rows):
+        pixels[start : start + rows] = table[values[start : start + rows]]
+    return pixels, white.bit_length()
+
+
+def byte_table(largest: int, said: int | None = None) -> tuple[NDArray[np.uint8], int]:
+    """What each value of 16 bits is in 8, uint8 (65536,), if ``largest`` is the largest there is; and which is white.
+
+    Args:
+        said: what the file says is white.
+    """
+    white = _white(largest, said)
+    table = ((np.arange(1 << 16, dtype=np.uint32).clip(max=white) * 255 + white // 2) // white).astype(np.uint8)
+    return table, white
 
 
 def mask_suffixes(reading: Reading) -> frozenset[str]:
@@ -239,7 +285,7 @@ def _labels(picture: PIL.Image.Image, name: str, soft: bool) -> tuple[NDArray[An
         return np.asarray(picture).astype(np.int32), "grey"
     if mode in ("P", "PA"):
         return _array(picture if mode == "P" else picture.getchannel("P")), "palette"
-    if mode not in _RGB_MASKS or _SIXTEEN.search(rawmode):
+    if mode not in _RGB_MASKS or SIXTEEN.search(rawmode):
         found = "16 bits a channel in colour" if mode in _RGB_MASKS else _FOUND.get(mode, mode)
         raise BadData(
             f"{name}: expected a mask in grey, palette or RGB of 8 bits, found {found}; "
@@ -455,23 +501,12 @@ def _check_transparency(picture: PIL.Image.Image, name: str) -> None:
         )
 
 
-def _check_bits(largest: int, name: str) -> None:
-    if largest < _DIM:
-        raise BadData(
-            f"{name}: expected colours up to 65535 in 16 bits a channel, found none over {largest}, of which too few "
-            "shades are left here; save it with 8 bits a channel, scaled so that white is 255"
-        )
-
-
-def _white(values: NDArray[np.integer[Any]], picture: PIL.Image.Image) -> int:
-    """The value of white in grey of 16 bits.
+def _white(largest: int, said: int | None) -> int:
+    """The value of white in samples of 16 bits of which none is over ``largest``.
 
     Sensors of 10, 12 or 14 bits are kept in 16. The file says which (TIFF's MaxSampleValue), or it is the least of
-    these depths that holds all its values.
+    these depths that holds all its values, of all its bands together.
     """
-    largest = int(values.max())
-    said = getattr(picture, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
-    said = said[0] if isinstance(said, tuple) and said else said
-    if isinstance(said, int) and max(largest, 1) <= said < 1 << 16:
+    if said is not None and max(largest, 1) <= said < 1 << 16:
         return said
     return (1 << next(bits for bits in _DEPTHS if largest < 1 << bits)) - 1

@@ -15,6 +15,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from trainer.data.source import Image
+from trainer.pictures import as_colours
 
 _SIDE = 16
 _BITS_APART = 32
@@ -38,7 +39,7 @@ class Likeness(NamedTuple):
 
 def likeness(image: Image) -> Likeness:
     step = max(1, min(image.shape[:2]) // _SAMPLED)
-    grey = PIL.Image.fromarray(np.ascontiguousarray(image[::step, ::step])).convert("L")
+    grey = PIL.Image.fromarray(np.ascontiguousarray(as_colours(image[::step, ::step]))).convert("L")
     small = np.asarray(grey.resize((_SIDE + 1, _SIDE), PIL.Image.Resampling.BOX))
     return Likeness(small, zlib.crc32(image.tobytes()) if small.std() < _FLAT else None)
 

@@ -72,6 +72,8 @@ def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
     kind, _, rest = data.partition(":")
     if kind in ("synthetic", "oxford_iiit_pet", "tfds"):
         _check_of_masks(asked.reading, data, kind)
+        if asked.reading.bands != 3:
+            raise BadSettings(f"--data {data}: has three bands, and the network was trained on {asked.reading.bands}")
     if data == "synthetic":
         return synthetic.open_synthetic()
     if (place := packed_place(data)) is not None:

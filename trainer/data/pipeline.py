@@ -169,7 +169,7 @@ def _cropped(pictures: Pictures, examples: tf.Tensor, drawn: tf.Tensor, wanted: 
         return [np.stack(arrays) for arrays in zip(*parts, strict=True)]
 
     parts = tf.numpy_function(cut, [examples, drawn, wanted], [tf.uint8] * 2, stateful=False)
-    for part, channels in zip(parts, ((3,), ()), strict=True):
+    for part, channels in zip(parts, (pictures.pixels.shape[1:], ()), strict=True):
         part.set_shape([examples.shape[0], *pictures.window, *channels])
     return tuple(parts)
 

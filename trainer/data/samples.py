@@ -16,7 +16,7 @@ from trainer.data.pipeline import training_batches
 from trainer.data.sampling import Balance
 from trainer.data.source import Reading
 from trainer.data.splits import Division
-from trainer.pictures import colour_mask, png
+from trainer.pictures import as_colours, colour_mask, png
 
 _SAMPLES = 16
 _COLUMNS = 4
@@ -54,7 +54,7 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     picture = Image.new("RGB", (_COLUMNS * (2 * width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white")
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         row, column = divmod(number, _COLUMNS)
-        pair = np.concatenate([image, colour_mask(mask, dataset.colours)], axis=1)
+        pair = np.concatenate([as_colours(image), colour_mask(mask, dataset.colours)], axis=1)
         picture.paste(Image.fromarray(pair), (_GAP + column * (2 * width + _GAP), _GAP + row * (height + _GAP)))
     try:
         write_atomically(file, png(picture))

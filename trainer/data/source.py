@@ -23,7 +23,7 @@ IGNORED = 255
 """Label of a pixel that counts neither in the loss nor in a metric."""
 
 Image = NDArray[np.uint8]
-"""(H, W, 3), RGB."""
+"""(H, W, bands), RGB where there are three."""
 Mask = NDArray[np.uint8]
 """(H, W), class indices and :data:`IGNORED`."""
 
@@ -36,10 +36,11 @@ class Reading:
     masks_drawn_on: Literal["displayed", "stored"] = "displayed"
     mask_pattern: str | None = None
     mask_threshold: float | None = None
+    bands: int = 3
 
     @classmethod
     def of(cls, config: TrainConfig) -> Reading:
-        return cls(config.max_pixels, config.masks_drawn_on, config.mask_pattern, config.mask_threshold)
+        return cls(config.max_pixels, config.masks_drawn_on, config.mask_pattern, config.mask_threshold, config.bands)
 
 
 class Example(NamedTuple):

@@ -20,19 +20,30 @@ from maskfleet.errors import BadSettings
 from maskfleet.image_size import Size
 from maskfleet.text import one_line
 from trainer.cache_folder import cache_root, locked
+from trainer.models.bands import of_bands, take_weights
 from trainer.models.dilation import dilate
 from trainer.models.mix_transformer import STAGES, mix_transformer
 
 STRIDES = (2, 4, 8, 16, 32)
 COARSEST = STRIDES[-1]
+_ANY_SIDE = 224
+
+
+def _rescaled(pixels: KerasTensor, scale: float | Sequence[float], offset: float | Sequence[float]) -> KerasTensor:
+    """``scale`` and ``offset``: of all bands, or of red, green and blue."""
+    scale, offset = (
+        value if isinstance(value, float) or pixels.shape[-1] == 3 else of_bands(value, pixels.shape[-1])
+        for value in (scale, offset)
+    )
+    return layers.Rescaling(scale, offset, dtype="float32", name="scale_pixels")(pixels)
 
 
 def _to_minus_one_and_one(pixels: KerasTensor) -> KerasTensor:
-    return layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="scale_pixels")(pixels)
+    return _rescaled(pixels, 1 / 127.5, -1.0)
 
 
 def _to_unit(pixels: KerasTensor) -> KerasTensor:
-    return layers.Rescaling(1 / 255, dtype="float32", name="scale_pixels")(pixels)
+    return _rescaled(pixels, 1 / 255, 0.0)
 
 
 def _standardize(pixels: KerasTensor) -> KerasTensor:
@@ -40,13 +51,13 @@ def _standardize(pixels: KerasTensor) -> KerasTensor:
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     scale = [1 / 255 / d for d in deviation]
     offset = [-m / d for m, d in zip(mean, deviation, strict=True)]
-    return layers.Rescaling(scale, offset, dtype="float32", name="scale_pixels")(pixels)
+    return _rescaled(pixels, scale, offset)
 
 
 def _to_caffe(pixels: KerasTensor) -> KerasTensor:
-    """Blue, green, red, each less ImageNet's mean, as in Caffe."""
-    rgb = layers.Rescaling(1.0, [-123.68, -116.779, -103.939], dtype="float32", name="scale_pixels")(pixels)
-    return keras.ops.flip(rgb, axis=-1)
+    """Blue, green, red, each less ImageNet's mean, as in Caffe; other bands than three in the order they have."""
+    scaled = _rescaled(pixels, 1.0, [-123.68, -116.779, -103.939])
+    return keras.ops.flip(scaled, axis=-1) if pixels.shape[-1] == 3 else scaled
 
 
 @dataclass(frozen=True)
@@ -134,12 +145,16 @@ def build_encoder(config: TrainConfig, strides: Sequence[int] = STRIDES, output_
         BadSettings: the weights can't be read or downloaded, or there is no layer to unfreeze from.
     """
     architecture = _ARCHITECTURES[config.encoder]
-    pixels = keras.Input((*config.image_size, 3), name="pixels", dtype="float32")
+    pixels = keras.Input((*config.image_size, config.bands), name="pixels", dtype="float32")
     # The scaling is part of the network: evaluation, export and prediction can't get it wrong.
     x = _to_unit(pixels) if config.input_range == "unit" else architecture.scale(pixels)
     if any(map(any, around := padding(config.image_size))):
         x = layers.ZeroPadding2D(around, dtype="float32", name="pad")(x)
-    if config.encoder_weights == "imagenet":
+    if config.bands != 3 and config.encoder_weights != "none":
+        classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
+        trained = _trained_on_three(config)
+        take_weights(classifier, trained, blue_first=architecture.scale is _to_caffe and config.input_range != "unit")
+    elif config.encoder_weights == "imagenet":
         classifier = _with_baked_weights(architecture, x, config.encoder) or _with_imagenet_weights(architecture, x)
     else:
         classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
@@ -159,6 +174,17 @@ def build_encoder(config: TrainConfig, strides: Sequence[int] = STRIDES, output_
     encoder = keras.Model(classifier.inputs, outputs, name="encoder")
     _freeze(encoder, config)
     return encoder
+
+
+def _trained_on_three(config: TrainConfig) -> keras.Model:
+    """The encoder with its weights, as the pictures of three bands have it that it was trained on."""
+    architecture = _ARCHITECTURES[config.encoder]
+    x = keras.Input((_ANY_SIDE, _ANY_SIDE, 3), dtype="float32")  # which no weight hangs on
+    if config.encoder_weights == "imagenet":
+        return _with_baked_weights(architecture, x, config.encoder) or _with_imagenet_weights(architecture, x)
+    classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
+    _load_weights(classifier, config.encoder_weights, config.encoder)
+    return classifier
 
 
 def padding(size: Size) -> tuple[tuple[int, int], tuple[int, int]]:

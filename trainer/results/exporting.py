@@ -142,7 +142,7 @@ def _write_tflite(
 def _save_saved_model(model: keras.Model, folder: Path, fit: Fit) -> None:
     """A SavedModel with all processing inside: images uint8 [b, H, W, 3] of any size -> see :class:`_Serving`."""
     serving = _Serving(model, fit)
-    images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
+    images = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.uint8, name="images")
     signatures = {
         "serving_default": serving.masks.get_concrete_function(images),
         "probabilities": serving.probabilities.get_concrete_function(images),

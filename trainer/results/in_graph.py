@@ -47,7 +47,7 @@ def in_windows(
 
         def window(j: tf.Tensor) -> tf.Tensor:
             part = strip[:, :, columns[j] : columns[j] + size.width]
-            return found(tf.ensure_shape(part, (None, *size, 3)))[:, own, _own(columns, j, size.width)]
+            return found(tf.ensure_shape(part, (None, *size, images.shape[-1])))[:, own, _own(columns, j, size.width)]
 
         return _joined(window, tf.size(columns), 2, kind, rank)
 

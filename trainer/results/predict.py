@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,23 +22,29 @@ import PIL.Image
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from maskfleet.config import DEFAULT_MAX_PIXELS, absolute_path
+from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import check_writable, replacing
 from maskfleet.image_size import Fit, Size
-from trainer.data.fitting import within
-from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_image
+from trainer.data.arrays import ARRAY
+from trainer.data.fitting import scaled_image, within
+from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture
+from trainer.data.rasters import Raster, is_raster, writes_tiff
 from trainer.data.side_by_side import in_groups
+from trainer.data.source import Reading
 from trainer.data.windows import starts
 from trainer.pictures import legend_strip, overlay, write_png
 from trainer.results.enlarging import PART, enlarged_part
 from trainer.results.evaluation import batch_that_fits
 from trainer.results.legend import Legend
+from trainer.results.raster_masks import write_raster_masks
+from trainer.results.tiles import NumbersFile, Tile
 
 Image = NDArray[np.uint8]
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Images uint8 [b, H, W, 3] -> logits float32 [b, H, W, classes], of the network's size."""
+"""Images uint8 [b, H, W, bands] -> logits float32 [b, H, W, classes], of the network's size."""
 
+_AS_BY_DEFAULT = Reading()
 _BAND = 1 << 24
 """Pixels times classes of the windows that are summed up: 64 MiB. Narrower bands compute more windows twice."""
 PIXELS_AT_ONCE = 1 << 26
@@ -59,14 +65,6 @@ class _Window(NamedTuple):
 
     def of(self, image: Image) -> Image:
         return image[self.row : self.row + self.tall, self.column : self.column + self.wide]
-
-
-class Tile(NamedTuple):
-    """A part of an image: its place there, and probabilities float32 [rows, columns, classes]."""
-
-    rows: slice
-    columns: slice
-    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -272,15 +270,13 @@ def predict_files(
     out: Path,
     *,
     with_probabilities: bool = False,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    reading: Reading = _AS_BY_DEFAULT,
 ) -> Iterator[tuple[Path, BadData | None]]:
     """Writes OUT/NAME.png and OUT/NAME_overlay.png for each file, and NAME.npy too if asked for.
 
     The mask is a palette image at the image's own size: its pixel values are the class indices, its palette
-    their colours. NAME.npy holds the probabilities, float32 [H, W, classes].
-
-    Args:
-        max_pixels: of the largest image that is read.
+    their colours. NAME.npy holds the probabilities, float32 [H, W, classes]. What :mod:`trainer.data.rasters` reads a
+    part at a time has its mask written so, a TIFF as NAME.tif.
 
     Returns:
         Each file when it is done, with what is wrong with it if it has no mask for that.
@@ -294,40 +290,60 @@ def predict_files(
         raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
     for group in in_groups(len(files), lambda i: _pixels(files[i]), predictor.images_at_once, PIXELS_AT_ONCE):
         some = [files[i] for i in group]
-        found = [_read(file, max_pixels) for file in some]
+        if is_raster(some[0]):  # which is in no group with others
+            outputs = [out / name for name in _outputs(some[0])[: 2 + with_probabilities]]
+            yield some[0], _written(some[0], out, functools.partial(_write_raster, predictor, reading, legend, outputs))
+            continue
+        found = [_read(file, reading) for file in some]
         tiles = predictor.tiles([image for image in found if not isinstance(image, BadData)])
         for file, image in zip(some, found, strict=True):
             if isinstance(image, BadData):
                 yield file, image
                 continue
-            try:
-                _write(image, next(tiles), legend, [out / name for name in _outputs(file)[: 2 + with_probabilities]])
-            except OSError as error:
-                why = f"can't be written: {error.strerror or error}"
-                if error.errno not in _OF_ONE_FILE:
-                    raise BadSettings(f"--out {out}: {why}") from error
-                yield file, BadData(f"{file}: its mask in {out} {why}; rename one of the two")
-            else:
-                yield file, None
+            outputs = [out / name for name in _outputs(file)[: 2 + with_probabilities]]
+            yield file, _written(file, out, functools.partial(_write, image, next(tiles), legend, outputs))
+
+
+def _written(file: Path, out: Path, write: Callable[..., None]) -> BadData | None:
+    """What is wrong with the file if it has no mask for that."""
+    try:
+        write(file)
+    except BadData as error:
+        return error
+    except OSError as error:
+        why = f"can't be written: {error.strerror or error}"
+        if error.errno not in _OF_ONE_FILE:
+            raise BadSettings(f"--out {out}: {why}") from error
+        return BadData(f"{file}: its mask in {out} {why}; rename one of the two")
+    return None
+
+
+def _write_raster(predictor: Predictor, reading: Reading, legend: Legend, outputs: Sequence[Path], file: Path) -> None:
+    def tiles_of(raster: Raster) -> Iterator[Tile]:
+        return next(predictor.tiles([raster]))  # type: ignore[list-item]  # of which it takes slices alone
+
+    write_raster_masks(file, reading.bands, reading.max_pixels, tiles_of, legend, outputs)
 
 
 def _pixels(file: Path) -> int:
-    return pixels_of(file) if file.is_file() else 0  # to open a pipe could take for ever
+    if not file.is_file():
+        return 0  # to open a pipe could take for ever
+    return PIXELS_AT_ONCE + 1 if is_raster(file) else pixels_of(file)
 
 
-def _read(file: Path, max_pixels: int) -> Image | BadData:
+def _read(file: Path, reading: Reading) -> Image | BadData:
     """The image, or what is wrong with it: the others shall not be lost with it."""
     if file.exists() and not file.is_file():
         return BadData(f"{file}: expected an image, found {'a folder' if file.is_dir() else 'no regular file'}")
     try:
-        return read_image(file, max_pixels=max_pixels)
+        return read_picture(file, max_pixels=reading.max_pixels, bands=reading.bands).pixels
     except BadData as error:
         return error
     except MemoryError:
         return BadData(f"{file}: does not fit in this machine's memory; save it smaller")
 
 
-def _write(image: Image, tiles: Iterator[Tile], legend: Legend, outputs: Sequence[Path]) -> None:
+def _write(image: Image, tiles: Iterator[Tile], legend: Legend, outputs: Sequence[Path], file: Path) -> None:
     """The mask, the overlay and, if ``outputs`` has a third name, the probabilities."""
     height, width = image.shape[:2]
     mask = np.empty((height, width), np.uint8)
@@ -338,36 +354,19 @@ def _write(image: Image, tiles: Iterator[Tile], legend: Legend, outputs: Sequenc
             for path in outputs[2:]:
                 if numbers is None:
                     shape = (height, width, tile.probabilities.shape[-1])
-                    numbers = _NumbersFile(files.enter_context(replacing(path, durable=False)), shape)
+                    numbers = NumbersFile(files.enter_context(replacing(path, durable=False)), shape)
                 numbers.write(tile)
-    with replacing(outputs[0], durable=False) as file:
-        _palette_image(mask, legend).save(file, "PNG")
-    with replacing(outputs[1], durable=False) as file:
+    with replacing(outputs[0], durable=False) as content:
+        _palette_image(mask, legend).save(content, "PNG")
+    with replacing(outputs[1], durable=False) as content:
         strip = legend_strip(width, legend.classes, legend.colours)
-        write_png(
-            file, width, height + strip.height, itertools.chain(_overlay(image, mask, legend), [np.asarray(strip)])
-        )
-
-
-class _NumbersFile:
-    """Probabilities of a whole image as NumPy keeps arrays, filled tile by tile."""
-
-    def __init__(self, file: BinaryIO, shape: tuple[int, int, int]):
-        self._file, self._shape = file, shape
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        self._start = file.tell()
-
-    def write(self, tile: Tile) -> None:
-        _, width, classes = self._shape
-        for row, numbers in zip(range(tile.rows.start, tile.rows.stop), tile.probabilities, strict=True):
-            self._file.seek(self._start + 4 * classes * (row * width + tile.columns.start))
-            self._file.write(numbers.astype("<f4").tobytes())
+        strips = itertools.chain(_overlay(image, mask, legend), [np.asarray(strip)])
+        write_png(content, width, height + strip.height, strips)
 
 
 def _outputs(file: Path) -> tuple[str, str, str]:
     """Names of an image's mask, overlay and probabilities."""
-    return f"{file.stem}.png", f"{file.stem}_overlay.png", f"{file.stem}.npy"
+    return f"{file.stem}{'.tif' if writes_tiff(file) else '.png'}", f"{file.stem}_overlay.png", f"{file.stem}.npy"
 
 
 def _expand(name: str) -> Iterator[Path]:
@@ -375,8 +374,11 @@ def _expand(name: str) -> Iterator[Path]:
     if name.startswith("~"):
         path = absolute_path(name, "IMAGES:")
     if path.is_dir():
-        files = (file for file in path.iterdir() if not file.name.startswith("."))
-        yield from sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = [file for file in path.iterdir() if not file.name.startswith(".")]
+        images = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+        others = {file.stem for file in images if file.suffix.lower() != ARRAY}
+        # An array beside an image of its name holds the probabilities of that.
+        yield from (file for file in images if file.suffix.lower() != ARRAY or file.stem not in others)
     elif path.exists():
         yield path
     else:  # Path.glob takes no absolute pattern
@@ -447,7 +449,7 @@ def _scaled(image: Image, size: Size) -> Image:
 def _resized(image: Image, width: int, height: int) -> Image:
     if image.shape[:2] == (height, width):
         return image
-    return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
+    return scaled_image(image[:], Size(height, width))
 
 
 def _move_up(sums: NDArray[np.float32], rows: int) -> None:

@@ -21,7 +21,7 @@ from maskfleet.settings import read_settings_file
 from trainer.data.cache import Arrays, Dataset, load_dataset
 from trainer.data.source import Reading
 from trainer.data.splits import Division
-from trainer.pictures import colour_mask
+from trainer.pictures import as_colours, colour_mask
 from trainer.results.legend import Legend
 from trainer.results.report_page import page
 from trainer.results.run_facts import EVALUATED, Example, RunFacts
@@ -147,7 +147,9 @@ def _look_at(trained: Trained, split: Arrays) -> tuple[dict[str, float], list[Ex
 def example_of(split: Arrays, i: int, prediction: NDArray[np.uint8], miou: float, legend: Legend) -> Example:
     """The pictures of one example, for the page."""
     truth, found = (colour_mask(mask, legend.colours) for mask in (split.masks[i], prediction))
-    return Example(split.names[i], miou, _uri(split.images[i], "JPEG"), _uri(truth, "PNG"), _uri(found, "PNG"))
+    return Example(
+        split.names[i], miou, _uri(as_colours(split.images[i]), "JPEG"), _uri(truth, "PNG"), _uri(found, "PNG")
+    )
 
 
 def _uri(pixels: NDArray[np.uint8], kind: str) -> str:

@@ -43,6 +43,11 @@ class Trained:
         return self.legend.fit
 
     @property
+    def bands(self) -> int:
+        """Of its input: 3 for colours."""
+        return int(self.model.input_shape[-1])
+
+    @property
     def size(self) -> Size:
         """Of the network's input."""
         return Size(*map(int, self.model.input_shape[1:3]))
@@ -191,13 +196,14 @@ def _from_file(file: Path, precision: str | None) -> Trained:
 
 
 def _check_shapes(file: Path, images: Any, logits: Any) -> None:
-    """Raises BadInput unless they are (b, H, W, 3) and (b, H, W, classes)."""
+    """Raises BadInput unless they are (b, H, W, bands) and (b, H, W, classes)."""
     shapes = [shape if isinstance(shape, tuple) and len(shape) == 4 else (0, 0, 0, 0) for shape in (images, logits)]
     (_, height, width, bands), (_, rows, columns, classes) = shapes
     sides = all(isinstance(side, int) and side > 0 for side in (height, width)) and (height, width) == (rows, columns)
-    if not (sides and bands == 3 and isinstance(classes, int) and 1 <= classes <= MOST_CLASSES):
+    plural = isinstance(bands, int) and bands > 0
+    if not (sides and plural and isinstance(classes, int) and 1 <= classes <= MOST_CLASSES):
         raise BadInput(
-            f"{file}: expected a network from images [b, H, W, 3] to logits [b, H, W, classes], found "
+            f"{file}: expected a network from images [b, H, W, bands] to logits [b, H, W, classes], found "
             f"{one_line(str(images))} to {one_line(str(logits))}"
         )
 

@@ -89,7 +89,7 @@ def try_step(config: TrainConfig, batch: int, classes: int) -> None:
     variables = network.model.trainable_variables
     optimizer.build(variables)
     size = config.image_size
-    images, masks = tf.zeros([batch, *size, 3], tf.uint8), tf.zeros([batch, *size], tf.uint8)
+    images, masks = tf.zeros([batch, *size, config.bands], tf.uint8), tf.zeros([batch, *size], tf.uint8)
     loss = build_loss(config.model_copy(update={"class_weights": None}), classes, np.zeros([1, *size], np.uint8))
 
     @tf.function(autograph=False)

@@ -66,7 +66,7 @@ def _split(folder: Path, file: Path, reading: Reading) -> Split:
 
     def read(i: int) -> Example:
         image_file, trimap_file = _image(folder, names[i]), _trimap(folder, names[i])
-        picture = read_picture(image_file, max_pixels=reading.max_pixels)
+        picture = read_picture(image_file, max_pixels=reading.max_pixels, bands=reading.bands)
         trimap = read_labels(trimap_file, max_pixels=reading.max_pixels)
         mask = trimap_to_mask(
             single_channel(trimap, trimap_file, "save 1 (pet), 2 (background) and 3 (border)"), trimap_file

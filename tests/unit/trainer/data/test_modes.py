@@ -188,22 +188,35 @@ def test_a_tiff_says_itself_which_value_is_white(tmp_path: Path) -> None:
     assert read_image(tmp_path / "x.tif").max() == round(3000 * 255 / 65535)
 
 
-@pytest.mark.parametrize("used", [2, 8, 10, 12, 14])
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda file, values: write_png(file, 16, 2, values[..., None].repeat(3, axis=2)),
-        lambda file, values: write_png(file, 16, 6, values[..., None].repeat(4, axis=2)),
-        lambda file, values: write_tiff(file, values[..., None].repeat(3, axis=2).astype(np.uint16), 2),
-    ],
-    ids=["RGB PNG", "RGBA PNG", "RGB TIFF"],
-)
-def test_colours_of_16_bits_of_which_few_are_in_use_are_refused(
-    used: int, write: Callable[[Path, Pixels], Path], tmp_path: Path
-) -> None:
-    file = write(tmp_path / "x", (LABELS.astype(int) * ((1 << used) - 1) // 3))
-    with pytest.raises(BadData, match=r"16 bits a channel, found none over \d+, of which too few shades are left here"):
-        read_image(file)
+WRITERS_OF_DEEP_COLOUR: dict[str, Callable[[Path, Pixels], Path]] = {
+    "RGB PNG": lambda file, values: write_png(file, 16, 2, values),
+    "RGBA PNG": lambda file, values: write_png(file, 16, 6, np.dstack([values, np.full_like(values[..., 0], 65535)])),
+    "RGB TIFF": lambda file, values: write_tiff(file, values.astype(np.uint16), 2),
+}
+
+
+@pytest.mark.parametrize("used", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", WRITERS_OF_DEEP_COLOUR)
+def test_colours_of_16_bits_are_scaled_by_the_bits_in_use(used: int, kind: str, tmp_path: Path) -> None:
+    """A camera's 12 bits were all but black when the upper byte alone was read."""
+    values = np.random.default_rng(used).integers(0, 1 << used, (6, 8, 3))
+    values[0, 0] = (1 << used) - 1
+    picture = read_picture(WRITERS_OF_DEEP_COLOUR[kind](tmp_path / "x", values))
+    np.testing.assert_allclose(picture.pixels, values * 255 / ((1 << used) - 1), atol=0.5)
+    assert picture.depth == used
+
+
+def test_grey_of_16_bits_with_transparency_is_read_whole(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (6, 8))
+    values[0, 0] = 4095
+    file = write_png(tmp_path / "x", 16, 4, np.dstack([values, np.full_like(values, 65535)]))
+    np.testing.assert_allclose(read_image(file)[..., 1], values * 255 / 4095, atol=0.5)
+
+
+def test_a_file_without_a_name_is_read_whole_too(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (6, 8, 3))
+    content = io.BytesIO(write_png(tmp_path / "x", 16, 2, values).read_bytes())
+    np.testing.assert_allclose(read_image(content, "x"), values * 255 / 4095, atol=0.5)
 
 
 def test_16_bits_that_are_in_use_are_read(tmp_path: Path) -> None:

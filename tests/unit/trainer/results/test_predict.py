@@ -15,6 +15,7 @@ import tensorflow as tf
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.image_size import Size
 from trainer.data.fitting import within
+from trainer.data.source import Reading
 from trainer.results.legend import Legend
 from trainer.results.predict import Predictor, Tile, _scaled, find_images, is_done, predict_files
 
@@ -226,7 +227,7 @@ def test_a_bad_image_is_told_and_all_others_have_their_masks(batch_size: int, wi
     PIL.Image.fromarray(image(30, 20)).save(tmp_path / "large.png")
     predictor = Predictor(brightness, Size.of(16), 2, window=window, batch_size=batch_size)
     files = find_images([str(tmp_path)], tmp_path / "out")
-    found = dict(predict_files(predictor, LEGEND, files, tmp_path / "out", max_pixels=500))
+    found = dict(predict_files(predictor, LEGEND, files, tmp_path / "out", reading=Reading(max_pixels=500)))
     assert [file.name for file in found] == [file.name for file in files]
     problems = {file.stem: str(problem) for file, problem in found.items() if problem is not None}
     assert list(problems) == ["1", "2a", "2b", "2c", "large"]
