@@ -17,7 +17,7 @@ import click
 
 from maskfleet.child_processes import end_with_parent
 from maskfleet.command_line import Group, UserPath, echo, echo_line
-from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
+from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig, is_address
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BAD_INPUT, DONE, BadSettings
 from maskfleet.files import check_writable
@@ -407,7 +407,12 @@ def find_lr(out: Path | None, steps: int, output: str, **flags: Any) -> int:
     Takes the settings that the run shall have. Nothing of it is kept but the picture.
     """
     settings = TrainConfig.from_sources([], flag_layer(flags))
-    existing_data(settings.data)
+    check_places(settings)
+    if settings.start_from is not None and is_address(settings.start_from):
+        raise BadSettings(
+            f"--start-from {settings.start_from}: expected a place on this machine, as nothing is fetched for so few "
+            "steps; bring it here with 'launcher pull'"
+        )
     if out is not None:
         try:
             check_writable(out)

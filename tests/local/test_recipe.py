@@ -72,6 +72,7 @@ def test_a_learning_rate_is_suggested_and_nothing_stays_but_the_picture(
     [
         (("--steps=3",), "--steps"),
         (("--data=/nowhere",), "/nowhere"),
+        (("--start-from=gs://bucket/run",), "--start-from gs://bucket/run: expected a place on this machine"),
         (("--out=/tmp",), "--out /tmp: can't be written: Is a directory"),
     ],
 )

@@ -26,6 +26,7 @@ from maskfleet.quiet import leave_out_warnings, quiet_stderr
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR
 from maskfleet.settings import read_settings_file
+from maskfleet.start_setting import start_place
 from trainer.training.strategy import configure_threads, threads_of
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -74,11 +75,11 @@ def curve_of(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> Curve:
     return Curve(rates[:count].tolist(), losses[:count].tolist(), means.tolist(), suggestion)
 
 
-def sweep(config: TrainConfig, steps: int) -> Curve:
+def sweep(run: RunDirectory, config: TrainConfig, steps: int) -> Curve:
     """Trains for ``steps`` steps at most, while the learning rate grows from :data:`LOWEST` to :data:`HIGHEST`.
 
     Raises:
-        BadSettings: the settings do not go with the data.
+        BadSettings: the settings do not go with the data, or with what ``config.start_from`` names.
     """
     import tensorflow as tf
 
@@ -92,9 +93,11 @@ def sweep(config: TrainConfig, steps: int) -> Curve:
     from trainer.training.assembly import loss_for
     from trainer.training.loop import training_stream
     from trainer.training.plan import Plan
+    from trainer.training.starting import start_from
     from trainer.training.state import StopFlag, Training, TrainingState
     from trainer.training.steps import make_step_function
 
+    use_code(config.code)
     use_code(config.code)
     reading, division = Reading.of(config), Division.of(config)
     dataset = load_dataset(
@@ -104,6 +107,8 @@ def sweep(config: TrainConfig, steps: int) -> Curve:
     examples = len(dataset.train)
     plan = Plan(examples, batch, math.ceil((steps + 1) * batch / examples), (slice(0, batch),))
     network = build_network(config, classes)
+    if config.start_from is not None:
+        start_from(start_place(config.start_from, run), config, network, dataset.classes)
     growth = config.scaled_learning_rate(batch) / config.learning_rate
     schedule = Sweep(LOWEST * growth, HIGHEST * growth, steps)
     optimizer = build_optimizer(config, schedule, network.encoder)
@@ -135,10 +140,11 @@ def main(arguments: list[str]) -> int:
     leave_out_warnings()
     quiet_stderr()
     try:
-        config = TrainConfig.resolve([read_settings_file(RunDirectory(Path(folder)).config)])
+        run = RunDirectory(Path(folder))
+        config = TrainConfig.resolve([read_settings_file(run.config)])
         config = config.model_copy(update={"steps_per_call": 1, "on_bad_step": "stop"})
         configure_threads(threads_of(config, Peers()))
-        curve = sweep(config, int(steps))
+        curve = sweep(run, config, int(steps))
         if picture:
             _draw(curve, Path(picture[0]))
         echo(json.dumps(asdict(curve)) if output == "json" else text_of(curve))
