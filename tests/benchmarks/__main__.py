@@ -22,6 +22,7 @@ BENCHMARKS = (
     "time_to_quality",
     "fine_tuning",
     "street",
+    "networks",
     "recovery",
     "pod_recovery",
     "scaling",

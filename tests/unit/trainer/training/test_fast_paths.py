@@ -29,9 +29,11 @@ def losses_of(dataset: Dataset, *, fused: bool, **settings: Any) -> list[float]:
     return list(itertools.islice(losses(set_up(config, dataset, fused=fused)), STEPS))
 
 
-@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
-def test_a_fused_decoder_gives_the_same_losses(dataset: Dataset, upsampling: str) -> None:
-    settings = {"upsampling": upsampling, "unfreeze_from": "none", "cache_features": False}
+@pytest.mark.parametrize(
+    ("model", "upsampling"), [("unet", "transposed"), ("unet", "bilinear"), ("deeplabv3plus", "bilinear")]
+)
+def test_a_fused_decoder_gives_the_same_losses(dataset: Dataset, model: str, upsampling: str) -> None:
+    settings = {"model": model, "upsampling": upsampling, "unfreeze_from": "none", "cache_features": False}
     plain = losses_of(dataset, fused=False, **settings)
     np.testing.assert_allclose(losses_of(dataset, fused=True, **settings), plain, rtol=1e-5)
     assert plain[-1] < plain[0]
@@ -48,9 +50,12 @@ def test_an_encoder_that_is_trained_behind_frozen_statistics_gives_the_same_loss
     assert plain[-1] < plain[0]
 
 
-@pytest.mark.parametrize(("flip", "precision"), [("random", "float32"), ("frozen", "bfloat16")])
-def test_cached_features_give_the_same_bits(dataset: Dataset, flip: str, precision: str) -> None:
-    settings = {"unfreeze_from": "none", "flip": flip, "precision": precision}
+@pytest.mark.parametrize(
+    ("model", "flip", "precision"),
+    [("unet", "random", "float32"), ("unet", "frozen", "bfloat16"), ("lraspp", "random", "float32")],
+)
+def test_cached_features_give_the_same_bits(dataset: Dataset, model: str, flip: str, precision: str) -> None:
+    settings = {"model": model, "unfreeze_from": "none", "flip": flip, "precision": precision}
     cached = losses_of(dataset, fused=True, cache_features=True, **settings)
     assert cached == losses_of(dataset, fused=True, cache_features=False, **settings)
 
