@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import keras
 from keras import KerasTensor, layers
 
 from maskfleet.config import TrainConfig
@@ -28,7 +27,7 @@ def pspnet(features: Sequence[KerasTensor], classes: int, config: TrainConfig) -
     for bins in _BINS:
         pooled = layers.AdaptiveAveragePooling2D(bins, dtype="float32", name=f"region_{bins}_mean")(x)
         pooled = convolution_block(pooled, filters, 1, config, f"region_{bins}")
-        parts.append(keras.ops.image.resize(pooled, (height, width), interpolation="bilinear"))
+        parts.append(layers.Resizing(height, width, dtype="float32", name=f"region_{bins}_enlarged")(pooled))
     x = layers.Concatenate(name="regions")(parts)
     x = convolution_block(x, config.decoder_filters or _FILTERS, 3, config, "join")
     return enlarge_scores(scores(dropped(x, config), classes, "score"), config.output_stride, config, "logits")
