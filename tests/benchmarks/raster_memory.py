@@ -50,7 +50,7 @@ part = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 picture = PIL.Image.fromarray(part).resize((int(sys.argv[2]), int(sys.argv[3])))
 picture.save(sys.argv[1], **({"compress_level": 1} if sys.argv[1].endswith("png") else {}))
 """
-PHOTOGRAPHS = (("x.jpg", 10_000, 6_000), ("x.jpg", 15_000, 12_000), ("x.png", 15_000, 12_000))
+PHOTOGRAPHS = (("x.jpg", 10_000, 6_000), ("x.jpg", 15_000, 11_900), ("x.png", 15_000, 11_900))
 
 
 def rows() -> Iterable[Row]:

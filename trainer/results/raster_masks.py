@@ -7,14 +7,14 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 
 from trainer.data.bands import rasterio
 from trainer.data.rasters import SIDE, Raster, create, opened
-from trainer.pictures import legend_strip, overlay, png, write_png
+from trainer.pictures import legend_strip, overlay, write_png
 from trainer.results.legend import Legend
 from trainer.results.tiles import NumbersFile, Tile
 
@@ -52,7 +52,7 @@ def write_raster_masks(
         _write_mask(raster, tiles_of(raster), legend, store, written[2:])
         with library.open(store) as mask:
             if raster.is_tiff:
-                written[1].write_bytes(_small_overlay(raster, mask, legend))
+                _write_small_overlay(raster, mask, legend, written[1])
             else:
                 _write_photographs(raster, mask, legend, written[0], written[1])
         for path, output in zip(written, outputs, strict=True):
@@ -79,22 +79,24 @@ def _write_mask(raster: Raster, tiles: Iterator[Tile], legend: Legend, store: Pa
                 mask.write(found, 1, window=(_ends(tile.rows), _ends(tile.columns)))
 
 
-def _small_overlay(raster: Raster, mask: object, legend: Legend) -> bytes:
+def _write_small_overlay(raster: Raster, mask: Any, legend: Legend, file: Path) -> None:
     height, width, _ = raster.shape
     shrink = max(1.0, max(height, width) / _LONGEST)
     size = max(1, round(height / shrink)), max(1, round(width / shrink))
-    labels: NDArray[np.uint8] = mask.read(1, out_shape=size)  # type: ignore[attr-defined]
-    picture = overlay(raster.smaller(*size), labels, legend.colours)
+    image, labels = raster.smaller(*size), mask.read(1, out_shape=size)
     strip = np.asarray(legend_strip(size[1], legend.classes, legend.colours))
-    return png(PIL.Image.fromarray(np.concatenate([picture, strip])))
+    parts = (slice(top, top + SIDE) for top in range(0, size[0], SIDE))
+    overlays = (overlay(image[part], labels[part], legend.colours) for part in parts)
+    with file.open("wb") as content:
+        write_png(content, size[1], size[0] + len(strip), itertools.chain(overlays, [strip]))
 
 
-def _write_photographs(raster: Raster, mask: object, legend: Legend, mask_file: Path, overlay_file: Path) -> None:
+def _write_photographs(raster: Raster, mask: Any, legend: Legend, mask_file: Path, overlay_file: Path) -> None:
     height, width, _ = raster.shape
 
     def labels() -> Iterator[NDArray[np.uint8]]:
         for top in range(0, height, SIDE):
-            yield mask.read(1, window=((top, min(top + SIDE, height)), (0, width)))  # type: ignore[attr-defined]
+            yield mask.read(1, window=((top, min(top + SIDE, height)), (0, width)))
 
     def overlays() -> Iterator[NDArray[np.uint8]]:
         for top, part in zip(range(0, height, SIDE), labels(), strict=True):
