@@ -98,7 +98,7 @@ class CheckpointManifest:
             if found != expected:
                 return (
                     f"{path} has {found.size} bytes with crc32c {found.crc32c}, "
-                    f"expected {expected.size} with {expected.crc32c}"
+                    f"expected {expected.size} with {one_line(expected.crc32c, 40)}"
                 )
         return None
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 
+from maskfleet.log_lines import OneLine
 from maskfleet.sentences import LOG_FORMAT
 from maskfleet.text import printable
 
@@ -53,18 +54,10 @@ def end_with_parent(number: signal.Signals, also: Callable[[], None] | None = No
     return ask
 
 
-class _OneLine(logging.Formatter):
-    """A message is one line, whatever names of files and words of servers are in it."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message).replace("\n", "\\n")
-        return super().formatMessage(record)
-
-
 def set_up_logging() -> None:
     """The log of a process without a terminal of its own: the launcher's lines, and of libraries what is amiss."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine(LOG_FORMAT))
+    handler.setFormatter(OneLine(LOG_FORMAT))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("launcher").setLevel(logging.INFO)
 

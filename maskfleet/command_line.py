@@ -19,6 +19,7 @@ import click
 
 from maskfleet.environment import is_debugging
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, MaskfleetError
+from maskfleet.log_lines import show_warnings_in_lines
 from maskfleet.quiet import leave_out_warnings
 from maskfleet.sentences import ERROR
 from maskfleet.text import one_line, printable
@@ -101,6 +102,7 @@ class Group(click.Group):
     def main(self, *args: Any, **extra: Any) -> None:  # type: ignore[override]
         prepare_outputs()
         leave_out_warnings()
+        show_warnings_in_lines()
         sys.exit(_ended(lambda: super(Group, self).main(*args, **{**extra, "standalone_mode": False})))
 
 

@@ -20,6 +20,7 @@ from launcher.job.places import BUCKETS
 from launcher.operations.pod_log import EVERYTHING, LogLine, LogRequest, has_log, read_log
 from launcher.operations.submitted import asked_job, get_job, is_finished
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
+from maskfleet.text import some_of
 
 MOST_FOLLOWED = 32
 """Workers that are followed at once unless some are named: each takes a connection."""
@@ -102,11 +103,19 @@ def _check_workers(job: Object, request: LogRequest) -> None:
 
 
 def stored_lines(destination: str, request: LogRequest) -> Iterator[LogLine]:
-    """Every attempt's lines of one worker after the other; they have no time stamps, so ``since`` does not apply."""
+    """Every attempt's lines of one worker after the other; they have no time stamps, so ``since`` does not apply.
+
+    Raises:
+        NotFound: there are no logs, or none of the workers asked for.
+    """
     from launcher.streaming.download.stored_logs import stored_logs
     from launcher.streaming.stores.opening import open_store
 
-    for worker, lines in stored_logs(open_store(destination)).items():
+    found = stored_logs(open_store(destination))
+    if not any(map(request.wants, found)):
+        has = some_of([str(worker) for worker in found])
+        raise NotFound(f"{destination}: there is no log of the workers asked for; it has those of {has}")
+    for worker, lines in found.items():
         if request.wants(worker):
             last = lines if request.tail is None else deque(lines, request.tail)
             yield from (LogLine("", worker, line) for line in last)

@@ -24,6 +24,7 @@ from launcher.job.training_job import OUTPUT_PATH, TrainingJob
 from launcher.operations.submitted import check_not_being_deleted
 from launcher.operations.surroundings import limit_ranges
 from maskfleet.child_processes import end_with_parent
+from maskfleet.command_line import echo_line
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 from maskfleet.quiet import is_startup_line
 from maskfleet.run_directory import RunDirectory
@@ -61,6 +62,7 @@ def serve(destination: str, port: int, report_line: Callable[[str], None]) -> No
         MaskfleetError: TensorBoard ended.
     """
     from launcher.streaming.download.event_mirror import mirrored
+    from launcher.streaming.layout import TENSORBOARD
     from launcher.streaming.stores.folder import FolderStore
     from launcher.streaming.stores.opening import open_store
 
@@ -68,6 +70,8 @@ def serve(destination: str, port: int, report_line: Callable[[str], None]) -> No
         raise BadSettings("TensorBoard is not installed: pip install 'maskfleet[trainer]', or pip install tensorboard")
     listen(port).close()
     store = open_store(destination)
+    if next(iter(store.list(TENSORBOARD)), None) is None:
+        echo_line(f"note: there are no event files in {destination} yet; they are shown as they come")
     if isinstance(store, FolderStore):
         _run(tensorboard_command(RunDirectory(store.path).tensorboard, port=port), report_line)
         return

@@ -113,7 +113,7 @@ def test_export_writes_the_formats_that_are_asked_for(done: RunDirectory, tmp_pa
     formats = ("--format=h5", "--format=tflite-float16", "--images=4")
     result = trainer("export", str(done.path), "--best", *formats, f"--out={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
-    files = {"unet.h5", "unet-float16.tflite", "classes.json", "parity.json"}
+    files = {"unet.h5", "unet-float16.tflite", "classes.json", "export.json", "parity.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     parity = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert parity["images"] == 4

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from maskfleet.errors import BadSettings, TrainingFailed, reason
+from maskfleet.export_manifest import EXPORT_FILE, ExportManifest
 from maskfleet.files import check_writable, write_atomically, write_json
 from maskfleet.image_size import Fit, Size
 from maskfleet.run_directory import LEGEND
@@ -23,7 +24,7 @@ from trainer.results.trained import Trained
 
 
 def export(model: keras.Model, folder: Path, legend: Legend) -> None:
-    """Writes NAME.keras, NAME.h5, saved_model/ and classes.json into ``folder``, NAME being the model's.
+    """Writes NAME.keras, NAME.h5, saved_model/, classes.json and export.json into ``folder``, NAME being the model's.
 
     Files of these names are replaced when all are written.
 
@@ -82,7 +83,10 @@ class _Staging:
 
 @contextlib.contextmanager
 def _staged(folder: Path) -> Iterator[_Staging]:
-    """A hidden folder whose files take their places in ``folder`` when all are written; else nothing changes."""
+    """A hidden folder whose files take their places in ``folder`` when all are written; else nothing changes.
+
+    The file that names and measures them comes first, so that a mixture that a kill leaves is known for one.
+    """
     whole = folder.resolve()  # '.' has no name
     beside = whole.parent / f".{whole.name}.writing"
     staging = _Staging(whole / ".writing" if whole.exists() else beside, [])  # on the same file system
@@ -90,6 +94,7 @@ def _staged(folder: Path) -> Iterator[_Staging]:
     try:
         staging.path.mkdir(parents=True)
         yield staging
+        ExportManifest.of(staging.path).write(staging.path)
         if not whole.exists():
             names = sorted(path.name for path in staging.path.iterdir())
             staging.path.rename(whole)
@@ -97,7 +102,8 @@ def _staged(folder: Path) -> Iterator[_Staging]:
             return
         replaced = staging.path / ".replaced"
         replaced.mkdir()
-        for path in sorted(path for path in staging.path.iterdir() if path != replaced):
+        parts = sorted(path for path in staging.path.iterdir() if path != replaced)
+        for path in sorted(parts, key=lambda path: (path.name != EXPORT_FILE, path.name != LEGEND)):
             if (whole / path.name).is_dir():  # which can't be replaced at once
                 shutil.move(whole / path.name, replaced / path.name)
             shutil.move(path, whole / path.name)

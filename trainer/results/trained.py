@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, BadSettings, NotFound
+from maskfleet.export_manifest import EXPORT_FILE, ExportManifest
+from maskfleet.files import FileDigest
 from maskfleet.image_size import Fit, Size
 from maskfleet.records import FinalScores, RunRecord
 from maskfleet.run_directory import LEGEND, RunDirectory
@@ -173,6 +175,7 @@ def _legend(run: RunDirectory) -> Legend:
 
 
 def _from_file(file: Path, precision: str | None) -> Trained:
+    _check_export(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras's are for who wrote the layers
@@ -193,6 +196,16 @@ def _from_file(file: Path, precision: str | None) -> Trained:
     if len(legend.classes) != classes:
         raise BadInput(f"{beside}: expected the {classes} classes of {file.name}, found {len(legend.classes)}")
     return Trained(model, legend, None)
+
+
+def _check_export(file: Path) -> None:
+    """Raises BadInput if the file is of another export than the rest, whose classes may be others."""
+    manifest = ExportManifest.read(file.parent)
+    if manifest is not None and (problem := manifest.problem({file.name: FileDigest.of(file)})):
+        raise BadInput(
+            f"{file}: is not of the export that {EXPORT_FILE} beside it names ({problem}): it was interrupted, or the "
+            f"file changed; run 'trainer export' again, or delete {EXPORT_FILE}"
+        )
 
 
 def _check_shapes(file: Path, images: Any, logits: Any) -> None:

@@ -16,6 +16,7 @@ from maskfleet.files import FileDigest
 from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import not_in_use
+from maskfleet.text import one_line
 
 log = logging.getLogger("launcher.restore")
 
@@ -166,7 +167,8 @@ def _fetch_checkpoint(
             if there is None:
                 raise _Unusable(f"{file} is missing")
             if there.size != expected.size or there.crc32c not in (None, expected.crc32c):
-                raise _Unusable(f"{file} has {there.size} bytes with crc32c {there.crc32c}, expected {expected}")
+                wanted = f"{expected.size} with {one_line(expected.crc32c, 40)}"
+                raise _Unusable(f"{file} has {there.size} bytes with crc32c {there.crc32c}, expected {wanted}")
             if download(store, there, files) != expected:
                 raise _Unusable(f"{file} differs from its digest")
         with writing(files), files.replacing(object_name(run, run.checkpoint_manifest(step))) as copy:

@@ -291,7 +291,8 @@ class Streamer:
 
     def _left(self, drained: bool) -> list[str]:
         """What should be in the store and is not, a line each."""
-        lines = [each.problem for each in self._files.values() if each.problem is not None]
+        copied: list[_Copied] = [*self._files.values(), self._export]
+        lines = [each.problem for each in copied if each.problem is not None]
         lines += [*self._refusals.lines(), *(line for each in self._unreadable.values() for line in each)]
         if not drained:
             files = self._files.items()

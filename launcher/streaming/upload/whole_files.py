@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from launcher.streaming.layout import EXPORT_MANIFEST
 from launcher.streaming.stores.store import Store
 from launcher.streaming.upload.guarded_object import GuardedObject
 from launcher.streaming.upload.run_files import finished_files
+from maskfleet.export_manifest import EXPORT_BYTES, EXPORT_FILE, ExportManifest
 from maskfleet.files import FileDigest
 from maskfleet.plain_files import Entry, PlainFiles
 from maskfleet.run_directory import RunDirectory
@@ -162,6 +164,9 @@ class ExportFolder:
         for name in found:
             with self._files.open(name) as file:
                 digests[name] = FileDigest.read(file)
+        self.problem = self._mixed(digests)
+        if self.problem is not None:
+            return 0
         content = json.dumps({"files": {name: asdict(digest) for name, digest in digests.items()}}, indent=1).encode()
         there = self._store.find(EXPORT_MANIFEST)
         if there is not None and b"".join(self._store.read(there)) == content:
@@ -175,3 +180,16 @@ class ExportFolder:
                 sent += GuardedObject(self._store, name).put(file, digest)
         manifest = io.BytesIO(content)
         return sent + GuardedObject(self._store, EXPORT_MANIFEST).put(manifest, FileDigest.read(manifest))
+
+    def _mixed(self, digests: Mapping[str, FileDigest]) -> str | None:
+        """Why the files are not those of one export: one that was interrupted is not copied over a whole one."""
+        try:
+            manifest = ExportManifest.parse(self._files.read(f"{self._folder}/{EXPORT_FILE}", EXPORT_BYTES))
+        except OSError:
+            return None
+        if manifest is None:
+            return None
+        problem = manifest.problem({name: digests.get(f"{self._folder}/{name}") for name in manifest.files})
+        return problem and (
+            f"the export is not whole, as one that was interrupted: {problem}; 'trainer export' makes it anew"
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from maskfleet.log_lines import show_warnings_in_lines
 
 COMMAND = """
 import click
@@ -88,3 +91,11 @@ def test_a_name_that_is_too_long_is_told_in_short() -> None:
 def test_what_is_printed_does_not_go_into_a_file_that_was_opened_where_an_output_was_closed(tmp_path: Path) -> None:
     assert command("write", str(tmp_path / "file"), shell=">&- 2>&-")[0] == 0
     assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_a_warning_of_a_process_without_a_log_is_one_line_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = logging.StreamHandler()
+    monkeypatch.setattr(logging, "lastResort", shown)
+    show_warnings_in_lines()
+    record = logging.LogRecord("launcher.restore", logging.WARNING, "", 0, "%s\rworker-9 | a\nb", ("\x1b[2J",), None)
+    assert shown.format(record) == r"\x1b[2J\rworker-9 | a\nb"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending
-from launcher.operations.logs import MOST_FOLLOWED, follow_logs, logs
+from launcher.operations.logs import MOST_FOLLOWED, follow_logs, logs, stored_lines
 from launcher.operations.pod_log import LogLine, LogRequest, Seen, read_log
 from launcher.operations.submission import submit
 from launcher.streaming.stores.folder import FolderStore
@@ -285,3 +285,12 @@ def test_a_worker_that_the_job_does_not_have_is_refused() -> None:
     for call in (logs, follow_logs):
         with pytest.raises(BadSettings, match="--worker 2: expected 0 to 1, the workers of job pets"):
             list(call("pets", cluster, LogRequest(frozenset({2}))))
+
+
+def test_a_worker_without_a_stored_log_is_told(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    for worker in (0, 2):
+        (tmp_path / "logs" / f"worker-{worker}.log").write_text(f"of {worker}\n")
+    assert [line.text for line in stored_lines(str(tmp_path), LogRequest(frozenset({2, 9})))] == ["of 2"]
+    with pytest.raises(NotFound, match="there is no log of the workers asked for; it has those of 0, 2"):
+        list(stored_lines(str(tmp_path), LogRequest(frozenset({9}))))

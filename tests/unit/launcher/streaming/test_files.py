@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from launcher.streaming.upload.growing_file import GrowingFile, flush_interval
 from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.streamer import Streamer
 from launcher.streaming.upload.whole_files import ExportFolder, WholeFile
+from maskfleet.export_manifest import ExportManifest
 from maskfleet.files import write_atomically
 from maskfleet.plain_files import PlainFiles
 from maskfleet.tfrecords import frame, scan_lines, scan_tfrecords
@@ -225,6 +227,25 @@ def test_an_export_is_complete_when_its_manifest_is_there(tmp_path: Path) -> Non
     names = [each.name for each in store.list()]
     assert names == [EXPORT_MANIFEST, "export/saved_model/saved_model.pb"]
     assert ExportFolder(store, sample.run).step(now + 10) == 0
+
+
+def test_an_interrupted_export_is_not_copied_over_a_whole_one(tmp_path: Path) -> None:
+    sample, store = SampleRun(tmp_path / "run"), FolderStore(tmp_path / "destination")
+    files = {"net.keras": b"old", "saved_model/graph.pb": b"old"}
+    for name, content in files.items():
+        sample.path(f"export/{name}").write_bytes(content)
+    ExportManifest.of(sample.run.export).write(sample.run.export)
+    assert Streamer(sample.run, store).run(once=True) == 0
+
+    (sample.run.export / "net.keras").write_bytes(b"newer")  # and then a kill
+    assert Streamer(sample.run, store).run(once=True) == 1
+    problems = json.loads(sample.run.streamer_notes.read_text())["problems"]
+    assert [line for line in problems if line.startswith("the export is not whole, as one that was interrupted: net")]
+    assert (store.path / "export/net.keras").read_bytes() == b"old"
+
+    ExportManifest.of(sample.run.export).write(sample.run.export)
+    assert Streamer(sample.run, store).run(once=True) == 0
+    assert (store.path / "export/net.keras").read_bytes() == b"newer"
 
 
 def test_metrics_that_a_resumed_run_takes_back_are_taken_back_there(tmp_path: Path) -> None:

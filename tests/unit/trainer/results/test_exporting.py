@@ -1,8 +1,10 @@
 """Exported files give what the network gives."""
 
+import contextlib
 import dataclasses
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,15 +19,19 @@ import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings, TrainingFailed
+from maskfleet.export_manifest import ExportManifest
+from maskfleet.files import FileDigest
 from maskfleet.image_size import Fit, Size
 from trainer.data.windows import windows
 from trainer.models.network import Network, build_network
 from trainer.results.enlarging import enlarged_masks
-from trainer.results.exporting import export, export_formats
+from trainer.results.exporting import _staged, export, export_formats
 from trainer.results.in_graph import in_windows
 from trainer.results.legend import Legend
 from trainer.results.predict import Predictor, network_of
 from trainer.results.trained import Trained, load_trained
+
+NAMES = ["classes.json", "export.json", "saved_model", "unet.h5", "unet.keras"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def images(height: int, width: int) -> np.ndarray:
 
 
 def test_only_the_exports_are_left(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == ["classes.json", "saved_model", "unet.h5", "unet.keras"]
+    assert sorted(path.name for path in folder.iterdir()) == NAMES
     assert [path.name for path in folder.parent.iterdir()] == ["export"]
 
 
@@ -151,8 +157,46 @@ def test_the_folder_may_be_another_file_system(
         monkeypatch.setattr(os, name, partial(across, getattr(os, name)))
     for _ in range(2):
         export(network.model, out, Legend.unnamed(3))
-    names = ["classes.json", "saved_model", "unet.h5", "unet.keras"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    assert sorted(path.name for path in out.iterdir()) == NAMES
+
+
+def put(folder: Path, text: str) -> None:
+    """An export of small files."""
+    with _staged(folder) as staging:
+        for name in ("classes.json", "net.h5", "net.keras", "saved_model/variables/v", "saved_model/graph.pb"):
+            (staging.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging.path / name).write_text(text)
+
+
+@pytest.mark.parametrize("moves", range(8))
+def test_a_mixture_that_a_kill_leaves_is_known_for_one(
+    moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    put(out, "old")
+    (out / "users.txt").write_text("mine")
+    left = iter(range(moves))
+
+    def killed(source: Path, target: Path) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    move = shutil.move
+    monkeypatch.setattr(shutil, "move", killed)
+    with contextlib.suppress(KeyboardInterrupt):
+        put(out, "new")
+    monkeypatch.undo()
+    files = [path for path in out.rglob("*") if path.is_file() and path.name not in ("export.json", "users.txt")]
+    found = {path.relative_to(out).as_posix(): FileDigest.of(path) for path in files}
+    manifest = ExportManifest.read(out)
+    assert manifest is not None
+    whole = manifest.problem({name: found.get(name) for name in manifest.files}) is None
+    assert whole == (len(found) == 5 and len({path.read_text() for path in files}) == 1 and moves in (0, 7, 6))
+    put(out, "newer")
+    assert {path.read_text() for path in out.rglob("*") if path.is_file() and path.name != "export.json"} == {
+        "newer", "mine",
+    }  # fmt: skip
 
 
 def test_a_folder_that_can_not_be_written_is_one_line(network: Network, tmp_path: Path) -> None:

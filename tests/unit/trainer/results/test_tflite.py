@@ -101,11 +101,11 @@ def test_exported_files_come_with_their_parity_and_nothing_else(model: keras.Mod
     trained = Trained(model, Legend.of(dataset), None)
     lines = list(export_formats(trained, tmp_path / "out", ["keras", "tflite-float16"], dataset, images=4))
     name = model.name
-    names = ["classes.json", "parity.json", f"{name}-float16.tflite", f"{name}.keras"]
+    names = ["classes.json", "export.json", "parity.json", f"{name}-float16.tflite", f"{name}.keras"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert lines[:4] == [f"wrote {tmp_path / 'out' / name}" for name in sorted(names)]
-    assert len(lines) == 5  # and the table
+    assert sorted(lines[:5]) == [f"wrote {tmp_path / 'out' / name}" for name in sorted(names)]
+    assert len(lines) == 6  # and the table
     parity = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert (parity["data"], parity["images"]) == ("drawn", 4)
     assert [row["name"] for row in parity["files"]] == ["keras", f"{name}-float16.tflite"]

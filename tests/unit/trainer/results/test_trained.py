@@ -81,6 +81,20 @@ def test_a_file_has_the_legend_beside_it_or_numbers(network: Network, tmp_path: 
         load_trained(tmp_path / "export" / "fcn8s.keras")
 
 
+def test_a_network_of_another_export_than_its_classes_is_refused(network: Network, tmp_path: Path) -> None:
+    export(network.model, tmp_path / "export", Legend.unnamed(3))
+    file = tmp_path / "export" / f"{network.model.name}.h5"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    with pytest.raises(
+        BadInput, match=r"is not of the export that export\.json beside it names .*'trainer export' again"
+    ):
+        load_trained(file)
+    file.write_bytes(content)
+    (tmp_path / "export" / "export.json").write_text("{}")  # somebody else's
+    assert load_trained(file).legend.classes == Legend.unnamed(3).classes
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_file_computes_in_the_precision_that_is_asked_for(suffix: str, tmp_path: Path) -> None:
     """TFLite's converter knows no bfloat16."""
