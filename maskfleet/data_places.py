@@ -27,7 +27,7 @@ def data_path(data: str) -> tuple[str, str] | None:
     What is neither a kind with a path nor looks like a path is one if it is there.
     """
     if (packed := packed_place(data)) is not None:
-        return None if is_remote(packed) else (PACKED, packed)
+        return None if "://" in packed else (PACKED, packed)
     kind, _, place = data.partition(":")
     if kind in DATA_KINDS and place:
         return f"{kind}:", place

@@ -382,6 +382,7 @@ def pack(destination: str, max_side: int | None, **flags: Any) -> None:
     use_code(config.code)
     if config.bands != 3:
         raise BadSettings(f"--bands {config.bands}: packed data has three bands; train on the folder itself")
+    existing_data(config.data)  # before a folder is made
     bucket = open_bucket(destination, writing=True)
     reading = Reading.of(config)
     source = open_source(config.data, config.data_dir, reading)

@@ -18,6 +18,8 @@ WRONG = {
     "synthetic:3": "found 'synthetic:3'",
     "folder:": "found 'folder:'",
     "": "found ''",
+    "packed:ftp://host/x": "--data packed:ftp://host/x: expected packed:gs://…, packed:s3://… or packed:FOLDER",
+    "packed:nowhere": "--data packed:nowhere: expected a folder, found nothing at ",
     "folder:nowhere": "--data folder:nowhere: expected a folder, found nothing at ",
     "voc:a-file": "--data voc:a-file: expected a folder, found a file at ",
     "folder:a-file/below": "--data folder:a-file/below: expected a folder, found nothing at ",

@@ -179,6 +179,12 @@ def test_the_command_packs_what_the_settings_name(folder: Path, tmp_path: Path) 
     assert_same_examples(open_source(f"packed:{place}", None), open_folder(folder))
 
 
+def test_data_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["pack", "--data", f"folder:{tmp_path / 'none'}", str(tmp_path / "out")])
+    assert done.exit_code == 2, done.output
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
