@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from maskfleet.child_processes import report_line
 from maskfleet.config import MOST_BAD_STEPS, TrainConfig
@@ -65,9 +66,7 @@ def train(training: Training, training_seconds: float) -> Validation:
             validation = validate(training, evaluate, add_up, save)
             _end_epoch(training, validation, step, training_seconds)
         ended = step == plan.steps or state.progress().is_exhausted(config.patience)
-        due = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
-        due = due or time.monotonic() - saved_time > config.checkpoint_seconds
-        if due or validation is not None or ended or stopping:
+        if validation is not None or ended or stopping or _is_due(config, step, saved_time):
             save(validation)
         if ended:
             if step < plan.steps and training.summaries is not None:
@@ -79,8 +78,7 @@ def train(training: Training, training_seconds: float) -> Validation:
         count = plan.steps_at_once(step, config.steps_per_call, config.checkpoint_steps)
         if training.profiler is not None:
             training.profiler.before(step + 1, step + count)
-        waited = wait_for_data(step)
-        if waited is None:
+        if (waited := wait_for_data(step)) is None:
             stopping = True
             continue
         started = time.monotonic() - waited
@@ -91,15 +89,18 @@ def train(training: Training, training_seconds: float) -> Validation:
         seconds = time.monotonic() - started
         training_seconds += seconds
         training.heartbeat()
-        for number in range(count):
-            bad_in_a_row = 0 if good[number] else bad_in_a_row + 1
-            if bad_in_a_row:
-                _pass_over(training, step + number, losses[number], bad_in_a_row)
+        bad_in_a_row = _pass_over_bad(training, step, losses, good, bad_in_a_row)
         step += count
         if training.summaries is not None:
             training.summaries.steps(step, np.where(good, losses, np.nan), rates, seconds, waited)
         if stopping:  # by another worker's flag, it may be
             training.stop.set()
+
+
+def _is_due(config: TrainConfig, step: int, saved_time: float) -> bool:
+    """Whether a checkpoint is, by steps or by seconds."""
+    by_steps = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
+    return by_steps or time.monotonic() - saved_time > config.checkpoint_seconds
 
 
 def validate(
@@ -220,6 +221,15 @@ def _save(training: Training, step: int, training_seconds: float, validation: Va
     if training.summaries is not None:
         training.summaries.checkpoint(step)
     training.heartbeat()
+
+
+def _pass_over_bad(training: Training, step: int, losses: NDArray[Any], good: NDArray[Any], in_a_row: int) -> int:
+    """How many steps up to the last of those after ``step`` were bad in a row; ``in_a_row`` were before them."""
+    for number, loss in enumerate(losses):
+        in_a_row = 0 if good[number] else in_a_row + 1
+        if in_a_row:
+            _pass_over(training, step + number, loss, in_a_row)
+    return in_a_row
 
 
 def _pass_over(training: Training, step: int, loss: float, in_a_row: int) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from maskfleet.errors import BadSettings
 from maskfleet.text import one_line
-from trainer.cli import _members_and_images
+from trainer.commands.networks import members_and_images
 from trainer.data.source import palette
 from trainer.results.ensemble import joined
 from trainer.results.evaluation import masker
@@ -99,6 +99,6 @@ def test_networks_come_before_the_images(tmp_path: Path) -> None:
         ([runs[0], runs[1] / "checkpoints/step-00000007", Path("x/unet.keras")], ["a.jpg", str(runs[1])]),
         ([Path("missing")], ["a.jpg"]),  # what it is, is said where it is read
     ):
-        assert _members_and_images([*map(str, places), *images]) == (places, images)
+        assert members_and_images([*map(str, places), *images]) == (places, images)
     with pytest.raises(click.UsageError, match="IMAGES"):
-        _members_and_images([*map(str, runs)])
+        members_and_images([*map(str, runs)])

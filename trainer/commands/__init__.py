@@ -1,0 +1,1 @@
+"""What each command of ``trainer`` does with its flags: parse, call, print."""

@@ -1,0 +1,185 @@
+"""``trainer evaluate``, ``rank-labels``, ``report`` and ``inspect``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from maskfleet.command_line import UserPath, echo, echo_line
+from maskfleet.data_setting import existing_data
+from maskfleet.errors import BadSettings
+from maskfleet.quiet import quiet_stderr
+from maskfleet.run_directory import RunDirectory
+from trainer.commands.networks import joined_network, load, open_both, open_dataset, predictor_of
+from trainer.commands.options import BEST, OUTPUT, RUN_OR_CHECKPOINT, TEST_TIME
+
+
+@click.command(
+    params=[
+        click.Argument(["places"], metavar="RUN|CHECKPOINT|MODEL...", type=UserPath(), nargs=-1, required=True),
+        click.Option(["--data"], help="data of which a split is scored  [default: the first run's]"),
+        click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
+        click.Option(
+            ["--split"],
+            type=click.Choice(["train", "validation", "test"]),
+            help="of the data  [default: test, or validation where there is no test split]",
+        ),
+        click.Option(
+            ["--size"],
+            type=click.Choice(["own", "network"]),
+            default="own",
+            show_default=True,
+            help="count pixels at the images' own size, or at the network's input size, as training does",
+        ),
+        *TEST_TIME,
+        click.Option(
+            ["--batch-size"], type=click.IntRange(min=1), default=16, show_default=True, help="images at a time"
+        ),
+        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+    ]
+)
+@BEST
+def evaluate(
+    places: tuple[Path, ...],
+    best: bool,
+    data: str | None,
+    data_dir: Path | None,
+    split: str | None,
+    size: str,
+    batch_size: int,
+    output: str,
+    **choices: Any,
+) -> None:
+    """Score a trained network on a whole split, by default that for testing.
+
+    Several are an ensemble: the mean of their probabilities is scored.
+    """
+    given = [name for name in ("window", "flip", "scales") if choices[name] not in (False, (1.0,))]
+    if size == "network" and given:
+        raise click.UsageError(f"--{given[0]} predicts at the images' own size: leave out --size")
+    quiet_stderr()
+    if data is not None:
+        existing_data(data)  # before TensorFlow is imported
+    from trainer.data.cache import counted
+    from trainer.results.evaluation import evaluate as evaluate_split
+    from trainer.results.evaluation import masker, table
+    from trainer.results.own_size import evaluate_at_own_size
+    from trainer.results.trained import run_of
+    from trainer.results.trained_on import Overlap, compare_with_training
+
+    trained = joined_network(places, best)
+    source, dataset = open_both(places[0], trained, data, data_dir)
+    name = split or dataset.judge
+    if name not in dataset.splits:
+        there = " and ".join(dataset.splits)
+        raise BadSettings(f"--split {name}: {dataset.name} has no such split, it has {there}; name one of them")
+    if split is None and name != "test":
+        echo_line(f"{dataset.name} has no test split: this is the {name} split, on which the checkpoint may be chosen")
+    runs = [run for run in map(run_of, places) if run is not None]
+    tested = [compare_with_training(run, dataset, name) for run in runs] or [Overlap(None, None)]
+    for warning in dict.fromkeys(overlap.warning for overlap in tested if overlap.warning):
+        echo_line(f"warning: {warning}")
+    if size == "network":
+        result = evaluate_split(masker(trained.model), dataset.seen_whole(name), trained.legend, batch_size)
+    else:
+        predictor = predictor_of(trained, batch_size, choices)
+        result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
+    if output == "json":
+        known = [overlap.trained_on for overlap in tested if overlap.trained_on is not None]
+        seen = len(set().union(*known)) if len(known) == len(places) else None
+        pictures = dataset.pictures
+        counts = {"split": name, "images": len(pictures[name]), "test_images": len(pictures.get("test", ()))}
+        echo(json.dumps({**result.to_json(), "size": size, **counts, "of_these_trained_on": seen}))
+    else:
+        at = "at their own size" if size == "own" else f"at {trained.size.across} pixels"
+        echo(f"{counted({name: dataset.pictures[name]})} images, {at}\n\n{table(result)}")
+
+
+@click.command(
+    params=[
+        click.Argument(["place"], metavar="RUN|CHECKPOINT|MODEL", type=UserPath()),
+        click.Option(["--data"], help="data whose masks are looked at  [default: the run's]"),
+        click.Option(["--data-dir"], type=UserPath(), help="where TensorFlow Datasets lie"),
+        click.Option(
+            ["--split"], type=click.Choice(["train", "validation", "test"]), help="of the data  [default: all]"
+        ),
+        click.Option(["--top"], type=click.IntRange(min=1), default=20, show_default=True, help="how many are shown"),
+        click.Option(["--out"], type=UserPath(), help="HTML file with the pictures of these"),
+        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+    ]
+)
+@BEST
+def rank_labels(
+    place: Path,
+    best: bool,
+    data: str | None,
+    data_dir: Path | None,
+    split: str | None,
+    top: int,
+    out: Path | None,
+    output: str,
+) -> None:
+    """List the pictures whose masks look wrong to a trained network, worst first.
+
+    It can't tell a wrong mask from a picture that it has not learnt to read: look at them. A network that was trained
+    on the pictures themselves finds most, one of another fold (--folds, --fold) all the same and more.
+    """
+    quiet_stderr()
+    if data is not None:
+        existing_data(data)  # before TensorFlow is imported
+    from trainer.data.cache import Arrays
+    from trainer.results.label_quality import rank, table
+    from trainer.results.label_report import check_out, write_label_report
+
+    if out is not None:
+        check_out(out)
+    trained = load(place, best)
+    dataset = open_dataset(place, trained, data, data_dir)
+    if split is not None and split not in dataset.splits:
+        there = " and ".join(dataset.splits)
+        raise BadSettings(f"--split {split}: {dataset.name} has no such split, it has {there}; name one of them")
+    asked = {name: each for name, each in dataset.splits.items() if split in (None, name)}
+    splits = {name: each for name, each in asked.items() if isinstance(each, Arrays)}
+    for name in asked.keys() - splits.keys():
+        echo_line(f"the {name} pictures are left out: after --fit crop they are only seen in parts")
+    suspects = rank(trained.model, splits, trained.legend)
+    if output == "json":
+        echo(json.dumps([dataclasses.asdict(suspect) for suspect in suspects]))
+    else:
+        echo(table(suspects, top))
+    if out is not None:
+        write_label_report(suspects[:top], trained, dataset, out)
+        echo(f"report: {out}", err=output == "json")
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=UserPath())
+@click.option("--out", type=UserPath(), required=True, help="the HTML file")
+@BEST
+def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
+    """Write one self-contained page about runs: curves, classes, predictions, and what differs between them."""
+    quiet_stderr()
+    from trainer.results.report import write_report
+
+    write_report([RunDirectory(run) for run in runs], out, best=best)
+    echo(f"report: {out}")
+
+
+@click.command()
+@RUN_OR_CHECKPOINT
+@OUTPUT
+def inspect(place: Path, output: str) -> None:
+    """Show a checkpoint's step, epoch and parameters, and a SHA-256 over all its variables."""
+    quiet_stderr()
+    from trainer.checkpoints.inspection import inspect_checkpoint
+
+    facts = inspect_checkpoint(place)
+    if output == "json":
+        echo(json.dumps(facts))
+    else:
+        for key, value in facts.items():
+            echo(f"{key:20} {value}")
