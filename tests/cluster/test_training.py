@@ -25,6 +25,7 @@ from maskfleet.run_directory import RunDirectory
 from tests.cluster.conftest import Kit, until
 from tests.helpers.processes import INVARIANT, SETTINGS, LocalRun, inspect, losses
 from tests.helpers.shared import shared
+from trainer.training.hyperparameters import SETTINGS_AND_SCORES
 
 SIZE = ["--cpu", "900m", "--memory", "2500Mi", "--grace", "40"]
 DISTURBED_SECONDS = 90
@@ -70,7 +71,7 @@ def test_two_workers_end_with_the_weights_of_a_local_run(
     with in_cluster(asked, made, open_cluster) as pod, closing(open_cluster.connect_to_pod(pod, 6006)) as board:
         board.sendall(b"GET /data/runs HTTP/1.0\r\n\r\n")
         answer = b"".join(iter(lambda: board.recv(1 << 16), b""))
-    assert json.loads(answer.split(b"\r\n\r\n", 1)[1]) == ["train", "validation"]
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1]) == ["train", "validation", SETTINGS_AND_SCORES]
 
     local = tmp_path / "local"
     arguments = (f"--data=folder:{pets}", f"--encoder-weights={file}")

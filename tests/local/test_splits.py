@@ -10,6 +10,7 @@ import pytest
 from maskfleet.records import Examples, FinalScores, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.processes import LocalRun, inspect
+from trainer.training.hyperparameters import SETTINGS_AND_SCORES
 
 # A rate at which some epoch is worse than the one before; the rest as in test_workers.
 DIVIDED = ("--validation-share=.1", "--epochs=3", "--normalization=frozen", "--optimizer=sgd", "--learning-rate=0.5")
@@ -43,7 +44,7 @@ def test_validation_chooses_and_the_test_split_is_scored_once(alone: RunDirector
     log = alone.worker_log(0).read_text()
     assert "216 training, 24 validation and 60 test examples" in log
     assert f"IoU on the test split, of epoch {best.epoch}, which was chosen on the validation split" in log
-    assert {entry.name for entry in alone.tensorboard.iterdir()} == {"train", "validation", "test"}
+    assert {entry.name for entry in alone.tensorboard.iterdir()} == {"train", "validation", "test", SETTINGS_AND_SCORES}
     examples = Examples.read(alone)
     assert examples is not None
     assert [len(split) for split in (examples.train, examples.validation, examples.test)] == [216, 24, 60]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,12 +67,18 @@ def grid(settings: TrainConfig, models: Sequence[str], upsamplings: Sequence[str
     configs = []
     for model, upsampling in product(models, upsamplings):
         for flag, value, known in (("models", model, "model"), ("upsampling", upsampling, "upsampling")):
-            choices = TrainConfig.model_fields[known].annotation.__args__  # type: ignore[union-attr]
+            choices = _names(TrainConfig.model_fields[known].annotation)
             if value not in choices:
                 raise BadSettings(f"--{flag}: expected some of {','.join(choices)}, found {value!r}")
         changed = {"model": model, "upsampling": upsampling, "export": False}
         configs.append(TrainConfig.resolve([Layer("--{}", {**settings.model_dump(), **changed})]))
     return configs
+
+
+def _names(annotation: Any) -> list[str]:
+    """Of a setting that is one of several names, or MODULE:FUNCTION beside them."""
+    parts = [annotation] if get_origin(annotation) is Literal else get_args(annotation)
+    return [name for part in parts if get_origin(part) is Literal for name in get_args(part)]
 
 
 def run_of(out: Path, config: TrainConfig) -> RunDirectory:

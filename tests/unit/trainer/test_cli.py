@@ -132,13 +132,13 @@ def test_a_file_that_is_no_network_is_one_line(content: bytes, suffix: str, tmp_
 def test_a_network_of_other_shapes_is_one_line(tmp_path: Path) -> None:
     layers = keras.layers
     for number, (shape, layer) in enumerate([
-        ((None, None, 3), layers.Conv2D(2, 1)), ((32, 32, 1), layers.Conv2D(2, 1)),
+        ((None, None, 3), layers.Conv2D(2, 1)),
         ((32, 48, 3), layers.Conv2DTranspose(2, 1, strides=(1, 2))),
         ((32, 32, 3), layers.Conv2D(300, 1)), ((32, 32, 3), layers.Conv2D(2, 1, strides=2)), ((8,), layers.Dense(2)),
     ]):  # fmt: skip
         file = tmp_path / f"{number}.keras"
         keras.Sequential([keras.Input(shape), layer]).save(file)
-        with pytest.raises(BadInput, match=r"expected a network from images \[b, H, W, 3\] to logits"):
+        with pytest.raises(BadInput, match=r"expected a network from images \[b, H, W, bands\] to logits"):
             load_trained(file)
 
 

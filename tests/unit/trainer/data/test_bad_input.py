@@ -187,7 +187,7 @@ CASES = [
         "no images",
         "pairs",
         lambda f: [file.rename(file.with_suffix(".txt")) for file in (f / "images").iterdir()],
-        "{}/images: expected images (.bmp, .gif, .heic, .heif, .jpeg, .jpg, .png, .tif, .tiff, .webp), "
+        "{}/images: expected images (.bmp, .gif, .heic, .heif, .jpeg, .jpg, .npy, .png, .tif, .tiff, .webp), "
         "found p0.txt, p1.txt, p2.txt, p3.txt, p4.txt",
     ),
     Case(

@@ -342,12 +342,12 @@ def test_what_is_passed_over_in_a_folder_is_noted(tmp_path: Path) -> None:
     write_pairs(tmp_path, classes=["a", "b", "c"])
     (tmp_path / "labelmap.txt").write_text("x\ny\n")
     (tmp_path / "images" / "old").mkdir()
-    for name in ("p9.jxl", "Thumbs.db", "\x1b[31m.txt", "p0.npy", "p1.jp2"):
+    for name in ("p9.jxl", "Thumbs.db", "\x1b[31m.txt", "p0.npz", "p1.jp2"):
         (tmp_path / "images" / name).write_bytes(b"")
     os.mkfifo(tmp_path / "masks" / "pipe.png")
     (tmp_path / "masks" / ".hidden").write_bytes(b"")
     assert open_source(f"folder:{tmp_path}", None).notes == (
-        f"{tmp_path}/images: passed over the folder old, \\x1b[31m.txt, Thumbs.db, p0.npy, p1.jp2 and 1 more",
+        f"{tmp_path}/images: passed over the folder old, \\x1b[31m.txt, Thumbs.db, p0.npz, p1.jp2 and 1 more",
         f"{tmp_path}/masks: passed over pipe.png",
         f"{tmp_path}/labelmap.txt: passed over for classes.txt",
     )

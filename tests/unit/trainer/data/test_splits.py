@@ -419,7 +419,8 @@ CASES = [
     Case(
         "an empty folder",
         lambda f: (in_folders(f), (f / "images/val/p3.jpg").unlink()),
-        "{}/images/val: expected images (.bmp, .gif, .heic, .heif, .jpeg, .jpg, .png, .tif, .tiff, .webp), found none",
+        "{}/images/val: expected images (.bmp, .gif, .heic, .heif, .jpeg, .jpg, .npy, .png, .tif, .tiff, .webp), "
+        "found none",
     ),
     Case(
         "no folder for training",

@@ -154,10 +154,13 @@ def test_black_and_white_and_transparent_images_are_warned_of(tmp_path: Path) ->
 
 def test_foreign_text_is_shown_as_text(tmp_path: Path) -> None:
     """A name can hold what moves the cursor of a terminal."""
-    folder = write_pairs(tmp_path, classes=["a", "b\x1b[2K", "c", "d\u202e"])
+    folder = write_pairs(tmp_path / "refused", classes=["a", "b\x1b[2K", "c"])
+    with pytest.raises(BadData) as caught:
+        verify(TrainConfig(data=f"folder:{folder}"))
+    assert r"expected a name of a class in plain text, found b\x1b[2K; rename it" in str(caught.value)
+    folder = write_pairs(tmp_path / "shown", classes=["a", "b", "c", "d\u202e"])
     text = verify(TrainConfig(data=f"folder:{folder}")).text()
-    assert "b\\x1b[2K" in text
-    assert "\x1b" not in text
+    assert r"d\u202e" in text
     assert "\u202e" not in text
 
 
