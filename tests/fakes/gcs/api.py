@@ -103,6 +103,8 @@ class FakeGcs(HttpFake):
                 return self._compose(request, bucket, name)
             case ["storage", "v1", "b", bucket, "o", name] | ["download", "storage", "v1", "b", bucket, "o", name]:
                 return self._object(request, bucket, name)
+            case [bucket, *name] if name and request.method in ("GET", "HEAD"):  # the XML API's download
+                return download(request, self.buckets.get(bucket, "/".join(name)))
             case [bucket, *name] if name and bucket not in ("storage", "upload", "download"):
                 return self.multipart.answer(request, bucket, "/".join(name))
         raise ApiError(404, "notFound", f"Not Found: {request.line}")

@@ -55,8 +55,6 @@ class MultipartUploads:
                 case "DELETE":
                     self._buckets.delete(bucket, name, Preconditions())
                     return Answer(204)
-                case "GET" | "HEAD":
-                    return download(request, self._buckets.get(bucket, name))
         raise ApiError(405, "methodNotAllowed", request.line)
 
     def _upload(self, name: str) -> dict[int, bytes]:
