@@ -195,14 +195,18 @@ def _restarting(troubled: Sequence[WorkerStatus], count: int, causes: Causes) ->
     if first and (lead := next((row for row in troubled if row.pod == first.pod), None)):
         return _summary(troubled, count, lead)
     others = [row for row in troubled if row.pod not in causes.with_another]
+    if first is not None and not others:  # it runs again, and those that followed it do not yet
+        return _of_worker(first, count)
     text = _summary(others or troubled, count)
     return text if first is None or first.ending.reason in text else text + _before(first, count)
 
 
 def _before(cause: Cause | None, count: int) -> str:
-    if cause is None:
-        return ""
-    return f" (before: {f'worker {cause.worker}: ' if count > 1 else ''}{cause.ending.reason})"
+    return "" if cause is None else f" (before: {_of_worker(cause, count)})"
+
+
+def _of_worker(cause: Cause, count: int) -> str:
+    return f"worker {cause.worker}: {cause.ending.reason}" if count > 1 else cause.ending.reason
 
 
 def _summary(rows: Sequence[WorkerStatus], count: int, lead: WorkerStatus | None = None) -> str:
