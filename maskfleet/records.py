@@ -66,16 +66,36 @@ class Progress:
         write_json(run.progress, asdict(self), durable=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SplitScores:
+    """What a confusion matrix over a split says.
+
+    Attributes:
+        iou, dice, precision, recall: by class; None for a class that does not occur.
+        confusion: counts of pixels [C][C], rows truth.
+    """
+
+    miou: float = math.nan
+    miou_without_background: float = math.nan
+    frequency_weighted_iou: float = math.nan
+    pixel_accuracy: float = math.nan
+    mean_class_accuracy: float = math.nan
+    mean_dice: float = math.nan
+    iou: Mapping[str, float | None] = field(default_factory=dict)
+    dice: Mapping[str, float | None] = field(default_factory=dict)
+    precision: Mapping[str, float | None] = field(default_factory=dict)
+    recall: Mapping[str, float | None] = field(default_factory=dict)
+    confusion: Sequence[Sequence[Count]] = ()
+
+
 @dataclass(frozen=True)
-class MetricsLine:
+class MetricsLine(SplitScores):
     """A line of metrics.jsonl: one validation.
 
     Attributes:
         training_seconds: spent in training steps up to ``step``, in all processes of the run.
         images_per_second: of the epoch's training steps.
         loss, training_miou: of the epoch's training examples, as they were when trained on.
-        iou, dice, precision, recall: by class; None for a class that does not occur.
-        confusion: counts of pixels [C][C], rows truth.
         skipped_steps: of the epoch, for a loss or gradients that were not finite.
     """
 
@@ -86,17 +106,6 @@ class MetricsLine:
     loss: float
     validation_loss: float
     training_miou: float = math.nan
-    miou: float = math.nan
-    miou_without_background: float = math.nan
-    frequency_weighted_iou: float = math.nan
-    pixel_accuracy: float = math.nan
-    mean_class_accuracy: float = math.nan
-    mean_dice: float = math.nan
-    iou: Mapping[str, float | None] = field(default_factory=dict)
-    dice: Mapping[str, float | None] = field(default_factory=dict)
-    precision: Mapping[str, float | None] = field(default_factory=dict)
-    recall: Mapping[str, float | None] = field(default_factory=dict)
-    confusion: Sequence[Sequence[Count]] = ()
     skipped_steps: Count = 0
 
     @classmethod
@@ -105,33 +114,20 @@ class MetricsLine:
         return _read_lines(cls, run.metrics)
 
     def append(self, run: RunDirectory) -> None:
-        append_line(run.metrics, json.dumps(asdict(self)))
+        append_line(run.metrics, self._as_json())
 
     @classmethod
     def replace_all(cls, run: RunDirectory, lines: Sequence[Self]) -> None:
         """For a run that goes on from an earlier step."""
-        write_atomically(run.metrics, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
+        write_atomically(run.metrics, "".join(line._as_json() + "\n" for line in lines).encode())
+
+    def _as_json(self) -> str:
+        """With what it is of in front, for people."""
+        return json.dumps({"epoch": self.epoch, "step": self.step, **asdict(self)})
 
 
 @dataclass(frozen=True)
-class SplitScores:
-    """What a confusion matrix over a split says; scores by class and ``confusion`` as in :class:`MetricsLine`."""
-
-    miou: float = math.nan
-    miou_without_background: float = math.nan
-    frequency_weighted_iou: float = math.nan
-    pixel_accuracy: float = math.nan
-    mean_class_accuracy: float = math.nan
-    mean_dice: float = math.nan
-    iou: Mapping[str, float | None] = field(default_factory=dict)
-    dice: Mapping[str, float | None] = field(default_factory=dict)
-    precision: Mapping[str, float | None] = field(default_factory=dict)
-    recall: Mapping[str, float | None] = field(default_factory=dict)
-    confusion: Sequence[Sequence[Count]] = ()
-
-
-@dataclass(frozen=True)
-class FinalScores:
+class FinalScores(SplitScores):
     """scores.json: how good the network is that a run has come to.
 
     Attributes:
@@ -141,7 +137,6 @@ class FinalScores:
         loss: at the network's input size.
         size: at which pixels were counted for the other scores: the images' own, or the network's input size, as in
             runs of earlier versions and where the images could not be read once more.
-        iou, dice, precision, recall, confusion: as in :class:`MetricsLine`.
         at_network_size: those of the network's input size beside them; None where they are of that size themselves.
     """
 
@@ -151,17 +146,6 @@ class FinalScores:
     step: Count
     epoch: Count
     loss: float
-    miou: float = math.nan
-    miou_without_background: float = math.nan
-    frequency_weighted_iou: float = math.nan
-    pixel_accuracy: float = math.nan
-    mean_class_accuracy: float = math.nan
-    mean_dice: float = math.nan
-    iou: Mapping[str, float | None] = field(default_factory=dict)
-    dice: Mapping[str, float | None] = field(default_factory=dict)
-    precision: Mapping[str, float | None] = field(default_factory=dict)
-    recall: Mapping[str, float | None] = field(default_factory=dict)
-    confusion: Sequence[Sequence[int]] = ()
     size: Literal["own", "network"] = "network"
     at_network_size: SplitScores | None = None
 

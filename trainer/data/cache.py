@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import read_plain
 from maskfleet.image_size import Fit, Size
@@ -240,6 +241,18 @@ def load_dataset(
     """
     source = open_divided(data, data_dir, reading, division)
     return cached(source, image_size, data, cache_dir, report_line, reading, cache, local_workers, fit)
+
+
+def dataset_of(config: TrainConfig, image_size: Size | None = None) -> Dataset:
+    """:func:`load_dataset` with the settings of a run; ``image_size`` where it is not the settings'."""
+    return load_dataset(
+        config.data,
+        config.data_dir,
+        image_size or config.image_size,
+        reading=Reading.of(config),
+        division=Division.of(config),
+        fit=config.fit,
+    )
 
 
 def cached(

@@ -11,11 +11,9 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.files import write_atomically
 from trainer.data.augmentation import Augmentation
-from trainer.data.cache import load_dataset
+from trainer.data.cache import dataset_of
 from trainer.data.pipeline import training_batches
 from trainer.data.sampling import Balance
-from trainer.data.source import Reading
-from trainer.data.splits import Division
 from trainer.pictures import as_colours, colour_mask, png
 
 _SAMPLES = 16
@@ -27,16 +25,9 @@ def write_samples(config: TrainConfig, file: Path) -> None:
     """Writes a PNG of the first 16 examples of training, each beside its mask; 4 in a row.
 
     Raises:
-        BadSettings, BadData: as :func:`trainer.data.cache.load_dataset`; ``file`` can't be written.
+        BadSettings, BadData: as :func:`trainer.data.cache.dataset_of`; ``file`` can't be written.
     """
-    dataset = load_dataset(
-        config.data,
-        config.data_dir,
-        config.image_size,
-        reading=Reading.of(config),
-        division=Division.of(config),
-        fit=config.fit,
-    )
+    dataset = dataset_of(config)
     count = min(_SAMPLES, len(dataset.train))
     batches = training_batches(
         dataset.train,

@@ -30,9 +30,7 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import Layer
 from maskfleet.text import as_markdown as escaped
 from maskfleet.text import one_line
-from trainer.data.cache import load_dataset
-from trainer.data.source import Reading
-from trainer.data.splits import Division
+from trainer.data.cache import dataset_of
 from trainer.pictures import colour_mask, legend_strip, png
 from trainer.results.legend import Legend
 
@@ -216,14 +214,7 @@ def _picture(configs: Sequence[TrainConfig], out: Path, images: int) -> Image.Im
     from trainer.results.trained import load_trained
 
     config = configs[0]
-    dataset = load_dataset(
-        config.data,
-        config.data_dir,
-        config.image_size,
-        reading=Reading.of(config),
-        division=Division.of(config),
-        fit=config.fit,
-    )
+    dataset = dataset_of(config)
     split = dataset.chooses.spread(images)
     masks = {}
     for config in configs:

@@ -18,9 +18,7 @@ from maskfleet.files import check_writable, write_atomically
 from maskfleet.records import Event, FinalScores, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
-from trainer.data.cache import Arrays, Dataset, load_dataset
-from trainer.data.source import Reading
-from trainer.data.splits import Division
+from trainer.data.cache import Arrays, Dataset, dataset_of
 from trainer.pictures import as_colours, colour_mask
 from trainer.results.legend import Legend
 from trainer.results.report_page import page
@@ -103,14 +101,7 @@ def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
 
     config = TrainConfig.resolve([read_settings_file(run.config)])
     try:
-        dataset = load_dataset(
-            config.data,
-            config.data_dir,
-            trained.size,
-            reading=Reading.of(config),
-            division=Division.of(config),
-            fit=config.fit,
-        )
+        dataset = dataset_of(config, trained.size)
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:
         return None, f"No predictions: {error}."

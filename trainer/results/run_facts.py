@@ -43,12 +43,12 @@ class RunFacts:
     scores: FinalScores | None = None
 
     @property
-    def final(self) -> FinalScores | MetricsLine:
+    def final(self) -> SplitScores:
         """The scores that count: at the run's end, and before it those of the last validation."""
         return self.scores or self.metrics[-1]
 
     @property
-    def at_network_size(self) -> FinalScores | MetricsLine | SplitScores:
+    def at_network_size(self) -> SplitScores:
         """The same, counted at the network's input size."""
         return (self.scores and self.scores.at_network_size) or self.final
 

@@ -283,7 +283,7 @@ def _ending(training: Training, everything: tf.train.Checkpoint) -> str:
 
 def _table(scores: FinalScores) -> str:
     """The closing table: IoU of each class and what follows from all of them, by each size that was counted at."""
-    sizes: dict[str, FinalScores | SplitScores] = {scores.size: scores}
+    sizes: dict[str, SplitScores] = {scores.size: scores}
     if scores.at_network_size is not None:
         sizes["network"] = scores.at_network_size
     columns = [

@@ -83,9 +83,7 @@ def sweep(run: RunDirectory, config: TrainConfig, steps: int) -> Curve:
     """
     import tensorflow as tf
 
-    from trainer.data.cache import load_dataset
-    from trainer.data.source import Reading
-    from trainer.data.splits import Division
+    from trainer.data.cache import dataset_of
     from trainer.models.network import build_network
     from trainer.objective.optimizers import build_optimizer
     from trainer.objective.schedules import Sweep
@@ -98,11 +96,7 @@ def sweep(run: RunDirectory, config: TrainConfig, steps: int) -> Curve:
     from trainer.training.steps import make_step_function
 
     use_code(config.code)
-    use_code(config.code)
-    reading, division = Reading.of(config), Division.of(config)
-    dataset = load_dataset(
-        config.data, config.data_dir, config.image_size, reading=reading, division=division, fit=config.fit
-    )
+    dataset = dataset_of(config)
     batch, classes = config.effective_global_batch(1), len(dataset.classes)
     examples = len(dataset.train)
     plan = Plan(examples, batch, math.ceil((steps + 1) * batch / examples), (slice(0, batch),))

@@ -292,7 +292,7 @@ def _score_values(scores: Scores) -> Sequence[Summary]:
     ]
 
 
-def _final_values(scores: FinalScores | SplitScores, prefix: str = "") -> Iterator[Summary]:
+def _final_values(scores: SplitScores, prefix: str = "") -> Iterator[Summary]:
     values = {name: getattr(scores, name) for name in MEANS}
     for kind in BY_CLASS:
         values |= {f"{kind}/{one_line(name)}": value for name, value in getattr(scores, kind).items()}

@@ -30,7 +30,11 @@ from maskfleet.records import (
 from maskfleet.run_directory import RunDirectory
 
 PROGRESS = Progress("running", epoch=1, epochs=3, step=40, steps=120, loss=0.5, miou=math.inf, time=1.5)
-LINE = MetricsLine(1, 40, 3.2, 41.5, 0.5, 0.6, 0.7, *[0.75] * 6, iou={"a": 0.5, "b": None}, confusion=[[1, 2], [3, 4]])
+SCORES: dict[str, Any] = dict.fromkeys(
+    ("miou", "miou_without_background", "frequency_weighted_iou", "pixel_accuracy", "mean_class_accuracy", "mean_dice"),
+    0.75,
+)
+LINE = MetricsLine(1, 40, 3.2, 41.5, 0.5, 0.6, 0.7, **SCORES, iou={"a": 0.5, "b": None}, confusion=[[1, 2], [3, 4]])
 NO_RECORDS = [
     b"",
     b"null",
