@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from maskfleet.data_places import DATA_KINDS, data_path, own_data
 from maskfleet.errors import BadSettings
@@ -21,6 +21,8 @@ MOST = 2**31 - 1
 """Of any count: the steps of so many epochs are counted in 64 bits."""
 MOST_FILTERS = 1 << 14
 """Of a layer: more than any memory holds."""
+SIZE = WithJsonSchema({"type": "string", "format": "size"})
+"""Of bytes, as it is written."""
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -159,7 +161,7 @@ class TrainConfig(Settings):
         "most annotation tools, or the stored pixels; where the mask has the size of only one of them, that is taken",
     )
 
-    cache: Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, lt=1 << 63)] | None = Field(
+    cache: Annotated[int, BeforeValidator(parse_bytes), Field(ge=1, lt=1 << 63), SIZE] | None = Field(
         default=None,
         description="most that a worker keeps on disk of packed data that it has read, such as 500MB or 20GiB; "
         "by default half of what is free",
@@ -491,8 +493,17 @@ class TrainConfig(Settings):
     def from_sources(cls, files: Sequence[Path], flags: Layer) -> Self:
         """Settings from files, the later over the earlier, under the command line's flags.
 
-        A run's own config.json names all of them. So a preset that is named by a flag takes the place of what the
-        files say about any preset's settings, and a batch per replica that of their global batch.
+        Raises:
+            BadSettings: in one line.
+        """
+        return cls.overlaid([read_settings_file(file) for file in files], flags)._with_absolute_paths()
+
+    @classmethod
+    def overlaid(cls, layers: Sequence[Layer], flags: Layer) -> Self:
+        """Settings that an earlier start has completed, in layers, under flags.
+
+        They name all of them. So a preset that is named by a flag takes the place of what they say about any preset's
+        settings, and a batch per replica that of their global batch.
 
         Raises:
             BadSettings: in one line.
@@ -502,9 +513,8 @@ class TrainConfig(Settings):
             void.update(*PRESETS.values())
         if {"batch_per_replica", "accumulate"} & (void | flags.values.keys()):
             void.add("global_batch")
-        layers = [read_settings_file(file) for file in files]
-        layers = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
-        return cls.resolve([*layers, flags])._with_absolute_paths()
+        kept = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
+        return cls.resolve([*kept, flags])
 
     def _with_absolute_paths(self) -> Self:
         """As seen from any directory: a run's config.json is read from others than it was begun in."""

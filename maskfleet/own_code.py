@@ -11,6 +11,7 @@ import io
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def read_sources(code: Path) -> Sources:
     """
     try:
         found = dict(sorted(_of_archive(code) if code.is_file() else _of_folder(code)))
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadSettings(f"--code {code}: expected a folder of Python files, found {reason}") from error
     if not found:
@@ -55,7 +56,9 @@ def read_sources(code: Path) -> Sources:
 
 def _of_archive(file: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(file) as archive:
-        yield from ((name, archive.read(name)) for name in archive.namelist() if name.endswith(".py"))
+        members = [member for member in archive.infolist() if member.filename.endswith(".py")]
+        _check_size(file, sum(member.file_size for member in members))
+        yield from ((member.filename, archive.read(member)) for member in members)
 
 
 def _of_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -69,11 +72,16 @@ def _of_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
             if name.endswith(".py") and not name.startswith("."):
                 path = Path(here, name)
                 content = path.read_bytes()
-                size += len(content)
-                if size > MOST_BYTES:
-                    raise BadSettings(f"--code {folder}: more than {format_bytes(MOST_BYTES)} of Python files: "
-                                      "expected a folder with your own alone")  # fmt: skip
+                _check_size(folder, size := size + len(content))
                 yield path.relative_to(folder).as_posix(), content
+
+
+def _check_size(code: Path, size: int) -> None:
+    if size > MOST_BYTES:
+        raise BadSettings(
+            f"--code {code}: more than {format_bytes(MOST_BYTES)} of Python files: expected a folder with your own "
+            "alone"
+        )
 
 
 def fingerprint(sources: Sources) -> str:

@@ -19,10 +19,8 @@ def checkpoint_at(place: str) -> tuple[str, int] | None:
     """``RUN/checkpoints/step-00000171``, with or without a suffix, or its manifest -> ``RUN`` and 171; else None."""
     folder, _, name = place.rstrip("/").rpartition("/")
     match = _CHECKPOINT.fullmatch(name)
-    if match is None:
-        return None
-    checkpoints = folder.removesuffix("/manifests") if folder.endswith("/manifests") else folder
-    return checkpoints.rpartition("/")[0] or ".", int(match[1])
+    run, _, checkpoints = folder.removesuffix("/manifests").rpartition("/")
+    return (run or ".", int(match[1])) if match and checkpoints == "checkpoints" else None
 
 
 def start_place(start_from: str, run: RunDirectory) -> Path:

@@ -55,10 +55,9 @@ MOST_KEPT = 192 << 10
 LONGEST_VARIABLE = 128 << 10
 """Bytes of a variable with its name, its = and its end, which the kernel passes on (MAX_ARG_STRLEN, execve(2))."""
 
-
-# The Job first: it owns the others. Then what its pods need, so that none waits.
 _CACHED_SHARE = 0.5
 """Of a worker's scratch, for packed data that it has read: the run and temporary files need some too."""
+# The Job first: it owns the others. Then what its pods need, so that none waits.
 _ORDER = ("job", "secret", "serviceaccount", "role", "rolebinding", "configmap", "service", "networkpolicy")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -242,14 +242,18 @@ class TrainingJob(Settings):
         """The same job with another number of workers; the examples of a step, and so the learning rate, stay.
 
         Raises:
-            BadSettings: it is no such number, or a step has fewer examples than there would be replicas.
+            BadSettings: it is no such number, a step has fewer examples than there would be replicas, or how many it
+                has was found by the workers alone.
         """
         if not 1 <= workers <= MOST:
             raise BadSettings(f"--workers {workers}: expected a number from 1 to {MOST}")
-        training = self.training
-        if training.batch_per_replica != "auto":  # else the run itself keeps what it has found
-            batch = training.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
-            training = training.model_copy(update={"global_batch": batch})
+        if self.training.batch_per_replica == "auto" and self.training.global_batch is None:
+            raise BadSettings(
+                f"--workers {workers}: by --batch-per-replica auto the workers have found how many examples a step "
+                "has, which others would find anew; submit it again with the --global-batch that their log names"
+            )
+        batch = self.training.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
+        training = self.training.model_copy(update={"global_batch": batch})
         return self.model_copy(update={"workers": workers}).with_training(training)
 
     def _check_start(self, start: str | None) -> None:
@@ -258,18 +262,16 @@ class TrainingJob(Settings):
             return
         if is_address(start):
             check_start(start)
-        elif not any(PurePosixPath(path) in PurePosixPath(start).parents for path in self._mounted_paths):
+        elif not self._is_mounted(start):
             raise BadSettings(
                 f"--start-from {start}: a path of this machine is not in the pod: use gs://… or s3://…, or a path "
                 "below a --mount"
             )
 
-    @property
-    def _mounted_paths(self) -> Iterator[str]:
-        """Folders of the trainer's container that hold what the job has asked for."""
-        yield from (mount.path for mount in self.mounts)
-        if self.data_place is not None:
-            yield DATA_PATH
+    def _is_mounted(self, path: str) -> bool:
+        """Whether a path in the trainer's container is, or is below, a folder that holds what the job has asked for."""
+        mounted = [*(mount.path for mount in self.mounts), *([DATA_PATH] if self.data_place else [])]
+        return any(PurePosixPath(path).is_relative_to(folder) for folder in mounted)
 
     def _implied_training(self) -> Mapping[str, Any]:
         """What ``--data`` of the job says to the trainer."""
@@ -286,12 +288,7 @@ class TrainingJob(Settings):
     def unmounted_data(self) -> str | None:
         """The path that the trainer's ``data`` names, if none of the job's mounts is there."""
         found = data_path(self.training.data)
-        if found is None:
-            return None
-        path = PurePosixPath(found[1])
-        own = [DATA_PATH] if self.data_place else []
-        mounted = map(PurePosixPath, (*own, *(mount.path for mount in self.mounts)))
-        return None if any(place == path or place in path.parents for place in mounted) else str(path)
+        return None if found is None or self._is_mounted(found[1]) else found[1]
 
     @cached_property
     def output_place(self) -> Place | None:

@@ -29,6 +29,7 @@ from launcher.operations.submitted import (
 from launcher.operations.surroundings import NamespaceView, workload_of, workloads_of
 from launcher.operations.suspension import release, suspend
 from maskfleet.backoff import pauses
+from maskfleet.config import TrainConfig
 from maskfleet.errors import INTERRUPTED, BadInput, MaskfleetError, NotFound, TimedOut
 from maskfleet.settings import Layer
 from maskfleet.text import some_of
@@ -107,8 +108,9 @@ def resume(
     code = submitted_code(asked, job, cluster)
     if workers is not None:
         asked = asked.with_workers(workers)
-    changed = [Layer("{}", asked.training.model_dump()), type(asked.training).parse_flags(training)]
-    return _start_again(asked.with_training(type(asked.training).resolve(changed)), cluster, code)
+    flags = TrainConfig.parse_flags(training)
+    changed = TrainConfig.overlaid([Layer("{}", asked.training.model_dump())], flags)
+    return _start_again(asked.with_training(changed), cluster, code)
 
 
 def _check_stopped(job: Object, workload: Object | None, cluster: Namespace) -> None:
@@ -127,9 +129,8 @@ def _check_stopped(job: Object, workload: Object | None, cluster: Namespace) -> 
 
 def _start_again(job: TrainingJob, cluster: Namespace, code: Code | None) -> Submission:
     manifests(job, code)  # what can't be made is refused while the job is still there
-    with tempfile.NamedTemporaryFile("w", prefix=f"maskfleet-{job.name}-", suffix=".yaml", delete=False) as kept:
-        kept.write(job.to_yaml())
-    file = Path(kept.name)
+    kept = _kept_files(job, code)
+    file = kept[0]
     going = False
     try:
         loose = any(_loose(job.name, cluster, _LISTED))
@@ -141,11 +142,28 @@ def _start_again(job: TrainingJob, cluster: Namespace, code: Code | None) -> Sub
         done = submit(job, cluster, code=code)
     except (MaskfleetError, KeyboardInterrupt) as error:
         if isinstance(error, ApiError | NotFound) and not going:  # the server refused: nothing has changed
-            file.unlink()
+            _remove(kept)
             raise
         raise NotStartedAgain(job, cluster.namespace, file, error) from error
-    file.unlink()
+    _remove(kept)
     return done
+
+
+def _kept_files(job: TrainingJob, code: Code | None) -> list[Path]:
+    """What submits the job should this be interrupted: its settings, and the code that went with its ConfigMap."""
+    with tempfile.NamedTemporaryFile("w", prefix=f"maskfleet-{job.name}-", suffix=".yaml", delete=False) as kept:
+        files = [Path(kept.name)]
+        if code is not None and code.archive is not None:
+            files.append(files[0].with_suffix(".zip"))
+            files[1].write_bytes(code.archive)
+            job = job.model_copy(update={"code": files[1]})
+        kept.write(job.to_yaml())
+    return files
+
+
+def _remove(files: Sequence[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def delete(

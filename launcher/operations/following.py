@@ -24,7 +24,14 @@ from launcher.job.labels import (
     namespace_of,
 )
 from launcher.operations.submitted import get_job, is_finished
-from launcher.operations.surroundings import INTERESTING_EVENTS, NamespaceView, node_names, seen, workloads_of
+from launcher.operations.surroundings import (
+    INTERESTING_EVENTS,
+    NamespaceView,
+    node_names,
+    pods_of_all,
+    seen,
+    workloads_of,
+)
 from maskfleet.errors import NotFound, TimedOut
 
 _BEHIND_SECONDS = 5.0  # for the watch of the pods to come to what that of their Job has told
@@ -39,7 +46,8 @@ def status(name: str, cluster: Namespace | None = None) -> JobStatus:
     cluster = cluster or Cluster.connect()
     job = get_job(cluster, name)
     pods = cluster.list("Pod", labels=instance(name))
-    return NamespaceView.of(cluster, [job]).looking_closer(cluster, pods).status(job, pods)
+    around = replace(NamespaceView.of(cluster, [job]), others=pods_of_all(cluster, pods))
+    return around.with_said(cluster, pods).status(job, pods)
 
 
 def list_jobs(cluster: Namespace | None = None, *, everywhere: bool = False) -> list[JobStatus]:
@@ -110,18 +118,19 @@ def follow(name: str, cluster: Namespace | None = None, *, seconds: float = 1.0)
         Watched(patient, "Pod", labels=instance(name)) as pods,
         Watched(patient, "Event", fields=INTERESTING_EVENTS) as events,
     ):
-        nodes, next_nodes, settled = node_names(cluster), 0.0, float("inf")
+        next_look, settled = 0.0, float("inf")
         while True:
             job = jobs.objects().get(name)
             if job is None or is_finished(job):
                 # A watch begins with what the API server remembers, which may be from before a submit or resume.
                 job = _asked_anew(name, patient)
-            if time.monotonic() > next_nodes:
-                nodes, next_nodes = node_names(cluster), time.monotonic() + 5
             happened = seen(lambda: list(events.objects().values()))
             there = list(pods.objects().values())
-            around = NamespaceView(happened, nodes, workloads_of(cluster, [job])).looking_closer(cluster, there)
-            now = around.status(job, there)
+            if time.monotonic() > next_look:
+                nodes, others = node_names(cluster), pods_of_all(cluster, there)
+                next_look = time.monotonic() + 5
+            around = NamespaceView(happened, nodes, workloads_of(cluster, [job]), others=others)
+            now = around.with_said(cluster, there).status(job, there)
             if _is_behind(now):
                 settled = min(settled, time.monotonic() + _BEHIND_SECONDS)
                 if time.monotonic() < settled:

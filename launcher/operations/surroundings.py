@@ -60,15 +60,19 @@ class NamespaceView:
         """The kinds of objects that may not be listed."""
         return tuple(name for name, found in (("events", self.events), ("nodes", self.nodes)) if found is None)
 
-    def looking_closer(self, cluster: Namespace, pods: Sequence[Object]) -> Self:
-        """With what ``pods`` say while they fetch their data, and who has the room that some of them lack."""
-        others = seen(lambda: cluster.list("Pod", labels=ALL_WORKERS)) if is_partly_placed(pods) else None
-        return replace(self, said=said_while_preparing(cluster, pods), others=others or ())
+    def with_said(self, cluster: Namespace, pods: Sequence[Object]) -> Self:
+        """With what ``pods`` say while they fetch their data."""
+        return replace(self, said=said_while_preparing(cluster, pods))
 
     def status(self, job: Object, pods: Sequence[Object]) -> JobStatus:
         told = [*(self.events or ()), *self.said]
         found = job_status(job, pods, told, self.nodes, workload_of(job, self.workloads), self.others)
         return replace(found, unseen=self.unseen)
+
+
+def pods_of_all(cluster: Namespace, pods: Sequence[Object]) -> Sequence[Object]:
+    """Those of all jobs, which may have the room that some of ``pods`` lack; none where that is not so."""
+    return (seen(lambda: cluster.list("Pod", labels=ALL_WORKERS)) if is_partly_placed(pods) else None) or ()
 
 
 def said_while_preparing(cluster: Namespace, pods: Sequence[Object]) -> list[Object]:

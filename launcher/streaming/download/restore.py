@@ -75,7 +75,9 @@ def bring_checkpoint(
     manifests = remote_manifests(store, run)
     if step is not None and needed:
         _check_there(store, manifests, step)
-    return _bring_checkpoint(store, run, manifests, step if step in manifests else None)
+    if step not in manifests:
+        return _bring_newest(store, run, manifests, run_id(store, run))
+    return _bring_checkpoint(store, run, manifests, step)
 
 
 def _check_there(store: Store, manifests: Mapping[int, StoredObject], step: int) -> None:

@@ -113,3 +113,12 @@ def test_data_of_ones_own_is_named_with_python_before_it() -> None:
     check_kind("python:package.module:function")
     with pytest.raises(BadSettings, match="python:MODULE:FUNCTION or synthetic, found 'python:module'"):
         check_kind("python:module")
+
+
+def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "code.zip"
+    content = bytearray(pack({"a.py": b"x = 1\n" * 200}))
+    content[35:45] = bytes(10)  # of the packed file
+    file.write_bytes(content)
+    with pytest.raises(BadSettings, match=r"--code .*code\.zip: expected a folder of Python files, found"):
+        read_sources(file)

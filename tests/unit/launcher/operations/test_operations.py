@@ -20,6 +20,7 @@ from launcher.operations.description import describe
 from launcher.operations.submission import submit
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, BadSettings, NotFound, TimedOut
+from maskfleet.own_code import read_sources
 from tests.fakes.cluster import FakeCluster, Object, worker_pod
 
 WARNING = '299 - "would violate PodSecurity \\"restricted:latest\\": restricted volume types"'
@@ -211,6 +212,29 @@ def test_a_job_that_was_deleted_and_not_submitted_again_is_in_a_file(
     assert found is not None
     again = TrainingJob.from_sources(Path(found[1]), TrainingJob.parse_flags([]))
     assert (again.name, again.training.epochs, again.training.seed) == ("pets", 40, 7)
+
+
+def test_the_code_of_a_job_that_was_not_submitted_again_lies_beside_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (code := tmp_path / "code").mkdir()
+    (code / "mine.py").write_text("x = 1\n")
+    cluster: Any = submitted(code=code)
+    end(cluster, "Failed")
+    (code / "mine.py").write_text("x = 2\n")
+    (kept := tmp_path / "kept").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(kept))
+
+    def fail(request: str) -> None:
+        if request.startswith("create"):
+            raise KeyboardInterrupt
+
+    cluster.before = fail
+    with pytest.raises(ending.NotStartedAgain):
+        ending.resume("pets", cluster)
+    again = TrainingJob.from_sources(next(kept.glob("*.yaml")), TrainingJob.parse_flags([]))
+    assert again.code is not None
+    assert read_sources(again.code) == {"mine.py": b"x = 1\n"}
 
 
 def test_a_resumed_job_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

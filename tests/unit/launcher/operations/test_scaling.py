@@ -122,6 +122,7 @@ def being_deleted(job: Object) -> None:
         ({"queue": "team"}, None, 3, "job pets is admitted by the queue team with the number of workers that it has"),
         ({}, of_an_earlier_launcher, 3, "job pets was made by an earlier launcher"),
         ({"training": {"global_batch": 4}}, None, 5, "--global-batch 4: expected at least one example for each of 5"),
+        ({"training": {"batch_per_replica": "auto"}}, None, 3, "the workers have found how many examples a step has"),
         ({}, None, 0, "--workers 0: expected a number from 1 to 2147483647"),
     ],
 )
@@ -178,3 +179,12 @@ def test_a_gang_is_refused_before_it_is_stopped() -> None:
     with pytest.raises(BadInput, match="job pets is placed as a gang of 2, whose number Kubernetes does not change"):
         scale("pets", 3, cluster)
     assert cluster.requests == ["get Job", "list Pod"]
+
+
+def test_a_batch_that_is_named_takes_the_place_of_the_one_that_was_kept() -> None:
+    cluster = submitted(training={"batch_per_replica": 4})
+    scale("pets", 4, cluster)
+    ended(job_of(cluster))
+    ending.resume("pets", cluster, workers=3, training=["--batch-per-replica", "16"])
+    asked = asked_job(job_of(cluster))
+    assert asked.training.effective_global_batch(3) == 48
