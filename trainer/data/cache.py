@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from trainer.data.packed.reading import Reader
     from trainer.data.stream import Stream
 
-_FORMAT = 5
+FORMAT = 5
 """To be raised when the cache's content changes for the same files."""
 _REPORT_SECONDS = 10.0
 """Seconds between two lines about a long build."""
@@ -251,6 +251,7 @@ def dataset_of(config: TrainConfig, image_size: Size | None = None) -> Dataset:
         image_size or config.image_size,
         reading=Reading.of(config),
         division=Division.of(config),
+        cache=config.cache,
         fit=config.fit,
     )
 
@@ -401,7 +402,7 @@ def _remove(folders: Iterable[Path]) -> None:
 
 def _key(source: Source, reading: Reading) -> str:
     """Differs whenever the cache's content may."""
-    parts = [str(_FORMAT), source.name, str(source.classes), source.key, reading.masks_drawn_on]
+    parts = [str(FORMAT), source.name, str(source.classes), source.key, reading.masks_drawn_on]
     if reading.bands != 3:
         parts.append(f"{reading.bands} bands")
     if source.validation is not None or not source.test:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
 from maskfleet.image_size import Fit, Size
-from trainer.cache_folder import how_to_mend
-from trainer.data.cache import Arrays, Dataset
+from trainer.cache_folder import cache_root, how_to_mend
+from trainer.data.cache import FORMAT, Arrays, Dataset
 from trainer.data.fitting import inputs_of
 from trainer.data.packed.reading import Reader
 from trainer.data.packed.record_cache import RecordCache, open_record_cache, room_for_cache
@@ -119,7 +119,9 @@ def streamed(
     key = hashlib.sha256(told.encode()).hexdigest()
     threads = ThreadPoolExecutor(_AT_ONCE, "reader")
     count = sum(map(len, source.splits.values()))
-    pairs = _cache_for(reader, key[:16], count, 4 * size.pixels, cache, local_workers)
+    # Kept pairs are of the same files for a version that scales otherwise, too.
+    kept = hashlib.sha256(f"{FORMAT} {told}".encode()).hexdigest()
+    pairs = _cache_for(reader, kept[:16], count, 4 * size.pixels, cache, local_workers)
     firsts = np.cumsum([0, *map(len, source.splits.values())]).tolist()
 
     def arrays(split: Split, first: int) -> Arrays:
@@ -154,8 +156,8 @@ def _cache_for(
         kept = open_record_cache(f"{key}-{'pairs' if keeps_pairs else 'records'}", numbers, limit)
     except OSError as error:
         raise BadData(
-            f"{error.filename}: what is read of {reader.bucket.url} can't be kept here: {error.strerror}; "
-            f"{how_to_mend(error)}"
+            f"{error.filename or cache_root()}: what is read of {reader.bucket.url} can't be kept here: "
+            f"{error.strerror}; {how_to_mend(error)}"
         ) from error
     if keeps_pairs:
         return kept

@@ -119,6 +119,9 @@ def _train(worker: Worker) -> None:
         if worker.dataset.packed is not None and worker.dataset.packed.failure is not None:
             raise worker.dataset.packed.failure from error
         raise
+    finally:
+        if worker.dataset.packed is not None:
+            worker.dataset.packed.close()
 
 
 def _lost_peer(peers: Peers, error: Exception) -> str:

@@ -27,7 +27,7 @@ from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import FileDigest
 from maskfleet.schema import Count, parsed
 from maskfleet.tfrecords import HEADER_BYTES, frame
-from trainer.data.images import check_label_sets, label_counts, labels_in
+from trainer.data.images import check_label_sets, label_counts
 from trainer.data.packed.bucket import Bucket, NotThere
 from trainer.data.packed.layout import (
     FORMAT,
@@ -124,8 +124,8 @@ def _pack(
 ) -> Manifest:
     key = _key(source, reading, max_side, shard_bytes)
     done = _finished(bucket, key)
-    shards = {name: _shards(name, split, max_side, shard_bytes) for name, split in source.splits.items()}
     if done is None:
+        shards = {name: _shards(name, split, max_side, shard_bytes) for name, split in source.splits.items()}
         for line in source.notes:
             report_line(line)
         parts = _written(
@@ -149,7 +149,7 @@ def _pack(
             splits=splits,
         )
         bucket.put(MANIFEST, done.to_json())
-    bucket.delete([part_name(shard.name) for split in shards.values() for shard in split])
+    bucket.delete([part_name(shard.name) for split in done.splits.values() for shard in split.shards])
     return done
 
 
@@ -253,7 +253,7 @@ def _fill(file: BinaryIO, key: str, shard: _Shard, classes: int, max_side: int |
         of_classes = counts[:classes]
         pixels += of_classes
         where_shown += of_classes.sum() * (of_classes > 0)
-        label_sets.add(_told(labels_in(made.mask)))
+        label_sets.add(_told(frozenset(np.flatnonzero(counts).tolist())))
         progress.add(1)
     stored = StoredFile(shard.name, offset, base64.b64encode(checksum.digest()).decode())
     sets = tuple(sorted(tuple(sorted(labels)) for labels in label_sets))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from maskfleet.backoff import pauses
 from maskfleet.child_processes import report_line
-from maskfleet.errors import BadData
+from maskfleet.errors import BadData, BadInput
 from maskfleet.files import FileDigest
 from maskfleet.schema import validated
 from trainer.cgroup import cpu_limit
@@ -54,26 +54,33 @@ class Reader:
         self.cache: RecordCache | None = None
         self.heartbeat: Callable[[], None] = lambda: None
         self.problem: str | None = None
-        self.failure: BadData | None = None
+        self.failure: BadInput | None = None
         self.bytes_read = 0
         self._indices, self._max_pixels = indices, max_pixels
         self._firsts = dict(zip(indices, np.cumsum([0, *map(len, indices.values())]).tolist(), strict=False))
         self._decoding = threading.BoundedSemaphore(max(1, cpu_limit()))
         self._lock = threading.Lock()
+        self._closed = threading.Event()
 
     def example(self, split: str, i: int) -> Example:
         """Example ``i`` of a split.
 
         Raises:
             BadData: the bucket holds other bytes than the index says, or no such example.
+            BadSettings: the bucket refuses.
+            Unavailable: the reader was closed meanwhile.
         """
         try:
             data, shard = self.data(split, i), self._shard(split, i)
             with self._decoding:  # as many as there are CPUs, however many are on their way
                 return example_of(data, f"{self.bucket.url}/{shard.name}", self._max_pixels)
-        except BadData as error:
+        except BadInput as error:
             self.failure = self.failure or error
             raise
+
+    def close(self) -> None:
+        """Ends what is waited for and what is still to be read, by other threads: a process that ends joins them."""
+        self._closed.set()
 
     def pixels(self, split: str, i: int) -> int:
         return int(self._indices[split][i]["pixels"])
@@ -87,7 +94,7 @@ class Reader:
         start, length, checksum = (int(row[key]) for key in ("offset", "length", "crc32c"))
         found = b""
         for _ in range(_WRONG):
-            found = persistently(lambda: self.bucket.read_range(shard.name, start, length), self._fails)
+            found = persistently(lambda: self.bucket.read_range(shard.name, start, length), self._fails, self._closed)
             with self._lock:
                 self.bytes_read += len(found)
             if len(found) == length and google_crc32c.value(found) == checksum:
@@ -102,7 +109,7 @@ class Reader:
         return self.manifest.splits[split].shards[int(self._indices[split][i]["shard"])]
 
     def _lie(self, shard: StoredFile, start: int, length: int, came: int) -> str:
-        size = persistently(lambda: self.bucket.size(shard.name), self._fails)
+        size = persistently(lambda: self.bucket.size(shard.name), self._fails, self._closed)
         place = f"{self.bucket.url}/{shard.name}"
         if size != shard.size:
             found = "nothing" if size is None else f"{size} bytes"
@@ -128,16 +135,12 @@ def open_reader(bucket: Bucket, max_pixels: int) -> Reader:
     """
     waiting = _Outage()
     try:
-        content = persistently(lambda: bucket.read(MANIFEST), waiting)
+        manifest = _manifest(bucket, waiting)
     except NotThere as error:
         raise BadData(
             f"{bucket.url}: expected packed data, found no {MANIFEST}, which comes last; 'trainer pack' writes it, and "
             "goes on where it was interrupted"
         ) from error
-    try:
-        manifest = validated(Manifest, content)
-    except ValueError as error:
-        raise BadData(f"{bucket.url}/{MANIFEST}: is no manifest of packed data: {error}") from error
     indices = {}
     for name, split in manifest.splits.items():
         index = _index(bucket, split.index, waiting)
@@ -147,6 +150,17 @@ def open_reader(bucket: Bucket, max_pixels: int) -> Reader:
             raise BadData(f"{bucket.url}/{split.index.name}: names a shard that {MANIFEST} does not have")
         indices[name] = index
     return Reader(bucket, manifest, indices, max_pixels)
+
+
+def _manifest(bucket: Bucket, outage: _Outage) -> Manifest:
+    """It has no checksum elsewhere: one that was cut short on its way is no JSON, and read again."""
+    problem: ValueError | None = None
+    for _ in range(_WRONG):
+        try:
+            return validated(Manifest, persistently(lambda: bucket.read(MANIFEST), outage))
+        except ValueError as error:
+            problem = error
+    raise BadData(f"{bucket.url}/{MANIFEST}: is no manifest of packed data: {problem}") from problem
 
 
 class Names(Sequence[str]):
@@ -170,18 +184,23 @@ class Names(Sequence[str]):
         return self._names[i]
 
 
-def persistently(action: Callable[[], T], failed: Callable[[Unavailable], None]) -> T:
-    """What ``action`` gives once the bucket can be reached; ``failed`` is called with the error of each try."""
+def persistently(
+    action: Callable[[], T], failed: Callable[[Unavailable], None], closed: threading.Event | None = None
+) -> T:
+    """What ``action`` gives once the bucket can be reached; ``failed`` is called with the error of each try.
+
+    Raises:
+        Unavailable: ``closed`` is set.
+    """
+    closed = closed or threading.Event()
     for pause in pauses(_SHORTEST_PAUSE, _LONGEST_PAUSE):
+        if closed.is_set():
+            raise Unavailable("nobody waits for it any more")
         try:
             return action()
         except Unavailable as error:
             failed(error)
-            ends = time.monotonic() + pause
-            while (left := ends - time.monotonic()) > 0:
-                if not threading.main_thread().is_alive():  # the process ends and waits for its threads
-                    raise
-                time.sleep(min(left, 0.5))
+            closed.wait(pause)
     raise AssertionError("pauses without a deadline end")
 
 

@@ -59,8 +59,9 @@ class RecordCache:
         self._end = int((good["offset"] + good["length"]).max(initial=0))
         self._row_count = len(good)
         os.ftruncate(self._blobs, self._end)
-        os.ftruncate(self._rows, 0)
-        os.pwrite(self._rows, good.tobytes(), 0)
+        if len(good) < len(rows):
+            os.pwrite(self._rows, good.tobytes(), 0)
+        os.ftruncate(self._rows, good.nbytes)
 
     @property
     def size(self) -> int:
@@ -134,7 +135,11 @@ def open_record_cache(key: str, count: int, limit: int) -> RecordCache:
 @contextlib.contextmanager
 def _unused(folder: Path) -> Iterator[int | None]:
     """A locked descriptor of a folder; None if another process holds it. Where nothing can be locked, all are free."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:  # another process has just deleted it
+        yield None
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,5 +157,8 @@ def room_for_cache(local_workers: int = 1) -> int:
     """Bytes that one of so many workers of this machine may take: together half of what is free, and what they have."""
     root = cache_root()
     there = next(each for each in (root, *root.parents) if each.is_dir())
-    own = sum(file.stat().st_size for file in root.glob(f"{_PREFIX}*-*/*")) if root.is_dir() else 0
+    own = 0
+    for file in root.glob(f"{_PREFIX}*-*/*") if root.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+            own += file.stat().st_size
     return (shutil.disk_usage(there).free + own) // 2 // local_workers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 
 from maskfleet.errors import BadData, BadSettings
 from tests.fakes.http import Fault
+from tests.helpers.processes import until
 from tests.unit.trainer.data.packed.conftest import open_folder, pack_folder
 from tests.unit.trainer.data.packed.test_packing import assert_same_examples
 from trainer.data.cache import load_dataset
 from trainer.data.opening import open_source
-from trainer.data.packed.bucket import Bucket, open_bucket
+from trainer.data.packed.bucket import Bucket, Unavailable, open_bucket
 from trainer.data.packed.reading import Reader
 
 Contents = Mapping[str, bytes]
@@ -81,6 +83,28 @@ def test_an_outage_is_waited_out_and_told(
     told = capsys.readouterr().out
     assert re.search(r"waits for data for 0 s: \d of 2 examples are still to come from .*//bucket/zoo: .*503", told)
     assert beats
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_manifest_that_was_cut_on_its_way_is_read_again(bucket_server: Any, folder: Path) -> None:
+    server, place = bucket_server
+    pack_folder(folder, place)
+    server.faults.add(Fault("half-answer", "GET .*manifest", times=2))
+    assert_same_examples(open_source(f"packed:{place}", None), open_folder(folder))
+
+
+@pytest.mark.usefixtures("soon")
+def test_nothing_waits_for_the_bucket_once_the_reader_is_closed(bucket_server: Any, folder: Path) -> None:
+    server, place = bucket_server
+    pack_folder(folder, place)
+    source = open_source(f"packed:{place}", None)
+    assert source.packed is not None
+    server.faults.add(Fault("status", "tfrecord", times=10**6))
+    with ThreadPoolExecutor(2) as threads:
+        reading = [threads.submit(source.train.read, i % len(source.train)) for i in range(20)]
+        until(lambda: source.packed.problem, "a failure")  # type: ignore[union-attr]
+        source.packed.close()
+        assert all(isinstance(each.exception(timeout=10), Unavailable) for each in reading)
 
 
 @pytest.mark.usefixtures("soon")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -104,3 +106,21 @@ def test_each_process_has_its_own_and_what_nobody_uses_of_other_data_goes(cache:
         over.set()
         other.join()
     assert sorted(folder.name for folder in cache.iterdir()) == ["packed-a-0", "packed-a-1", "packed-c-0"]
+
+
+def test_a_cache_that_another_process_has_just_deleted_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path))
+    (old := tmp_path / "packed-old-0").mkdir()
+    opened = os.open
+
+    def too_late(path: str | Path, *rest: Any, **more: Any) -> int:
+        if path == old and old.is_dir():
+            old.rmdir()
+        return opened(path, *rest, **more)
+
+    monkeypatch.setattr("os.open", too_late)
+    cache = open_record_cache("new", 2, 1000)
+    cache.put(0, b"one")
+    assert cache.get(0) == b"one"
