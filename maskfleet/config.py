@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from maskfleet.data_places import DATA_KINDS, data_path, own_data
+from maskfleet.data_places import DATA_KINDS, data_path, own_data, packed_place
 from maskfleet.errors import BadSettings
 from maskfleet.image_size import Fit, ImageSize, Size, parse_size
 from maskfleet.own_code import OWN, is_own
@@ -449,8 +449,24 @@ class TrainConfig(Settings):
     @model_validator(mode="after")
     def _bands_of_files(self) -> Self:
         kind = self.data.partition(":")[0]
-        if self.bands != 3 and kind in ("synthetic", "oxford_iiit_pet", "tfds", "packed"):
+        if self.bands != 3 and kind in ("synthetic", "oxford_iiit_pet", "tfds", "packed", "python"):
             raise ValueError(f"--bands {self.bands}: --data {self.data} has three bands; name a folder or a data file")
+        return self
+
+    @model_validator(mode="after")
+    def _what_packed_data_serves(self) -> Self:
+        if packed_place(self.data) is None:
+            return self
+        if self.fit == "crop":
+            raise ValueError(
+                "--fit crop: parts are cut out of pictures that are here, and packed data is read while training goes "
+                "on; train on the data that was packed, or with --fit squash or pad"
+            )
+        if self.balance:
+            raise ValueError(
+                "--balance: needs to know which pictures have which class, and packed data is read while training goes "
+                "on; leave it out, or train on the data that was packed"
+            )
         return self
 
     @model_validator(mode="after")

@@ -71,17 +71,16 @@ def open_source(data: str, data_dir: Path | None, reading: Reading = _AS_BY_DEFA
 def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
     kind, _, rest = data.partition(":")
     if kind in ("synthetic", "oxford_iiit_pet", "tfds"):
-        _check_of_masks(asked.reading, data, kind)
-        if asked.reading.bands != 3:
-            raise BadSettings(f"--data {data}: has three bands, and the network was trained on {asked.reading.bands}")
+        _check_plain(asked.reading, data, kind)
     if data == "synthetic":
         return synthetic.open_synthetic()
     if (place := packed_place(data)) is not None:
-        _check_of_masks(asked.reading, data, "packed")
+        _check_plain(asked.reading, data, "packed")
         existing_data(data)
         return open_packed(place, asked.reading)
     folder = data_dir and absolute_path(data_dir, "--data-dir")
     if (function := own_data(data)) is not None:
+        _check_plain(asked.reading, data, kind)
         return own.open_own(function, folder)
     if kind == "oxford_iiit_pet":
         return tfds_source.open_tfds(rest or None, folder)
@@ -134,10 +133,18 @@ def _check_of_masks(reading: Reading, data: str, kind: str) -> None:
             )
 
 
+def _check_plain(reading: Reading, data: str, kind: str) -> None:
+    """Raises BadSettings for a setting that is for folders of pictures alone, with or without masks in files."""
+    _check_of_masks(reading, data, kind)
+    if reading.bands != 3:
+        raise BadSettings(f"--data {data}: has three bands, expected {reading.bands}, as --bands or the network says")
+
+
 def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
     """Opens what a data file says."""
     says = DataFile.read(file)
     if says.format == "tfds":
+        _check_plain(says.reading(asked.reading), f"file:{file}", "tfds")
         return tfds_source.open_any(says.path, asked.data_dir, asked.reading.max_pixels, says.table(file))
     root = says.root(file)
     reading = says.reading(asked.reading)
@@ -147,6 +154,8 @@ def _open_file(file: Path, asked: _Asked, kind: str | None = None) -> Source:
         places["images"] = "images"
     if kind not in DATA_KINDS or kind == "file":
         raise BadData(f"{file}: format: expected {', '.join(DATA_KINDS[:-1])}, found {kind!r}")
+    if kind != "folder":
+        _check_of_masks(asked.reading, f"file:{file}", kind)
     of_masks = kind in ("folder", "voc", "cityscapes", "ade20k")
     for key in ("uncovered",) if of_masks else ("masks", "mask_pattern", "mask_threshold"):
         if key in says.model_fields_set:

@@ -15,7 +15,7 @@ from maskfleet.child_processes import report_line
 from maskfleet.command_line import prepare_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.environment import is_debugging
-from maskfleet.errors import DONE, BadSettings, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
+from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
 from maskfleet.peers import Peers
 from maskfleet.quiet import leave_out_warnings
 from maskfleet.run_directory import RunDirectory
@@ -69,11 +69,6 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
         reading = Reading.of(config)
         source = open_divided(config.data, config.data_dir, reading, Division.of(config))
-        if config.balance and source.packed is not None:
-            raise BadSettings(
-                "--balance: needs to know which pictures have which class, and packed data is read while training goes "
-                "on; leave it out, or train on the data that was packed"
-            )
         dataset = cached(
             source,
             config.image_size,

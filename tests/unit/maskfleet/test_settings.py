@@ -29,6 +29,14 @@ def resolve(*arguments, files=()):
         (["--dropout", "0.5"], "unexpected extra argument .*; --dropout takes no value, and --no-dropout is its contr"),
         (["epochs=3"], "unexpected extra argument .*; settings are written as --epochs 20"),
         (["--batch-per-replica"], "'--batch-per-replica' requires an argument"),
+        (
+            ["--data", "packed:x", "--balance"],
+            "--balance: needs to know which pictures have which class, and packed data",
+        ),
+        (
+            ["--data", "packed:x", "--fit", "crop"],
+            "--fit crop: parts are cut out of pictures that are here, and packed",
+        ),
         (["stray"], "unexpected extra argument .*stray"),
     ],
 )

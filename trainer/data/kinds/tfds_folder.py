@@ -23,6 +23,8 @@ PETS = "oxford_iiit_pet"
 MEND = "delete {} to have it built again"
 _FRAMING = 16
 """Bytes that a TFRecord file has beside each record: its length and two checksums."""
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+"""Of the files' names, where a data set has none of its own."""
 _MOST_BYTES = 64 << 20
 """Of what TFDS notes about a data set."""
 
@@ -77,8 +79,12 @@ def _newest(root: Path, patterns: tuple[str, ...], name: str) -> Path | None:
 def _cut(folder: Path) -> str | None:
     """Which of the files has less than its records take, in words; None if none has, or nothing is known of that."""
     try:
-        splits = json.loads(read_plain(folder / "dataset_info.json", _MOST_BYTES))["splits"]
-        for split in splits:
+        noted = json.loads(read_plain(folder / "dataset_info.json", _MOST_BYTES))
+        if noted.get("fileFormat", "tfrecord") != "tfrecord":
+            return None
+        for split in noted["splits"]:
+            if split.get("filepathTemplate", _TEMPLATE) != _TEMPLATE:
+                continue
             least = int(split["numBytes"]) + _FRAMING * sum(map(int, split["shardLengths"]))
             files = list(folder.glob(f"*-{glob.escape(split['name'])}.tfrecord-*"))
             size = sum(file.stat().st_size for file in files)
@@ -87,7 +93,7 @@ def _cut(folder: Path) -> str | None:
             if len(files) < len(split["shardLengths"]):
                 missing = f"{len(split['shardLengths'])} files of {one_line(split['name'], 60)}"
                 return f"expected {missing}, found {len(files)}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # TFDS says what is wrong with it
     return None
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskfleet.errors import BadData, BadSettings
+from tests.helpers.annotated_folders import write_coco, write_yolo
 from tests.helpers.data_folders import labels, save, with_palette, write_list, write_pairs
 from trainer.data.class_table import ClassTable
 from trainer.data.images import check_label_sets, labels_in
@@ -123,6 +124,15 @@ def test_a_threshold_is_part_of_what_the_data_is(tmp_path: Path) -> None:
 def test_a_threshold_is_for_pictures_with_masks(data: str, tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="--mask-threshold: is for a folder of images and masks, found"):
         open_source(data.format(tmp_path), None, Reading(mask_threshold=127))
+
+
+@pytest.mark.parametrize("write", [write_yolo, write_coco], ids=["YOLO", "COCO"])
+def test_a_threshold_is_for_no_shapes_that_a_data_file_names(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    write(tmp_path)
+    if not (tmp_path / "data.yaml").exists():
+        (tmp_path / "data.yaml").write_text("format: coco\n")
+    with pytest.raises(BadSettings, match="--mask-threshold: is for a folder of images and masks, found --data file:"):
+        open_source(str(tmp_path / "data.yaml"), None, Reading(mask_threshold=127))
 
 
 def test_a_mask_in_colours_has_no_threshold(tmp_path: Path) -> None:

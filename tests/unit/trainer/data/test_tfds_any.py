@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import tensorflow_datasets as tfds
 
 from maskfleet.errors import BadData, BadSettings
 from tests.helpers.data_folders import labels, picture
+from trainer.data.kinds.tfds_folder import _cut
 from trainer.data.opening import open_source
+from trainer.data.source import Reading
 
 
 def write(
@@ -99,3 +102,42 @@ def test_a_name_that_is_none(data: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadSettings) as caught:
         open_source(data, tmp_path)
     assert str(caught.value) == message.format(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        (Reading(bands=4), "has three bands, expected 4"),
+        (Reading(mask_threshold=9), "--mask-threshold: is for a folder"),
+    ],
+)
+def test_a_setting_that_is_for_folders_is_refused_of_a_data_file_too(
+    reading: Reading, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "streets.yaml").write_text("format: tfds\npath: streets\n")
+    with pytest.raises(BadSettings, match=message):
+        open_source(str(tmp_path / "streets.yaml"), tmp_path, reading)
+
+
+def note(info: Path, **changes: object) -> None:
+    info.write_text(json.dumps({**json.loads(info.read_text()), **changes}))
+
+
+def test_a_folder_of_other_files_is_not_taken_for_a_cut_one(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"image": PICTURE, "mask": MASK}) / "streets" / "1.0.0"
+    for file in folder.glob("*.tfrecord-*"):
+        file.rename(file.with_name(file.name.replace("tfrecord", "array_record")))
+    assert "found 0" in str(_cut(folder))
+    note(folder / "dataset_info.json", fileFormat="array_record")
+    assert _cut(folder) is None
+
+
+def test_files_that_are_named_otherwise_are_not_taken_for_missing(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"image": PICTURE, "mask": MASK}) / "streets" / "1.0.0"
+    for file in folder.glob("*.tfrecord-*"):
+        file.rename(file.with_name(file.name.replace("streets-", "")))
+    info = folder / "dataset_info.json"
+    template = "{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    note(info, splits=[{**each, "filepathTemplate": template} for each in json.loads(info.read_text())["splits"]])
+    assert _cut(folder) is None
+    assert len(open_source("tfds:streets", tmp_path).train) == 3
