@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from maskfleet.text import one_line
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How a file of TIFF begins, and of BigTIFF."""
+PALETTE = "expected brightness, as --bands says, found indices into a palette; save it in grey"
 _MOST_BITS = 16
 _CACHE = "64"
 """Megabytes of decoded blocks."""
@@ -27,6 +29,7 @@ def is_tiff(file: Path) -> bool:
         return content.read(4) in TIFF
 
 
+@functools.cache
 def rasterio() -> ModuleType | None:
     """The library that reads rasters, where it is installed."""
     # That a picture has no place on the earth is no help to who trains.
@@ -57,11 +60,17 @@ def read_array_bands(file: Path, max_pixels: int) -> NDArray[Any]:
     return np.array(values if values.ndim == 3 else values[..., None])
 
 
-def read_tiff_bands(file: Path, max_pixels: int) -> NDArray[Any]:
-    """All samples of a TIFF, (H, W, bands).
+def white_of(dataset: Any) -> int | None:
+    """The value of white, as a TIFF that rasterio has opened says it; None if it does not."""
+    said = dataset.tags().get("TIFFTAG_MAXSAMPLEVALUE", "")
+    return int(said) if said.isdecimal() else None
+
+
+def read_tiff_bands(file: Path, max_pixels: int) -> tuple[NDArray[Any], int | None]:
+    """All samples of a TIFF as they are stored, (H, W, bands), and :func:`white_of` it.
 
     Raises:
-        BadData: the file is damaged or larger than ``max_pixels``, or rasterio is not installed.
+        BadData: the file is damaged or larger than ``max_pixels``, has a palette, or rasterio is not installed.
     """
     library = rasterio()
     if library is None:
@@ -69,7 +78,9 @@ def read_tiff_bands(file: Path, max_pixels: int) -> NDArray[Any]:
     try:
         with library.open(file, driver="GTiff") as raster:
             _check_pixels(file, raster.height, raster.width, max_pixels)
-            return np.moveaxis(raster.read(), 0, -1)
+            if raster.colorinterp[0].name == "palette":
+                raise BadData(f"{file}: {PALETTE}")
+            return np.moveaxis(raster.read(), 0, -1), white_of(raster)
     except library.errors.RasterioError as error:
         raise BadData(f"{file}: can't be read as a TIFF, replace or remove it: {one_line(str(error))}") from error
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
 from trainer.data.class_table import ClassTable
-from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture
+from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture, without_arrays_beside
 from trainer.data.lists import SPLIT_NAMES, divide, shown
 from trainer.data.orientation import is_sideways, pair
 from trainer.data.source import NO_EXAMPLES, Example, Mask, Reading, Source, Split
@@ -146,8 +146,8 @@ def check_noted_size(noted: tuple[int, int] | None, width: int, height: int, whe
 
 
 def images_under(folder: Path) -> list[Path]:
-    """All pictures that :func:`~trainer.data.walk.files_under` finds, by their suffix."""
-    return files_under(folder, IMAGE_SUFFIXES)
+    """All pictures that :func:`~trainer.data.walk.files_under` finds, by their suffix; arrays beside one are none."""
+    return without_arrays_beside(files_under(folder, IMAGE_SUFFIXES))
 
 
 def names_below(files: Iterable[Path], folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
@@ -21,10 +22,10 @@ from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.errors import BadData
 from maskfleet.text import one_line
 from trainer.data.arrays import ARRAY, finite, read_array, whole_numbers
-from trainer.data.bands import check_samples, is_tiff, read_array_bands, read_tiff_bands
+from trainer.data.bands import PALETTE, check_samples, is_tiff, read_array_bands, read_tiff_bands
 from trainer.data.deep_colour import SIXTEEN, is_deep, whole_samples
 from trainer.data.heic import HEIC, prepare_heic
-from trainer.data.orientation import AsStored, orientation_of, upright
+from trainer.data.orientation import AsStored, orientation_of, orientation_of_tiff, upright
 from trainer.data.source import IGNORED, Image, Mask, Reading
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ARRAY, *HEIC})
@@ -156,14 +157,14 @@ def read_picture(
         dropped.append("further bands")
     orientation, turn = picture.info["orientation"], picture.info["turn"]
     if picture.mode.startswith("I;16") or (picture.mode == "I" and rawmode in ("I;16", "I;16B", "I;16L", "I;16N")):
-        grey, depth = _to_bytes(upright(np.asarray(picture), turn), picture)
+        grey, depth = _to_bytes(upright(np.asarray(picture), turn), _white_of(picture))
         return Picture(np.repeat(grey[..., None], 3, axis=2), tuple(dropped), orientation, depth)
     if is_deep(picture, rawmode):
         try:
             colours = whole_samples(file, picture, rawmode)
         except Exception as error:  # as in _decode
             raise BadData(f"{name}: can't be read as an image, replace or remove it: {_reason(error)}") from error
-        pixels, depth = _to_bytes(upright(colours, turn), picture)
+        pixels, depth = _to_bytes(upright(colours, turn), _white_of(picture))
         return Picture(pixels, tuple(dropped), orientation, depth)
     if picture.mode not in _READABLE_IMAGES:
         raise BadData(
@@ -177,26 +178,38 @@ def read_picture(
 
 def _read_bands(file: Path | IO[bytes], name: str, max_pixels: int, bands: int) -> Picture:
     """A picture of any number of bands, (H, W, bands)."""
+    orientation, white = AsStored, None
     if isinstance(file, Path) and file.suffix.lower() == ARRAY and file.is_file():
-        values, picture = read_array_bands(file, max_pixels), None
+        values = read_array_bands(file, max_pixels)
     elif isinstance(file, Path) and file.is_file() and is_tiff(file):
-        values, picture = read_tiff_bands(file, max_pixels), None
+        values, white = read_tiff_bands(file, max_pixels)
+        orientation = orientation_of_tiff(file)
+        values = upright(values, orientation)
     else:
         picture = _decode(file, name, max_pixels)
-        values = np.asarray(picture)
+        if picture.mode in ("P", "PA"):
+            raise BadData(f"{name}: {PALETTE}")
+        if SIXTEEN.search(picture.info["rawmode"]) and not picture.mode.startswith("I"):
+            raise BadData(f"{name}: 16 bits a channel are read of a TIFF or NPY, as --bands says; save it as such")
+        values, orientation, white = np.asarray(picture), picture.info["orientation"], _white_of(picture)
         values = upright(values if values.ndim == 3 else values[..., None], picture.info["turn"])
     check_samples(values, bands, name)
     if values.dtype == np.uint8:
-        return Picture(values, (), AsStored if picture is None else picture.info["orientation"])
-    pixels, depth = _to_bytes(values, picture)
-    return Picture(pixels, (), AsStored if picture is None else picture.info["orientation"], depth)
+        return Picture(values, (), orientation)
+    pixels, depth = _to_bytes(values, white)
+    return Picture(pixels, (), orientation, depth)
 
 
-def _to_bytes(values: NDArray[Any], picture: PIL.Image.Image | None) -> tuple[Image, int]:
-    """Samples of 16 bits as uint8 by the range that is in use, and the bits of that."""
+def _white_of(picture: PIL.Image.Image) -> int | None:
+    """The value of white, as a TIFF says it; None if it does not."""
     said = getattr(picture, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
     said = said[0] if isinstance(said, tuple) and said else said
-    table, white = byte_table(int(values.max()), said if isinstance(said, int) else None)
+    return said if isinstance(said, int) else None
+
+
+def _to_bytes(values: NDArray[Any], said: int | None) -> tuple[Image, int]:
+    """Samples of 16 bits as uint8 by the range that is in use, and the bits of that."""
+    table, white = byte_table(int(values.max()), said)
     pixels = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP // values.shape[1])
     for start in range(0, len(values), rows):
@@ -213,6 +226,12 @@ def byte_table(largest: int, said: int | None = None) -> tuple[NDArray[np.uint8]
     white = _white(largest, said)
     table = ((np.arange(1 << 16, dtype=np.uint32).clip(max=white) * 255 + white // 2) // white).astype(np.uint8)
     return table, white
+
+
+def without_arrays_beside(files: Sequence[Path]) -> list[Path]:
+    """Without arrays that lie beside a picture of their name: its copy in a cache, or what was predicted of it."""
+    pictures = {file.with_suffix("") for file in files if file.suffix.lower() != ARRAY}
+    return [file for file in files if file.suffix.lower() != ARRAY or file.with_suffix("") not in pictures]
 
 
 def mask_suffixes(reading: Reading) -> frozenset[str]:
@@ -403,6 +422,10 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
             several = bool(getattr(picture, "is_animated", False))  # n_frames would decode all
             tiff = picture.format == "TIFF"
             orientation = orientation_of(picture) if tiff else AsStored  # Pillow turns a TIFF while it loads it
+            if tiff:
+                picture.filename = (
+                    ""  # else Pillow maps stored pixels that lie sideways in rows of their displayed width
+                )
             picture.load()
             turn = AsStored if tiff else orientation_of(picture)
             picture.info.update(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
+import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
@@ -31,6 +32,20 @@ def orientation_of(picture: PIL.Image.Image) -> int:
     try:
         found = picture.getexif().get(PIL.ExifTags.Base.Orientation, AsStored)
     except Exception:  # Pillow's parser raises a dozen types for damaged tags, and the pixels are good without them
+        return AsStored
+    return found if isinstance(found, int) and 1 <= found <= 8 else AsStored
+
+
+def orientation_of_tiff(file: Path) -> int:
+    """As :func:`orientation_of`, also of a TIFF of bands or bits that Pillow can't open."""
+    try:
+        with file.open("rb") as content:
+            start = content.read(8)
+            tags = PIL.TiffImagePlugin.ImageFileDirectory_v2(start + (content.read(8) if 43 in start[2:4] else b""))
+            content.seek(tags.next)
+            tags.load(content)
+        found = tags.get(PIL.ExifTags.Base.Orientation, AsStored)
+    except Exception:  # as there
         return AsStored
     return found if isinstance(found, int) and 1 <= found <= 8 else AsStored
 

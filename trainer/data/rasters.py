@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
 from maskfleet.text import one_line
-from trainer.data.bands import check_samples, is_tiff, rasterio
+from trainer.data.bands import check_samples, is_tiff, rasterio, white_of
 from trainer.data.images import byte_table
-from trainer.data.orientation import is_sideways, orientation_of, upright
+from trainer.data.orientation import AsStored, is_sideways, orientation_of, orientation_of_tiff, upright
 from trainer.data.source import Image
 
 LARGE = 1 << 25
@@ -48,8 +48,7 @@ class Raster:
         check_samples(np.zeros((1, 1, found), dataset.dtypes[0]), found if bands == 3 else bands, name)
         self._table = None
         if np.dtype(dataset.dtypes[0]) != np.uint8:
-            said = dataset.tags().get("TIFFTAG_MAXSAMPLEVALUE", "")
-            self._table, _ = byte_table(self._largest(), int(said) if said.isdecimal() else None)
+            self._table, _ = byte_table(self._largest(), white_of(dataset))
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -86,19 +85,21 @@ class Raster:
 
 def is_raster(file: Path) -> bool:
     """Whether the file is read a part at a time: where it is large, or a TIFF that knows its place on the earth."""
-    library = rasterio()
-    if library is None or not file.is_file():
+    if not file.is_file():
         return False
     try:
         if is_tiff(file):
+            if (library := rasterio()) is None:
+                return False
             with library.open(file, driver="GTiff") as found:
-                plain = not _is_indexed(found)
+                plain = not _is_indexed(found) and orientation_of_tiff(file) == AsStored
                 return plain and (found.width * found.height > LARGE or _is_placed(found))
         with PIL.Image.open(file) as picture:
             plain = picture.mode in ("L", "RGB") and (picture.format == "JPEG" or not picture.info.get("transparency"))
             few_bits = picture.format == "JPEG" or picture.tile[0][3] in ("L", "RGB")
             large = picture.width * picture.height > LARGE
-            return large and plain and few_bits and picture.format in ("JPEG", "PNG")
+            plain = plain and few_bits and picture.format in ("JPEG", "PNG")
+            return large and plain and rasterio() is not None  # last, as it takes a second to import
     except Exception:  # of damaged files, which reading it whole will tell
         return False
 

@@ -26,9 +26,8 @@ from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import check_writable, replacing
 from maskfleet.image_size import Fit, Size
-from trainer.data.arrays import ARRAY
 from trainer.data.fitting import scaled_image, within
-from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture
+from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture, without_arrays_beside
 from trainer.data.rasters import Raster, is_raster, writes_tiff
 from trainer.data.side_by_side import in_groups
 from trainer.data.source import Reading
@@ -375,10 +374,7 @@ def _expand(name: str) -> Iterator[Path]:
         path = absolute_path(name, "IMAGES:")
     if path.is_dir():
         files = [file for file in path.iterdir() if not file.name.startswith(".")]
-        images = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
-        others = {file.stem for file in images if file.suffix.lower() != ARRAY}
-        # An array beside an image of its name holds the probabilities of that.
-        yield from (file for file in images if file.suffix.lower() != ARRAY or file.stem not in others)
+        yield from without_arrays_beside(sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES))
     elif path.exists():
         yield path
     else:  # Path.glob takes no absolute pattern

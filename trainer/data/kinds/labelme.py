@@ -20,6 +20,7 @@ import PIL.ImageDraw
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
+from trainer.data.arrays import ARRAY
 from trainer.data.categories import NO_WISHES, Categories, Wishes, is_background
 from trainer.data.class_rows import is_ignored, read_rows
 from trainer.data.documents import field, head, read_json
@@ -108,7 +109,8 @@ def _outline(name: str, shapes: Sequence[Mapping[str, Any]], _: tuple[int, int] 
 
 
 def _image_file(file: Path, name: str) -> Path:
-    tried = [file.parent / name, *(file.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES))]
+    suffixes = (*sorted(IMAGE_SUFFIXES - {ARRAY}), ARRAY)
+    tried = [file.parent / name, *(file.with_suffix(suffix) for suffix in suffixes)]
     image = next((path for path in tried if name and path.is_file()), None)
     if image is None:
         raise BadData(f"{file}: names the picture {shown(name)}, which is not beside it; bring it back or remove this")

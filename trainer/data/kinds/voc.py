@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskfleet.errors import BadData
+from trainer.data.arrays import ARRAY
 from trainer.data.class_table import TABLES, ClassTable
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of
 from trainer.data.lists import (
@@ -37,7 +38,7 @@ CLASSES = (
 )
 # fmt: on
 _IGNORED_COLOUR = (224, 224, 192)
-_SUFFIXES = (".jpg", *sorted(IMAGE_SUFFIXES - {".jpg"}))
+_SUFFIXES = (".jpg", *sorted(IMAGE_SUFFIXES - {".jpg", ARRAY}), ARRAY)
 
 
 def is_voc(folder: Path) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +18,11 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.settings import Layer
 from tests.helpers.data_folders import save, write_list
+from trainer.data import rasters
 from trainer.data.cache import load_dataset
 from trainer.data.images import read_picture
+from trainer.data.opening import open_source
+from trainer.data.orientation import upright
 from trainer.data.source import Reading
 
 RANDOM = np.random.default_rng(0)
@@ -120,10 +127,76 @@ def test_damaged_files_are_refused_in_one_line(content: bytes, name: str, tmp_pa
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("data", ["synthetic", "oxford_iiit_pet", "tfds:cityscapes"])
+@pytest.mark.parametrize("data", ["synthetic", "oxford_iiit_pet", "tfds:cityscapes", "packed:x", "python:x:y"])
 def test_data_of_three_bands_is_refused_before_anything_is_read(data: str) -> None:
     with pytest.raises(BadSettings, match=r"--bands 4: --data .* has three bands; name a folder or a data file"):
         TrainConfig.resolve([Layer("flags", {"data": data, "bands": 4})])
+
+
+@pytest.mark.parametrize("data", ["synthetic", "oxford_iiit_pet", "tfds:cityscapes", "packed:x", "python:x:y"])
+def test_data_of_three_bands_is_refused_of_a_network_of_others(data: str) -> None:
+    with pytest.raises(BadSettings, match=r"--data .*: has three bands, expected 4"):
+        open_source(data, None, Reading(bands=4))
+
+
+def test_the_white_that_a_tiff_says_counts_in_any_number_of_bands(tmp_path: Path) -> None:
+    values = samples(4, 10)
+    file = write_raster(tmp_path / "x.tif", values)
+    with rasterio.open(file, "r+") as raster:
+        raster.update_tags(TIFFTAG_MAXSAMPLEVALUE="4095")
+    picture = read_picture(file, bands=4)
+    np.testing.assert_allclose(picture.pixels, values * (255 / 4095), atol=0.5)
+    assert picture.depth == 12
+    with rasterio.open(file) as raster:
+        np.testing.assert_array_equal(rasters.Raster(raster, 4, "x", is_tiff=True)[:], picture.pixels)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_tiff_of_any_bands_is_read_as_it_is_displayed(orientation: int, tmp_path: Path) -> None:
+    values = samples(1)
+    PIL.Image.fromarray(values[..., 0]).save(tmp_path / "x.tif", tiffinfo={274: orientation})
+    for bands in (1, 3):
+        picture = read_picture(tmp_path / "x.tif", bands=bands)
+        np.testing.assert_array_equal(picture.pixels[..., :1], upright(values, orientation))
+        assert picture.orientation == orientation
+
+
+def test_a_turned_tiff_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rasters, "LARGE", 0)
+    for orientation in (1, 6):
+        PIL.Image.fromarray(samples(3)).save(tmp_path / "x.tif", tiffinfo={274: orientation})
+        assert rasters.is_raster(tmp_path / "x.tif") is (orientation == 1)
+
+
+def test_a_palette_is_no_brightness(tmp_path: Path) -> None:
+    for suffix in ("png", "tif"):
+        file = save(PIL.Image.fromarray(samples(3)).quantize(8), tmp_path / f"x.{suffix}")
+        with pytest.raises(BadData, match="expected brightness, as --bands says, found indices into a palette"):
+            read_picture(file, bands=1)
+
+
+def test_a_png_of_16_bits_a_channel_is_not_read_by_its_upper_bytes(tmp_path: Path) -> None:
+    values = samples(4, 16)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 18, 12, 16, 6, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    content = b"".join(
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in chunks
+    )
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    with pytest.raises(BadData, match="16 bits a channel are read of a TIFF or NPY"):
+        read_picture(tmp_path / "x.png", bands=4)
+
+
+def test_a_small_photograph_needs_no_rasterio(tmp_path: Path) -> None:
+    save(PIL.Image.fromarray(samples(3)), tmp_path / "x.jpg")
+    program = "import sys, pathlib, trainer.data.rasters as r; r.is_raster(pathlib.Path(sys.argv[1])); " + (
+        "sys.exit('rasterio' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path / "x.jpg")]).returncode == 0
 
 
 def test_the_cache_has_each_band_scaled_as_grey(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from tests.helpers.annotated_folders import (
     write_yolo,
     write_yolo_folder,
 )
-from tests.helpers.data_folders import labels, picture, save, write_pairs
+from tests.helpers.data_folders import labels, picture, save, write_pairs, write_voc
 from trainer.data.opening import Source, open_source
 from trainer.data.shapes import Polygons
 from trainer.data.shapes import run_lengths as read_run_lengths
@@ -413,6 +413,21 @@ def test_photographs_in_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         f"{folder}/images/p{seed}.heic: is HEIC, which pillow-heif reads: pip install 'maskfleet[heic]', "
         "or save it as JPEG"
     )
+
+
+@pytest.mark.parametrize("write", [write_yolo, write_labelme_json, write_voc])
+def test_an_array_beside_a_picture_of_its_name_is_passed_over(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    """As Ultralytics leaves its cache."""
+    before = contents(open_source(str(write(tmp_path)), None))
+    for i, file in enumerate(sorted(tmp_path.rglob("*.jpg"))):
+        np.save(file.with_suffix(".npy"), np.zeros((30, 40, 3), np.uint8))
+        if write is not write_yolo and i == 0:
+            file.rename(file.with_suffix(".png"))
+    assert contents(open_source(str(tmp_path), None)) == before
+
+
+def contents(source: Source) -> list[tuple[str, bytes]]:
+    return [(split.names[i], split.read(i).image.tobytes()) for split in parts(source) for i in range(len(split.names))]
 
 
 def test_a_data_file_of_names_alone(tmp_path: Path) -> None:

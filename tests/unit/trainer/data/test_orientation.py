@@ -45,8 +45,8 @@ def turned(file: Path, image: PIL.Image.Image, orientation: int) -> Path:
 
 
 def displayed(file: Path) -> NDArray[np.uint8]:
-    """As viewers show it, by Pillow's own means."""
-    with PIL.Image.open(file) as picture:
+    """As viewers show it, by Pillow's own means; of a path it would map a TIFF that lies sideways wrongly."""
+    with file.open("rb") as content, PIL.Image.open(content) as picture:
         return np.asarray(PIL.ImageOps.exif_transpose(picture).convert("L"))
 
 
