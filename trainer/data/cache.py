@@ -136,9 +136,13 @@ class Pictures:
     def spread(self, count: int) -> Arrays:
         """As :meth:`Arrays.spread`: the middle window of each."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int).tolist()
-        parts = [[*inputs_of(self.image(i), self.mask(i), self.window, "crop")] for i in chosen]
-        images, masks = zip(*(part[len(part) // 2] for part in parts), strict=True)
+        images, masks = zip(*map(self._middle, chosen), strict=True)
         return Arrays(tuple(self.names[i] for i in chosen), np.stack(images), np.stack(masks))
+
+    def _middle(self, i: int) -> Pair:
+        """The middle window of a picture and its mask."""
+        windows = [*inputs_of(self.image(i), self.mask(i), self.window, "crop")]
+        return windows[len(windows) // 2]
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,11 @@ DATA = {
     "def data(data_dir): return source(name='../x')\n": (
         "name: expected letters, digits, '.', '_' and '-', found '../x'"
     ),
+    "def data(data_dir): return source(name=3)\n": "name: expected letters, digits, '.', '_' and '-', found '3'",
+    "def data(data_dir): return source(classes=('x', ' '))\n": (
+        "--data python:own:data: classes: expected a name of each class, found an empty one"
+    ),
+    "def data(data_dir): return source(classes=('x', 'y\\n'))\n": "classes: expected a name of a class in plain text",
     "def data(data_dir): return source(names=('a', 'a'))\n": "train: names: expected each once, found 1 again",
     "def data(data_dir): return source(names=())\n": (
         "expected examples for training, and some for testing or validation"

@@ -13,6 +13,7 @@ import numpy as np
 
 from maskfleet.errors import BadData, BadInput
 from maskfleet.text import one_line
+from trainer.data.class_rows import check_names
 from trainer.data.source import IGNORED, Example, Source, Split
 from trainer.own_code import load, loaded_fingerprint, refuse, users_code
 
@@ -40,6 +41,7 @@ def open_own(name: str, data_dir: Path | None) -> Source:
         source = function(data_dir)
     if problem := _problem(source):
         raise refuse(said, function, problem, BadData)
+    check_names(source.classes, f"{said}: classes")
     classes = len(source.classes)
     train, test = _checked(source.train, said, classes), _checked(source.test, said, classes)
     validation = None if source.validation is None else _checked(source.validation, said, classes)
@@ -65,8 +67,8 @@ def _problem(source: Any) -> str | None:
         return f"colours: expected uint8 ({len(names)}, 3), as palette({len(names)}) gives it"
     if source.background not in (None, *range(len(names))):
         return f"background: expected a class below {len(names)} or None, found {source.background!r}"
-    if not re.fullmatch(r"[\w.-]{1,100}", source.name):
-        return f"name: expected letters, digits, '.', '_' and '-', found {one_line(source.name, 100)!r}"
+    if not (isinstance(source.name, str) and re.fullmatch(r"[\w.-]{1,100}", source.name)):
+        return f"name: expected letters, digits, '.', '_' and '-', found {one_line(str(source.name), 100)!r}"
     if not isinstance(source.key, str):
         return f"key: expected text, found {type(source.key).__name__}"
     for name, split in (("train", source.train), ("test", source.test), ("validation", source.validation)):

@@ -8,17 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.image_size import Fit, Size
 from tests.helpers.data_folders import labels, picture, save, write_pairs, write_pets
+from trainer.data import cache
 from trainer.data.cache import Pictures, load_dataset
+from trainer.data.fitting import inputs_of
 from trainer.data.source import IGNORED
 
 FITS: tuple[Fit, ...] = ("squash", "pad", "crop")
@@ -64,6 +68,29 @@ def test_images_are_scaled_to_height_and_width_padded_or_kept_whole(tmp_path: Pa
     assert np.abs(kept.image(0).astype(int) - own).mean() < 8, "but for what JPEG changes"
     np.testing.assert_array_equal(kept.masks[3], labels(0, 1, 2))
     assert kept.spread(2).images.shape == (2, 32, 64, 3)
+
+
+def test_of_pictures_in_windows_one_at_a_time_is_held_for_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = f"folder:{write_pairs(tmp_path / 'set', count=10, classes=['a', 'b', 'c'])}"
+    kept = load_dataset(data, None, 16, tmp_path / "cache", fit="crop").train
+    held: list[weakref.ref[object]] = []
+    most = 0
+
+    def counted(*arguments: object) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        nonlocal most
+        for image, mask in inputs_of(*arguments):  # type: ignore[arg-type]
+            held.append(weakref.ref(image))
+            most = max(most, sum(each() is not None for each in held))
+            yield image, mask
+
+    monkeypatch.setattr(cache, "inputs_of", counted)
+    found = kept.spread(6)
+    windows = len(held) // 6
+    assert most < windows + 6
+    middle = [*inputs_of(kept.image(0), kept.mask(0), Size(16, 16), "crop")][windows // 2]  # type: ignore[union-attr]
+    np.testing.assert_array_equal(found.images[0], middle[0])
 
 
 def test_a_split_in_windows_counts_each_pixel_once_under_its_picture_s_name(tmp_path: Path) -> None:
