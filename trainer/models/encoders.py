@@ -134,7 +134,7 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
 
 
 def build_encoder(config: TrainConfig, strides: Sequence[int] = STRIDES, output_stride: int = COARSEST) -> keras.Model:
-    """Pixels [b, H, W, 3] in 0..255, of ``config.image_size`` -> features of ``strides``, finest first.
+    """Pixels [b, H, W, bands] in 0..255, of ``config.image_size`` -> features of ``strides``, finest first.
 
     Each side is padded to a multiple of 32, so that the features have the size P / stride, P being the padded size.
 
@@ -152,19 +152,16 @@ def build_encoder(config: TrainConfig, strides: Sequence[int] = STRIDES, output_
         x = layers.ZeroPadding2D(around, dtype="float32", name="pad")(x)
     if config.bands != 3 and config.encoder_weights != "none":
         classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
-        trained = _trained_on_three(config)
-        take_weights(classifier, trained, blue_first=architecture.scale is _to_caffe and config.input_range != "unit")
-    elif config.encoder_weights == "imagenet":
-        classifier = _with_baked_weights(architecture, x, config.encoder) or _with_imagenet_weights(architecture, x)
+        colours = keras.Input((_ANY_SIDE, _ANY_SIDE, 3), dtype="float32")  # which no weight hangs on
+        blue_first = architecture.scale is _to_caffe and config.input_range != "unit"
+        take_weights(classifier, _classifier(config, colours), blue_first=blue_first)
     else:
-        classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
-        if not config.encoder_is_trained:
-            # Keras's momentum of .99 and more suits ImageNet's million steps; here the statistics would not move.
-            for layer in classifier.layers:
-                if isinstance(layer, layers.BatchNormalization):
-                    layer.momentum = config.batch_norm_momentum
-        elif config.encoder_weights != "none":
-            _load_weights(classifier, config.encoder_weights, config.encoder)
+        classifier = _classifier(config, x)
+    if not config.encoder_is_trained:
+        # Keras's momentum of .99 and more suits ImageNet's million steps; here the statistics would not move.
+        for layer in classifier.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = config.batch_norm_momentum
     features = {stride: architecture.tap(stride) for stride in strides}
     if output_stride < COARSEST:
         if architecture.whole:
@@ -176,14 +173,14 @@ def build_encoder(config: TrainConfig, strides: Sequence[int] = STRIDES, output_
     return encoder
 
 
-def _trained_on_three(config: TrainConfig) -> keras.Model:
-    """The encoder with its weights, as the pictures of three bands have it that it was trained on."""
+def _classifier(config: TrainConfig, x: KerasTensor) -> keras.Model:
+    """The encoder's network over ``x``, with the weights that ``config`` asks for; trained ones want three bands."""
     architecture = _ARCHITECTURES[config.encoder]
-    x = keras.Input((_ANY_SIDE, _ANY_SIDE, 3), dtype="float32")  # which no weight hangs on
     if config.encoder_weights == "imagenet":
         return _with_baked_weights(architecture, x, config.encoder) or _with_imagenet_weights(architecture, x)
     classifier = architecture.build(include_top=False, weights=None, input_tensor=x)
-    _load_weights(classifier, config.encoder_weights, config.encoder)
+    if config.encoder_weights != "none":
+        _load_weights(classifier, config.encoder_weights, config.encoder)
     return classifier
 
 

@@ -40,15 +40,15 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
 
     def parts_of(tensor: Any) -> list[Any]:
         layer, inputs = made.get(id(tensor), (None, tensor))
-        return list(inputs) if isinstance(layer, layers.Concatenate) else [tensor]
+        return list(inputs) if _joins_channels(layer) else [tensor]
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         before, source = made.get(id(args[0]), (None, None)) if args else (None, None)
         if isinstance(before, layers.UpSampling2D) and _is_interpolated_convolution(before, layer):
             return _InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
-        if isinstance(before, layers.Concatenate) and frozen_features and _is_transposed_convolution(layer):
+        if _joins_channels(before) and frozen_features and _is_transposed_convolution(layer):
             return _SplitTransposedConvolution(layer)(parts_of(args[0]))
-        if isinstance(before, layers.Concatenate) and _is_product(layer):
+        if _joins_channels(before) and _is_product(layer):
             parts = parts_of(args[0])
             makers = [made.get(id(part), (None, None)) for part in parts]
             enlarged = [isinstance(maker, layers.UpSampling2D) for maker, _ in makers]
@@ -90,7 +90,7 @@ class _InterpolatedConvolution(layers.Layer):
     """
 
     def __init__(self, convolution: layers.Conv2D, interpolation: str) -> None:
-        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_fused")
+        super().__init__(dtype=convolution.dtype_policy)
         self.convolution = convolution
         self.interpolation = interpolation
 
@@ -143,7 +143,7 @@ class _SplitTransposedConvolution(layers.Layer):
     """The transposed convolution of a Keras layer, over features that are not concatenated."""
 
     def __init__(self, convolution: layers.Conv2DTranspose) -> None:
-        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_split")
+        super().__init__(dtype=convolution.dtype_policy)
         self.convolution = convolution
 
     def call(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -172,16 +172,18 @@ class _SplitProduct(layers.Layer):
     """
 
     def __init__(self, convolution: layers.Conv2D, enlarging: Sequence[layers.UpSampling2D | None]) -> None:
-        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_split")
+        super().__init__(dtype=convolution.dtype_policy)
         self.convolution = convolution
         self.enlarging = enlarging
 
     def call(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
         kernels = tf.split(self.convolution.kernel, [each.shape[-1] for each in features], axis=2)
         products = []
+        # One place reaches all others by itself, if there are others.
+        enough = (1, 1) if any(each.shape[1:3] != (1, 1) for each in features) else None
         for each, kernel, enlarge in zip(features, kernels, self.enlarging, strict=True):
             product = tf.nn.conv2d(each, kernel, 1, "SAME")
-            if enlarge is not None and each.shape[1:3] != (1, 1):  # one place reaches all others by itself
+            if enlarge is not None and each.shape[1:3] != enough:
                 product = tf.cast(enlarge(product), product.dtype)
             products.append(product)
         output = functools.reduce(operator.add, products)
@@ -199,7 +201,7 @@ class _CentreOfKernel(layers.Layer):
     """The depthwise convolution of a Keras layer whose dilated kernel reaches nothing beside its centre."""
 
     def __init__(self, convolution: layers.DepthwiseConv2D) -> None:
-        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_centre")
+        super().__init__(dtype=convolution.dtype_policy)
         self.convolution = convolution
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
@@ -215,7 +217,7 @@ class _NormalizedConvolution(layers.Layer):
     """A Keras convolution and the batch normalisation after it: frozen statistics only scale the kernel."""
 
     def __init__(self, convolution: layers.Conv2D | layers.DepthwiseConv2D, normalization: layers.BatchNormalization):
-        super().__init__(dtype=convolution.dtype_policy, name=f"{convolution.name}_normalized")
+        super().__init__(dtype=convolution.dtype_policy)
         self.convolution = convolution
         self.normalization = normalization
 
@@ -244,7 +246,7 @@ class _FusedBatchNormalization(layers.Layer):
     """What a Keras layer computes over the last axis of [b, h, w, c], its moving statistics included."""
 
     def __init__(self, normalization: layers.BatchNormalization) -> None:
-        super().__init__(dtype=normalization.dtype_policy, name=f"{normalization.name}_fused")
+        super().__init__(dtype=normalization.dtype_policy)
         self.normalization = normalization
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -272,6 +274,10 @@ class _FusedBatchNormalization(layers.Layer):
 
     def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
+
+
+def _joins_channels(layer: keras.Layer | None) -> bool:
+    return isinstance(layer, layers.Concatenate) and layer.axis in (-1, 3)
 
 
 def _is_interpolated_convolution(enlarging: layers.UpSampling2D, layer: keras.Layer) -> bool:

@@ -48,7 +48,7 @@ _KINDS: Mapping[str, _Kind] = {
 class Network:
     """One network and its two halves, which share its variables.
 
-    ``encoder``: pixels 0..255 [b, H, W, 3] -> features, finest first. ``decoder``: features -> logits
+    ``encoder``: pixels 0..255 [b, H, W, bands] -> features, finest first. ``decoder``: features -> logits
     float32 [b, H, W, classes]. ``model``: the decoder after the encoder; what is saved and exported.
     """
 
@@ -102,7 +102,7 @@ def build_network(config: TrainConfig, classes: int) -> Network:
 
 def _nothing(config: TrainConfig) -> keras.Model:
     """The encoder of a network that has none: gives the pixels as they are."""
-    pixels = keras.Input((*config.image_size, 3), name="pixels", dtype="float32")
+    pixels = keras.Input((*config.image_size, config.bands), name="pixels", dtype="float32")
     return keras.Model(pixels, [keras.layers.Identity(dtype="float32", name="same_pixels")(pixels)], name="encoder")
 
 

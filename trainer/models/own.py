@@ -19,7 +19,7 @@ class OwnNetwork(Protocol):
     """``--model MODULE:FUNCTION``, a whole network: its first parameter is called ``pixels``."""
 
     def __call__(self, pixels: KerasTensor, classes: int, config: TrainConfig) -> KerasTensor:
-        """Pixels float32 [b, H, W, 3] of 0..255 -> logits float32 [b, H, W, classes], by Keras's layers.
+        """Pixels float32 [b, H, W, bands] of 0..255 -> logits float32 [b, H, W, classes], by Keras's layers.
 
         Scaling the pixels is the network's own. Initial weights are to be Keras's: they follow from ``config.seed``.
         """

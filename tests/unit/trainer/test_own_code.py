@@ -260,3 +260,9 @@ def test_a_tracker_that_fails_later_is_told_no_more(
     assert (
         capsys.readouterr().out.count(f"warning: --tracker own:Track: {tmp_path}/own.py:5: KeyError: 'x'; the tr") == 1
     )
+
+
+def test_a_network_of_pixels_sees_all_bands(write: Write) -> None:
+    write(f"def net(pixels, classes, config):\n{HEAD}")
+    network = build_network(TrainConfig(model="own:net", data="folder:x", bands=4, image_size=32), 3)
+    assert network.model.input_shape == (None, 32, 32, 4)

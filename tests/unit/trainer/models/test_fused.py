@@ -185,3 +185,39 @@ def test_every_encoder_computes_the_same(encoder: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     for fused, plain in zip(network.fused_encoder(pixels), network.encoder(pixels), strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-3, atol=1e-3 * np.abs(plain).max())
+
+
+def test_a_layer_that_is_used_twice_is_fused_twice() -> None:
+    symbols, values = skip_and_features(4)
+    enlarge, convolve = keras.layers.UpSampling2D(2), keras.layers.Conv2D(8, 3, padding="same", use_bias=False)
+    product, normalize = keras.layers.Conv2D(8, 1), keras.layers.BatchNormalization()
+    x = keras.layers.Concatenate()(symbols)
+    for _ in range(2):
+        x = product(keras.layers.Concatenate()([normalize(convolve(enlarge(x)))] * 2))
+    model = keras.Model(symbols, x)
+    np.testing.assert_allclose(fuse(model)(values), model(values), atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [
+    keras.layers.Conv2D(3, 1),
+    keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same"),
+    keras.Sequential([keras.layers.UpSampling2D(2), keras.layers.Conv2D(3, 3, padding="same")]),
+])  # fmt: skip
+@pytest.mark.parametrize("axis", [1, 2])
+def test_features_beside_each_other_are_not_their_channels(layer: keras.Layer, axis: int) -> None:
+    symbols = [keras.Input((4, 4, 5)), keras.Input((4, 4, 5))]
+    x = keras.layers.Concatenate(axis=axis)(symbols)
+    for each in layer.layers if isinstance(layer, keras.Sequential) else [layer]:
+        x = each(x)
+    model = keras.Model(symbols, x)
+    generator = tf.random.Generator.from_seed(1)
+    values = [generator.normal((2, 4, 4, 5)) for _ in symbols]
+    assert_same_results(fuse(model, frozen_features=True), model, values)
+
+
+def test_single_places_are_enlarged_where_there_is_nothing_else() -> None:
+    symbols = [keras.Input((1, 1, 5)), keras.Input((1, 1, 3))]
+    x = keras.layers.Concatenate()([keras.layers.UpSampling2D((4, 8))(each) for each in symbols])
+    generator = tf.random.Generator.from_seed(1)
+    values = [generator.normal((2, *each.shape[1:])) for each in symbols]
+    assert_same(keras.Model(symbols, keras.layers.Conv2D(7, 1)(x)), values)
