@@ -28,6 +28,8 @@ from maskfleet.settings import Settings
 from trainer.cli import main as trainer
 
 FOLDER = Path(__file__).parent
+SETTINGS: Mapping[str, type[Settings]] = {"Training": TrainConfig, "Jobs on Kubernetes": TrainingJob}
+"""Those of each heading of settings.md."""
 MADE = "<!-- Made by docs/reference.py from the code: change the code, then run 'make docs'. -->"
 
 
@@ -186,8 +188,7 @@ def command_section(command: click.Command, parent: click.Context, name: str) ->
         if not isinstance(parameter, click.Option) or parameter.hidden:
             continue
         if heading := settings_of(parameter):
-            link = f"settings.md#{heading.lower().replace(' ', '-')}"
-            row = [f"[each setting under {heading}]({link})", "as a flag"]
+            row = [some_settings(command, heading), "as a flag"]
         else:
             record = parameter.get_help_record(context)
             assert record is not None  # it is not hidden
@@ -198,9 +199,24 @@ def command_section(command: click.Command, parent: click.Context, name: str) ->
         yield table(("option", "what it does"), rows)
 
 
+def some_settings(command: click.Command, heading: str) -> str:
+    """Which settings under ``heading`` the command has: all, all but a few, or a few."""
+    of_command = [option for option in command.params if isinstance(option, click.Option)]
+    there = [option.opts[0] for option in of_command if settings_of(option) == heading]
+    missing = [option.opts[0] for option in SETTINGS[heading].flags() if option.opts[0] not in there]
+    link = f"(settings.md#{heading.lower().replace(' ', '-')})"
+    if len(missing) > len(there):
+        return f"[settings under {heading}]{link}: {code_of(there)}"
+    return f"[each setting under {heading}]{link}" + (f" but {code_of(missing)}" if missing else "")
+
+
+def code_of(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def settings_of(option: click.Option) -> str | None:
     """The heading of settings.md that ``option`` stands under; None if it is the command's own."""
-    for settings, part in ((TrainConfig, "Training"), (TrainingJob, "Jobs on Kubernetes")):
+    for part, settings in SETTINGS.items():
         made = {flag.name: flag for flag in settings.flags()}.get(option.name)
         if isinstance(made, click.Option) and made.help == option.help and made.opts == option.opts:
             return part

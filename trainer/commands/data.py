@@ -10,21 +10,21 @@ import click
 
 from maskfleet.command_line import UserPath, echo
 from maskfleet.config import TrainConfig
-from maskfleet.data_setting import existing_data
-from maskfleet.errors import BAD_INPUT, DONE, BadSettings
+from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.files import check_writable
 from maskfleet.places_here import check_places
 from maskfleet.quiet import quiet_stderr
 from maskfleet.settings import flag_layer
 from maskfleet.text import format_bytes
+from trainer.commands.options import OUTPUT
 
-_OF_READING = ("data", "data_dir", "mask_pattern", "mask_threshold", "max_pixels", "masks_drawn_on")
-"""Settings that say what the files of a data set hold."""
+_OF_READING = ("code", "data", "data_dir", "mask_pattern", "mask_threshold", "max_pixels", "masks_drawn_on")
+"""Settings that say which files a data set is of and what they hold."""
 
 
 @click.command(
     params=[
-        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+        OUTPUT,
         click.Option(["--pictures"], type=UserPath(), help="write a picture of 16 augmented examples"),
         *TrainConfig.flags(),
     ]
@@ -75,10 +75,8 @@ def pack(destination: str, max_side: int | None, **flags: Any) -> None:
     from trainer.own_code import use_code
 
     config = TrainConfig.from_sources([], flag_layer(flags))
+    check_places(config)  # before a folder is made
     use_code(config.code)
-    if config.bands != 3:
-        raise BadSettings(f"--bands {config.bands}: packed data has three bands; train on the folder itself")
-    existing_data(config.data)  # before a folder is made
     bucket = open_bucket(destination, writing=True)
     reading = Reading.of(config)
     source = open_source(config.data, config.data_dir, reading)

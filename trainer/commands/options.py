@@ -44,4 +44,4 @@ TEST_TIME = [
         help="average the predictions at these scales, joined by commas, as 0.75,1,1.5",
     ),
 ]
-OUTPUT = click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="output format")
+OUTPUT = click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from maskfleet.command_line import UserPath, echo, echo_line
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadSettings
+from maskfleet.out_setting import check_out
 from maskfleet.quiet import quiet_stderr
 from maskfleet.run_directory import RunDirectory
 from trainer.commands.networks import joined_network, load, open_both, open_dataset, predictor_of
 from trainer.commands.options import BEST, OUTPUT, RUN_OR_CHECKPOINT, TEST_TIME
+
+if TYPE_CHECKING:
+    from trainer.data.cache import Dataset
 
 
 @click.command(
@@ -39,7 +43,7 @@ from trainer.commands.options import BEST, OUTPUT, RUN_OR_CHECKPOINT, TEST_TIME
         click.Option(
             ["--batch-size"], type=click.IntRange(min=1), default=16, show_default=True, help="images at a time"
         ),
-        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+        OUTPUT,
     ]
 )
 @BEST
@@ -74,9 +78,7 @@ def evaluate(
     trained = joined_network(places, best)
     source, dataset = open_both(places[0], trained, data, data_dir)
     name = split or dataset.judge
-    if name not in dataset.splits:
-        there = " and ".join(dataset.splits)
-        raise BadSettings(f"--split {name}: {dataset.name} has no such split, it has {there}; name one of them")
+    _check_split(name, dataset)
     if split is None and name != "test":
         echo_line(f"{dataset.name} has no test split: this is the {name} split, on which the checkpoint may be chosen")
     runs = [run for run in map(run_of, places) if run is not None]
@@ -109,7 +111,7 @@ def evaluate(
         ),
         click.Option(["--top"], type=click.IntRange(min=1), default=20, show_default=True, help="how many are shown"),
         click.Option(["--out"], type=UserPath(), help="HTML file with the pictures of these"),
-        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+        OUTPUT,
     ]
 )
 @BEST
@@ -133,15 +135,14 @@ def rank_labels(
         existing_data(data)  # before TensorFlow is imported
     from trainer.data.cache import Arrays
     from trainer.results.label_quality import rank, table
-    from trainer.results.label_report import check_out, write_label_report
+    from trainer.results.label_report import write_label_report
 
     if out is not None:
         check_out(out)
     trained = load(place, best)
     dataset = open_dataset(place, trained, data, data_dir)
-    if split is not None and split not in dataset.splits:
-        there = " and ".join(dataset.splits)
-        raise BadSettings(f"--split {split}: {dataset.name} has no such split, it has {there}; name one of them")
+    if split is not None:
+        _check_split(split, dataset)
     asked = {name: each for name, each in dataset.splits.items() if split in (None, name)}
     splits = {name: each for name, each in asked.items() if isinstance(each, Arrays)}
     for name in asked.keys() - splits.keys():
@@ -169,9 +170,8 @@ def report(runs: tuple[Path, ...], out: Path, best: bool) -> None:
     echo(f"report: {out}")
 
 
-@click.command()
+@click.command(params=[OUTPUT])
 @RUN_OR_CHECKPOINT
-@OUTPUT
 def inspect(place: Path, output: str) -> None:
     """Show a checkpoint's step, epoch and parameters, and a SHA-256 over all its variables."""
     quiet_stderr()
@@ -183,3 +183,9 @@ def inspect(place: Path, output: str) -> None:
     else:
         for key, value in facts.items():
             echo(f"{key:20} {value}")
+
+
+def _check_split(split: str, dataset: Dataset) -> None:
+    if split not in dataset.splits:
+        there = " and ".join(dataset.splits)
+        raise BadSettings(f"--split {split}: {dataset.name} has no such split, it has {there}; name one of them")

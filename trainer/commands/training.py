@@ -15,12 +15,13 @@ from maskfleet.child_processes import end_with_parent
 from maskfleet.command_line import UserPath, echo
 from maskfleet.config import TrainConfig, is_address
 from maskfleet.errors import BAD_INPUT, BadSettings
-from maskfleet.files import check_writable
+from maskfleet.out_setting import check_out
 from maskfleet.places_here import check_places
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import flag_layer
+from trainer.commands.options import OUTPUT
 
 
 @click.command(
@@ -63,7 +64,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     params=[
         click.Option(["--out"], type=UserPath(), help="PNG file of the curve"),
         click.Option(["--steps"], type=click.IntRange(min=20), default=100, show_default=True, help="training steps"),
-        click.Option(["-o", "output"], type=click.Choice(["text", "json"]), default="text", help="output format"),
+        OUTPUT,
         *(option for option in TrainConfig.flags() if option.name not in ("learning_rate", "schedule", "epochs")),
     ]
 )
@@ -80,10 +81,7 @@ def find_lr(out: Path | None, steps: int, output: str, **flags: Any) -> int:
             "steps; bring it here with 'launcher pull'"
         )
     if out is not None:
-        try:
-            check_writable(out)
-        except OSError as error:
-            raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
+        check_out(out)
     with tempfile.TemporaryDirectory() as folder:
         write_settings(RunDirectory(Path(folder)), settings.model_dump(mode="json"))
         command = [sys.executable, "-m", "trainer.training.learning_rate_finder", folder, str(steps), output]

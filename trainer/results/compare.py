@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,7 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 from maskfleet.child_processes import end_with_parent
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BAD_INPUT, DONE, BadSettings, TrainingFailed
-from maskfleet.files import check_writable, open_plain, write_atomically
+from maskfleet.files import open_plain, write_atomically
+from maskfleet.out_setting import check_out, writing
 from maskfleet.plain_files import PlainFiles
 from maskfleet.records import MetricsLine, Progress, Resolved, RunRecord, write_settings
 from maskfleet.run_directory import RunDirectory
@@ -90,8 +90,7 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
         BadSettings: ``out`` holds a run with other settings, or can't be written.
         TrainingFailed: a training failed; what is done is kept, and begun again it goes on from there.
     """
-    with _writing(out):
-        check_writable(out, folder=True)
+    check_out(out, folder=True)
     for config in configs:  # before hours are spent on the first
         _is_done(run_of(out, config), config)
     for number, config in enumerate(configs, start=1):
@@ -99,7 +98,7 @@ def train_all(configs: Sequence[TrainConfig], out: Path) -> Iterator[str]:
         title = f"{number}/{len(configs)} {config.model} {config.upsampling}"
         began = time.monotonic()
         if not _is_done(run, config):
-            with _writing(out):
+            with writing(out):
                 run.path.mkdir(parents=True, exist_ok=True)
                 log = PlainFiles(run.path).open_to_append("training.log")
             with log:
@@ -182,7 +181,7 @@ def write_comparison(configs: Sequence[TrainConfig], out: Path, images: int) -> 
     rows = [read_row(run_of(out, config), config) for config in configs]
     markdown = as_markdown(rows)
     picture = png(_picture(configs, out, images))
-    with _writing(out):
+    with writing(out):
         write_atomically(out / "compare.md", markdown.encode())
         write_atomically(out / "compare.csv", as_csv(rows).encode())
         write_atomically(out / "compare.png", picture)
@@ -238,14 +237,6 @@ def _write_tensorboard(folder: Path, markdown: str, picture: bytes) -> None:
     writer.close()
     for old in before:
         old.unlink()
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
 
 
 def _is_done(run: RunDirectory, config: TrainConfig) -> bool:

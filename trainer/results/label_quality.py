@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from maskfleet.text import one_line
 from trainer.data.cache import Arrays
 from trainer.data.source import IGNORED
-from trainer.results.evaluation import batch_that_fits
+from trainer.results.evaluation import BATCH, batch_that_fits
 from trainer.results.legend import Legend
 
 TEMPERATURE = 0.1
 """Of the softmin: what the paper's authors found best."""
-BATCH = 16
-"""Pictures at a time; fewer where so many would take too much memory."""
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskfleet.errors import BadSettings
-from maskfleet.files import check_writable, write_atomically
+from maskfleet.files import write_atomically
+from maskfleet.out_setting import writing
 from trainer.data.cache import Arrays, Dataset
 from trainer.results.evaluation import masker
 from trainer.results.label_quality import Suspect
 from trainer.results.report import example_of
 from trainer.results.report_page import document, gallery, section
 from trainer.results.trained import Trained
-
-
-def check_out(out: Path) -> None:
-    """Raises BadSettings if the page could not be written, before everything is computed for it."""
-    try:
-        check_writable(out)
-    except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
 
 
 def write_label_report(suspects: Sequence[Suspect], trained: Trained, dataset: Dataset, out: Path) -> None:
@@ -37,7 +29,5 @@ def write_label_report(suspects: Sequence[Suspect], trained: Trained, dataset: D
         examples.append(example_of(picture, 0, predict(images)[0], suspect.score, trained.legend))
     note = "Picture, its mask, and what the network sees; the score of the mask, from 0 (wrong) to 1. Worst first."
     content = section("Masks", gallery(examples), note)
-    try:
+    with writing(out):
         write_atomically(out, document(f"masks of {dataset.name} that look wrong", content).encode())
-    except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error

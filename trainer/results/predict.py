@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
-from maskfleet.files import check_writable, replacing
+from maskfleet.files import replacing
 from maskfleet.image_size import Fit, Size
+from maskfleet.out_setting import check_out
 from trainer.data.fitting import scaled_image, within
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture, without_arrays_beside
 from trainer.data.rasters import Raster, is_raster, writes_tiff
@@ -283,10 +284,7 @@ def predict_files(
     Raises:
         BadSettings: ``out`` can't be written; the files before have their masks.
     """
-    try:
-        check_writable(out, folder=True)
-    except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
+    check_out(out, folder=True)
     for group in in_groups(len(files), lambda i: _pixels(files[i]), predictor.images_at_once, PIXELS_AT_ONCE):
         some = [files[i] for i in group]
         if is_raster(some[0]):  # which is in no group with others
@@ -414,7 +412,7 @@ def _logs(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 def _grown(image: Image, size: Size) -> Image:
     """At least of ``size``: below and to the right its edge is repeated."""
     missing = [(0, max(0, side - there)) for side, there in zip(size, image.shape, strict=False)]
-    return np.pad(image, (*missing, (0, 0)), "edge") if any(after for _, after in missing) else image
+    return np.pad(image[:], (*missing, (0, 0)), "edge") if any(after for _, after in missing) else image
 
 
 @functools.cache

@@ -14,7 +14,8 @@ from PIL import Image
 
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings, NotFound
-from maskfleet.files import check_writable, write_atomically
+from maskfleet.files import write_atomically
+from maskfleet.out_setting import check_out, writing
 from maskfleet.records import Event, FinalScores, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
@@ -49,10 +50,7 @@ def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False)
 
     for run in runs:
         _check(run)
-    try:
-        check_writable(out)
-    except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
+    check_out(out)
     facts = []
     for run, name in zip(runs, _names(runs), strict=True):
         trained = load_trained(run.path, best=best)
@@ -62,10 +60,8 @@ def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False)
             said = f" Warning: {warning}." if warning else ""
             note = f"Predictions and boundary F1 are those of the best checkpoint.{said} {note}".strip()
         facts.append(collect(run, name, trained, dataset, note))
-    try:
+    with writing(out):
         write_atomically(out, page(facts).encode())
-    except OSError as error:
-        raise BadSettings(f"--out {out}: can't be written: {error.strerror or error}") from error
 
 
 def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | None, note: str = "") -> RunFacts:

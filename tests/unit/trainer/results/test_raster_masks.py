@@ -133,3 +133,12 @@ def test_what_is_wrong_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
     assert list(predict_files(predictor(window=False), LEGEND, [cut, good], out))[1] == (good, None)
     assert {entry.name for entry in out.iterdir()} == {"good.tif", "good_overlay.png"}
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 11), (9, 40), (40, 9)])
+def test_a_raster_smaller_than_the_window_has_its_mask_too(height: int, width: int, tmp_path: Path) -> None:
+    values, out = pixels(3, height, width), tmp_path / "out"
+    file = write_raster(tmp_path / "x.tif", values, crs="EPSG:32632", transform=PLACE)
+    assert list(predict_files(predictor(window=True), LEGEND, [file], out)) == [(file, None)]
+    with rasterio.open(out / "x.tif") as mask:
+        np.testing.assert_array_equal(mask.read(1), in_memory(values, window=True))
