@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ import click
 
 from maskfleet.command_line import UserPath, echo_line
 from maskfleet.run_directory import RunDirectory
+from maskfleet.start_setting import is_there
 
 if TYPE_CHECKING:
     from trainer.data.cache import Dataset
@@ -39,20 +39,14 @@ def joined_network(places: Sequence[Path], best: bool) -> Trained:
 
 
 def members_and_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The first of ``names`` and every other network that comes before the images, and those."""
+    """The first of ``names`` and every other network that is there before the images, and those."""
     places = [Path(UserPath().convert(name, None, None)) for name in names]
     count = 1
-    while count < len(places) and _is_network(places[count]):
+    while count < len(places) and is_there(places[count]):
         count += 1
     if count == len(names):
         raise click.UsageError("Missing argument 'IMAGES...': name files, folders or patterns after the network")
     return places[:count], list(names[count:])
-
-
-def _is_network(place: Path) -> bool:
-    """By its name, or as a run has its settings in it."""
-    named = place.suffix in (".keras", ".h5") or re.fullmatch(r"step-\d+(\..*)?", place.name) is not None
-    return named or RunDirectory(place).config.is_file()
 
 
 def predictor_of(trained: Trained, batch_size: int, choices: Mapping[str, Any]) -> Predictor:

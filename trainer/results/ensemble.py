@@ -20,7 +20,7 @@ def joined(members: Sequence[Trained], places: Sequence[Path]) -> Trained:
         places: where the members lie, for what is said of them.
 
     Raises:
-        BadSettings: their classes, the sizes of their inputs, or how a picture is fitted to them differ.
+        BadSettings: their classes, the sizes or bands of their inputs, or how a picture is fitted to them differ.
     """
     first = members[0]
     for place, member in zip(places[1:], members[1:], strict=True):
@@ -28,6 +28,7 @@ def joined(members: Sequence[Trained], places: Sequence[Path]) -> Trained:
             ("classes", first.legend.classes, member.legend.classes),
             ("input size", (first.size.across,), (member.size.across,)),
             ("--fit", (first.fit,), (member.fit,)),
+            ("--bands", (str(first.bands),), (str(member.bands),)),
         ):
             if wanted != found:
                 raise BadSettings(

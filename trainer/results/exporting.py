@@ -178,7 +178,8 @@ class _Serving(tf.Module):
                 return network(tf.image.resize(images, size, antialias=True))
             within = size_within(tf.shape(images)[1:3], size)
             scaled = tf.image.resize(images, within, antialias=True)
-            return network(grown(scaled, size))[:, : within[0], : within[1]]
+            inputs = tf.ensure_shape(grown(scaled, size), (None, *size, images.shape[-1]))  # as pspnet has to know
+            return network(inputs)[:, : within[0], : within[1]]
 
         @tf.function(autograph=False)
         def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -33,11 +33,12 @@ class Overlap:
 def record_examples(run: RunDirectory, dataset: Dataset, code: str | None = None) -> None:
     """Keeps which pictures are trained on, and the fingerprint of whose own code, if the run has not kept it yet."""
     known = Examples.read(run)
-    if dataset.packed is not None:  # which is too much to read for it, and the manifest says which pictures those are
-        Examples(dataset.fingerprint, {}, {}).write(run)
-    elif known is None or known.fingerprint != dataset.fingerprint:
-        validation = {} if dataset.validation is None else _digests(dataset.validation)
-        Examples(dataset.fingerprint, _digests(dataset.train), _digests(dataset.test), validation, code).write(run)
+    if known is None or known.fingerprint != dataset.fingerprint:
+        # Packed data is too much to read for it, and its manifest says which pictures those are.
+        splits = {} if dataset.packed is not None else dataset.splits
+        digests = {name: _digests(split) for name, split in splits.items()}
+        train, test, validation = (digests.get(name, {}) for name in ("train", "test", "validation"))
+        Examples(dataset.fingerprint, train, test, validation, code).write(run)
     elif known.code_fingerprint != code:
         replace(known, code_fingerprint=code).write(run)
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.errors import BadSettings
+from maskfleet.run_directory import RunDirectory
 from maskfleet.text import one_line
 from trainer.commands.networks import members_and_images
 from trainer.data.source import palette
@@ -23,9 +24,9 @@ from trainer.results.trained import Trained
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 56, 3), np.uint8)
 
 
-def member(seed: int, classes: tuple[str, ...] = ("a", "b", "c"), size: int = 32) -> Trained:
+def member(seed: int, classes: tuple[str, ...] = ("a", "b", "c"), size: int = 32, bands: int = 3) -> Trained:
     """A network of one layer; all have the same name, as the runs of one recipe."""
-    pixels = keras.Input((size, size, 3))
+    pixels = keras.Input((size, size, bands))
     layer = keras.layers.Conv2D(
         len(classes), 3, padding="same", kernel_initializer=keras.initializers.RandomNormal(seed=seed)
     )
@@ -78,6 +79,7 @@ def test_one_network_is_no_ensemble() -> None:
     (member(1, ("a", "c", "b")), "B: expected the classes of A (a, b, c), found a, c, b"),
     (member(1, ("a", "b")), "B: expected the classes of A (a, b, c), found a, b"),
     (member(1, size=48), "B: expected the input size of A (32 x 32), found 48 x 48"),
+    (member(1, bands=4), "B: expected the --bands of A (3), found 4"),
 ])  # fmt: skip
 def test_networks_that_are_not_of_one_kind_are_refused(other: Trained, message: str) -> None:
     with pytest.raises(BadSettings) as refused:
@@ -93,10 +95,17 @@ def test_networks_come_before_the_images(tmp_path: Path) -> None:
         (run / "config.json").write_text("{}")
     photos = tmp_path / "photos"
     photos.mkdir()
+    checkpoint, exported = runs[1] / "checkpoints/step-00000007", tmp_path / "unet.keras"
+    manifest = RunDirectory(runs[1]).checkpoint_manifest(7)
+    manifest.parent.mkdir(parents=True)
+    pictures = [photos / "step-1.png", photos / "step-2.tar.png"]
+    for file in (manifest, exported, *pictures):
+        file.touch()
     for places, images in (
         ([runs[0]], ["a.jpg", "b.jpg"]),
         ([runs[0], runs[1]], [str(photos)]),
-        ([runs[0], runs[1] / "checkpoints/step-00000007", Path("x/unet.keras")], ["a.jpg", str(runs[1])]),
+        ([runs[0], checkpoint, exported], ["a.jpg", str(runs[1])]),
+        ([runs[0]], [*map(str, pictures)]),
         ([Path("missing")], ["a.jpg"]),  # what it is, is said where it is read
     ):
         assert members_and_images([*map(str, places), *images]) == (places, images)

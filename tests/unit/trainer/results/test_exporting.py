@@ -232,3 +232,10 @@ def test_a_folder_is_refused_before_anything_is_computed(
     monkeypatch.setattr("trainer.results.exporting._write_plain", None)
     with pytest.raises(BadSettings, match=r"can't be written: Not a directory"):
         list(export_formats(Trained(network.model, Legend.unnamed(3), None), tmp_path / "file/x", ["keras"], None, 1))
+
+
+def test_a_network_that_has_to_know_its_sides_is_exported_with_what_fills_them(tmp_path: Path) -> None:
+    network = build_network(TrainConfig(model="pspnet", encoder_weights="none", image_size=32), classes=3)
+    export(network.model, tmp_path, dataclasses.replace(Legend.unnamed(3), fit="pad"))
+    signatures = tf.saved_model.load(str(tmp_path / "saved_model")).signatures
+    assert signatures["serving_default"](images=tf.constant(images(50, 81)))["mask"].shape == (2, 50, 81)

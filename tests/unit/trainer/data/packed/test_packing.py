@@ -12,13 +12,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 from maskfleet.errors import BadData, BadSettings, MaskfleetError
+from maskfleet.records import Examples
+from maskfleet.run_directory import RunDirectory
 from tests.helpers.data_folders import labels, save
 from tests.unit.trainer.data.packed.conftest import open_folder, pack_folder, write_folder
 from trainer.cli import main
+from trainer.data.cache import load_dataset
 from trainer.data.opening import open_source
 from trainer.data.packed.bucket import Bucket, Unavailable, open_bucket
 from trainer.data.packed.packing import pack
 from trainer.data.source import Reading, Source
+from trainer.results.trained_on import record_examples
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -233,3 +237,24 @@ def test_a_mask_that_does_not_fit_its_picture_is_named(packed: Path) -> None:
             example_of(_serialized({**record, key: value}), "shard", 100)
     with pytest.raises(BadData, match="shard: expected an example with image and mask"):
         example_of(b"none", "shard", 100)
+
+
+def test_the_command_packs_what_one_s_own_function_gives(folder: Path, tmp_path: Path) -> None:
+    code, place = tmp_path / "code", tmp_path / "out"
+    code.mkdir()
+    (code / "mine_to_pack.py").write_text(
+        "from trainer.data.opening import open_source\n"
+        f"def data(data_dir): return open_source('folder:{folder}', data_dir)\n"
+    )
+    done = CliRunner().invoke(main, ["pack", "--code", str(code), "--data", "python:mine_to_pack:data", str(place)])
+    assert done.exit_code == 0, done.output
+    assert_same_examples(open_source(f"packed:{place}", None), open_folder(folder))
+
+
+def test_a_run_records_packed_data_once_and_whose_code_it_was_with(packed: Path, tmp_path: Path) -> None:
+    run, dataset = RunDirectory(tmp_path / "run"), load_dataset(f"packed:{packed}", None, 32)
+    record_examples(run, dataset, "code")
+    assert Examples.read(run) == Examples(dataset.fingerprint, {}, {}, {}, "code")
+    before = run.examples.stat().st_mtime_ns
+    record_examples(run, dataset, "code")
+    assert run.examples.stat().st_mtime_ns == before
