@@ -422,10 +422,8 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
             several = bool(getattr(picture, "is_animated", False))  # n_frames would decode all
             tiff = picture.format == "TIFF"
             orientation = orientation_of(picture) if tiff else AsStored  # Pillow turns a TIFF while it loads it
-            if tiff:
-                picture.filename = (
-                    ""  # else Pillow maps stored pixels that lie sideways in rows of their displayed width
-                )
+            if tiff:  # else Pillow maps stored pixels that lie sideways in rows of their displayed width
+                picture.filename = ""
             picture.load()
             turn = AsStored if tiff else orientation_of(picture)
             picture.info.update(
