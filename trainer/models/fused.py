@@ -12,6 +12,8 @@ here, with the same variables and the same results but for the order of addition
   tensor, and those of a frozen encoder get no gradient that nobody would read. If the convolution is a product over the
   channels (1x1), each is done before its features are enlarged.
 - *A kernel that is dilated beyond the image* is its centre: all else reads nothing but the padding.
+
+Keras names the layers here after their classes, of which TensorFlow takes none that begins with an underscore.
 """
 
 from __future__ import annotations
@@ -45,23 +47,23 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         before, source = made.get(id(args[0]), (None, None)) if args else (None, None)
         if isinstance(before, layers.UpSampling2D) and _is_interpolated_convolution(before, layer):
-            return _InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
+            return InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
         if _joins_channels(before) and frozen_features and _is_transposed_convolution(layer):
-            return _SplitTransposedConvolution(layer)(parts_of(args[0]))
+            return SplitTransposedConvolution(layer)(parts_of(args[0]))
         if _joins_channels(before) and _is_product(layer):
             parts = parts_of(args[0])
             makers = [made.get(id(part), (None, None)) for part in parts]
             enlarged = [isinstance(maker, layers.UpSampling2D) for maker, _ in makers]
             sources = [inputs if big else part for part, (_, inputs), big in zip(parts, makers, enlarged, strict=True)]
             enlarging = [maker if big else None for (maker, _), big in zip(makers, enlarged, strict=True)]
-            return _SplitProduct(layer, enlarging)(sources)
+            return SplitProduct(layer, enlarging)(sources)
         if _is_dilated_beyond(layer, args):
-            return _CentreOfKernel(layer)(*args)
+            return CentreOfKernel(layer)(*args)
         if isinstance(layer, layers.BatchNormalization):
             if _can_be_folded(before, layer):
-                return _NormalizedConvolution(before, layer)(source)
+                return NormalizedConvolution(before, layer)(source)
             if _is_better_fused(layer, args[0]):
-                return _FusedBatchNormalization(layer)(*args)
+                return FusedBatchNormalization(layer)(*args)
         output = layer(*args, **kwargs)
         if args:
             made[id(output)] = (layer, args[0])
@@ -83,7 +85,7 @@ def enlarging_taps(size: int, interpolation: str) -> NDArray[np.float32]:
     return np.stack([padded[tap : tap + 2 * size] for tap in range(_TAPS)], axis=1)
 
 
-class _InterpolatedConvolution(layers.Layer):
+class InterpolatedConvolution(layers.Layer):
     """Enlarges by two and convolves with the kernel (3, 3, c, filters) of a Keras layer.
 
     Its input are features [b, h, w, c_1], [b, h, w, c_2], … whose channels the layer's own input has one after another.
@@ -139,7 +141,7 @@ def _add_up_columns_last(taps: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -
     return tf.transpose(tf.reshape(output, [-1, 2 * height, filters, 2 * width]), (0, 1, 3, 2))
 
 
-class _SplitTransposedConvolution(layers.Layer):
+class SplitTransposedConvolution(layers.Layer):
     """The transposed convolution of a Keras layer, over features that are not concatenated."""
 
     def __init__(self, convolution: layers.Conv2DTranspose) -> None:
@@ -164,7 +166,7 @@ class _SplitTransposedConvolution(layers.Layer):
         return batch, stride * height, stride * width, self.convolution.filters
 
 
-class _SplitProduct(layers.Layer):
+class SplitProduct(layers.Layer):
     """The 1x1 convolution of a Keras layer over features that are neither concatenated nor enlarged yet.
 
     Args:
@@ -197,7 +199,7 @@ class _SplitProduct(layers.Layer):
         return shapes[0][0], *sizes[0], self.convolution.filters
 
 
-class _CentreOfKernel(layers.Layer):
+class CentreOfKernel(layers.Layer):
     """The depthwise convolution of a Keras layer whose dilated kernel reaches nothing beside its centre."""
 
     def __init__(self, convolution: layers.DepthwiseConv2D) -> None:
@@ -213,7 +215,7 @@ class _CentreOfKernel(layers.Layer):
         return shape
 
 
-class _NormalizedConvolution(layers.Layer):
+class NormalizedConvolution(layers.Layer):
     """A Keras convolution and the batch normalisation after it: frozen statistics only scale the kernel."""
 
     def __init__(self, convolution: layers.Conv2D | layers.DepthwiseConv2D, normalization: layers.BatchNormalization):
@@ -242,7 +244,7 @@ class _NormalizedConvolution(layers.Layer):
         return output
 
 
-class _FusedBatchNormalization(layers.Layer):
+class FusedBatchNormalization(layers.Layer):
     """What a Keras layer computes over the last axis of [b, h, w, c], its moving statistics included."""
 
     def __init__(self, normalization: layers.BatchNormalization) -> None:
