@@ -203,15 +203,7 @@ class Event:
     @classmethod
     def read_from(cls, run: RunDirectory, position: int) -> tuple[list[Self], int]:
         """The events of the whole lines behind a byte's position, and where they end."""
-        try:
-            with open_plain(run.events) as file:
-                position = min(position, file.seek(0, os.SEEK_END))
-                file.seek(position)
-                content = file.read(LIST_BYTES)
-        except OSError:
-            return [], position
-        whole = content[: content.rfind(b"\n") + 1]
-        return _parse_lines(cls, whole), position + len(whole)
+        return read_lines_from(cls, run.events, position)
 
 
 @dataclass(frozen=True)
@@ -367,6 +359,19 @@ def write_settings(run: RunDirectory, settings: Mapping[str, Any]) -> Callable[[
             write_atomically(run.config, old)
 
     return put_back
+
+
+def read_lines_from(kind: type[T], path: Path, position: int) -> tuple[list[T], int]:
+    """The records in the whole lines of a file behind a byte's position, and where they end."""
+    try:
+        with open_plain(path) as file:
+            position = min(position, file.seek(0, os.SEEK_END))
+            file.seek(position)
+            content = file.read(LIST_BYTES)
+    except OSError:
+        return [], position
+    whole = content[: content.rfind(b"\n") + 1]
+    return _parse_lines(kind, whole), position + len(whole)
 
 
 def _read_lines(kind: type[T], path: Path, end: int | None = None) -> list[T]:

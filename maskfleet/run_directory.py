@@ -70,6 +70,11 @@ class RunDirectory:
         return self.path / "events.jsonl"
 
     @property
+    def goodput(self) -> Path:
+        """One JSON object a line for what the time was spent on, and what begins."""
+        return self.path / "goodput.jsonl"
+
+    @property
     def progress(self) -> Path:
         """Epoch, step, images/s, loss, mIoU, ETA; replaced atomically."""
         return self.path / "progress.json"

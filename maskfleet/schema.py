@@ -5,6 +5,7 @@ A number beyond sense is refused with the rest: what a type's field allows stand
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -30,9 +31,9 @@ def validated(kind: type[T], content: bytes | Mapping[str, Any]) -> T:
     """
     adapter: pydantic.TypeAdapter[T] = _adapter(kind)
     try:
-        if isinstance(content, bytes):
-            return adapter.validate_json(content, strict=True)
-        return adapter.validate_python(content, strict=True)
+        # As JSON in any case: of Python's objects it would take an instance of the type alone.
+        text = content if isinstance(content, bytes) else json.dumps(content)
+        return adapter.validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         problem = error.errors(include_input=False)[0]
         place = ".".join(map(str, problem["loc"])) or "its content"

@@ -13,6 +13,8 @@ import click
 from launcher.commands.destinations import keep_checkpoints_option
 from maskfleet.command_line import echo
 from maskfleet.errors import BadData, NotFound, Stopped
+from maskfleet.goodput import PREPARING
+from maskfleet.phase_log import PhaseLog
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_bytes
 
@@ -41,6 +43,7 @@ def prepare(
         raise Stopped("told to stop before all was brought into the pod")
 
     signal.signal(signal.SIGTERM, stop)  # as process 1 of its container it would not hear of it otherwise
+    began = time.monotonic()
     if data:
         echo(_fetch_data(data, data_path))
     if code:
@@ -48,6 +51,8 @@ def prepare(
         echo(f"fetched {code}")
     if restore:
         echo(_waited_for(lambda: restore_run(RunDirectory(run), restore)))
+    if is_chief():  # which has the lines of the pod before only now
+        PhaseLog(RunDirectory(run)).take_over(cause=PREPARING, at=began)
     if start_from and is_chief() and not RunDirectory(run).checkpoint_steps():
         echo(_waited_for(lambda: fetch_start(start_from, RunDirectory(run).start)))
 

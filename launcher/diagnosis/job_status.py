@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from launcher.diagnosis.causes import Cause, Causes, find_causes
 from launcher.diagnosis.jobs import is_being_deleted, suspended_by, waits_for
 from launcher.diagnosis.placement import deadlock, gang_reason, is_gang, is_partly_placed
 from launcher.diagnosis.pods import event_time, whole_event
+from launcher.diagnosis.time_spent import time_spent
 from launcher.diagnosis.worker_status import WorkerStatus, worker_statuses
 from launcher.job.labels import (
     CANCELLED_ANNOTATION,
@@ -22,6 +24,8 @@ from launcher.job.labels import (
     labels_of,
 )
 from maskfleet.errors import DONE, FAILED
+from maskfleet.goodput import TimeSpent, goodput_facts
+from maskfleet.schema import parsed
 from maskfleet.text import format_duration, one_line
 
 Object = Mapping[str, Any]
@@ -39,7 +43,8 @@ _ENDED = ("Succeeded", "Failed")
 class JobStatus:
     """Where a job stands. ``evidence`` holds the last lines of the first failure's output.
 
-    ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did. ``unseen`` names the
+    ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did. ``time_spent``
+    has the goodput and the seconds of each cause, see :func:`~maskfleet.goodput.goodput_facts`. ``unseen`` names the
     kinds of objects that may not be listed, so that what they would explain is missing.
     """
 
@@ -54,6 +59,7 @@ class JobStatus:
     evidence: tuple[str, ...]
     not_streamed: str
     workers: tuple[WorkerStatus, ...]
+    time_spent: Mapping[str, Any] | None = None
     unseen: tuple[str, ...] = ()
 
     @property
@@ -76,11 +82,13 @@ def job_status(
     nodes: frozenset[str] | None = None,
     workload: Object | None = None,
     others: Sequence[Object] = (),
+    now: float | None = None,
 ) -> JobStatus:
     """The status of ``job`` from its pods and its namespace's events.
 
     ``nodes`` are the names of the nodes that exist, None if they may not be read; ``workload`` is Kueue's
-    object for the job; ``others`` are the pods of all jobs, where some of this one's find no node.
+    object for the job; ``others`` are the pods of all jobs, where some of this one's find no node; ``now`` is in Unix
+    seconds, by default the time by this machine's clock.
     """
     events = [whole_event(event) for event in events]
     rows = worker_statuses(job, pods, events, nodes)
@@ -96,6 +104,8 @@ def job_status(
         reason += f"; {not_streamed}"
     if is_being_deleted(job) and phase != "Deleting":
         reason += f"; {_deletion(job, pods)}"
+    finished, told = _finished(job), parsed(TimeSpent, details.get("time_spent") or {})
+    spent = time_spent(job, pods, told, finished, time.time() if now is None else now)
     return JobStatus(
         name=job["metadata"]["name"],
         namespace=job["metadata"].get("namespace", "default"),
@@ -104,10 +114,11 @@ def job_status(
         progress=one_line(annotations[PROGRESS_ANNOTATION]) if PROGRESS_ANNOTATION in annotations else None,
         details=details,
         created=job["metadata"].get("creationTimestamp", ""),
-        finished=_finished(job),
+        finished=finished,
         evidence=causes.first.ending.lines if causes.first and phase in ("Failed", "Restarting") else (),
         not_streamed=not_streamed,
         workers=tuple(rows),
+        time_spent=goodput_facts(spent),
     )
 
 
@@ -148,7 +159,9 @@ def _phase(
         return "Failed", _failure(job, failure, causes.first.ending if causes.first else None, events)
     if is_being_deleted(job):
         return "Deleting", _deletion(job, pods)
-    been_running = bool(details) or status.get("failed", 0) > 0 or any(row.attempt > 1 for row in rows)
+    # What the streamer and the ledger tell begins while the pod prepares.
+    trained = bool(details.keys() - {"streamer", "time_spent", "slow"})
+    been_running = trained or status.get("failed", 0) > 0 or any(row.attempt > 1 for row in rows)
     if job["spec"].get("suspend"):
         return _suspended(job, workload, been_running or bool(pods) or "startTime" in status)
     troubled = [row for row in rows if row.phase not in ("Running", "Succeeded", "Finishing")]
@@ -164,7 +177,7 @@ def _phase(
         return "Restarting", _restarting(troubled, len(rows), causes)
     if details.get("state") == "restarting":
         return "Restarting", details.get("message") or "the training processes start again"
-    if not details:
+    if not trained:
         return "Starting", f"{len(rows)} of {len(rows)} workers are up; no step yet{_before(causes.first, len(rows))}"
     if details.get("state") == "starting":
         return "Starting", details.get("message") or "the training processes start"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from launcher.diagnosis.job_status import JobStatus
 from launcher.diagnosis.reasons import steady
 from launcher.diagnosis.worker_status import WorkerStatus
+from maskfleet.goodput import goodput_line
 from maskfleet.records import Progress
 from maskfleet.text import format_duration, some_of
 
@@ -30,6 +31,8 @@ def describe_status(status: JobStatus, *, wide: bool = False, now: datetime | No
         lines.append(f"progress: {status.progress}")
     if streamer := status.details.get("streamer"):
         lines.append(f"streamer: {some_of([streamer['line'], *streamer['problems']], separator='; ')}")
+    if spent := status.time_spent:
+        lines.append(f"goodput: {goodput_line(spent['seconds'])}")
     lines.append(f"age: {age(status, now)}   namespace: {status.namespace}")
     lines += ["", *worker_table(status.workers, wide=wide)]
     if status.evidence:

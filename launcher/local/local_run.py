@@ -27,7 +27,9 @@ from maskfleet.child_processes import end_with_parent, lines
 from maskfleet.config import TrainConfig
 from maskfleet.environment import TOKEN_FILE_VARIABLE
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
+from maskfleet.goodput import goodput_line
 from maskfleet.peers import Peers
+from maskfleet.phase_log import PhaseLog, ledger_of
 from maskfleet.places_here import check_places
 from maskfleet.records import Progress
 from maskfleet.run_directory import RunDirectory
@@ -160,8 +162,11 @@ class LocalRun:
         """
         self._begun = begun
         self.report_line(f"run directory: {self._run.path}")
+        phases = PhaseLog(self._run)
+        phases.take_over(by_user=True)
         with self._console, _token_file() as self._token:
             code = asyncio.run(self._run_workers())
+        phases.end()
         self.report_line(self._closing(code))
         return code
 
@@ -257,15 +262,16 @@ class LocalRun:
         self._console.progress(progress)
 
     def _closing(self, code: int) -> str:
+        time_line = f"goodput:     {goodput_line(ledger_of(self._run).seconds)}\n"
         if code == DONE:
             network = f"network:     {self._run.export}\n" if self._config.export else ""
             return (
-                f"\npictures:    {self._run.pictures}\n{network}"
+                f"\n{time_line}pictures:    {self._run.pictures}\n{network}"
                 f"TensorBoard: tensorboard --logdir {self._run.tensorboard}"
             )
         if code == BAD_INPUT:
             return ""
-        return f"go on with: launcher run --resume {self._run.path}"
+        return f"{time_line}go on with:  launcher run --resume {self._run.path}"
 
 
 @contextlib.contextmanager

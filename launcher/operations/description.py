@@ -17,6 +17,7 @@ from launcher.job.labels import instance
 from launcher.operations.submitted import asked_job, get_job
 from launcher.operations.surroundings import NamespaceView
 from maskfleet.errors import BadInput
+from maskfleet.goodput import CAUSES
 from maskfleet.text import one_line
 
 _MOST_EVENTS = 200
@@ -65,6 +66,10 @@ def describe_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{status['name']}: {status['phase']}" + (f" – {status['reason']}" if status["reason"] else "")]
     if status["progress"]:
         lines.append(f"progress: {status['progress']}")
+    if spent := status["time_spent"]:
+        total = spent["wall_seconds"]
+        rows = [[CAUSES[cause], f"{each:.0f} s", f"{each / total:.1%}"] for cause, each in spent["seconds"].items()]
+        lines += ["", f"goodput: {spent['goodput']:.3f}", *table(["TIME SPENT ON", "SECONDS", "SHARE"], rows)]
     workers = [WorkerStatus(**row) for row in status["workers"]]
     lines += ["", *worker_table(workers, wide=len(workers) <= MOST_ROWS)]
     if status["evidence"]:

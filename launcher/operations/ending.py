@@ -102,7 +102,7 @@ def resume(
             scale(name, workers, cluster)
         if workload:
             cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": True}})
-        release(name, cluster, by_queue=bool(workload) or QUEUE_LABEL in labels_of(job))
+        release(job, cluster, by_queue=bool(workload) or QUEUE_LABEL in labels_of(job))
         return Submission(name, cluster.namespace, False, ())
     asked = asked_job(job)
     code = submitted_code(asked, job, cluster)

@@ -82,7 +82,7 @@ def scale(
         _set_workers(changed, cluster)
     finally:
         if not stopped:  # also if the server refused: then it goes on as it was
-            release(name, cluster)
+            release(job, cluster)
     return Scaled(asked.workers, changed, not stopped)
 
 

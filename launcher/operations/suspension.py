@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
-from launcher.job.labels import CANCELLED_ANNOTATION
+from launcher.diagnosis.pods import seconds
+from launcher.diagnosis.time_spent import stopped_seconds
+from launcher.job.labels import CANCELLED_ANNOTATION, STOPPED_ANNOTATION, annotations_of
 
 
 def suspend(name: str, cluster: Namespace) -> None:
@@ -15,9 +18,17 @@ def suspend(name: str, cluster: Namespace) -> None:
     cluster.patch("Job", name, {"metadata": {"annotations": {CANCELLED_ANNOTATION: now}}, "spec": {"suspend": True}})
 
 
-def release(name: str, cluster: Namespace, *, by_queue: bool = False) -> None:
-    """With ``by_queue`` only the note goes, and whoever admits the jobs of a queue releases it."""
-    change: Object = {"metadata": {"annotations": {CANCELLED_ANNOTATION: None}}}
+def release(job: Object, cluster: Namespace, *, by_queue: bool = False) -> None:
+    """Takes the note away and adds up how long the job was stopped.
+
+    With ``by_queue`` that is all, and whoever admits the jobs of a queue releases it.
+    """
+    name, noted = job["metadata"]["name"], annotations_of(job)
+    annotations: dict[str, str | None] = {CANCELLED_ANNOTATION: None}
+    if (cancelled := noted.get(CANCELLED_ANNOTATION)) is not None:
+        stopped = max(0.0, time.time() - seconds(cancelled)) + stopped_seconds(noted)
+        annotations[STOPPED_ANNOTATION] = f"{stopped:.0f}"
+    change: Object = {"metadata": {"annotations": annotations}}
     if not by_queue:
         change["spec"] = {"suspend": False}
     cluster.patch("Job", name, change)

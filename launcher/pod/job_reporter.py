@@ -20,6 +20,8 @@ from launcher.cluster.namespace import Namespace
 from launcher.job.labels import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_ANNOTATION
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.errors import MaskfleetError
+from maskfleet.goodput import TimeSpent
+from maskfleet.phase_log import PhaseLog
 from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import cut_to_bytes, format_duration, one_line
@@ -58,6 +60,7 @@ class JobReporter:
         self._before: Progress | None = None  # what the event found
         self._reported: Mapping[str, Any] = {}
         self._next = self._next_events = 0.0
+        self._phases = PhaseLog(run)
         if mark := ReporterMark.load(run):  # an earlier attempt of this container, or an earlier pod
             self._read = mark.read
             if earlier := Event.read_all(run, end=self._read):
@@ -108,6 +111,8 @@ class JobReporter:
         progress = Progress.read(self._run)
         details = {**(asdict(progress) if progress else {}), **_state(self._event, progress, self._before)}
         details.pop("time", None)
+        if spent := TimeSpent.of(self._phases.catch_up()):
+            details["time_spent"] = asdict(spent)
         if streamed := StreamMetrics.load(self._run):
             details["streamer"] = _streamer(streamed)
         if not details or details == self._reported:

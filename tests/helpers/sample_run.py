@@ -48,6 +48,7 @@ class SampleRun:
     def validate(self, step: int) -> None:
         self.append("metrics.jsonl", json.dumps({"step": step, "loss": self.random.random()}).encode() + b"\n")
         self.append("events.jsonl", json.dumps({"kind": "checkpoint", "message": str(step)}).encode() + b"\n")
+        self.append("goodput.jsonl", json.dumps({"time": 1e9 + step, "then": "computing"}).encode() + b"\n")
         Progress("running", epoch=1, epochs=3, step=step, steps=100, loss=self.random.random()).write(self.run)
 
     def checkpoint(self, step: int, size: int = 3000, miou: float | None = None) -> CheckpointManifest:

@@ -15,9 +15,12 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from launcher.local.local_run import new_run
 from maskfleet.files import write_json
+from maskfleet.goodput import CHECKPOINT, COMPUTING, DATA, OTHER, RECOVERY, REDONE, RESULTS, STARTUP, VALIDATION
+from maskfleet.phase_log import ledger_of
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import Layer
@@ -42,6 +45,7 @@ def test_it_leaves_a_run_directory(done: RunDirectory):
         "report.html",
         "progress.json",
         "events.jsonl",
+        "goodput.jsonl",
         "logs/worker-0.log",
         "pictures/curves.png",
         "pictures/confusion.png",
@@ -52,6 +56,16 @@ def test_it_leaves_a_run_directory(done: RunDirectory):
         "checkpoints/manifests/step-00000040.json",
     } <= names
     assert leftovers(done) == []
+
+
+def test_its_time_is_booked(done: RunDirectory):
+    spent = ledger_of(done).totals()
+    assert spent.keys() >= {STARTUP, COMPUTING, DATA, VALIDATION, CHECKPOINT, RESULTS}
+    assert not spent.keys() & {REDONE, RECOVERY, OTHER}
+    assert "<h2>Time</h2>" in done.report.read_text()
+    accumulator = EventAccumulator(str(done.tensorboard / "train"))
+    accumulator.Reload()
+    assert {"goodput", f"seconds/{COMPUTING}", f"seconds/{STARTUP}"} <= {*accumulator.Tags()["tensors"]}
 
 
 def test_its_numbers_agree(done: RunDirectory):

@@ -16,6 +16,7 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, BadSettings, NotFound
 from maskfleet.files import write_atomically
 from maskfleet.out_setting import check_out, writing
+from maskfleet.phase_log import ledger_of
 from maskfleet.records import Event, FinalScores, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
@@ -88,6 +89,7 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
         worst,
         note,
         FinalScores.read(run),
+        ledger_of(run).totals(),
     )
 
 

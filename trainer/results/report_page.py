@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskfleet.goodput import CAUSES, goodput
 from maskfleet.records import CURVES, Resolved
 from maskfleet.text import one_line, printable
 from trainer.pictures import confusion_shares
@@ -54,6 +55,7 @@ def page(runs: Sequence[RunFacts]) -> str:
             "".join(map(_predictions, runs)),
             f"Image, truth, prediction; the images' own mIoU. Of {EVALUATED} images at most.",
         ),
+        _time(runs),
         section("Settings", _settings(runs)),
         section("Origin", _origin(runs)),
     ]
@@ -185,6 +187,19 @@ def gallery(examples: Sequence[Example]) -> str:
         for example in examples
     )
     return f'<div class="examples">{figures}</div>'
+
+
+def _time(runs: Sequence[RunFacts]) -> str:
+    """What each run's time was spent on, a row for each cause that there was; nothing of runs of an older version."""
+    causes = [cause for cause in CAUSES if any(run.seconds.get(cause) for run in runs)]
+    if not causes:
+        return ""
+    header = ["", *(_dot(number) + _html(run.name) for number, run in enumerate(runs))]
+    rows = [["goodput", *(_score(goodput(run.seconds)) for run in runs)]]
+    rows += [[CAUSES[cause], *(f"{run.seconds.get(cause, 0.0):.1f} s" for run in runs)] for cause in causes]
+    rows.append(["all", *(f"{sum(run.seconds.values()):.1f} s" for run in runs)])
+    note = "Each second is booked once. Goodput is the share of computing and all-reduce."
+    return section("Time", _table(header, rows, first_number=1), note)
 
 
 def _settings(runs: Sequence[RunFacts]) -> str:

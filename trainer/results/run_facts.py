@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from maskfleet.records import FinalScores, MetricsLine, Resolved, RunRecord, SplitScores
 from trainer.results.legend import Legend
@@ -27,6 +28,7 @@ class RunFacts:
         metrics: one at least.
         scores: at the run's end; None before it, and of a run that an older version ended.
         boundary_f1: by class, empty if the data is not at hand.
+        seconds: by what the run's time was spent on; empty of a run that an older version began.
         note: what there is to say about the predictions, as why there are none.
     """
 
@@ -41,6 +43,7 @@ class RunFacts:
     worst: list[Example]
     note: str
     scores: FinalScores | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def final(self) -> SplitScores:

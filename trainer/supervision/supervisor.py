@@ -25,7 +25,9 @@ from maskfleet.command_line import leave_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.environment import HEARTBEAT_VARIABLE
 from maskfleet.errors import DONE, FAILED, STOPPED, PeerLost
+from maskfleet.goodput import PEERS, STARTUP
 from maskfleet.peers import Peers
+from maskfleet.phase_log import PhaseLog
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR, out_of_memory, without_error
 from maskfleet.text import printable_line
@@ -87,6 +89,7 @@ class Supervisor:
         self._memory: cgroup.Memory | None = None
         self._alive_at = 0.0
         self._token = b""
+        self._phases = PhaseLog(run if peers.is_chief else None)
 
     async def run(self) -> int:
         """Supervises until the run is over, and returns the exit code.
@@ -95,6 +98,7 @@ class Supervisor:
             BadSettings: the run's token can't be read.
             PeerLost: the other workers did not come in time.
         """
+        self._phases.take_over(cause=PEERS if self._peers.workers > 1 else STARTUP)
         # Alone, the chief's supervisor talks to itself: any token that nobody else has will do.
         self._token = read_token() if self._peers.workers > 1 else secrets.token_bytes()
         loop = asyncio.get_running_loop()
@@ -154,6 +158,7 @@ class Supervisor:
             if message is None:
                 return None
             if message["do"] == "start":
+                self._phases.begin_start(STARTUP)
                 await self._start_process(message["attempt"])
             elif message["do"] == "wait":
                 self._report_line(f"waiting for {message['for']}")
@@ -164,6 +169,7 @@ class Supervisor:
                 self._send({"is": "ready"})
             elif message["do"] == "finish":
                 await self._end_process(END_GRACE_SECONDS)
+                self._phases.end()
                 if message["code"] == DONE and self._last_code != DONE:
                     raise PeerLost(f"worker 0 (the chief) calls the run done, and worker {self._peers.worker} is not")
                 if message["reason"] and message["reason"] != self._last_words:
@@ -266,6 +272,8 @@ class Supervisor:
         elif code < 0:
             words = f"the training process was killed by {signal.Signals(-code).name}"
             self._report_line(f"worker {self._peers.worker}: {words}")
+        if code != DONE:
+            self._phases.interrupted(killed=code < 0 and not watchdog.done())
         watchdog.cancel()
         self._last_code = code
         self._last_words = f"worker {self._peers.worker}: {without_error(words)}"

@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -21,7 +21,9 @@ from maskfleet.child_processes import report_line
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadData, Stopped, TrainingFailed
 from maskfleet.files import write_atomically
+from maskfleet.goodput import RESULTS, STARTUP
 from maskfleet.peers import Peers
+from maskfleet.phase_log import PhaseLog
 from maskfleet.records import FinalScores, SplitScores
 from maskfleet.run_directory import RunDirectory
 from maskfleet.start_setting import start_place
@@ -59,6 +61,7 @@ class Worker:
         source: the data as it lies, of which ``dataset`` is the cache.
         fitting: examples of a replica's batch that fit this worker's device; None unless that was to be found out.
         heartbeat: called whenever something was achieved, for the supervisor's watchdog.
+        phases: takes down what the time is spent on.
     """
 
     run: RunDirectory
@@ -69,6 +72,7 @@ class Worker:
     source: Source
     fitting: int | None
     heartbeat: Callable[[], None]
+    phases: PhaseLog = field(default_factory=lambda: PhaseLog(None))
 
 
 def train_and_leave_results(worker: Worker) -> None:
@@ -81,6 +85,7 @@ def train_and_leave_results(worker: Worker) -> None:
     summaries = training.summaries
     try:
         last = train(training, training_seconds)
+        worker.phases.begin(RESULTS)
         ending = _ending(training, everything) if training.peers.workers > 1 else None
         scores = settle(training, last, worker.source.splits[worker.dataset.judge])
         if summaries is not None:
@@ -94,6 +99,7 @@ def train_and_leave_results(worker: Worker) -> None:
                 summaries.end("stopped" if isinstance(ending, Stopped) else "failed")
         raise
     finally:
+        worker.phases.close()
         if training.profiler is not None:
             training.profiler.stop()
     if summaries is not None:
@@ -144,11 +150,12 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
             report_line(start_from(place, config, network, dataset.classes))
     variables = [variable.value for variable in (*network.model.variables, *optimizer.variables)]
     broadcast_from_chief(strategy, [*variables, *state.variables], is_chief=peers.is_chief)
+    worker.phases.begin_start(STARTUP, step=int(state.step.numpy()))
     if peers.is_chief:
         predict = functools.partial(_predict, network.model, optimizer)
         first_step, validated = int(state.step.numpy()), int(state.validated.numpy())
         tracking = config.tracker and Tracking(config.tracker, run.path, config.model_dump(mode="json"))
-        summaries = Summaries(run, plan, dataset, predict, first_step, validated, tracking or None)
+        summaries = Summaries(run, plan, dataset, predict, first_step, validated, tracking or None, worker.phases)
         _record_start(worker, config, plan, network, summaries, manifest)
         if config.profiled is not None:
             profiler = Profiler(run.tensorboard / "train", *config.profiled)
@@ -159,7 +166,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
     training_seconds = (manifest.training_seconds if manifest else 0.0) + time.monotonic() - started
     training = Training(
         config, peers, strategy, dataset, features, network, optimizer, loss, plan, state, stop, worker.heartbeat,
-        checkpoints, summaries, profiler,
+        checkpoints, summaries, profiler, worker.phases,
     )  # fmt: skip
     return training, everything, training_seconds
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from maskfleet.child_processes import report_line
 from maskfleet.config import MOST_BAD_STEPS, TrainConfig
 from maskfleet.errors import Stopped, TrainingFailed
+from maskfleet.goodput import ALL_REDUCE, CHECKPOINT, DATA, VALIDATION
 from trainer.checkpoints.averaging import averaged_weights
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Dataset
@@ -46,7 +47,7 @@ def train(training: Training, training_seconds: float) -> Validation:
         TrainingFailed: the loss is not finite, so often where such steps are skipped, or a checkpoint could not be
             written.
     """
-    config, plan, state = training.config, training.plan, training.state
+    config, plan, state, phases = training.config, training.plan, training.state, training.phases
     step = int(state.step.numpy())
     take_steps = make_step_function(training)
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
@@ -57,21 +58,26 @@ def train(training: Training, training_seconds: float) -> Validation:
     def save(validation: Validation | None = None) -> None:
         nonlocal saved_step, saved_time
         if training.checkpoints is not None and step > saved_step:
-            _save(training, step, training_seconds, validation)
+            with phases.spending(CHECKPOINT):
+                _save(training, step, training_seconds, validation)
             saved_step, saved_time = step, time.monotonic()
 
     while True:
         validation = None
         if plan.ends_epoch(step) and int(state.validated.numpy()) != step:
-            validation = validate(training, evaluate, add_up, save)
-            _end_epoch(training, validation, step, training_seconds)
+            with phases.phase(VALIDATION):
+                validation = validate(training, evaluate, add_up, save)
+                _end_epoch(training, validation, step, training_seconds)
         ended = step == plan.steps or state.progress().is_exhausted(config.patience)
         if validation is not None or ended or stopping or _is_due(config, step, saved_time):
             save(validation)
         if ended:
             if step < plan.steps and training.summaries is not None:
                 report_line(f"stops after epoch {plan.epoch(step)}: no better {config.best_by} for {config.patience}")
-            return validation or validate(training, evaluate, add_up)
+            if validation is None:
+                with phases.phase(VALIDATION):
+                    validation = validate(training, evaluate, add_up)
+            return validation
         if stopping:
             raise Stopped(f"stopped at step {step} of {plan.steps}; the state is saved")
 
@@ -83,7 +89,7 @@ def train(training: Training, training_seconds: float) -> Validation:
             continue
         started = time.monotonic() - waited
         wish = tf.constant(float(training.stop.wanted), tf.float64)
-        losses, rates, good, stop = take_steps(batches, tf.constant(count), wish)
+        losses, rates, good, stop, times = take_steps(batches, tf.constant(count), wish)
         losses, rates, stopping = losses.numpy(), rates.numpy(), bool(stop)
         good = good.numpy() & np.isfinite(losses)
         seconds = time.monotonic() - started
@@ -91,6 +97,8 @@ def train(training: Training, training_seconds: float) -> Validation:
         training.heartbeat()
         bad_in_a_row = _pass_over_bad(training, step, losses, good, bad_in_a_row)
         step += count
+        came, _, added = map(float, times.numpy())
+        phases.steps(step, {DATA: waited + came, ALL_REDUCE: added})
         if training.summaries is not None:
             training.summaries.steps(step, np.where(good, losses, np.nan), rates, seconds, waited)
         if stopping:  # by another worker's flag, it may be

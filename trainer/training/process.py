@@ -16,7 +16,9 @@ from maskfleet.command_line import prepare_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.environment import is_debugging
 from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
+from maskfleet.goodput import PEERS, PREPARING, STARTUP
 from maskfleet.peers import Peers
+from maskfleet.phase_log import PhaseLog
 from maskfleet.quiet import leave_out_warnings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR
@@ -55,6 +57,7 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     Raises:
         MaskfleetError: see :func:`trainer.training.loop.train`; PeerLost when another worker is gone.
     """
+    phases = PhaseLog(run if peers.is_chief else None)
     # Slow imports come after the settings are known to be good.
     configure_threads(threads_of(config, peers))
     check_gpus()
@@ -64,6 +67,7 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     from trainer.own_code import use_code
 
     use_code(config.code)
+    phases.begin_start(PREPARING)
     heartbeat = open_heartbeat()
     fitting = None
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
@@ -84,14 +88,16 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
         if config.batch_per_replica == "auto" and config.global_batch is None:
             share = len(dataset.train) // (peers.workers * config.accumulate)
             fitting = choose_batch(run, len(dataset.classes), share)
+    phases.begin_start(PEERS if peers.workers > 1 else STARTUP)
     strategy = make_strategy(peers)
+    phases.begin_start(STARTUP)
 
     import tensorflow as tf
 
     from trainer.training.assembly import Worker
 
     try:
-        _train(Worker(run, config, peers, strategy, dataset, source, fitting, heartbeat))
+        _train(Worker(run, config, peers, strategy, dataset, source, fitting, heartbeat, phases))
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         raise PeerLost(_lost_peer(peers, error)) from error
     except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from maskfleet.peers import Peers
+from maskfleet.phase_log import PhaseLog
 from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import Dataset
 from trainer.models.network import Network
@@ -84,6 +85,7 @@ class Training:
         features: of a frozen encoder, in the place of the images they are of; None: they are computed.
         heartbeat: called whenever something was achieved, for the supervisor's watchdog.
         checkpoints, summaries, profiler: None on all workers but the chief; no profiler unless it is asked for.
+        phases: takes down what the time is spent on; on all workers but the chief it keeps that to itself.
     """
 
     config: TrainConfig
@@ -101,6 +103,7 @@ class Training:
     checkpoints: CheckpointStore | None
     summaries: Summaries | None
     profiler: Profiler | None = None
+    phases: PhaseLog = field(default_factory=lambda: PhaseLog(None))
 
     @property
     def local_replicas(self) -> int:

@@ -20,9 +20,10 @@ from trainer.objective.metrics import confusion_matrix
 from trainer.training.accumulation import Compute, in_parts
 from trainer.training.state import Batch, Inputs, Training
 
-Taken: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+Taken: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 """Mean loss of each global batch, float64 [n], learning rate of each step, float32 [n], whether each step was taken and
-not skipped, bool [n], and whether any worker wants to stop."""
+not skipped, bool [n], whether any worker wants to stop, and the seconds of all steps together that this worker waited
+for its input, computed its gradients, and added them up with its peers' (which waits for the last), float64 [3]."""
 TakeSteps: TypeAlias = Callable[["Iterator[Batch]", tf.Tensor, tf.Tensor], Taken]
 """(batches, n, whether this worker wants to stop: 0. or 1.) -> what n steps give."""
 
@@ -32,14 +33,17 @@ def make_step_function(training: Training) -> TakeSteps:
     optimizer, strategy, state = training.optimizer, training.strategy, training.state
     global_batch, classes = training.plan.global_batch, len(training.dataset.classes)
     in_replica, apply = _make_replica_step(training), _make_apply(training)
+    distributed = strategy.num_replicas_in_sync > 1
 
     def step_function(batches: Iterator[Batch], stop: tf.Tensor) -> Taken:
-        """Of one step: loss, learning rate, whether it was taken, and whether a worker wants to stop."""
+        """Of one step: loss, learning rate, whether it was taken, whether a worker wants to stop, and seconds."""
+        began = tf.timestamp()
         inputs, masks, _ = next(batches)
+        came = _time_after(inputs, masks)
         rate = tf.cast(optimizer.learning_rate, tf.float32)
         arguments = (*split_among_replicas(training, inputs, masks), stop)
-        vector, good, gradients = strategy.run(in_replica, args=arguments)
-        vector, good = (strategy.experimental_local_results(value)[0] for value in (vector, good))
+        vector, good, gradients, times = strategy.run(in_replica, args=arguments)
+        vector, good, times = (strategy.experimental_local_results(value)[0] for value in (vector, good, times))
         if training.config.on_bad_step == "skip":
             # A condition must stand outside the replicas: what they do inside a branch can't reach their peers.
             tf.cond(good, lambda: strategy.run(apply, args=(gradients,)), lambda: None)
@@ -50,40 +54,49 @@ def make_step_function(training: Training) -> TakeSteps:
         state.skipped_in_epoch.assign_add(skipped)
         state.loss_sum.assign_add(tf.where(good, loss * global_batch, 0.0))
         state.confusion.assign_add(tf.cast(tf.where(good, tf.reshape(matrix, [classes, classes]), 0.0), tf.int64))
-        return loss, rate, good, vector[1] > 0
+        marks = tf.concat([[began, came], times if distributed else [came, came]], axis=0)
+        return loss, rate, good, vector[1] > 0, marks[1:] - marks[:-1]
 
     @tf.function(autograph=False)
     def take_steps(batches: Iterator[Batch], count: tf.Tensor, stop: tf.Tensor) -> Taken:
         if training.config.steps_per_call == 1:  # without a loop, which takes half a second to build
-            loss, rate, good, stopped = step_function(batches, stop)
-            return loss[None], rate[None], good[None], stopped
+            loss, rate, good, stopped, seconds = step_function(batches, stop)
+            return loss[None], rate[None], good[None], stopped, seconds
 
-        def another(done: tf.Tensor, stopped: tf.Tensor, *told: tf.TensorArray) -> tuple[Any, ...]:
-            *values, stop_wanted = step_function(batches, stop)
+        def another(done: tf.Tensor, stopped: tf.Tensor, before: tf.Tensor, *told: tf.TensorArray) -> tuple[Any, ...]:
+            *values, stop_wanted, seconds = step_function(batches, stop)
             written = (array.write(done, value) for array, value in zip(told, values, strict=True))
-            return done + 1, stopped | stop_wanted, *written
+            return done + 1, stopped | stop_wanted, before + seconds, *written
 
-        _, stopped, *told = tf.while_loop(
+        arrays = (tf.TensorArray(kind, count) for kind in (tf.float64, tf.float32, tf.bool))
+        _, stopped, seconds, *told = tf.while_loop(
             lambda done, *_: done < count,
             another,
-            (0, False, *(tf.TensorArray(kind, count) for kind in (tf.float64, tf.float32, tf.bool))),
+            (0, False, tf.zeros(3, tf.float64), *arrays),
             parallel_iterations=1,  # a sum over the workers must not meet that of the next step
         )
         losses, rates, good = (array.stack() for array in told)
-        return losses, rates, good, stopped
+        return losses, rates, good, stopped, seconds
 
     traced: TakeSteps = take_steps
     return traced
 
 
+def _time_after(*values: Any) -> tf.Tensor:
+    """When all of them were there: Unix seconds, float64."""
+    with tf.control_dependencies(tf.nest.flatten(values)):
+        return tf.timestamp()
+
+
 def _make_replica_step(
     training: Training,
-) -> Callable[[Inputs, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]:
-    """(inputs, masks, wish to stop) of a replica -> what is the same in all of them.
+) -> Callable[[Inputs, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]]:
+    """(inputs, masks, wish to stop) of a replica -> what is the same in all of them, and this one's times.
 
     That is a float64 vector: loss, wishes to stop, confusion matrix [C x C]; whether the step is good; and the
     gradients added up over the replicas. The moving statistics are averaged. It takes the step, unless bad ones are to
-    be skipped: then a bad one leaves the moving statistics as they were, and the gradients are still to be applied.
+    be skipped: then a bad one leaves the moving statistics as they were, and the gradients are still to be applied. The
+    times are those of :func:`_over_replicas`.
     """
     network, skips = training.network, training.config.on_bad_step == "skip"
     replicas, classes = training.strategy.num_replicas_in_sync, len(training.dataset.classes)
@@ -96,10 +109,12 @@ def _make_replica_step(
     compute = in_parts(_make_compute(training), training.config.accumulate, trainable, classes)
     apply = _make_apply(training)
 
-    def in_replica(inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def in_replica(
+        inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]:
         before = [tf.identity(variable) for variable in statistics if skips]
         loss, matrix, gradients = compute(inputs, masks)
-        gradients = _over_replicas(gradients, replicas)
+        gradients, times = _over_replicas(gradients, replicas)
         if not skips:
             apply(gradients)
         vector = tf.concat(
@@ -115,18 +130,23 @@ def _make_replica_step(
         good = _is_good(training, vector[0], gradients) if skips else tf.constant(True)
         for variable, old in zip(statistics if skips else [], before, strict=True):
             variable.assign(tf.where(good, variable, old))
-        return vector[: 2 + classes * classes], good, gradients if skips else []
+        return vector[: 2 + classes * classes], good, gradients if skips else [], times
 
     return in_replica
 
 
-def _over_replicas(gradients: list[tf.Tensor | None], replicas: int) -> list[tf.Tensor | None]:
-    """Their sum over the replicas, in each of them."""
+def _over_replicas(gradients: list[tf.Tensor | None], replicas: int) -> tuple[list[tf.Tensor | None], tf.Tensor]:
+    """Their sum over the replicas, in each of them; and when its own were there, and the sum, float64 [2].
+
+    Times are 0 without another replica.
+    """
     if replicas == 1:
-        return gradients
+        return gradients, tf.zeros(2, tf.float64)
     there = [gradient for gradient in gradients if gradient is not None]
-    sums = iter(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, there))
-    return [None if gradient is None else next(sums) for gradient in gradients]
+    computed = _time_after(there)
+    added = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, there)
+    times, sums = tf.stack([computed, _time_after(added)]), iter(added)
+    return [None if gradient is None else next(sums) for gradient in gradients], times
 
 
 def _is_good(training: Training, loss: tf.Tensor, gradients: list[tf.Tensor | None]) -> tf.Tensor:

@@ -21,6 +21,8 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 
 from maskfleet.child_processes import report_line
 from maskfleet.files import write_atomically
+from maskfleet.goodput import goodput
+from maskfleet.phase_log import PhaseLog
 from maskfleet.records import Event, FinalScores, MetricsLine, Progress, RunRecord, SplitScores
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import as_markdown, one_line
@@ -58,6 +60,7 @@ class Summaries:
         first_step: where this process goes on; what was told of later steps is taken back.
         validated: the last step whose validation the state knows of; what was told of later ones is taken back.
         tracker: of the user's own.
+        phases: what the run's time is spent on.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Summaries:
         first_step: int,
         validated: int,
         tracker: Tracking | None = None,
+        phases: PhaseLog | None = None,
     ):
         self._tracker = tracker
+        self._phases = phases or PhaseLog(None)
         self._run = run
         self._plan = plan
         self._dataset = dataset
@@ -182,6 +187,7 @@ class Summaries:
         for name, result in (("train", trained), ("validation", held_out)):
             self._add(name, step, *_score_values(result.scores))
         self._add("validation", step, scalar_pb("loss", held_out.loss))
+        self._add("train", step, *_time_values(self._phases.catch_up().totals()))
         self._update(miou=scores.miou)
         self._write_progress()
         self._picture(epoch, step)
@@ -290,6 +296,14 @@ def _score_values(scores: Scores) -> Sequence[Summary]:
         for kind in BY_CLASS
         for name, value in getattr(scores, kind).items()
     ]
+
+
+def _time_values(seconds: Mapping[str, float]) -> Iterator[Summary]:
+    """What the run's time was spent on so far, all its processes together."""
+    if (share := goodput(seconds)) is not None:
+        yield scalar_pb("goodput", share)
+    for cause, each in seconds.items():
+        yield scalar_pb(f"seconds/{cause}", each)
 
 
 def _final_values(scores: SplitScores, prefix: str = "") -> Iterator[Summary]:

@@ -205,9 +205,10 @@ def _histories(store: Store, run: RunDirectory, worker: int | None) -> Iterator[
         if of is not None and worker in (None, of) and _size(run.path / found.name) < found.size:
             yield found
     if worker in (None, 0):
-        there = store.find(run.events.name)
-        if there is not None and _size(run.events) < there.size:
-            yield there
+        for path in (run.events, run.goodput):
+            there = store.find(path.name)
+            if there is not None and _size(path) < there.size:
+                yield there
         # The trainer shortens the metrics when it resumes, so that those that are here are the ones that count; a pod
         # gets its settings from its Job. Without the examples it would note those of the data as it is by now.
         for path in (run.metrics, run.examples, *((run.config,) if worker is None else ())):

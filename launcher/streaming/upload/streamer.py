@@ -283,7 +283,7 @@ class Streamer:
         files, path = self._plain_files, self._run.path / name
         if is_event_file(path.name):
             return GrowingFile(self._store, files, name, scan_tfrecords, interval=self._interval)
-        if path == self._run.events or path.suffix == ".log":
+        if path in (self._run.events, self._run.goodput) or path.suffix == ".log":
             return GrowingFile(self._store, files, name, scan_lines, interval=self._interval, history=True)
         settle = path.is_relative_to(self._run.pictures) or path.is_relative_to(self._run.tensorboard)
         # Metrics too: the trainer takes back the lines of epochs that a resumed run does again.

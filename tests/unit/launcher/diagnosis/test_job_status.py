@@ -254,13 +254,42 @@ def test_a_job_is_not_younger_than_new_by_a_clock_that_is_behind() -> None:
 @pytest.mark.parametrize(
     "told",
     ["[" * 100_000, '{"message": {"a": 1}, "state": "restarting"}', '{"streamer": {"problems": 1}}',
-     '{"streamer": "x"}', '{"message": "two\\nlines \\u001b[2J", "state": "starting"}', '{"epoch": {}}'],
+     '{"streamer": "x"}', '{"time_spent": 1}', '{"time_spent": {"since": -1, "until": 1e99}}',
+     '{"message": "two\\nlines \\u001b[2J", "state": "starting"}', '{"epoch": {}}'],
 )  # fmt: skip
 def test_what_somebody_has_written_into_an_annotation_does_not_end_status(told: str) -> None:
     metadata = {"annotations": {"maskfleet/progress.json": told, "maskfleet/progress": "epoch\n9"}}
     found = job_status(job(metadata=metadata), [pod(**UP)])
     lines = [*describe_status(found), *job_table([found], wide=True)]
     assert all("\n" not in line and "\x1b" not in line for line in lines)
+
+
+def test_what_the_run_has_told_of_itself_is_shown() -> None:
+    began = datetime(2026, 11, 23, 10, 0, 20, tzinfo=UTC).timestamp()
+    spent = {
+        "since": began,
+        "until": began + 100.0,
+        "then": "computing",
+        "seconds": {"computing": 80.0, "all_reduce": 20.0},
+    }
+    told = {"state": "running", "epoch": 2, "epochs": 3, "step": 1, "steps": 9, "time_spent": spent}
+    metadata = {"annotations": {"maskfleet/progress.json": json.dumps(told)}}
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": CREATED}]
+    preparing = [{"name": "prepare", "state": {"terminated": {"startedAt": CREATED, "exitCode": 0}}}]
+    chief = pod(**UP, conditions=conditions, initContainerStatuses=preparing)
+    found = job_status(job(metadata=metadata, startTime=CREATED), [chief], now=began + 180)
+    assert found.time_spent is not None
+    assert found.time_spent["seconds"] == {"computing": 160, "all_reduce": 20, "training_prep": 20}
+    assert found.time_spent["goodput"] == 0.9
+    assert "goodput: 0.900 of 3m20s: computing 2m40s, all-reduce 20s, preparing data 20s" in describe_status(found)
+    assert "2/3" in job_table([found])[1]
+
+
+def test_a_worker_that_has_prepared_does_not_restart() -> None:
+    told = {"time_spent": {"since": 1.0, "until": 2.0, "then": "training_prep", "seconds": {}}}
+    metadata = {"annotations": {"maskfleet/progress.json": json.dumps(told)}}
+    assert job_status(job(2, metadata=metadata), [pod(**UP)]).phase == "Pending"
+    assert job_status(job(metadata=metadata), [pod(**UP)]).phase == "Starting"
 
 
 SPARE: list[dict[str, Any]] = [

@@ -22,6 +22,7 @@ from launcher.pod.job_reporter import (
     take_events_as_reported,
 )
 from launcher.streaming.stream_metrics import StreamMetrics
+from maskfleet.phase_log import PhaseLog
 from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
 from tests.fakes.cluster import FakeCluster
@@ -62,6 +63,18 @@ class Recorder(FakeCluster):
     @property
     def annotations(self) -> dict[str, str]:
         return dict(self.objects["Job", "pets"]["metadata"]["annotations"])
+
+
+def test_the_job_is_told_what_the_run_spends_its_time_on(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    reporter = JobReporter(recorder, "pets", run)
+    PhaseLog(run).begin("program_startup")
+    reporter.step(last=True)
+    PhaseLog(run).begin("computing")
+    reporter.step(last=True)
+    told = json.loads(recorder.annotations["maskfleet/progress.json"])["time_spent"]
+    assert told["then"] == "computing"
+    assert sum(told["seconds"].values()) == pytest.approx(told["until"] - told["since"], abs=0.3)
 
 
 def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_restore_brings_back_the_newest_that_verifies(
     assert manifest.step == 10
     assert manifest.problem(back.checkpoints) is None
     assert "step-00000020.index has 7 bytes" in caplog.text
-    histories = ("metrics.jsonl", "events.jsonl", "logs/worker-0.log", "logs/worker-1.log")
+    histories = ("metrics.jsonl", "events.jsonl", "goodput.jsonl", "logs/worker-0.log", "logs/worker-1.log")
     assert {name: (back.path / name).read_bytes() for name in histories} == {
         name: content for name, content in sample.files().items() if name in histories
     }

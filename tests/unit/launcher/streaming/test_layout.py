@@ -22,7 +22,10 @@ from launcher.streaming.layout import (
 from maskfleet.run_directory import RunDirectory
 
 RUN = RunDirectory(Path("/somewhere/run"))
-FILES = [RUN.config, RUN.progress, RUN.metrics, RUN.events, RUN.report, RUN.tensorboard / "train/e", RUN.export / "a/b"]
+FILES = [
+    RUN.config, RUN.progress, RUN.metrics, RUN.events, RUN.goodput, RUN.report, RUN.tensorboard / "train/e",
+    RUN.export / "a/b",
+]  # fmt: skip
 
 
 @given(step=st.integers(0, 10**12), worker=st.integers(0, 10**6), above=st.sampled_from(["", "a/", "team/b/"]))

@@ -60,6 +60,7 @@ def facts(name: str, **changes: Any) -> RunFacts:
         "best": [example("Abyssinian_1", 0.91)],
         "worst": [example("Bengal_<7>", 0.12)],
         "note": "",
+        "seconds": {"computing": 90.0, "program_startup": 7.5, "infrastructure_recovery_from_disruption": 2.5},
     }
     return RunFacts(**{**everything, **changes})
 
@@ -73,9 +74,10 @@ def example(name: str, miou: float) -> Example:
 
 def test_a_browser_shows_every_part_of_one_run(tmp_path: Path) -> None:
     seen = look(page([facts("pets")]), tmp_path)
-    for part in ("Result", "Curves", "Classes", "Confusion", "Predictions", "Settings", "Origin"):
+    for part in ("Result", "Curves", "Classes", "Confusion", "Predictions", "Time", "Settings", "Origin"):
         assert f"\n{part}\n" in "\n" + seen["text"]
-    for value in ("6,504,227", "0.8000", "0.7123", "0.4321", "back<ground", "Bengal_<7>: 0.120", "1 restart", "abc123"):
+    for value in ("6,504,227", "0.8000", "0.7123", "0.4321", "back<ground", "Bengal_<7>: 0.120", "1 restart", "abc123",
+                  "0.9000", "90.0 s", "100.0 s"):  # fmt: skip
         assert value in seen["text"], value
     assert seen["images"] == [107, 107, 107, 107, 107, 107]  # all decoded, none larger than a thumbnail
     assert len(seen["lines"]) == 4

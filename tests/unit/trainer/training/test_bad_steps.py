@@ -57,7 +57,7 @@ def test_a_step_that_is_skipped_leaves_everything_as_it_was(
     one, stop = tf.constant(1), tf.constant(0.0, tf.float64)
     states, sums = [state(training)], []
     for taken in (True, False, True):
-        _, _, good, _ = take_steps(data, one, stop)
+        _, _, good, _, _ = take_steps(data, one, stop)
         assert good.numpy().tolist() == [taken]
         states.append(state(training))
         sums.append((float(training.state.loss_sum), int(tf.reduce_sum(training.state.confusion))))

@@ -1,0 +1,117 @@
+"""What the time of a job was spent on, from its objects and what its run has told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.diagnosis.time_spent import stopped_seconds, time_spent
+from launcher.job.labels import CANCELLED_ANNOTATION, INDEX_ANNOTATION, STOPPED_ANNOTATION
+from maskfleet.goodput import (
+    COMPUTING,
+    IMAGE_PULL,
+    OTHER,
+    PREPARING,
+    QUEUED,
+    RECOVERY,
+    RESULTS,
+    STOPPED,
+    UNSCHEDULABLE,
+    TimeSpent,
+)
+
+BEGAN = 1_800_000_000
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(BEGAN + int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def job(started: float | None = 10, *, suspended: bool = False, **annotations: str) -> dict[str, Any]:
+    """Made at 0."""
+    return {
+        "metadata": {"creationTimestamp": at(0), "annotations": annotations},
+        "spec": {"suspend": suspended},
+        "status": {} if started is None else {"startTime": at(started)},
+    }
+
+
+def pod(
+    created: float, scheduled: float | None = None, running: float | None = None, worker: int = 0
+) -> dict[str, Any]:
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": at(scheduled or 0)}]
+    if scheduled is None:
+        conditions[0]["status"] = "False"
+    state = {"waiting": {"reason": "PodInitializing"}} if running is None else {"running": {"startedAt": at(running)}}
+    return {
+        "metadata": {"creationTimestamp": at(created), "annotations": {INDEX_ANNOTATION: str(worker)}},
+        "status": {"conditions": conditions, "initContainerStatuses": [{"name": "prepare", "state": state}]},
+    }
+
+
+def told(since: float, until: float, then: str = COMPUTING, **seconds: float) -> TimeSpent:
+    return TimeSpent(BEGAN + since, BEGAN + until, then, seconds)
+
+
+@pytest.mark.parametrize(("job", "pods", "spent"), [
+    (job(None, suspended=True), [], {QUEUED: 100}),
+    (job(), [], {QUEUED: 10, OTHER: 90}),
+    (job(), [pod(11)], {QUEUED: 10, UNSCHEDULABLE: 90}),
+    (job(), [pod(11, 31)], {QUEUED: 10, UNSCHEDULABLE: 21, IMAGE_PULL: 69}),
+    (job(), [pod(11, 31, 40)], {QUEUED: 10, UNSCHEDULABLE: 21, IMAGE_PULL: 9, PREPARING: 60}),
+    (job(), [pod(11, 31, 40), pod(11, worker=1)], {QUEUED: 10, UNSCHEDULABLE: 21, IMAGE_PULL: 9, PREPARING: 60}),
+    (job(200), [], {OTHER: 100}),  # its clock is ahead
+])  # fmt: skip
+def test_before_the_run_has_told_anything(job, pods, spent):
+    assert time_spent(job, pods, None, None, BEGAN + 100) == spent
+
+
+@pytest.mark.parametrize(("job", "pods", "then", "finished", "more"), [
+    (job(), [pod(10, 12, 20)], COMPUTING, None, {COMPUTING: 20}),
+    (job(), [pod(10, 12, 20)], STOPPED, 95, {RESULTS: 15}),
+    (job(suspended=True, **{CANCELLED_ANNOTATION: at(70)}), [], RECOVERY, None, {STOPPED: 20}),
+    (job(suspended=True), [], RECOVERY, None, {QUEUED: 20}),
+])  # fmt: skip
+def test_since_the_run_has_told_last(job, pods, then, finished, more):
+    told_of = told(22, 80, then, computing=48.0, infrastructure_recovery_from_disruption=10.0)
+    spent = time_spent(job, pods, told_of, finished and at(finished), BEGAN + 100)
+    assert sum(spent.values()) == (finished or 100)
+    expected = {COMPUTING: 48, RECOVERY: 10} | {STOPPED: 0, RESULTS: 0, QUEUED: 0}
+    for cause, each in more.items():
+        assert spent[cause] == expected[cause] + each
+
+
+def test_a_later_pod_tells_why_the_restart_took_so_long():
+    spent = time_spent(job(), [pod(50, 60, 63)], told(22, 80, computing=38.0, **{RECOVERY: 20.0}), None, BEGAN + 80)
+    assert spent[UNSCHEDULABLE] == 10
+    assert spent[IMAGE_PULL] == 3
+    assert spent[RECOVERY] == 7
+    assert sum(spent.values()) == 80
+
+
+def test_time_that_a_job_was_cancelled_is_no_restart():
+    resumed = job(40, **{STOPPED_ANNOTATION: "15"})
+    spent = time_spent(resumed, [], told(22, 80, computing=38.0, **{RECOVERY: 20.0}), None, BEGAN + 80)
+    assert (spent[STOPPED], spent[RECOVERY], sum(spent.values())) == (15, 5, 80)
+
+
+@pytest.mark.parametrize("written", ["", "long", "inf", "nan"])
+def test_an_annotation_that_is_no_time_is_none(written: str):
+    assert stopped_seconds({STOPPED_ANNOTATION: written}) == 0
+
+
+times = st.none() | st.integers(0, 300)
+
+
+@given(times, times, times, times, st.integers(1, 300), st.booleans(), st.booleans())
+def test_all_time_is_booked_once(started, created, scheduled, running, now, suspended, tells):
+    pods = [] if created is None else [pod(created, scheduled, running)]
+    since = min(now, 20)
+    lines = told(since, now, infrastructure_recovery_from_disruption=float(now - since)) if tells else None
+    spent = time_spent(job(started, suspended=suspended), pods, lines, None, BEGAN + now)
+    assert sum(spent.values()) == pytest.approx(now)
+    assert all(each >= 0 for each in spent.values())
