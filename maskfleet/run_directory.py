@@ -75,6 +75,11 @@ class RunDirectory:
         return self.path / "goodput.jsonl"
 
     @property
+    def workers(self) -> Path:
+        """How fast each worker is by itself, and who holds up the others; replaced atomically."""
+        return self.path / "workers.json"
+
+    @property
     def progress(self) -> Path:
         """Epoch, step, images/s, loss, mIoU, ETA; replaced atomically."""
         return self.path / "progress.json"

@@ -49,6 +49,39 @@ def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Memory | None:
     return None
 
 
+@dataclass(frozen=True)
+class CpuPeriods:
+    """Of a container with a CPU limit, since it began: periods of the scheduler, and those that used up the limit."""
+
+    all: int
+    throttled: int
+
+
+def cpu_periods(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> CpuPeriods | None:
+    """None where the innermost cgroup has no CPU limit, as outside a container."""
+    for folder in _folders("cpu", proc, cgroups):
+        try:
+            counts = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())
+            return CpuPeriods(int(counts["nr_periods"]), int(counts["nr_throttled"]))
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
+def io_stalled(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float | None:
+    """Seconds that something of the container has waited for a disk, since it began; None where that is not kept.
+
+    The kernel keeps it where pressure stall information is on and the cgroups' hierarchy is of version 2.
+    """
+    for folder in _folders("", proc, cgroups):
+        try:
+            some, _ = (folder / "io.pressure").read_text().splitlines()
+            return int(some.rpartition("total=")[2]) / 1e6
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def _folders(controller: str, proc: Path, cgroups: Path) -> list[Path]:
     """This process's cgroup folders for a controller, innermost first."""
     try:

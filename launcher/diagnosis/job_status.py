@@ -134,6 +134,9 @@ def _details(annotations: Mapping[str, str]) -> Mapping[str, Any]:
         details["message"] = one_line(details["message"])
     else:
         details.pop("message", None)
+    slow = details.pop("slow", None)
+    if isinstance(slow, list) and all(isinstance(line, str) for line in slow):
+        details["slow"] = [one_line(line) for line in slow]
     streamer = details.get("streamer", {})
     problems = streamer.get("problems") if isinstance(streamer, dict) else None
     if not isinstance(problems, list) or not all(isinstance(each, str) for each in [*problems, streamer.get("line")]):
@@ -273,11 +276,8 @@ def _queued(name: str, queue: str, workload: Object | None) -> str:
 
 def _finished(job: Object) -> str | None:
     status = job.get("status", {})
-    done = status.get("completionTime")
-    if done:
-        return str(done)
-    failed = next((c for c in status.get("conditions", []) if c["type"] == "Failed" and c["status"] == "True"), None)
-    return failed["lastTransitionTime"] if failed else None
+    ends = (c for c in status.get("conditions", []) if c["type"] in ("Complete", "Failed") and c["status"] == "True")
+    return status.get("completionTime") or next((end.get("lastTransitionTime") for end in ends), None)
 
 
 def _took(status: Object) -> str:

@@ -31,6 +31,8 @@ def describe_status(status: JobStatus, *, wide: bool = False, now: datetime | No
         lines.append(f"progress: {status.progress}")
     if streamer := status.details.get("streamer"):
         lines.append(f"streamer: {some_of([streamer['line'], *streamer['problems']], separator='; ')}")
+    if slow := status.details.get("slow"):
+        lines.append(f"slow: {'; '.join(slow)}")
     if spent := status.time_spent:
         lines.append(f"goodput: {goodput_line(spent['seconds'])}")
     lines.append(f"age: {age(status, now)}   namespace: {status.namespace}")

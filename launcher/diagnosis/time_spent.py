@@ -15,6 +15,7 @@ from launcher.job.labels import CANCELLED_ANNOTATION, STOPPED_ANNOTATION, annota
 from maskfleet.goodput import (
     IMAGE_PULL,
     OTHER,
+    PEERS,
     PREPARING,
     QUEUED,
     RECOVERY,
@@ -46,12 +47,15 @@ def time_spent(
     spent = _until_begun(job, chief, created, max(created, told.since))
     for cause, each in told.seconds.items():
         spent = booked(spent, cause, each)
+    spent = booked(spent, _going_on(job, told.then, finished), end - told.until)
     spent = moved(spent, RECOVERY, STOPPED, stopped_seconds(annotations_of(job)))
     if chief is not None and _created(chief) > told.since:
         placing = _placing(chief, _created(chief), end)
         for cause in (UNSCHEDULABLE, IMAGE_PULL):
             spent = moved(spent, RECOVERY, cause, placing.get(cause, 0.0))
-    return booked(spent, _going_on(job, told.then, finished), end - told.until)
+    # What the chief has waited for.
+    placed = max((_scheduled(pod) for pod in pods if worker_of(pod) != 0), default=0.0)
+    return moved(spent, PEERS, UNSCHEDULABLE, min(placed, end) - told.since)
 
 
 def stopped_seconds(annotations: Mapping[str, str]) -> float:
@@ -90,13 +94,17 @@ def _until_begun(job: Object, chief: Object | None, created: float, end: float) 
 
 def _placing(pod: Object, start: float, end: float) -> dict[str, float]:
     """From ``start`` to ``end``: until the pod had a node, until its image was there, and since."""
-    condition = condition_of(pod, "PodScheduled")
-    scheduled = seconds(condition.get("lastTransitionTime") or "") if condition.get("status") == "True" else math.inf
-    scheduled = min(max(start, scheduled), end)
+    scheduled = min(max(start, _scheduled(pod)), end)
     starts = (_started(status) for status in pod.get("status", {}).get("initContainerStatuses", []))
     running = min(max(scheduled, min(starts, default=math.inf)), end)
     spent = booked({}, UNSCHEDULABLE, scheduled - start)
     return booked(booked(spent, IMAGE_PULL, running - scheduled), PREPARING, end - running)
+
+
+def _scheduled(pod: Object) -> float:
+    """When the pod got its node; infinite while it has none."""
+    condition = condition_of(pod, "PodScheduled")
+    return seconds(condition.get("lastTransitionTime") or "") if condition.get("status") == "True" else math.inf
 
 
 def _started(container: Object) -> float:

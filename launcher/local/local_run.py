@@ -271,7 +271,7 @@ class LocalRun:
             )
         if code == BAD_INPUT:
             return ""
-        return f"{time_line}go on with:  launcher run --resume {self._run.path}"
+        return f"{time_line}go on with: launcher run --resume {self._run.path}"
 
 
 @contextlib.contextmanager

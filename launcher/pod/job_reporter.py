@@ -21,6 +21,7 @@ from launcher.job.labels import EPOCH_LABEL, PROGRESS_ANNOTATION, PROGRESS_JSON_
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.errors import MaskfleetError
 from maskfleet.goodput import TimeSpent
+from maskfleet.pace import FleetPace
 from maskfleet.phase_log import PhaseLog
 from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
@@ -113,6 +114,8 @@ class JobReporter:
         details.pop("time", None)
         if spent := TimeSpent.of(self._phases.catch_up()):
             details["time_spent"] = asdict(spent)
+        if fleet := FleetPace.read(self._run):
+            details["slow"] = list(fleet.slow)
         if streamed := StreamMetrics.load(self._run):
             details["streamer"] = _streamer(streamed)
         if not details or details == self._reported:

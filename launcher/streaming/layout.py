@@ -15,7 +15,7 @@ from maskfleet.schema import parsed
 _HERE = RunDirectory(Path())
 _FILES = (
     _HERE.config, _HERE.examples, _HERE.progress, _HERE.metrics, _HERE.scores, _HERE.events, _HERE.goodput,
-    _HERE.report,
+    _HERE.workers, _HERE.report,
 )  # fmt: skip
 _FOLDERS = (_HERE.tensorboard, _HERE.checkpoints, _HERE.logs, _HERE.pictures, _HERE.export)
 

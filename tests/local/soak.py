@@ -11,11 +11,14 @@ from pathlib import Path
 
 import click
 
+from maskfleet.phase_log import ledger_of
 from tests.helpers.processes import LocalRun, inspect, leftovers
 
 SETTINGS = ("--epochs=15", "--max-restarts=1000000")
 LONGEST_PAUSE = 12.0
 """Seconds between two kills at most: some come while the processes start, some while they train."""
+LAUNCHER_SECONDS = 2.0
+"""For Python to start and end around what a run can tell of."""
 
 
 def soak(folder: Path, kills: int, seed: int, also: Sequence[str] = ()) -> list[str]:
@@ -24,7 +27,7 @@ def soak(folder: Path, kills: int, seed: int, also: Sequence[str] = ()) -> list[
     with LocalRun.start(folder / "undisturbed", *SETTINGS) as undisturbed:
         if undisturbed.wait() != 0:
             return [undisturbed.output.read_text()]
-    done = 0
+    done, began = 0, time.monotonic()
     with LocalRun.start(folder / "soaked", *SETTINGS, *also) as run:
         run.wait_for_step(1)
         while done < kills and not run.is_finished:
@@ -35,7 +38,10 @@ def soak(folder: Path, kills: int, seed: int, also: Sequence[str] = ()) -> list[
                 done += 1
         if run.wait() != 0:
             return [run.output.read_text()]
+    wall, spent = time.monotonic() - began, ledger_of(run.directory).seconds
     problems = []
+    if abs(sum(spent.values()) - wall) > LAUNCHER_SECONDS + 0.01 * wall:
+        problems.append(f"of {wall:.1f} s another time is booked: {spent}")
     if done < kills:
         problems.append(f"the run was over after {done} of {kills} kills")
     if inspect(run.directory)["sha256"] != inspect(undisturbed.directory)["sha256"]:

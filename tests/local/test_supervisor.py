@@ -12,6 +12,9 @@ import pytest
 
 from launcher.local.local_run import free_port_pairs
 from maskfleet.errors import DONE, FAILED
+from maskfleet.goodput import PEERS, STARTUP, STOPPED
+from maskfleet.pace import FleetPace
+from maskfleet.phase_log import ledger_of
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.processes import environment_of
 from trainer.supervision.handshake import admit
@@ -38,15 +41,22 @@ for _ in range(20):
     time.sleep(.5)
     os.write(int(os.environ["MASKFLEET_HEARTBEAT_FD"]), b".")
 """
+PACED = """
+import json, os, time
+for _ in range(70):
+    time.sleep(.1)
+    steps = {"count": 1, "seconds": .1, "input": .01, "compute": COMPUTE, "all_reduce": .08 - COMPUTE}
+    os.write(int(os.environ["MASKFLEET_HEARTBEAT_FD"]), b"." + json.dumps(steps).encode() + b"\\n")
+"""
 SILENT = "import time; time.sleep(10)"
 
 
-def supervise(path: Path, *programs: str) -> list[tuple[int, str]]:
+def supervise(path: Path, *programs: str, supervisor: str = SUPERVISE) -> list[tuple[int, str]]:
     """Exit code and output of a supervisor for each of the ``programs``, all workers of one run."""
     peers = tuple(f"127.0.0.1:{port}" for port in free_port_pairs(len(programs)))
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SUPERVISE, str(path), program],
+            [sys.executable, "-c", supervisor, str(path), program],
             env=environment_of(worker, peers, path),
             stdout=subprocess.PIPE,
             text=True,
@@ -105,3 +115,19 @@ def test_workers_of_whom_none_gets_on_are_stuck(tmp_path: Path, programs: tuple[
     assert {code for code, _ in results} == {FAILED}
     assert any("the training process did not start within 4 s and was killed" in output for _, output in results)
     assert time.monotonic() - started < 10
+
+
+def test_the_chief_names_a_worker_that_computes_longer(tmp_path: Path) -> None:
+    often = f"import trainer.supervision.chief as chief\nchief.LOOK_SECONDS = 1.1\n{SUPERVISE}"
+    programs = (PACED.replace("COMPUTE", each) for each in (".02", ".06"))
+    (code, output), _ = supervise(tmp_path, *programs, supervisor=often)
+    assert code == DONE
+    assert output.startswith("worker 1 takes 3.0 times the others' compute")
+    found = FleetPace.read(RunDirectory(tmp_path))
+    assert found is not None
+    assert found.slow == (), "nobody holds up a run that is over"
+    spent = ledger_of(RunDirectory(tmp_path))
+    assert spent.seconds[STARTUP] > 6
+    assert spent.seconds[PEERS] > 0
+    assert spent.last is not None
+    assert spent.last.then == STOPPED

@@ -16,6 +16,7 @@ from maskfleet.errors import PeerLost
 from maskfleet.peers import LOOPBACK, Peers
 from maskfleet.records import Event
 from maskfleet.run_directory import RunDirectory
+from trainer.supervision.fleet import LOOK_SECONDS, Fleet
 from trainer.supervision.handshake import Stranger, admit
 from trainer.supervision.rendezvous import Coordinator, Ended, Message, names_of, parse, serialize
 
@@ -48,6 +49,7 @@ class ChiefServer:
         self._unproven: dict[asyncio.StreamWriter, str] = {}
         self._life_time = self._refusal_time = -math.inf
         self._refusals = 0
+        self._fleet = Fleet(run, report_line)
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[tuple[str, int]]:
@@ -68,11 +70,12 @@ class ChiefServer:
             )
         except OSError as error:
             raise PeerLost(f"worker 0 can't listen on port {port}: {error.strerror or error}") from error
-        notices = asyncio.create_task(self._notice_missing())
+        tasks = [asyncio.create_task(each) for each in (self._notice_missing(), self._ask_pace())]
         try:
             yield "127.0.0.1", server.sockets[0].getsockname()[1]
         finally:
-            notices.cancel()
+            for task in tasks:
+                task.cancel()
             for writer in list(self._writers.values()):
                 with contextlib.suppress(OSError, asyncio.TimeoutError):
                     await asyncio.wait_for(writer.drain(), 1)
@@ -93,6 +96,8 @@ class ChiefServer:
                     self._coordinator.worker_told(worker)
                 elif message["is"] == "alive":
                     self._pass_on_life()
+                elif message["is"] in ("here", "pace"):
+                    self._fleet.hear(worker, message)
                 elif message["is"] == "ended":
                     end = Ended.of(message)
                     self._broadcast(
@@ -172,12 +177,20 @@ class ChiefServer:
             else:
                 self._broadcast({"do": "wait", "for": missing})
 
+    async def _ask_pace(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._coordinator.phase == "running":
+                self._broadcast(self._fleet.question())
+
     def _broadcast(self, message: Message | None) -> None:
         if message is None:
             return
         for writer in list(self._writers.values()):
             writer.write(serialize(message))
         attempt = self._coordinator.attempt
+        if message["do"] in ("stop", "finish"):
+            self._fleet.start_again()
         with contextlib.suppress(OSError):  # a full disk is the training process's to report
             if message["do"] == "start" and attempt == 1:
                 Event.append(self._run, "start", f"training starts on {self._peers.workers} worker(s)")

@@ -33,6 +33,7 @@ from maskfleet.sentences import ERROR, out_of_memory, without_error
 from maskfleet.text import printable_line
 from trainer import cgroup
 from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
+from trainer.supervision.fleet import OwnPace
 from trainer.supervision.handshake import HANDSHAKE_SECONDS, Stranger, introduce, read_token
 from trainer.supervision.loopback_only import LoopbackOnly
 from trainer.supervision.rendezvous import MAX_REASON, Message, parse_order, serialize
@@ -90,6 +91,7 @@ class Supervisor:
         self._alive_at = 0.0
         self._token = b""
         self._phases = PhaseLog(run if peers.is_chief else None)
+        self._pace = OwnPace()
 
     async def run(self) -> int:
         """Supervises until the run is over, and returns the exit code.
@@ -164,6 +166,9 @@ class Supervisor:
                 self._report_line(f"waiting for {message['for']}")
             elif message["do"] == "go on":
                 self._alive_at = time.monotonic()
+            elif message["do"] == "tell":
+                self._send({"is": "here", "mark": message["mark"]})
+                self._send(self._pace.message())
             elif message["do"] == "stop":
                 await self._end_process(END_GRACE_SECONDS)
                 self._send({"is": "ready"})
@@ -248,6 +253,7 @@ class Supervisor:
             )
         finally:
             os.close(heartbeat_write)
+        self._pace.began(self._process.pid)
         if ports:
             ports.attend()
         self._ended = asyncio.create_task(self._follow_process(self._process, attempt, heartbeat_read))
@@ -298,7 +304,8 @@ class Supervisor:
             while time.monotonic() - self._alive_at < limit:
                 await asyncio.sleep(1)
                 with contextlib.suppress(BlockingIOError):
-                    if os.read(heartbeat, 1 << 16):
+                    if written := os.read(heartbeat, 1 << 16):
+                        self._pace.take(written)
                         self._alive_at = time.monotonic()
                         limit, what = self._config.stall_timeout, "made no step"
                         if self._alive_at - sent > min(ALIVE_SECONDS, limit / 4):

@@ -44,6 +44,7 @@ from trainer.training.features import cached_features
 from trainer.training.heartbeat import beating
 from trainer.training.loop import train
 from trainer.training.own_checks import check_own, check_own_network
+from trainer.training.pace import PaceMeter
 from trainer.training.plan import Plan
 from trainer.training.profiling import Profiler
 from trainer.training.run_record import check_goes_on, record_start, split_roles
@@ -166,7 +167,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
     training_seconds = (manifest.training_seconds if manifest else 0.0) + time.monotonic() - started
     training = Training(
         config, peers, strategy, dataset, features, network, optimizer, loss, plan, state, stop, worker.heartbeat,
-        checkpoints, summaries, profiler, worker.phases,
+        checkpoints, summaries, profiler, worker.phases, PaceMeter(local_batch * peers.workers / plan.global_batch),
     )  # fmt: skip
     return training, everything, training_seconds
 

@@ -97,12 +97,22 @@ def train(training: Training, training_seconds: float) -> Validation:
         training.heartbeat()
         bad_in_a_row = _pass_over_bad(training, step, losses, good, bad_in_a_row)
         step += count
-        came, _, added = map(float, times.numpy())
-        phases.steps(step, {DATA: waited + came, ALL_REDUCE: added})
+        _book_steps(training, step, count, seconds, waited, times.numpy())
         if training.summaries is not None:
             training.summaries.steps(step, np.where(good, losses, np.nan), rates, seconds, waited)
         if stopping:  # by another worker's flag, it may be
             training.stop.set()
+
+
+def _book_steps(
+    training: Training, step: int, count: int, seconds: float, waited: float, times: NDArray[np.float64]
+) -> None:
+    """What ``count`` steps up to ``step`` took; ``times`` are those of :data:`~trainer.training.steps.Taken`."""
+    came, computed, added = np.maximum(times, 0).tolist()  # should the machine's clock be set back in between
+    data = waited + came
+    training.phases.steps(step, {DATA: data, ALL_REDUCE: added})
+    alone = training.strategy.num_replicas_in_sync == 1
+    training.pace.steps(count, seconds, data, seconds - data if alone else computed, added)
 
 
 def _is_due(config: TrainConfig, step: int, saved_time: float) -> bool:

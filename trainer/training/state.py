@@ -18,6 +18,7 @@ from trainer.data.cache import Dataset
 from trainer.models.network import Network
 from trainer.training.early_stopping import Progress
 from trainer.training.features import Features
+from trainer.training.pace import PaceMeter
 from trainer.training.plan import Plan
 from trainer.training.profiling import Profiler
 from trainer.training.summaries import Summaries
@@ -86,6 +87,7 @@ class Training:
         heartbeat: called whenever something was achieved, for the supervisor's watchdog.
         checkpoints, summaries, profiler: None on all workers but the chief; no profiler unless it is asked for.
         phases: takes down what the time is spent on; on all workers but the chief it keeps that to itself.
+        pace: tells the supervisor how fast this worker is by itself.
     """
 
     config: TrainConfig
@@ -104,6 +106,7 @@ class Training:
     summaries: Summaries | None
     profiler: Profiler | None = None
     phases: PhaseLog = field(default_factory=lambda: PhaseLog(None))
+    pace: PaceMeter = field(default_factory=PaceMeter)
 
     @property
     def local_replicas(self) -> int:

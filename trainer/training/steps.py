@@ -40,6 +40,8 @@ def make_step_function(training: Training) -> TakeSteps:
         began = tf.timestamp()
         inputs, masks, _ = next(batches)
         came = _time_after(inputs, masks)
+        with tf.control_dependencies([came]):  # else it may be asked for when half of the step is over
+            inputs = tf.nest.map_structure(tf.identity, inputs)
         rate = tf.cast(optimizer.learning_rate, tf.float32)
         arguments = (*split_among_replicas(training, inputs, masks), stop)
         vector, good, gradients, times = strategy.run(in_replica, args=arguments)
@@ -84,7 +86,7 @@ def make_step_function(training: Training) -> TakeSteps:
 
 def _time_after(*values: Any) -> tf.Tensor:
     """When all of them were there: Unix seconds, float64."""
-    with tf.control_dependencies(tf.nest.flatten(values)):
+    with tf.control_dependencies(tf.nest.flatten(values)), tf.device("CPU:0"):
         return tf.timestamp()
 
 

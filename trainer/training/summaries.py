@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from maskfleet.child_processes import report_line
 from maskfleet.files import write_atomically
 from maskfleet.goodput import goodput
+from maskfleet.pace import FleetPace
 from maskfleet.phase_log import PhaseLog
 from maskfleet.records import Event, FinalScores, MetricsLine, Progress, RunRecord, SplitScores
 from maskfleet.run_directory import RunDirectory
@@ -37,6 +38,10 @@ from trainer.training.tracker import Tracking
 
 PROGRESS_SECONDS = 0.5
 """Between two writings of progress.json."""
+WORKERS_SECONDS = 10.0
+"""Between two points of each worker's curves."""
+DRAWN_WORKERS = 64
+"""That get curves of their own, the first ones."""
 PICTURED_EXAMPLES = 4
 BY_CLASS = ("iou", "precision", "recall")
 """Scores of each class that TensorBoard shows."""
@@ -101,6 +106,7 @@ class Summaries:
             miou=self._metrics[-1].miou if self._metrics else None,
         )
         self._progress_time = 0.0
+        self._workers_time = time.monotonic()
         self._write_progress()
 
     def settings(self, settings: Mapping[str, Any], roles: str) -> None:
@@ -143,6 +149,9 @@ class Summaries:
                     self._add("train", step, scalar_pb("data_wait_seconds", total))
         if time.monotonic() - self._progress_time > PROGRESS_SECONDS:
             self._write_progress()
+        if time.monotonic() - self._workers_time > WORKERS_SECONDS:
+            self._workers_time = time.monotonic()
+            self._add("train", last, *_worker_values(FleetPace.read(self._run)))
 
     def epoch(
         self,
@@ -296,6 +305,19 @@ def _score_values(scores: Scores) -> Sequence[Summary]:
         for kind in BY_CLASS
         for name, value in getattr(scores, kind).items()
     ]
+
+
+def _worker_values(fleet: FleetPace | None) -> Iterator[Summary]:
+    """Of each worker: seconds of a step by what it spends them on, and what it uses."""
+    if fleet is None:
+        return
+    for worker, pace in [*fleet.workers.items()][:DRAWN_WORKERS]:
+        steps = (
+            {"input": pace.input, "compute": pace.compute, "all_reduce": pace.all_reduce} if pace.steps.count else {}
+        )
+        for name, value in {**steps, **asdict(pace.usage), "round_trip": pace.round_trip}.items():
+            if value is not None:
+                yield scalar_pb(f"workers/{name}/{worker}", value)
 
 
 def _time_values(seconds: Mapping[str, float]) -> Iterator[Summary]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cgroup import Memory, cpu_limit, memory
+from trainer.cgroup import CpuPeriods, Memory, cpu_limit, cpu_periods, io_stalled, memory
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -58,3 +58,27 @@ def test_a_cgroup_s_quota_limits_the_cpus(tmp_path, monkeypatch, proc, files, li
 def test_memory_is_read_from_the_container_s_cgroup(tmp_path, proc, files, expected):
     write(tmp_path, {"proc": proc, **{f"cgroup/{name}": content for name, content in files.items()}})
     assert memory(tmp_path / "proc", tmp_path / "cgroup") == expected
+
+
+@pytest.mark.parametrize(
+    ("proc", "files", "expected"),
+    [
+        ("0::/box\n", {"box/cpu.stat": "usage_usec 9\nnr_periods 70\nnr_throttled 21\nthrottled_usec 5\n"}, (70, 21)),
+        ("4:cpu:/box\n", {"cpu/box/cpu.stat": "nr_periods 70\nnr_throttled 21\nthrottled_time 5\n"}, (70, 21)),
+        ("4:cpu:/host/box\n", {"cpu/cpu.stat": "nr_periods 7\nnr_throttled 2\nthrottled_time 5\n"}, (7, 2)),
+        ("0::/box\n", {"box/cpu.stat": "usage_usec 9\n"}, None),
+        ("0::/box\n", {}, None),
+    ],
+)
+def test_throttling_is_read_from_the_container_s_cgroup(tmp_path, proc, files, expected):
+    write(tmp_path, {"proc": proc, **{f"cgroup/{name}": content for name, content in files.items()}})
+    found = cpu_periods(tmp_path / "proc", tmp_path / "cgroup")
+    assert found == (None if expected is None else CpuPeriods(*expected))
+
+
+def test_waiting_for_a_disk_is_read_from_the_container_s_cgroup(tmp_path):
+    some, full = "avg10=0.00 avg60=0.00 avg300=0.00 total=2500000", "avg10=0.00 avg60=0.00 avg300=0.00 total=1"
+    write(tmp_path, {"proc": "0::/box\n", "cgroup/box/io.pressure": f"some {some}\nfull {full}\n"})
+    assert io_stalled(tmp_path / "proc", tmp_path / "cgroup") == 2.5
+    (tmp_path / "cgroup/box/io.pressure").write_text("")
+    assert io_stalled(tmp_path / "proc", tmp_path / "cgroup") is None

@@ -254,7 +254,8 @@ def test_a_job_is_not_younger_than_new_by_a_clock_that_is_behind() -> None:
 @pytest.mark.parametrize(
     "told",
     ["[" * 100_000, '{"message": {"a": 1}, "state": "restarting"}', '{"streamer": {"problems": 1}}',
-     '{"streamer": "x"}', '{"time_spent": 1}', '{"time_spent": {"since": -1, "until": 1e99}}',
+     '{"streamer": "x"}', '{"time_spent": 1, "slow": 1}', '{"slow": ["two\\nlines", 3]}', '{"slow": ["two\\nlines"]}',
+     '{"time_spent": {"since": -1, "until": 1e99}}',
      '{"message": "two\\nlines \\u001b[2J", "state": "starting"}', '{"epoch": {}}'],
 )  # fmt: skip
 def test_what_somebody_has_written_into_an_annotation_does_not_end_status(told: str) -> None:
@@ -272,7 +273,7 @@ def test_what_the_run_has_told_of_itself_is_shown() -> None:
         "then": "computing",
         "seconds": {"computing": 80.0, "all_reduce": 20.0},
     }
-    told = {"state": "running", "epoch": 2, "epochs": 3, "step": 1, "steps": 9, "time_spent": spent}
+    told = {"state": "running", "epoch": 2, "epochs": 3, "step": 1, "steps": 9, "time_spent": spent, "slow": ["a", "b"]}
     metadata = {"annotations": {"maskfleet/progress.json": json.dumps(told)}}
     conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": CREATED}]
     preparing = [{"name": "prepare", "state": {"terminated": {"startedAt": CREATED, "exitCode": 0}}}]
@@ -282,6 +283,7 @@ def test_what_the_run_has_told_of_itself_is_shown() -> None:
     assert found.time_spent["seconds"] == {"computing": 160, "all_reduce": 20, "training_prep": 20}
     assert found.time_spent["goodput"] == 0.9
     assert "goodput: 0.900 of 3m20s: computing 2m40s, all-reduce 20s, preparing data 20s" in describe_status(found)
+    assert "slow: a; b" in describe_status(found)
     assert "2/3" in job_table([found])[1]
 
 

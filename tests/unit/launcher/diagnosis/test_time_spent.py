@@ -15,6 +15,7 @@ from maskfleet.goodput import (
     COMPUTING,
     IMAGE_PULL,
     OTHER,
+    PEERS,
     PREPARING,
     QUEUED,
     RECOVERY,
@@ -90,6 +91,15 @@ def test_a_later_pod_tells_why_the_restart_took_so_long():
     assert spent[UNSCHEDULABLE] == 10
     assert spent[IMAGE_PULL] == 3
     assert spent[RECOVERY] == 7
+    assert sum(spent.values()) == 80
+
+
+@pytest.mark.parametrize(("scheduled", "unschedulable"), [(45, 23), (None, 58), (12, 0)])
+def test_what_the_chief_has_waited_for(scheduled: float | None, unschedulable: float):
+    pods = [pod(10, 10, 10), pod(10, scheduled, worker=1)]
+    spent = time_spent(job(), pods, told(22, 80, PEERS, **{PREPARING: 0.0, PEERS: 58.0}), None, BEGAN + 80)
+    assert spent.get(UNSCHEDULABLE, 0) == unschedulable
+    assert spent[PEERS] == 58 - unschedulable
     assert sum(spent.values()) == 80
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,18 @@ def test_a_cancelled_job_that_another_releases_runs() -> None:
     assert following.status("pets", cluster).phase == "Pending"
     with pytest.raises(BadInput, match="has not ended: there is nothing to resume"):
         ending.resume("pets", cluster)
+
+
+def test_the_times_that_a_job_was_cancelled_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime(2026, 11, 23, 10, 1, tzinfo=UTC).timestamp()
+    cluster = submitted()
+    for cancelled, total in (("2026-11-23T10:00:00Z", 60), ("2026-11-23T10:00:30Z", 90), ("before", 90)):
+        ending.cancel("pets", cluster)
+        job_of(cluster)["metadata"]["annotations"]["maskfleet/cancelled"] = cancelled
+        monkeypatch.setattr("time.time", lambda: now)
+        ending.resume("pets", cluster)
+        monkeypatch.undo()
+        assert job_of(cluster)["metadata"]["annotations"]["maskfleet/stopped-seconds"] == str(total)
 
 
 def test_a_workload_that_another_has_deactivated_says_so_and_resume_activates_it() -> None:

@@ -22,6 +22,7 @@ from launcher.pod.job_reporter import (
     take_events_as_reported,
 )
 from launcher.streaming.stream_metrics import StreamMetrics
+from maskfleet.pace import FleetPace
 from maskfleet.phase_log import PhaseLog
 from maskfleet.records import Event, Progress, ReporterMark
 from maskfleet.run_directory import RunDirectory
@@ -72,7 +73,11 @@ def test_the_job_is_told_what_the_run_spends_its_time_on(tmp_path: Path) -> None
     reporter.step(last=True)
     PhaseLog(run).begin("computing")
     reporter.step(last=True)
-    told = json.loads(recorder.annotations["maskfleet/progress.json"])["time_spent"]
+    FleetPace(1.0, ("worker 1 is slow",)).write(run)
+    reporter.step(last=True)
+    details = json.loads(recorder.annotations["maskfleet/progress.json"])
+    assert details["slow"] == ["worker 1 is slow"]
+    told = details["time_spent"]
     assert told["then"] == "computing"
     assert sum(told["seconds"].values()) == pytest.approx(told["until"] - told["since"], abs=0.3)
 

@@ -9,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from maskfleet.pace import FleetPace, Pace, Steps, Usage
 from maskfleet.records import FinalScores, MetricsLine, RunRecord, SplitScores
 from maskfleet.run_directory import RunDirectory
 from trainer.data.cache import Arrays, Dataset
@@ -63,6 +64,22 @@ def test_a_run_that_goes_on_takes_back_what_was_told_of_later_steps(tmp_path: Pa
     told.end("stopped")
     summaries(run, first_step=2).end("stopped")
     assert curve(run) == [(1, 1.0), (2, 1.0)]
+
+
+def test_each_worker_and_the_time_have_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.training.summaries.WORKERS_SECONDS", 0.0)
+    run = RunDirectory(tmp_path)
+    taken, idle = Steps(10, 4.0, 0.5, 2.0, 1.0), Steps(0, 0.0, 0.0, 0.0, 0.0)
+    FleetPace(1.0, (), {"0": Pace(idle, Usage(cpus=1.5)), "1": Pace(taken, Usage(throttled=0.25), 0.01)}).write(run)
+    told = summaries(run)
+    steps(told, 3, 1.0)
+    told.end("stopped")
+    assert curve(run, "workers/compute/1") == [(3, pytest.approx(0.2))]
+    assert curve(run, "workers/throttled/1") == [(3, 0.25)]
+    assert curve(run, "workers/round_trip/1") == [(3, pytest.approx(0.01))]
+    accumulator = EventAccumulator(str(run.tensorboard / "train"))
+    accumulator.Reload()
+    assert {tag for tag in accumulator.Tags()["tensors"] if tag.endswith("/0")} == {"workers/cpus/0"}
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
