@@ -8,6 +8,7 @@ hold the same bits whatever each has on disk.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import tensorflow as tf
 
@@ -58,12 +59,24 @@ class CheckpointStore:
             manifest = CheckpointManifest(step, epoch, training_seconds, miou, digests, score, run_id)
             write_atomically(self._run.checkpoint_manifest(step), manifest.serialize())
         except (OSError, tf.errors.OpError) as error:
-            raise TrainingFailed(
-                f"{self._run.checkpoint_prefix(step)}: the checkpoint could not be written ({reason(error)}); "
-                f"{self._last_good()}"
-            ) from error
+            raise self._not_written(step, error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        self._delete_old()
+
+    def add_score(self, step: int, miou: float, score: float) -> None:
+        """Completes the checkpoint of a step that was saved before its validation had come to an end.
+
+        The manifest alone is replaced: the state is as good, and who goes on from it validates once more.
+
+        Raises:
+            TrainingFailed: the disk is full or not writable. The checkpoint is untouched.
+        """
+        try:
+            manifest = replace(CheckpointManifest.read(self._run, step), miou=miou, score=score)
+            write_atomically(self._run.checkpoint_manifest(step), manifest.serialize())
+        except (OSError, ValueError) as error:
+            raise self._not_written(step, error) from error
         self._delete_old()
 
     def restore(self) -> CheckpointManifest | None:
@@ -138,6 +151,10 @@ class CheckpointStore:
             self._run.checkpoint_manifest(step).unlink(missing_ok=True)
             for path in self._run.checkpoints.glob(f"{self._run.checkpoint_prefix(step).name}.*"):
                 path.unlink(missing_ok=True)
+
+    def _not_written(self, step: int, error: Exception) -> TrainingFailed:
+        prefix = self._run.checkpoint_prefix(step)
+        return TrainingFailed(f"{prefix}: the checkpoint could not be written ({reason(error)}); {self._last_good()}")
 
     def _last_good(self) -> str:
         steps = self._run.checkpoint_steps()

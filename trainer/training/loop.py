@@ -57,10 +57,14 @@ def train(training: Training, training_seconds: float) -> Validation:
 
     def save(validation: Validation | None = None) -> None:
         nonlocal saved_step, saved_time
-        if training.checkpoints is not None and step > saved_step:
+        if training.checkpoints is None:
+            return
+        if step > saved_step:
             with phases.spending(CHECKPOINT):
                 _save(training, step, training_seconds, validation)
             saved_step, saved_time = step, time.monotonic()
+        elif validation is not None:  # the state was saved while the validation went on, by this process or before it
+            training.checkpoints.add_score(step, validation.scores.miou, _score(training.config, validation))
 
     while True:
         validation = None

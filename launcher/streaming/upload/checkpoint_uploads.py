@@ -42,7 +42,8 @@ class CheckpointUploads:
         self._inherited: set[int] = set()
         self._begun: set[int] = set()
         self._manifests: dict[int, CheckpointManifest] = {}
-        self._done: set[int] = set()
+        self._done: dict[int, int] = {}
+        """By step: when the manifest that was copied was written here, in ns. A late score makes it a newer one."""
 
     def start(self) -> None:
         """Learns which checkpoints the store has. Raises StoreUnavailable; call again then."""
@@ -65,7 +66,7 @@ class CheckpointUploads:
 
     def pending(self) -> list[int]:
         """Local steps that are still to be copied, newest first: a crash loses least that way."""
-        steps = [step for step in self._local_steps() if step not in self._done]
+        steps = [step for step in self._local_steps() if self._done.get(step) != self._written(step)]
         if self._keep is None or not steps:
             return steps
         known = dict(self._manifests)
@@ -95,6 +96,7 @@ class CheckpointUploads:
             StoreUnavailable: call again; what was copied is found again.
         """
         self.start()
+        written = self._written(step)
         try:
             content = self._manifest_bytes(step)
             manifest = CheckpointManifest.of_step(content, step, RunRecord.id_of(self._run))
@@ -109,7 +111,7 @@ class CheckpointUploads:
             self.problems[step] = f"checkpoint of step {step} is damaged on this disk and was not copied: {error}"
             log.error(self.problems[step])
             sent = 0
-        self._done.add(step)
+        self._done[step] = written
         return sent
 
     def delete_old(self) -> None:
@@ -140,7 +142,7 @@ class CheckpointUploads:
         if there is not None and there.matches(digest):
             self._remember(manifest, there)
             return 0
-        if there is not None:
+        if there is not None and not self._is_completed_by(manifest, there):
             # An earlier attempt went on from an older checkpoint and has now come to this step again.
             if step not in self._inherited:
                 raise Conflict(
@@ -159,6 +161,13 @@ class CheckpointUploads:
         self._remember(manifest, remote.current)
         log.info("copied the checkpoint of step %d (%.1f MB) to %s", step, sent / 1e6, self._store.url)
         return sent
+
+    def _is_completed_by(self, manifest: CheckpointManifest, there: StoredObject) -> bool:
+        """Whether what the store has is the same checkpoint, which got its score since."""
+        assert self._remote is not None
+        known = self._remote.get(manifest.step)
+        same = known is not None and known.version == there.version
+        return same and self._manifests[manifest.step].files == manifest.files
 
     def _create(self, manifest: CheckpointManifest, content: bytes, files: Mapping[str, BinaryIO]) -> int:
         """Copies a checkpoint of which the store has nothing, without asking for each file first.
@@ -189,6 +198,13 @@ class CheckpointUploads:
             return CheckpointManifest.of_step(self._manifest_bytes(step), step, RunRecord.id_of(self._run))
         except (OSError, ValueError):
             return None  # upload() says so
+
+    def _written(self, step: int) -> int:
+        """0 if it is gone."""
+        try:
+            return self._files.stat(object_name(self._run, self._run.checkpoint_manifest(step))).st_mtime_ns
+        except OSError:
+            return 0
 
     def _manifest_bytes(self, step: int) -> bytes:
         return self._files.read(object_name(self._run, self._run.checkpoint_manifest(step)), MANIFEST_BYTES)

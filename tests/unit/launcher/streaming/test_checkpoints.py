@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ from launcher.streaming.upload.guarded_object import Conflict
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.checkpoint_manifest import CheckpointManifest, kept_steps
 from maskfleet.errors import BadData, NotFound
-from maskfleet.files import FileDigest
+from maskfleet.files import FileDigest, write_atomically
 from maskfleet.records import Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
 from tests.fakes.gcs import FakeGcs
@@ -166,6 +167,29 @@ def test_an_attempt_that_comes_to_a_step_again_replaces_it_manifest_first(
     upload_all(sample, store)
     assert store.writes[0] == "-step-00000001.json"
     assert store.writes[-1] == "+step-00000001.json"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_score_that_comes_late_completes_the_manifest_there(
+    sample: SampleRun, store: RecordingStore, restarted: bool
+) -> None:
+    for step in (1, 2):
+        sample.checkpoint(step)
+    uploads = upload_all(sample, store)
+    assert uploads.pending() == []
+    path = sample.run.checkpoint_manifest(1)
+    manifest = replace(CheckpointManifest.read(sample.run, 1), miou=0.5, score=0.5)
+    write_atomically(path, manifest.serialize())
+    store.writes.clear()
+    if restarted:
+        uploads = upload_all(sample, store, keep=1)
+    else:
+        assert uploads.pending() == [1]
+        uploads.upload(1)
+        assert uploads.pending() == []
+    assert store.writes == ["+step-00000001.json"]
+    assert (store.path / "checkpoints/manifests" / path.name).read_bytes() == path.read_bytes()
+    assert stored_steps(sample, store) == [1, 2]
 
 
 def test_another_streamers_checkpoint_of_the_same_step_is_a_conflict(sample: SampleRun, store: RecordingStore) -> None:

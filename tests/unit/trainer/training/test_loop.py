@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,18 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
-from maskfleet.errors import FAILED
+from maskfleet.errors import FAILED, Stopped
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.training_steps import losses, set_up
+from trainer.checkpoints.reading import manifests_of, optimizer_by_path, weights_by_path
+from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import load_dataset
 from trainer.training import assembly, loop
 from trainer.training import process as process
 from trainer.training.collectives import make_sum_over_workers
+from trainer.training.plan import Plan
+from trainer.training.state import Training
 from trainer.training.steps import make_evaluation_function
 
 
@@ -41,6 +47,67 @@ def test_a_long_validation_saves_the_state_and_not_the_averages(monkeypatch: pyt
     np.testing.assert_array_equal(saved[0], own)
     assert found.loss == undisturbed.loss
     np.testing.assert_array_equal(found.scores.matrix, undisturbed.scores.matrix)
+
+
+def saving(run: RunDirectory) -> tuple[Training, CheckpointStore]:
+    """Training of two epochs, of five steps each."""
+    config = TrainConfig(image_size=32, encoder_weights="none", batch_per_replica=48, epochs=2, keep=3)
+    training = set_up(config, load_dataset("synthetic", None, 32))
+    state = tf.train.Checkpoint(
+        weights=weights_by_path(training.network.model),
+        optimizer=optimizer_by_path(training.optimizer),
+        state=training.state,
+    )
+    store = CheckpointStore(run, state, config.keep)
+    plan = Plan(len(training.dataset.train), 48, 2, (slice(0, 48),))
+    return replace(training, plan=plan, checkpoints=store), store
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_saved_during_a_validation_gets_its_score(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the process that validates on, and by the one that goes on from the checkpoint."""
+    run = RunDirectory(tmp_path)
+    training, store = saving(run)
+    make = loop.make_evaluation_function
+    seen = 0
+
+    def stopping(training: Training) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        evaluate = make(training)
+
+        def count(inputs: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+            nonlocal seen
+            training.stop.set()
+            seen += 1
+            if killed and seen == 2:
+                raise Killed
+            return evaluate(inputs, masks)
+
+        return count
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SECONDS_TO_VALIDATE", 0.0)
+        patch.setattr(loop, "make_evaluation_function", stopping)
+        with pytest.raises(Killed if killed else Stopped):
+            loop.train(training, 0.0)
+    if killed:
+        assert {step: each.score for step, each in manifests_of(run).items()} == {5: None}
+        training, store = saving(run)
+        assert store.restore() is not None
+        loop.train(training, 0.0)
+    manifests = manifests_of(run)
+    score = manifests[5].score
+    assert score is not None
+    assert score == manifests[5].miou
+    best = max(each.score for each in manifests.values() if each.score is not None)
+    assert float(training.state.best.numpy()) == best
+    assert store.restore_best(best) is None
+    assert manifests[5].problem(run.checkpoints) is None
 
 
 @pytest.mark.parametrize(
