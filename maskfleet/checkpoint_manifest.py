@@ -11,7 +11,7 @@ from pathlib import Path
 from maskfleet.files import FileDigest, read_plain, stays_inside
 from maskfleet.records import RunRecord
 from maskfleet.run_directory import RunDirectory
-from maskfleet.schema import Count, Seconds, validated
+from maskfleet.schema import Count, Seconds, Share, validated
 from maskfleet.text import one_line
 
 MANIFEST_BYTES = 16 << 20
@@ -31,7 +31,7 @@ class CheckpointManifest:
     step: Count
     epoch: Count
     training_seconds: Seconds
-    miou: float | None
+    miou: Share | None
     files: Mapping[str, FileDigest]
     score: float | None = None
     run_id: str | None = None
@@ -106,11 +106,11 @@ class CheckpointManifest:
 def best_step(manifests: Mapping[int, CheckpointManifest]) -> int | None:
     """The step with the highest score, the newest of equals; None if none was validated.
 
-    Runs of an older version noted mean IoU alone. A score that is no number, as of a network that has diverged, counts
+    Runs of an older version noted mean IoU alone. A score that is not finite, as of a network that has diverged, counts
     as none.
     """
     scores = {step: each.miou if each.score is None else each.score for step, each in manifests.items()}
-    judged = [(score, step) for step, score in scores.items() if score is not None and not math.isnan(score)]
+    judged = [(score, step) for step, score in scores.items() if score is not None and math.isfinite(score)]
     return max(judged)[1] if judged else None
 
 

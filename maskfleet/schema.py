@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import pydantic
+from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
 
@@ -19,6 +20,16 @@ LATEST = 253402300799.0
 Count = Annotated[int, pydantic.Field(ge=0, lt=1 << 63)]
 Seconds = Annotated[float, pydantic.Field(ge=0, le=LATEST, allow_inf_nan=False)]
 """A duration, or a time since 1970."""
+
+
+def _share(value: float) -> float:
+    if value < 0 or value > 1:
+        raise PydanticCustomError("share", "Input should be between 0 and 1")
+    return value
+
+
+Share = Annotated[float, pydantic.AfterValidator(_share)]
+"""From 0 to 1; NaN is the share of nothing."""
 
 _adapters: dict[Any, pydantic.TypeAdapter[Any]] = {}
 

@@ -29,7 +29,7 @@ def manifests(draw: st.DrawFn) -> dict[int, CheckpointManifest]:
 
 def score_of(manifest: CheckpointManifest) -> float | None:
     score = manifest.miou if manifest.score is None else manifest.score
-    return None if score is None or math.isnan(score) else score
+    return score if score is not None and math.isfinite(score) else None
 
 
 @given(manifests(), st.integers(1, 5))
@@ -70,6 +70,8 @@ GOOD = CheckpointManifest(
     ({"training_seconds": float("nan")}, "training_seconds: Input should be a finite number"),
     ({"training_seconds": 1e300}, "training_seconds: Input should be less than"),
     ({"miou": "good"}, "miou: Input should be a valid number"),
+    ({"miou": 2.0}, "miou: Input should be between 0 and 1"),
+    ({"miou": -math.inf}, "miou: Input should be between 0 and 1"),
     ({"score": [1]}, "score: Input should be a valid number"),
     ({"files": {"step-00000007.index": FileDigest("3", "y")}}, "files.step-00000007.index.size: Input should be"),  # type: ignore[arg-type]
     ({"files": {}}, "expected step-00000007.index and step-00000007.data-… among its files"),
