@@ -77,6 +77,8 @@ class UserPath(click.Path):
         super().__init__(file_okay=file_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):  # of a variable of the shell that is not set: Python takes it for the current folder
+            self.fail("expected a path, found nothing", param, ctx)
         if str(value).startswith("~"):
             from maskfleet.config import absolute_path  # slow, and seldom needed
 

@@ -195,7 +195,8 @@ def _too_deep() -> str:
 
 
 def _short(error: object) -> str:
-    return one_line(str(error), 200) or type(error).__name__
+    words = str(error).partition("; use sys.")[0]  # Python's advice about numbers of thousands of digits
+    return one_line(words, 200) or type(error).__name__
 
 
 def _tab(text: str, mark: Any) -> str:

@@ -238,7 +238,8 @@ class PlainFiles:
     def _folder(self, name: str, *, create: bool = False) -> Iterator[int]:
         """A folder below the root, or the root, open."""
         if create:
-            self.root.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # of what is no folder: see below
+                self.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             passed = ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from launcher.streaming.stores.store import Store, StoredObject
 from maskfleet.errors import BadData, BadInput, BadSettings, MaskfleetError
@@ -24,6 +26,17 @@ class InTheWay(BadInput):
 
 class DiskFailed(MaskfleetError):
     """This disk is full, or fails: no other file can be written either."""
+
+
+def check_folder(folder: Path) -> None:
+    """Before anything is fetched into ``folder``, which need not be there.
+
+    Raises:
+        BadSettings: there is something else in its place, or in that of a folder above it.
+    """
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise BadSettings(f"{there}: expected a folder, or nothing; choose another one")
 
 
 def download(store: Store, found: StoredObject, files: PlainFiles, name: str | None = None) -> FileDigest:

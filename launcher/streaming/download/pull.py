@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.streaming.download.arrival import InTheWay, download, writing
+from launcher.streaming.download.arrival import InTheWay, check_folder, download, writing
 from launcher.streaming.layout import MANIFEST, OF_A_RUN
 from launcher.streaming.stores.store import INTERNAL, Store, StoredObject, newest
 from maskfleet.data_places import FETCHING
@@ -53,8 +53,8 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
 
     Raises:
         NotFound: the destination is empty.
-        BadSettings: an object's name is not that of a file in the folder; the folder can't be written; a run in it is
-            in use.
+        BadSettings: an object's name is not that of a file in the folder; the folder is none or can't be written; a
+            run in it is in use.
         BadData: what came is not what the store says the object holds.
         DiskFailed: the disk is full.
         NotAllFetched: at the end: not all objects have their file here.
@@ -65,6 +65,7 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
     for found in objects:
         if not stays_inside(found.name):
             raise BadSettings(f"{store.url}/{found.name}: is no name of a file in {folder}; rename the object")
+    check_folder(folder)
     manifests = [found for found in objects if MANIFEST.fullmatch(found.name)]
     others = [found for found in objects if not MANIFEST.fullmatch(found.name)]
     work = _Pull(store, folder)

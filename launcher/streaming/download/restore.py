@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from launcher.streaming.download.arrival import InTheWay, download, writing
+from launcher.streaming.download.arrival import InTheWay, check_folder, download, writing
 from launcher.streaming.layout import LOGS, object_name, read_manifest, remote_manifests, run_id, worker_of_log
 from launcher.streaming.stores.store import Changed, Store, StoredObject, StoreRefused, newest
 from maskfleet.checkpoint_manifest import CheckpointManifest, best_step
@@ -46,7 +46,7 @@ def restore(
     Raises:
         NotFound: the store has no checkpoint of ``step``.
         BadData: the checkpoint of ``step`` does not verify, or is another run's.
-        BadSettings: ``run`` is in use, or can't be written.
+        BadSettings: ``run`` is in use, is no folder, or can't be written.
         InTheWay: a link or special file is in the place of a checkpoint's file.
         DiskFailed: the disk is full.
         StoreUnavailable, StoreRefused: the store can't be read.
@@ -55,6 +55,7 @@ def restore(
     manifests = remote_manifests(store, run) if chief else {}
     if step is not None and chief:
         _check_there(store, manifests, step)
+    check_folder(run.path)
     with not_in_use(run):
         for found in _histories(store, run, worker):
             try:

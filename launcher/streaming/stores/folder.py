@@ -10,9 +10,10 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -94,6 +95,7 @@ class FolderStore:
     def _names(self, prefix: str) -> Sequence[str]:
         folder, _, _ = prefix.rpartition("/")
         with self._translated():
+            self._check_folder()
             entries = list(self._files.walk(folder))
             for each in entries:
                 if each.error is not None and each.error.errno in _AWAY:
@@ -102,6 +104,12 @@ class FolderStore:
         if line := self._left_out.line(sorted(entries, key=lambda each: each.name)):
             log.warning("%s: %s", self.url, line)
         return sorted(each.name for each in entries if each.problem is None and not each.name.startswith(INTERNAL))
+
+    def _check_folder(self) -> None:
+        """Raises NotADirectoryError if something else is there: not the same as no objects."""
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(self.path.stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path))
 
     def read(self, found: StoredObject, start: int = 0) -> Iterator[bytes]:
         with self._opened(found) as file:

@@ -150,6 +150,8 @@ class Streamer:
             log.warning(warning)
         try:
             self._run.path.mkdir(parents=True, exist_ok=True)  # the run may be still to come
+        except FileExistsError as error:
+            raise BadSettings(f"{self._run.path}: expected a run's folder, or nothing") from error
         except OSError as error:
             raise BadSettings(f"{self._run.path}: can't be made: {error.strerror}") from error
 

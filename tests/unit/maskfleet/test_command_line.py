@@ -66,6 +66,7 @@ def command(*arguments: str, shell: str = "", **variables: str) -> tuple[int, st
     (["--help"], ">/dev/full", {}, (1, "", "error: can't read or write: No space left on device\n")),
     (["read", "--out", "/no/such"], "", {}, (1, "", "error: /no/such: No such file or directory\n")),
     (["read", "--out", "/"], "", {}, (2, "", "error: /: Is a directory\n")),
+    (["read", "--out="], "", {}, (2, "", "error: Invalid value for '--out': expected a path, found nothing\n")),
     (["read", "--out=~nosuch/x"], "", {}, (
         2, "", "error: --out ~nosuch/x: there is no home of ~nosuch; name the place in full\n")),
     (["read", "--out=~/nosuch"], "", {"HOME": "/h"}, (1, "", "error: /h/nosuch: No such file or directory\n")),

@@ -22,7 +22,7 @@ from launcher.streaming.stores.store import StoreRefused
 from launcher.streaming.stream_metrics import StreamMetrics
 from launcher.streaming.upload import run_files
 from launcher.streaming.upload.streamer import Streamer
-from maskfleet.errors import DONE, FAILED
+from maskfleet.errors import DONE, FAILED, BadSettings
 from maskfleet.run_directory import RunDirectory
 from tests.fakes.s3 import FakeS3
 from tests.helpers.sample_run import EVENTS, SampleRun, copied_files
@@ -303,3 +303,25 @@ def test_the_mirror_of_event_files_goes_on_beside_a_name_that_can_have_no_file(t
     (mirror / "a").write_bytes(b"a file where a folder shall be")
     assert EventMirror(store, mirror).update() == len(SECRET)
     assert (mirror / "z" / "events.out.tfevents.1").read_bytes() == SECRET
+
+
+@pytest.mark.parametrize("below", ["", "inside"])
+@pytest.mark.parametrize("kind", ["file", "FIFO", "device"])
+def test_what_is_no_folder_is_named_once_in_either_direction(
+    sample: SampleRun, store: FolderStore, tmp_path: Path, kind: str, below: str
+) -> None:
+    place = Path("/dev/null") if kind == "device" else tmp_path / kind
+    if kind == "file":
+        place.touch()
+    elif kind == "FIFO":
+        os.mkfifo(place)
+    sample.everything()
+    assert Streamer(sample.run, store).run(once=True) == DONE
+    for bring in (lambda: restore(store, RunDirectory(place / below)), lambda: list(pull(store, place / below))):
+        with pytest.raises(BadSettings, match=f"^{place}: expected a folder, or nothing"):
+            bring()
+    other = FolderStore(place / below)
+    with pytest.raises(StoreRefused, match=r"can't be read: Not a directory$"):
+        list(other.list("logs/"))
+    with pytest.raises(StoreRefused, match=r"can't be written: Not a directory$"):
+        other.check()
