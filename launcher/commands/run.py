@@ -19,7 +19,7 @@ from maskfleet.config import TrainConfig, is_address
 from maskfleet.errors import BAD_INPUT, MaskfleetError
 from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
-from maskfleet.run_lock import launcher_lock
+from maskfleet.run_lock import launcher_lock, not_in_use
 
 
 @click.command(cls=WithSettings)
@@ -46,17 +46,14 @@ def run(
     flags = TrainConfig.parse_flags(settings)
     if keep_checkpoints is not None and output is None:
         raise click.UsageError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
-    if output is not None:  # before anything is made: a run that can't be copied is not begun
-        from launcher.streaming.stores.opening import open_store
-
-        for warning in open_store(output).check():
-            echo(f"warning: {warning}", err=True)
     if resume is not None:
         if run_dir is not None or config is not None:
             raise click.UsageError("--resume names the run and its settings; leave out --run-dir and --config")
         directory, resolved = resumed_run(resume, flags)
     else:
         directory, resolved = new_run(run_dir, config, flags)
+    if output is not None:
+        check_output(output, directory)
     with contextlib.ExitStack() as stack:
         start = stack.enter_context(fetched_start(directory, resolved))  # before anything is made
         stack.enter_context(launcher_lock(directory))
@@ -75,6 +72,20 @@ def run(
         if code == BAD_INPUT and resume is None:
             discard_refused(directory)
     return code
+
+
+def check_output(output: str, run: RunDirectory) -> None:
+    """A run that can't be copied is not begun, and one that is refused leaves nothing in the destination."""
+    from launcher.streaming.stores.opening import open_store
+
+    try:
+        with not_in_use(run):
+            for warning in open_store(output).check():
+                echo(f"warning: {warning}", err=True)
+    except MaskfleetError:
+        with contextlib.suppress(OSError):  # of one that is not new, and empty
+            run.path.rmdir()
+        raise
 
 
 @contextlib.contextmanager

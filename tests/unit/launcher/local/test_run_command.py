@@ -1,0 +1,43 @@
+"""``launcher run`` that is refused leaves nothing behind, here and in the destination."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from launcher.cli import main
+from maskfleet.records import write_settings
+from maskfleet.run_directory import RunDirectory
+from maskfleet.run_lock import launcher_lock
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (["--resume", "live"], "in use by another process"),
+    (["--run-dir", "live"], "holds a run that has begun"),
+    (["--resume", "none"], "there is no run"),
+    (["--run-dir", "new", "--", "--data", "folder:nowhere"], "expected a folder, found nothing"),
+    (["--run-dir", "new", "--", "--epochs", "0"], "greater than or equal to 1"),
+])  # fmt: skip
+def test_what_is_refused_makes_no_destination(
+    arguments: list[str], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory(tmp_path / "live")
+    write_settings(run, {"data": "synthetic"})
+    with launcher_lock(run):
+        result = CliRunner().invoke(main, ["run", "--output", "destination", *arguments])
+    assert problem in result.stderr
+    assert result.exit_code in (2, 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"live"}
+
+
+@pytest.mark.parametrize("new", [["--run-dir", "new"], []])
+def test_a_destination_that_can_not_be_written_makes_no_run(
+    new: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["run", "--output", "/dev/null", *new])
+    assert result.stderr == "error: /dev/null: can't be written: Not a directory\n"
+    assert not [path for path in tmp_path.rglob("*") if path != tmp_path / "runs"]
