@@ -1,7 +1,8 @@
 """Reads the batches of coming steps while the network trains on earlier ones.
 
 How far ahead follows from what was measured: as many steps as are taken while an example is on its way, twice over,
-as far as memory allows. Imports no TensorFlow.
+as far as memory allows. The time that it waits for those asked for before it does not count: reading further ahead
+makes that longer, not shorter. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.child_processes import report_line
+from trainer.data.moving_average import MovingAverage
 from trainer.data.stream import Pair, Stream
 
 _FIRST_DEPTH = 4
@@ -23,7 +25,7 @@ _FIRST_DEPTH = 4
 _MOST_BYTES = 256 << 20
 """Of all that is read ahead."""
 _WEIGHT = 0.1
-"""Of the newest of the values whose moving average counts."""
+"""Of the newest interval between two batches in their moving average."""
 _HEARTBEAT_SECONDS, _REPORT_SECONDS = 1.0, 10.0
 
 
@@ -41,7 +43,7 @@ class ReadAhead:
         self._changed = threading.Condition()
         self._taken = first
         self._failed = False
-        self._latency = self._interval = 0.0
+        self._interval = MovingAverage(_WEIGHT)
         self._taken_at: float | None = None
         self._depth = _FIRST_DEPTH
 
@@ -69,7 +71,7 @@ class ReadAhead:
             raise
         with self._changed:
             self._taken = max(self._taken, number + 1)
-            self._adapt(len(futures), sum(part.nbytes for part in batch))
+            self._adapt(sum(part.nbytes for part in batch))
             self._changed.notify_all()
         return batch
 
@@ -93,29 +95,16 @@ class ReadAhead:
             return
         numbers = range(self._next, end)
         for number, examples in zip(numbers, self._examples(numbers), strict=True):
-            self._pending[number] = [self._timed(int(i)) for i in examples]
+            self._pending[number] = [self._stream.submit(int(i)) for i in examples]
         self._next = end
 
-    def _timed(self, i: int) -> Future[Pair]:
-        began = time.monotonic()
-
-        def came(_: Future[Pair]) -> None:
-            seconds = time.monotonic() - began
-            self._latency += _WEIGHT * (seconds - self._latency) if self._latency else seconds
-
-        future = self._stream.submit(i)
-        future.add_done_callback(came)
-        return future
-
-    def _adapt(self, examples: int, size: int) -> None:
+    def _adapt(self, size: int) -> None:
         now = time.monotonic()
         if self._taken_at is not None:
-            seconds = now - self._taken_at
-            self._interval += _WEIGHT * (seconds - self._interval) if self._interval else seconds
-        self._taken_at = now
-        if self._interval:
-            wanted = 2 + math.ceil(2 * self._latency / max(self._interval, 1e-6))
+            self._interval.add(now - self._taken_at)
+            wanted = 2 + math.ceil(2 * self._stream.reader.latency / max(self._interval.value, 1e-6))
             self._depth = max(2, min(wanted, _MOST_BYTES // max(1, size)))
+        self._taken_at = now
 
     def _wait_for(self, futures: Sequence[Future[Pair]]) -> None:
         began = told = time.monotonic()

@@ -23,6 +23,7 @@ from maskfleet.errors import BadData, BadInput
 from maskfleet.files import FileDigest
 from maskfleet.schema import validated
 from trainer.cgroup import cpu_limit
+from trainer.data.moving_average import MovingAverage
 from trainer.data.packed.bucket import Bucket, NotThere, Unavailable
 from trainer.data.packed.layout import MANIFEST, ROW, Manifest, PackedSplit, StoredFile
 from trainer.data.packed.record import example_of
@@ -35,6 +36,8 @@ _REPORT_SECONDS = 10.0
 """Between two lines about an outage."""
 _WRONG = 5
 """Times that a record comes with other bytes than the index says before it is taken for what the shard holds."""
+_WEIGHT = 0.02
+"""Of the newest request and the newest example in the moving averages of how long they take."""
 T = TypeVar("T")
 
 
@@ -56,6 +59,7 @@ class Reader:
         self.problem: str | None = None
         self.failure: BadInput | None = None
         self.bytes_read = 0
+        self._answer, self._decode = MovingAverage(_WEIGHT), MovingAverage(_WEIGHT)
         self._indices, self._max_pixels = indices, max_pixels
         self._firsts = dict(zip(indices, np.cumsum([0, *map(len, indices.values())]).tolist(), strict=False))
         self._decoding = threading.BoundedSemaphore(max(1, cpu_limit()))
@@ -73,10 +77,20 @@ class Reader:
         try:
             data, shard = self.data(split, i), self._shard(split, i)
             with self._decoding:  # as many as there are CPUs, however many are on their way
-                return example_of(data, f"{self.bucket.url}/{shard.name}", self._max_pixels)
+                began = time.monotonic()
+                example = example_of(data, f"{self.bucket.url}/{shard.name}", self._max_pixels)
+                seconds = time.monotonic() - began
+            with self._lock:
+                self._decode.add(seconds)
+            return example
         except BadInput as error:
             self.failure = self.failure or error
             raise
+
+    @property
+    def latency(self) -> float:
+        """Seconds that an example takes by itself, of late: to be answered by the bucket, and to be decoded."""
+        return self._answer.value + self._decode.value
 
     def close(self) -> None:
         """Ends what is waited for and what is still to be read, by other threads: a process that ends joins them."""
@@ -94,9 +108,7 @@ class Reader:
         start, length, checksum = (int(row[key]) for key in ("offset", "length", "crc32c"))
         found = b""
         for _ in range(_WRONG):
-            found = persistently(lambda: self.bucket.read_range(shard.name, start, length), self._fails, self._closed)
-            with self._lock:
-                self.bytes_read += len(found)
+            found = persistently(lambda: self._range(shard.name, start, length), self._fails, self._closed)
             if len(found) == length and google_crc32c.value(found) == checksum:
                 self.problem = None
                 if self.cache is not None:
@@ -104,6 +116,15 @@ class Reader:
                 return found
             self.problem = f"{self.bucket.url}/{shard.name}: {len(found)} of {length} bytes came, or other ones"
         raise BadData(self._lie(shard, start, length, len(found)))
+
+    def _range(self, name: str, start: int, length: int) -> bytes:
+        began = time.monotonic()
+        found = self.bucket.read_range(name, start, length)
+        seconds = time.monotonic() - began
+        with self._lock:
+            self.bytes_read += len(found)
+            self._answer.add(seconds)
+        return found
 
     def _shard(self, split: str, i: int) -> StoredFile:
         return self.manifest.splits[split].shards[int(self._indices[split][i]["shard"])]

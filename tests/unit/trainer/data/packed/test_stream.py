@@ -168,6 +168,25 @@ def test_it_reads_further_ahead_of_a_bucket_that_is_slow(packed: Path, monkeypat
     assert depths[0.0] < depths[0.05]
 
 
+def test_examples_that_queue_for_a_cpu_are_not_asked_for_sooner(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from trainer.data.packed.record import example_of
+
+    dataset = from_pack(packed, cache=1)
+    assert dataset.train.stream is not None
+    slowly = lambda *args: (time.sleep(0.005), example_of(*args))[1]  # noqa: E731
+    monkeypatch.setattr("trainer.data.packed.reading.example_of", slowly)
+    ahead = read_ahead(
+        dataset.train.stream, global_batch=2, worker_slice=slice(0, 2), seed=0, first_step=0, last_step=1000
+    )
+    for step in range(40):  # faster than examples are decoded
+        ahead.take(step)
+    assert ahead.depth <= 8  # two batches, and twice those that are decoded meanwhile
+
+
 def test_a_wait_for_data_is_measured(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
