@@ -12,18 +12,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-import google_crc32c
 import numpy as np
 import psutil
 from PIL import Image
 
 from tests.benchmarks.row import Row
 from tests.benchmarks.start import peak_memory
+from tests.helpers.packed_data import drawn_pairs, put_folder, write_packed
 from tests.helpers.processes import LocalRun
 
 FEW, MANY = 1_000, 1_000_000
@@ -47,34 +49,44 @@ def rows() -> Iterable[Row]:
 
 def _start(folder: Path) -> Iterable[Row]:
     for count in (FEW, MANY):
-        write_drawn(folder / str(count), count)
+        write_packed(folder / str(count), drawn_pairs(1000, 64), train=count - 100)
     size = sum(file.stat().st_size for file in (folder / str(MANY)).iterdir())
     seconds: dict[int, list[float]] = {FEW: [], MANY: []}
     memory: dict[int, list[float]] = {FEW: [], MANY: []}
     disk = 0
-    for turn in range(TURNS + 1):
-        for count in (FEW, MANY):
-            cache = folder / "cache"
-            os.environ["MASKFLEET_CACHE"] = str(cache)
-            settings = f"--data=packed:{folder / str(count)} --cache=500MB --image-size=64 --batch-per-replica=16"
-            settings += " --encoder-weights=none --decoder-filters=16 --no-export --epochs=1000"
-            path = folder / f"run-{turn}-{count}"
-            began = time.monotonic()
-            with LocalRun(path, f"--run-dir={path}", "--", *settings.split()) as run:
-                run.wait_for_step(1)
-                first = time.monotonic() - began
-                run.wait_for_step(40)
-                used = _memory(run.process)
-                disk = max(disk, sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()))
-            if turn:  # the first one fills the page cache
-                seconds[count].append(first)
-                memory[count].append(used)
+    with slow_bucket(folder / str(FEW), folder / str(MANY)) as url:
+        os.environ["STORAGE_EMULATOR_HOST"] = url
+        for turn in range(TURNS + 1):
+            for count in (FEW, MANY) if turn % 2 else (MANY, FEW):
+                cache = folder / f"cache-{turn}-{count}"
+                first, used, held = _started(folder / f"run-{turn}-{count}", f"gs://bucket/{count}", cache)
+                disk = max(disk, held)
+                if turn:  # the first one fills the page cache
+                    seconds[count].append(first)
+                    memory[count].append(used)
     few, many = (statistics.median(seconds[count]) for count in (FEW, MANY))
     yield Row("start to the first step, a million examples", many - few, "s more", f"than {few:.1f} s of a thousand; 5")
     few, many = (statistics.median(memory[count]) / 2**20 for count in (FEW, MANY))
     note = f"than the {few:.0f} MiB of a thousand; 200 is allowed; {size / 1e9:.1f} GB of data"
     yield Row("memory at step 40, a million examples", many - few, "MiB more", note)
-    yield Row("disk that --cache=500MB takes", disk / 1e6, "MB", "500 is allowed")
+    yield Row("disk that --cache=500MB takes at step 40", disk / 1e6, "MB", "500 is allowed")
+
+
+def _started(path: Path, place: str, cache: Path) -> tuple[float, float, int]:
+    """Seconds to a run's first step, the bytes of memory that it has at the fortieth, and those of its cache."""
+    os.environ["MASKFLEET_CACHE"] = str(cache)
+    settings = f"--data=packed:{place} --cache=500MB --image-size=64 --batch-per-replica=16"
+    settings += " --encoder-weights=none --decoder-filters=16 --no-export --epochs=1000"
+    began = time.monotonic()
+    with LocalRun(path, f"--run-dir={path}", "--", *settings.split()) as run:
+        run.wait_for_step(1)
+        first = time.monotonic() - began
+        run.wait_for_step(40)
+        return first, _memory(run.process), _bytes(cache)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _memory(process: psutil.Process) -> float:
@@ -84,55 +96,6 @@ def _memory(process: psutil.Process) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += each.memory_info().rss
     return total
-
-
-def write_drawn(place: Path, count: int) -> None:
-    """Packed data of 64 x 64 pixels, a thousand pictures under ``count`` names, as packing writes it."""
-    from maskfleet.tfrecords import HEADER_BYTES, frame
-    from trainer.data.packed.layout import FORMAT, ROW, Manifest, PackedSplit, StoredFile, shard_name
-    from trainer.data.packed.packing import SHARD_BYTES
-    from trainer.data.packed.record import _IMAGE, _MASK, _NAME, _serialized
-
-    place.mkdir()
-    generator = np.random.default_rng(0)
-    pictures = []
-    for _ in range(1000):
-        image, mask = io.BytesIO(), io.BytesIO()
-        small = Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8))
-        small.resize((64, 64), Image.Resampling.BICUBIC).save(image, "jpeg", quality=90)
-        Image.fromarray(generator.integers(0, 2, (4, 4), np.uint8).repeat(16, 0).repeat(16, 1)).save(mask, "png")
-        pictures.append({_IMAGE: image.getvalue(), _MASK: mask.getvalue()})
-    each = SHARD_BYTES // 2500
-    splits = {}
-    for split, examples in (("train", count - 100), ("test", 100)):
-        index, names, shards = np.zeros(examples, ROW), [], []
-        shard_count = -(-examples // each)
-        for number in range(shard_count):
-            file, offset = place / shard_name(split, number, shard_count), 0
-            with file.open("wb") as written:
-                for i in range(number * each, min(examples, (number + 1) * each)):
-                    names.append(f"{split}-{i:07d}")
-                    data = _serialized({_NAME: names[-1].encode(), **pictures[i % 1000]})
-                    index[i] = (number, len(data), offset + HEADER_BYTES, google_crc32c.value(data), 4096)
-                    offset += written.write(frame(data))
-            shards.append(StoredFile(file.name, *_digest(file)))
-        np.save(place / f"{split}.index.npy", index)
-        (place / f"{split}.names").write_bytes(b"".join(name.encode() + b"\0" for name in names))
-        index_file, names_file = (
-            StoredFile(name, *_digest(place / name)) for name in (f"{split}.index.npy", f"{split}.names")
-        )
-        data_bytes = int(index["length"].sum(dtype=np.int64))
-        splits[split] = PackedSplit(examples, data_bytes, (1, 1), (2, 2), index_file, names_file, tuple(shards))
-    colours = ((0, 0, 0), (128, 0, 0))
-    manifest = Manifest(FORMAT, "drawn", ("a", "b"), colours, None, "layout", None, str(count), splits)
-    (place / "manifest.json").write_bytes(manifest.to_json())
-
-
-def _digest(file: Path) -> tuple[int, str]:
-    from maskfleet.files import FileDigest
-
-    digest = FileDigest.of(file)
-    return digest.size, digest.crc32c
 
 
 def write_photographs(folder: Path, count: int, width: int, height: int, distinct: int = 200) -> None:
@@ -156,9 +119,9 @@ def write_photographs(folder: Path, count: int, width: int, height: int, distinc
 
 
 @contextlib.contextmanager
-def slow_bucket() -> Iterator[str]:
-    """The strict fake in a process of its own; each request takes 30 ms, and a byte as at 100 MB/s."""
-    command = [sys.executable, "-c", "from tests.benchmarks.packed import serve; serve()"]
+def slow_bucket(*folders: Path) -> Iterator[str]:
+    """The strict fake in a process of its own, with these folders; each request takes 30 ms, all together 100 MB/s."""
+    command = [sys.executable, "-c", "from tests.benchmarks.packed import serve; serve()", *map(str, folders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -170,12 +133,25 @@ def slow_bucket() -> Iterator[str]:
 def serve() -> None:
     from tests.fakes.gcs import FakeGcs, Request
 
+    turn, free = threading.Lock(), 0.0
+
     def wait(request: Request) -> None:
-        if request.method == "GET":
-            start, _, end = request.headers.get("range", "bytes=0-0").removeprefix("bytes=").partition("-")
-            time.sleep(LATENCY + (int(end) - int(start)) / BANDWIDTH)
+        """For the latency, and until the line has sent this answer after those before it."""
+        nonlocal free
+        if request.method != "GET":
+            return
+        name = unquote(request.path).split("/", 2)[2]
+        start, _, end = request.headers.get("range", f"bytes=0-{sizes.get(name, 0)}")[6:].partition("-")
+        with turn:
+            now = time.monotonic()
+            free = max(free, now) + (int(end) - int(start)) / BANDWIDTH
+            left = free - now
+        time.sleep(LATENCY + left)
 
     with FakeGcs() as fake:
+        for folder in map(Path, sys.argv[1:]):
+            put_folder(fake, folder, folder.name)
+        sizes = {name: stored.size for name, stored in fake.snapshot("bucket").items()}
         fake.before = wait
         print(fake.url, flush=True)
         time.sleep(3600)

@@ -11,7 +11,7 @@ import pytest
 from maskfleet.records import Progress
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.s3 import FakeS3
-from tests.helpers.processes import LocalRun, inspect, leftovers
+from tests.helpers.processes import LocalRun, inspect, leftovers, trainer
 from tests.local.soak import soak
 from trainer.data.opening import open_source
 from trainer.data.packed.bucket import open_bucket
@@ -108,3 +108,21 @@ def test_a_worker_alone_stops_in_an_outage_with_its_state_saved(bucket_of_the_dr
         run.interrupt()
     assert "the state is saved" in run.output.read_text()
     assert inspect(run.directory)["step"] >= 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("server", ["moto", "versitygw"])
+def test_on_servers_of_others_a_run_has_the_bits_of_the_data_itself(
+    server: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    undisturbed_state: str,
+) -> None:
+    place = request.getfixturevalue(server)
+    monkeypatch.setenv("MASKFLEET_CACHE", str(tmp_path / "cache"))
+    packing = trainer("pack", "--data", "synthetic", place)
+    assert packing.returncode == 0, packing.stderr
+    with LocalRun.start(tmp_path / "run", f"--data=packed:{place}", "--cache=2MB") as run:
+        assert run.wait() == 0, run.output.read_text()
+    assert inspect(run.directory)["sha256"] == undisturbed_state

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,75 +16,7 @@ from launcher.streaming.stores.s3_uploads import UnfinishedUploads
 from launcher.streaming.upload.streamer import Streamer
 from maskfleet.errors import DONE
 from maskfleet.run_directory import RunDirectory
-from tests.helpers.processes import until
 from tests.helpers.sample_run import SampleRun
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with closing(socket.socket()) as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
-
-
-def run_server(program: str, arguments: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: answers(port), program)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def installed(program: str, install: str) -> str:
-    places = [os.environ["PATH"], str(Path.home() / "go" / "bin"), str(Path.home() / ".local" / "bin")]
-    path = shutil.which(program, path=os.pathsep.join(places))
-    if path is None:
-        pytest.skip(f"not run: needs {program} on the PATH ({install})")
-    return path
-
-
-def amazon_at(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret-secret")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-
-
-@pytest.fixture
-def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    # In a place of its own: botocore, which it needs, and the Kubernetes client exclude each other (python-dateutil).
-    program, port = installed("moto_server", "pipx install 'moto[server]>=5.1,<6'"), free_port()
-    amazon_at(port, monkeypatch)
-    for _ in run_server(program, ["--host", "127.0.0.1", "--port", str(port)], port):
-        bucket = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
-        urllib.request.urlopen(bucket, timeout=60).close()
-        yield "s3://bucket/run"
-
-
-@pytest.fixture
-def versitygw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    program, port = installed("versitygw", "go install github.com/versity/versitygw/cmd/versitygw@latest"), free_port()
-    (tmp_path / "s3" / "bucket").mkdir(parents=True)
-    amazon_at(port, monkeypatch)
-    options = ["--port", f"127.0.0.1:{port}", "--access", "key", "--secret", "secret-secret", "--quiet"]
-    for _ in run_server(program, [*options, "posix", str(tmp_path / "s3")], port):
-        yield "s3://bucket/run"
-
-
-@pytest.fixture
-def fake_gcs_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    program, port = installed("fake-gcs-server", "go install github.com/fsouza/fake-gcs-server@latest"), free_port()
-    (tmp_path / "gcs" / "bucket").mkdir(parents=True)
-    url = f"http://127.0.0.1:{port}"
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-    options = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url, "-backend", "memory"]
-    for _ in run_server(program, [*options, "-data", str(tmp_path / "gcs")], port):
-        yield "gs://bucket/run"
 
 
 @pytest.mark.parametrize("server", ["moto", "versitygw", "fake_gcs_server"])
