@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import random
 import signal
@@ -19,12 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import psutil
-from PIL import Image
 
 from tests.benchmarks.row import Row
 from tests.benchmarks.start import peak_memory
+from tests.helpers.data_folders import write_photographs
 from tests.helpers.packed_data import drawn_pairs, put_folder, write_packed
 from tests.helpers.processes import LocalRun
 
@@ -96,26 +94,6 @@ def _memory(process: psutil.Process) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += each.memory_info().rss
     return total
-
-
-def write_photographs(folder: Path, count: int, width: int, height: int, distinct: int = 200) -> None:
-    """A folder of pairs with JPEGs, ``distinct`` of them under ``count`` names."""
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    pairs = []
-    for _ in range(min(count, distinct)):
-        image, mask = io.BytesIO(), io.BytesIO()
-        small = Image.fromarray(generator.integers(0, 256, (height // 12, width // 12, 3), np.uint8))
-        small.resize((width, height), Image.Resampling.BICUBIC).save(image, "jpeg", quality=90)
-        shapes = Image.fromarray(generator.integers(0, 3, (5, 7), np.uint8))
-        shapes.resize((width, height), Image.Resampling.NEAREST).save(mask, "png")
-        pairs.append((image.getvalue(), mask.getvalue()))
-    for i in range(count):
-        image_bytes, mask_bytes = pairs[i % len(pairs)]
-        (folder / "images" / f"p{i:06d}.jpg").write_bytes(image_bytes)
-        (folder / "masks" / f"p{i:06d}.png").write_bytes(mask_bytes)
-    (folder / "classes.txt").write_text("a\nb\nc\n")
 
 
 @contextlib.contextmanager

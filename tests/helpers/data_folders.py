@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -152,3 +153,23 @@ def write_tiff(file: Path, values: NDArray[Any], photometric: int, extra: Sequen
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
     file.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + beyond)
     return file
+
+
+def write_photographs(folder: Path, count: int, width: int, height: int, distinct: int = 200) -> None:
+    """A folder of pairs with JPEGs, ``distinct`` of them under ``count`` names."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    pairs = []
+    for _ in range(min(count, distinct)):
+        image, mask = io.BytesIO(), io.BytesIO()
+        small = Image.fromarray(generator.integers(0, 256, (height // 12, width // 12, 3), np.uint8))
+        small.resize((width, height), Image.Resampling.BICUBIC).save(image, "jpeg", quality=90)
+        shapes = Image.fromarray(generator.integers(0, 3, (5, 7), np.uint8))
+        shapes.resize((width, height), Image.Resampling.NEAREST).save(mask, "png")
+        pairs.append((image.getvalue(), mask.getvalue()))
+    for i in range(count):
+        image_bytes, mask_bytes = pairs[i % len(pairs)]
+        (folder / "images" / f"p{i:06d}.jpg").write_bytes(image_bytes)
+        (folder / "masks" / f"p{i:06d}.png").write_bytes(mask_bytes)
+    (folder / "classes.txt").write_text("a\nb\nc\n")

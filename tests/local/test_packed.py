@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from maskfleet.records import Progress
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.s3 import FakeS3
+from tests.helpers.data_folders import write_photographs
 from tests.helpers.processes import LocalRun, inspect, leftovers, trainer
 from tests.local.soak import soak
 from trainer.data.opening import open_source
@@ -64,6 +69,54 @@ def test_a_shard_that_is_replaced_ends_the_run_with_its_name(monkeypatch: pytest
     output = run.output.read_text()
     assert "other bytes than were packed, 5 times: the shard was damaged or replaced" in output
     assert "Traceback" not in output
+
+
+PACKING = """
+import sys
+from trainer.data.opening import open_source
+from trainer.data.packed.bucket import open_bucket
+from trainer.data.packed.packing import pack
+from trainer.data.source import Reading
+_, data, place = sys.argv
+pack(open_source(data, None), Reading(), data, open_bucket(place, writing=True), shard_bytes=400_000)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["folder", "gs"])
+def test_packing_that_is_killed_at_random_ends_with_the_same_bytes(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_photographs(tmp_path / "pictures", 400, 240, 180, distinct=20)
+    packing = [sys.executable, "-c", PACKING, f"folder:{tmp_path / 'pictures'}"]
+    subprocess.run([*packing, str(tmp_path / "whole")], check=True)
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    chance = random.Random(0)
+    with FakeGcs() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        folder = tmp_path / "packed"
+        place = str(folder) if scheme == "folder" else "gs://bucket/packed"
+
+        def names() -> set[str]:
+            if scheme == "gs":
+                return {name.removeprefix("packed/") for name in server.buckets.names("bucket")}
+            return {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
+
+        killed = 0
+        while "manifest.json" not in names():
+            before = names()
+            with psutil.Popen([*packing, place]) as process:
+                while process.poll() is None and names() == before:
+                    time.sleep(0.01)
+                time.sleep(chance.uniform(0, 0.1))
+                killed += process.poll() is None
+                process.kill()
+        subprocess.run([*packing, place], check=True)
+        found = {
+            name: server.content(f"packed/{name}") if scheme == "gs" else (folder / name).read_bytes()
+            for name in names()
+        }
+    assert found == whole
+    assert killed >= 3
 
 
 @pytest.mark.long

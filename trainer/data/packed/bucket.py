@@ -25,6 +25,8 @@ from maskfleet.text import one_line
 
 _PIECE = 8 << 20
 """Bytes of a large object that are sent by one request."""
+_UNFINISHED = re.compile(r".+\.(tfrecord|npy|names|json)#\d+")
+"""How obstore calls a file of packed data until all of it is there."""
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _PASSING = ("408", "409", "425", "429")
 """Of the 4xx answers, those after which the same request may succeed."""
@@ -81,6 +83,17 @@ class Bucket:
                     obstore.delete(self._store, name)
             except NotThere:
                 continue
+
+    def delete_unfinished(self) -> None:
+        """What a process that was killed had begun to write into a folder; in a bucket nobody sees it."""
+        if self.folder is None:
+            return
+        try:
+            for file in [*self.folder.glob("*#*"), *self.folder.glob("*/*#*")]:
+                if _UNFINISHED.fullmatch(file.name):
+                    file.unlink()
+        except OSError as error:
+            raise BadSettings(f"{error.filename}: can't be deleted: {error.strerror}") from error
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:

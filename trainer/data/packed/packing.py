@@ -124,6 +124,7 @@ def _pack(
 ) -> Manifest:
     key = _key(source, reading, max_side, shard_bytes)
     done = _finished(bucket, key)
+    bucket.delete_unfinished()
     if done is None:
         shards = {name: _shards(name, split, max_side, shard_bytes) for name, split in source.splits.items()}
         for line in source.notes:

@@ -131,6 +131,16 @@ def test_what_an_interruption_has_left_is_gone_on_with(folder: Path, packed: Pat
     assert {name: (place / name).stat().st_mtime_ns for name in shards} == times  # and not written again
 
 
+def test_what_a_kill_has_cut_short_goes(folder: Path, packed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    with pytest.raises(Unavailable):
+        pack(open_folder(folder), Reading(), "", Torn(place, 5), shard_bytes=6000)
+    for name in ("train-00002-of-00003.tfrecord#1", "parts/train-00002-of-00003.tfrecord.json#2", "notes#1"):
+        (place / name).write_bytes(b"half")
+    pack_folder(folder, str(place))
+    assert contents(place) == {**contents(packed), "notes#1": b"half"}
+
+
 def test_what_changed_meanwhile_is_packed_anew(tmp_path: Path) -> None:
     folder, place = write_folder(tmp_path / "pictures"), tmp_path / "out"
     with pytest.raises(Unavailable):

@@ -168,9 +168,7 @@ def test_it_reads_further_ahead_of_a_bucket_that_is_slow(packed: Path, monkeypat
     assert depths[0.0] < depths[0.05]
 
 
-def test_examples_that_queue_for_a_cpu_are_not_asked_for_sooner(
-    packed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_that_queue_for_a_cpu_are_not_asked_for_sooner(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     from trainer.data.packed.record import example_of
