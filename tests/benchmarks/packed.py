@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -51,14 +52,12 @@ def _start(folder: Path) -> Iterable[Row]:
     size = sum(file.stat().st_size for file in (folder / str(MANY)).iterdir())
     seconds: dict[int, list[float]] = {FEW: [], MANY: []}
     memory: dict[int, list[float]] = {FEW: [], MANY: []}
-    disk = 0
     with slow_bucket(folder / str(FEW), folder / str(MANY)) as url:
         os.environ["STORAGE_EMULATOR_HOST"] = url
         for turn in range(TURNS + 1):
             for count in (FEW, MANY) if turn % 2 else (MANY, FEW):
                 cache = folder / f"cache-{turn}-{count}"
-                first, used, held = _started(folder / f"run-{turn}-{count}", f"gs://bucket/{count}", cache)
-                disk = max(disk, held)
+                first, used = _started(folder / f"run-{turn}-{count}", f"gs://bucket/{count}", cache)
                 if turn:  # the first one fills the page cache
                     seconds[count].append(first)
                     memory[count].append(used)
@@ -67,11 +66,12 @@ def _start(folder: Path) -> Iterable[Row]:
     few, many = (statistics.median(memory[count]) / 2**20 for count in (FEW, MANY))
     note = f"than the {few:.0f} MiB of a thousand; 200 is allowed; {size / 1e9:.1f} GB of data"
     yield Row("memory at step 40, a million examples", many - few, "MiB more", note)
-    yield Row("disk that --cache=500MB takes at step 40", disk / 1e6, "MB", "500 is allowed")
+    disk, read = _kept(folder / str(MANY), folder / "kept")
+    yield Row("most that --cache=500MB has on disk", disk / 1e6, "MB", f"while {read / 1e6:.0f} MB are read")
 
 
-def _started(path: Path, place: str, cache: Path) -> tuple[float, float, int]:
-    """Seconds to a run's first step, the bytes of memory that it has at the fortieth, and those of its cache."""
+def _started(path: Path, place: str, cache: Path) -> tuple[float, float]:
+    """Seconds to a run's first step, and the bytes of memory that it has at the fortieth."""
     os.environ["MASKFLEET_CACHE"] = str(cache)
     settings = f"--data=packed:{place} --cache=500MB --image-size=64 --batch-per-replica=16"
     settings += " --encoder-weights=none --decoder-filters=16 --no-export --epochs=1000"
@@ -80,11 +80,25 @@ def _started(path: Path, place: str, cache: Path) -> tuple[float, float, int]:
         run.wait_for_step(1)
         first = time.monotonic() - began
         run.wait_for_step(40)
-        return first, _memory(run.process), _bytes(cache)
+        return first, _memory(run.process)
 
 
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _kept(place: Path, cache: Path) -> tuple[int, int]:
+    """Most bytes that a cache of 500 MB has on disk while more is read, and the bytes that are read."""
+    from trainer.data.opening import open_source
+    from trainer.data.stream import streamed
+
+    os.environ["MASKFLEET_CACHE"] = str(cache)
+    source = open_source(f"packed:{place}", None)
+    assert source.packed is not None
+    source.packed.bucket.folder = None  # of what lies in a folder nothing is kept
+    streamed(source, 64, 500_000_000)
+    most, examples = 0, iter(range(len(source.train)))
+    while source.packed.bytes_read < 700_000_000:
+        for i in itertools.islice(examples, 1000):
+            source.packed.data("train", i)
+        most = max(most, sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()))
+    return most, source.packed.bytes_read
 
 
 def _memory(process: psutil.Process) -> float:
