@@ -104,9 +104,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class FleetPace:
-    """workers.json: the pace of all workers, by their number, and a line for each that holds up the others.
+    """workers.json: the pace of workers, by their number, and a line for each that holds up the others.
 
-    ``time`` is Unix seconds.
+    Of a large fleet it has the first workers and those that are named. ``time`` is Unix seconds.
     """
 
     time: Seconds

@@ -95,7 +95,7 @@ def assert_never_half(fake: FakeGcs | FakeS3, sample: SampleRun) -> None:
             continue
         if "tfevents" in name:
             assert scan_tfrecords(content).whole == len(content), name
-        if name.endswith((".log", "events.jsonl")) or "tfevents" in name:
+        if name.endswith((".log", "events.jsonl", "goodput.jsonl")) or "tfevents" in name:
             assert files[name].startswith(content), name
     assert_manifests_verify(fake)
 

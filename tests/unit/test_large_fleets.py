@@ -31,6 +31,7 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import told_to_stop, what_was_not_copied
 from maskfleet.text import cut_to_bytes
 from tests.fakes.cluster import CREATED, FakeCluster, Object, worker_pod
+from trainer.supervision.fleet import Fleet
 from trainer.supervision.rendezvous import Coordinator, Ended, finish, names_of, serialize, stop
 
 MANY = 5000
@@ -256,3 +257,19 @@ def test_room_is_counted_quickly_and_refusals_are_few() -> None:
     told = room(taints, 0)
     assert told.endswith(f"and {MANY - 5} more")
     assert len(told) < 1000
+
+
+def test_the_pace_of_all_workers_is_looked_at(tmp_path: Path) -> None:
+    run, lines = RunDirectory(tmp_path), list[str]()
+    fleet = Fleet(run, lines.append)
+    with quick(4):
+        for _ in range(5):
+            question = fleet.question()
+            for worker in range(MANY):
+                compute = 2.0 if worker % 1000 == 999 else 1.0
+                steps = {"count": 5, "seconds": 3.0, "input": 0.0, "compute": compute, "all_reduce": 2.0 - compute}
+                fleet.hear(worker, {"is": "here", "mark": question["mark"]})
+                fleet.hear(worker, {"is": "pace", "steps": steps, "usage": {}})
+    fleet.question()
+    assert lines == [f"worker {worker} takes 2.0 times the others' compute" for worker in (999, 1999, 2999)]
+    assert run.workers.stat().st_size < LINE

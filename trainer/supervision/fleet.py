@@ -17,6 +17,8 @@ from trainer.supervision.usage import UsageMeter
 
 LOOK_SECONDS = 5.0
 """Between two questions to all workers."""
+MOST_SHOWN = 64
+"""Workers whose pace is written down, the first ones; of more only those that are named."""
 _MOST_BYTES = 1 << 12
 """Of a line of the training process that is still to end."""
 
@@ -73,7 +75,10 @@ class Fleet:
                 if each.worker not in self._named:
                     self._report_line(each.line)
             self._named = {each.worker for each in slow}
-            self._write(FleetPace(time.time(), tuple(each.line for each in slow), {str(n): fleet[n] for n in fleet}))
+            shown = {
+                str(worker): pace for worker, pace in fleet.items() if worker < MOST_SHOWN or worker in self._named
+            }
+            self._write(FleetPace(time.time(), tuple(each.line for each in slow), shown))
         self._told, self._trips = {}, {}
         self._mark += 1
         self._asked_at = time.monotonic()

@@ -40,8 +40,6 @@ PROGRESS_SECONDS = 0.5
 """Between two writings of progress.json."""
 WORKERS_SECONDS = 10.0
 """Between two points of each worker's curves."""
-DRAWN_WORKERS = 64
-"""That get curves of their own, the first ones."""
 PICTURED_EXAMPLES = 4
 BY_CLASS = ("iou", "precision", "recall")
 """Scores of each class that TensorBoard shows."""
@@ -311,7 +309,7 @@ def _worker_values(fleet: FleetPace | None) -> Iterator[Summary]:
     """Of each worker: seconds of a step by what it spends them on, and what it uses."""
     if fleet is None:
         return
-    for worker, pace in [*fleet.workers.items()][:DRAWN_WORKERS]:
+    for worker, pace in fleet.workers.items():
         steps = (
             {"input": pace.input, "compute": pace.compute, "all_reduce": pace.all_reduce} if pace.steps.count else {}
         )

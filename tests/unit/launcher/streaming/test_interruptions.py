@@ -55,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def assert_never_half(folder: Path, whole: dict[str, bytes], before: dict[str, bytes], *, appended: bool) -> None:
     """Each file is as it was before or as it is to be, or of one that grows a beginning; each manifest verifies."""
     for name, content in contents(folder).items():
-        grows = appended and ("tfevents" in name or name.endswith((".log", "events.jsonl")))
+        grows = appended and ("tfevents" in name or name.endswith((".log", "events.jsonl", "goodput.jsonl")))
         wanted = [whole.get(name, content if name == "export/manifest.json" else b""), before.get(name, b"none")]
         assert content in wanted or (grows and whole[name].startswith(content)), name
         if "manifests/" in name:
