@@ -38,7 +38,8 @@ def launcher_lock(run: RunDirectory) -> Iterator[None]:
 def not_in_use(run: RunDirectory) -> Iterator[None]:
     """Nobody works on the run while the block runs, for whoever brings files into a folder that may be one.
 
-    Makes no lock of its own: in a folder without one nobody ever trained.
+    Makes no lock of its own: in a folder without one nobody ever trained. Those of the launcher and of worker 0,
+    without whom nobody trains, are held; the others, of which there may be more than files can be open, are tried.
 
     Raises:
         BadSettings: somebody works on it.
@@ -47,10 +48,12 @@ def not_in_use(run: RunDirectory) -> Iterator[None]:
     logs = (f"{run.logs.name}/{path.name}" for path in sorted(run.logs.glob("worker-*.log")))
     with contextlib.ExitStack() as held:
         for name in (LOCK_FILE, *logs):
-            with contextlib.suppress(OSError):  # none, or a link, which is nobody's lock
+            with contextlib.suppress(OSError), contextlib.ExitStack() as opened:  # none, or a link: nobody's lock
                 files.stat(name)
-                file = held.enter_context(files.open_to_append(name))  # NFS locks what may be written alone
+                file = opened.enter_context(files.open_to_append(name))  # NFS locks what may be written alone
                 _lock(file, f"{run.path}", run.path / name)
+                if name == LOCK_FILE or run.path / name == run.worker_log(0):
+                    held.enter_context(opened.pop_all())
         yield
 
 

@@ -25,6 +25,7 @@ from launcher.pod.job_reporter import JobReporter, kubernetes_event
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.config import TrainConfig
 from maskfleet.errors import FAILED, PEER_LOST, STOPPED, BadSettings
+from maskfleet.pace import Pace, Steps, Usage
 from maskfleet.peers import Peers
 from maskfleet.records import Event, Progress
 from maskfleet.run_directory import RunDirectory
@@ -33,6 +34,7 @@ from maskfleet.text import cut_to_bytes
 from tests.fakes.cluster import CREATED, FakeCluster, Object, worker_pod
 from trainer.supervision.fleet import Fleet
 from trainer.supervision.rendezvous import Coordinator, Ended, finish, names_of, serialize, stop
+from trainer.supervision.slow_workers import SlowWorkers
 
 MANY = 5000
 NAME = "n" * 52  # the longest that a job may have
@@ -195,6 +197,16 @@ def test_every_message_of_the_rendezvous_fits_a_line() -> None:
     for message in (started, stopped, waiting, finish(FAILED, reason)):
         assert message is not None
         assert len(serialize(message)) < LINE
+
+
+def test_who_is_slow_among_many_is_found_quickly() -> None:
+    fleet = {
+        worker: Pace(Steps(10, 1.0, 0.1, 0.5, 0.4), Usage(), round_trip=(worker % 97) / 1e5) for worker in range(MANY)
+    }
+    slow = SlowWorkers()
+    with quick(2):
+        for _ in range(3):
+            slow.look(fleet)
 
 
 def test_the_annotations_and_events_of_a_run_of_many_files_fit(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ row, and until it has been about as fast in as many: so neither a single pause n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -70,7 +70,7 @@ class SlowWorkers:
 
     def _behind(self, fleet: Mapping[int, Pace]) -> dict[int, float]:
         """Seconds of a step by which each worker that is to be named is behind the others."""
-        usual = _of_others(fleet, lambda pace: pace.own)
+        usual = _of_others({worker: pace.own for worker, pace in fleet.items()})
         step = median(pace.step for pace in fleet.values())
         behind = {}
         for worker, pace in fleet.items():
@@ -84,13 +84,12 @@ class SlowWorkers:
         """Who is far away by the network, if that is what even the last worker waits for."""
         trips = {worker: min(times) for worker, times in self._trips.items() if worker != 0 and worker in fleet}
         waits = min(pace.all_reduce / max(pace.step, 1e-9) for pace in fleet.values()) >= NETWORK_SHARE
-        found = []
+        usuals, found = _of_others(trips), []
         for worker, trip in trips.items():
-            others = [each for other, each in trips.items() if other != worker]
-            usual = median(others) if others else 0.0
+            usual = usuals.get(worker, 0.0)
             far = waits and trip > NETWORK_RATIO * usual and trip > usual + NETWORK_SECONDS
             if self._is_named("network", worker, far, not far):
-                compared = f", to the others {_time(usual)}" if others else ""
+                compared = f", to the others {_time(usual)}" if usuals else ""
                 line = f"the network between workers 0 and {worker} takes {_time(trip)} there and back{compared}"
                 found.append(Slow(worker, line))
         return tuple(found[:MOST_NAMED])
@@ -108,7 +107,8 @@ class SlowWorkers:
 def slow_line(worker: int, fleet: Mapping[int, Pace]) -> str:
     """How slow ``worker`` is against the others, and what its usage says about why."""
     pace = fleet[worker]
-    waits, computes = (_of_others(fleet, part)[worker] for part in (lambda p: p.input, lambda p: p.compute))
+    waits = _of_others({each: other.input for each, other in fleet.items()})[worker]
+    computes = _of_others({each: other.compute for each, other in fleet.items()})[worker]
     if pace.input - waits > pace.compute - computes:
         line = f"worker {worker} waits {_time(pace.input)} a step for its data, the others {_time(waits)}"
         return _because(line, pace, cpu_first=False, others=fleet)
@@ -134,10 +134,12 @@ def _because(line: str, pace: Pace, *, cpu_first: bool, others: Mapping[int, Pac
     return f"{line}; {reason}" if reason else line
 
 
-def _of_others(fleet: Mapping[int, Pace], of: Callable[[Pace], float]) -> dict[int, float]:
-    """For each worker the median over all others; quick for a thousand of them."""
-    ordered = sorted(fleet, key=lambda worker: of(fleet[worker]))
-    values = [of(fleet[worker]) for worker in ordered]
+def _of_others(fleet: Mapping[int, float]) -> dict[int, float]:
+    """For each worker the median over all others; quick for thousands of them. Of one alone there is none."""
+    if len(fleet) < 2:
+        return {}
+    ordered = sorted(fleet, key=fleet.__getitem__)
+    values = [fleet[worker] for worker in ordered]
     last = len(values) - 1
     found = {}
     for place, worker in enumerate(ordered):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import itertools
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from launcher.streaming.download.pull import Fetched, pull, verification
+from launcher.streaming.download.restore import restore
 from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.stores.opening import open_store
 from launcher.streaming.stores.store import StoreRefused
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadData, BadSettings
 from maskfleet.files import FileDigest
+from maskfleet.run_directory import RunDirectory
 from tests.fakes.gcs import FakeGcs, Fault, Preconditions, Request
 from tests.fakes.s3 import FakeS3, Stored
 from tests.helpers.streamer_process import variables
@@ -69,6 +72,24 @@ def test_a_pull_that_is_interrupted_says_so_to_who_reads_the_folder(tmp_path: Pa
     list(pull(FolderStore(there), here))
     assert existing_data(f"folder:{here}") == here
     assert sorted(path.name for path in here.rglob("*") if path.is_file()) == ["a.png", "b.png", "c.png"]
+
+
+def test_the_logs_of_more_workers_than_files_may_be_open_are_fetched_again(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    logs = there / "logs"
+    logs.mkdir(parents=True)
+    for worker in range(300):
+        (logs / f"worker-{worker}.log").write_bytes(b"line\n")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 100, limits[1]))
+    try:
+        for count in (300, 1):
+            assert len(list(pull(FolderStore(there), here))) == count
+            (here / "logs/worker-7.log").unlink()
+        restore(FolderStore(there), RunDirectory(here))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(list(here.glob("logs/*"))) == 300
 
 
 def test_many_objects_take_one_request_each(fake: FakeGcs | FakeS3, tmp_path: Path) -> None:
