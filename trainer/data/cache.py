@@ -469,7 +469,7 @@ def _fitted(split: Split, size: Size, fit: Fit, whole: bool) -> Iterator[_Fitted
         labels = labels_in(mask)
         inputs = [(image, mask)] if whole else [*inputs_of(image, mask, size, fit)]
         if fit != "crop":
-            return _Fitted(inputs, labels, frozenset(np.unique(inputs[0][1]).tolist()), "")
+            return _Fitted(inputs, labels, labels_in(inputs[0][1]), "")
         digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
         return _Fitted(inputs, labels, labels, digest)
 

@@ -165,7 +165,7 @@ def verify(config: TrainConfig) -> Report:
 
 
 class _Facts(NamedTuple):
-    """Of one good example."""
+    """Of one good example; ``counts`` and ``scaled`` are pixels of each of :func:`_labels`."""
 
     counts: NDArray[np.int64]
     scaled: NDArray[np.int64]
@@ -182,6 +182,8 @@ def _read(
     source: Source, split: Split, config: TrainConfig, label_sets: set[frozenset[int]], looks: dict[str, Likeness]
 ) -> SplitReport:
     """Reads all examples, and adds the labels of each mask to ``label_sets``, and what it shows to ``looks``."""
+    labels = _labels(source)
+    kept = [*labels]  # 256 counts of each of many pictures would be much
 
     def read(i: int) -> _Facts | str:
         try:
@@ -189,8 +191,8 @@ def _read(
         except BadData as error:
             return str(error)
         return _Facts(
-            label_counts(mask),
-            label_counts(seen_mask(mask, config.image_size, config.fit)),
+            label_counts(mask)[kept],
+            label_counts(seen_mask(mask, config.image_size, config.fit))[kept],
             int(image.min()),
             int(image.max()),
             dropped,
@@ -202,24 +204,24 @@ def _read(
 
     results = list(side_by_side(read, len(split), split.pixels))
     good = [(name, facts) for name, facts in zip(split.names, results, strict=True) if not isinstance(facts, str)]
-    label_sets.update(frozenset(np.flatnonzero(facts.counts).tolist()) for _, facts in good)
+    label_sets.update(frozenset(itertools.compress(kept, facts.counts)) for _, facts in good)
     looks.update((name, facts.look) for name, facts in good)
-    counts = np.array([facts.counts for _, facts in good], np.int64).reshape(-1, 256)
-    scaled = np.array([facts.scaled for _, facts in good], np.int64).reshape(-1, 256)
-    labels = _labels(source)
+    counts, scaled = (
+        dict(zip(labels.values(), np.array(of_each, np.int64).reshape(-1, len(kept)).T, strict=True))
+        for of_each in ([facts.counts for _, facts in good], [facts.scaled for _, facts in good])
+    )
     vanished = {
-        name: tuple(good[i][0] for i in np.flatnonzero((counts[:, label] > 0) & (scaled[:, label] == 0)))
-        for label, name in labels.items()
-        if label != IGNORED
+        name: tuple(good[i][0] for i in np.flatnonzero((counts[name] > 0) & (scaled[name] == 0)))
+        for name in source.classes
     }
     sizes = sorted((facts.size for _, facts in good), key=lambda size: size[0] * size[1])
     dropped = sorted({what for _, facts in good for what in facts.dropped})
     return SplitReport(
         examples=len(split),
-        pixels={name: int(counts[:, label].sum()) for label, name in labels.items()},
-        images_with={name: int((counts[:, label] > 0).sum()) for label, name in labels.items()},
-        pixels_scaled={name: int(scaled[:, label].sum()) for label, name in labels.items()},
-        images_with_scaled={name: int((scaled[:, label] > 0).sum()) for label, name in labels.items()},
+        pixels={name: int(each.sum()) for name, each in counts.items()},
+        images_with={name: int((each > 0).sum()) for name, each in counts.items()},
+        pixels_scaled={name: int(each.sum()) for name, each in scaled.items()},
+        images_with_scaled={name: int((each > 0).sum()) for name, each in scaled.items()},
         vanished={name: examples for name, examples in vanished.items() if examples},
         pixel_range=(min(f.darkest for _, f in good), max(f.brightest for _, f in good)) if good else None,
         black=tuple(name for name, facts in good if facts.brightest < _NEARLY_BLACK),
