@@ -7,7 +7,7 @@ from pathlib import Path
 
 from maskfleet.files import write_atomically
 from maskfleet.out_setting import writing
-from trainer.data.cache import Arrays, Dataset
+from trainer.data.cache import Dataset
 from trainer.results.evaluation import masker
 from trainer.results.label_quality import Suspect
 from trainer.results.report import example_of
@@ -25,8 +25,8 @@ def write_label_report(suspects: Sequence[Suspect], trained: Trained, dataset: D
     examples = []
     for suspect in suspects:
         images, masks = dataset.seen_whole(suspect.split).read(slice(suspect.index, suspect.index + 1))
-        picture = Arrays((suspect.name,), images, masks)
-        examples.append(example_of(picture, 0, predict(images)[0], suspect.score, trained.legend))
+        found = predict(images)[0]
+        examples.append(example_of(suspect.name, images[0], masks[0], found, suspect.score, trained.legend))
     note = "Picture, its mask, and what the network sees; the score of the mask, from 0 (wrong) to 1. Worst first."
     content = section("Masks", gallery(examples), note)
     with writing(out):

@@ -20,7 +20,10 @@ from maskfleet.phase_log import ledger_of
 from maskfleet.records import Event, FinalScores, MetricsLine, RunRecord
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
-from trainer.data.cache import Arrays, Dataset, dataset_of
+from trainer.data.cache import cached, open_divided
+from trainer.data.source import Image as Pixels
+from trainer.data.source import Mask, Reading, Split
+from trainer.data.splits import Division
 from trainer.pictures import as_colours, colour_mask
 from trainer.results.legend import Legend
 from trainer.results.report_page import page
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 SHOWN = 4
 """Best and worst predictions of a run."""
+_PIXELS = 1 << 26
+"""Of the images together that are predicted for it, 300 of 470 x 470."""
 THUMBNAIL = 160
 """Longest side of a picture in the page, pixels; what keeps a page of many runs small."""
 
@@ -55,18 +60,18 @@ def write_report(runs: Sequence[RunDirectory], out: Path, *, best: bool = False)
     facts = []
     for run, name in zip(runs, _names(runs), strict=True):
         trained = load_trained(run.path, best=best)
-        dataset, note = _data_of(run, trained)
-        if best and dataset is not None:
+        split, note = _data_of(run, trained)
+        if best and split is not None:
             warning = chosen_on_test(run)
             said = f" Warning: {warning}." if warning else ""
             note = f"Predictions and boundary F1 are those of the best checkpoint.{said} {note}".strip()
-        facts.append(collect(run, name, trained, dataset, note))
+        facts.append(collect(run, name, trained, split, note))
     with writing(out):
         write_atomically(out, page(facts).encode())
 
 
-def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | None, note: str = "") -> RunFacts:
-    """Reads what ``run`` has written, and predicts the split of ``dataset`` that judges, with ``trained``.
+def collect(run: RunDirectory, name: str, trained: Trained, split: Split | None, note: str = "") -> RunFacts:
+    """Reads what ``run`` has written, and predicts ``split``, the one that judges, with ``trained``.
 
     Raises:
         NotFound: there is no such run, or nothing was validated in it yet.
@@ -75,8 +80,11 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
     boundary_f1: dict[str, float] = {}
     best: list[Example] = []
     worst: list[Example] = []
-    if dataset is not None:
-        boundary_f1, best, worst = _look_at(trained, dataset.judges)
+    if split is not None:
+        try:
+            boundary_f1, best, worst = _look_at(trained, split)
+        except BadData as error:  # of files that were good before: the page is worth having without
+            note = f"{note} No predictions: {error}.".strip()
     return RunFacts(
         name,
         RunRecord.read(run),
@@ -93,18 +101,20 @@ def collect(run: RunDirectory, name: str, trained: Trained, dataset: Dataset | N
     )
 
 
-def _data_of(run: RunDirectory, trained: Trained) -> tuple[Dataset | None, str]:
-    """The data that the run was trained on, if it is at hand, and what is to be said about it."""
+def _data_of(run: RunDirectory, trained: Trained) -> tuple[Split | None, str]:
+    """The split that judges, if the data that the run was trained on is at hand, and what is to be said about it."""
     from trainer.results.evaluation import check_classes
 
     config = TrainConfig.resolve([read_settings_file(run.config)])
+    reading = Reading.of(config)
     try:
-        dataset = dataset_of(config, trained.size)
+        source = open_divided(config.data, config.data_dir, reading, Division.of(config))
+        dataset = cached(source, trained.size, config.data, reading=reading, cache=config.cache, fit=config.fit)
         check_classes(trained.legend, dataset, str(run.path))
     except (BadData, BadSettings) as error:
         return None, f"No predictions: {error}."
     warning = compare_with_training(run, dataset).warning
-    return dataset, f"{warning[:1].upper()}{warning[1:]}." if warning else ""
+    return source.splits[dataset.judge], f"{warning[:1].upper()}{warning[1:]}." if warning else ""
 
 
 def _check(run: RunDirectory) -> None:
@@ -114,31 +124,46 @@ def _check(run: RunDirectory) -> None:
         raise NotFound(f"{run.path}: expected a run with a validation, found none yet in {run.metrics}")
 
 
-def _look_at(trained: Trained, split: Arrays) -> tuple[dict[str, float], list[Example], list[Example]]:
-    """Boundary F1 by class, and the best and worst examples by their own mIoU, of :data:`EVALUATED` at most."""
-    from trainer.results.evaluation import evaluate, masker
+def _look_at(trained: Trained, split: Split) -> tuple[dict[str, float], list[Example], list[Example]]:
+    """Boundary F1 by class, and the best and worst examples by their own mIoU, at the images' own size.
 
-    split = split.spread(EVALUATED)
-    predict = masker(trained.model)
-    evaluation = evaluate(predict, split, trained.legend)
+    Raises:
+        BadData: names the first bad file.
+    """
+    from trainer.results.evaluation import BATCH
+    from trainer.results.own_size import evaluate_at_own_size, predictions_at_own_size
+    from trainer.results.predict import Predictor, network_of
+
+    classes, network = len(trained.legend.classes), network_of(trained.model)
+    predictor = Predictor.fitted(trained.fit, network, trained.size, classes, batch_size=BATCH)
+    split = _some_of(split)
+    evaluation = evaluate_at_own_size(predictor, split, trained.legend)
     mious = evaluation.image_miou
     order = [int(i) for i in np.argsort(mious) if not np.isnan(mious[i])]
     shown = min(SHOWN, (len(order) + 1) // 2)
 
-    def example(i: int) -> Example:
-        mask = predict(split.images[i : i + 1])[0]
-        return example_of(split, i, mask, float(mious[i]), trained.legend)
+    def examples(chosen: Sequence[int]) -> list[Example]:
+        found = predictions_at_own_size(predictor, split.part(chosen))
+        return [
+            example_of(split.names[i], split.read(i).image, judged.truth, judged.found, float(mious[i]), trained.legend)
+            for i, judged in zip(chosen, found, strict=True)
+        ]
 
-    best = [example(i) for i in order[::-1][:shown]]
-    return evaluation.boundary_f1, best, [example(i) for i in order[:shown]]
+    return evaluation.boundary_f1, examples(order[::-1][:shown]), examples(order[:shown])
 
 
-def example_of(split: Arrays, i: int, prediction: NDArray[np.uint8], miou: float, legend: Legend) -> Example:
+def _some_of(split: Split) -> Split:
+    """Evenly spread, as many as a report may take seconds for."""
+    pixels = sum(map(split.pixels, range(len(split)))) / len(split)
+    count = min(len(split), EVALUATED, max(2 * SHOWN, int(_PIXELS / max(pixels, 1))))
+    return split.part(np.linspace(0, len(split) - 1, count).astype(int).tolist())
+
+
+def example_of(name: str, image: Pixels, truth: Mask, prediction: Mask, miou: float, legend: Legend) -> Example:
     """The pictures of one example, for the page."""
-    truth, found = (colour_mask(mask, legend.colours) for mask in (split.masks[i], prediction))
-    return Example(
-        split.names[i], miou, _uri(as_colours(split.images[i]), "JPEG"), _uri(truth, "PNG"), _uri(found, "PNG")
-    )
+    step = max(1, max(truth.shape) // THUMBNAIL)
+    masks = (colour_mask(mask[::step, ::step], legend.colours) for mask in (truth, prediction))
+    return Example(name, miou, _uri(as_colours(image), "JPEG"), *(_uri(mask, "PNG") for mask in masks))
 
 
 def _uri(pixels: NDArray[np.uint8], kind: str) -> str:

@@ -53,7 +53,8 @@ def page(runs: Sequence[RunFacts]) -> str:
         section(
             "Predictions",
             "".join(map(_predictions, runs)),
-            f"Image, truth, prediction; the images' own mIoU. Of {EVALUATED} images at most.",
+            "Image, truth, prediction, and the mIoU of the image by itself, at its own size. Of "
+            f"{EVALUATED} images at most, evenly spread, and of fewer where they are large; so is boundary F1.",
         ),
         _time(runs),
         section("Settings", _settings(runs)),

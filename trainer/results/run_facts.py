@@ -59,8 +59,8 @@ class RunFacts:
     def sizes(self) -> str:
         """At which size pixels were counted for what."""
         if self.scores is not None and self.scores.size == "own":
-            return "counted at the images' own size; best mIoU and boundary F1 at the network's input size"
-        return "counted at the network's input size"
+            return "counted at the images' own size; best mIoU at the network's input size"
+        return "counted at the network's input size; boundary F1 at the images' own size"
 
     @property
     def title(self) -> str:
@@ -71,4 +71,5 @@ class RunFacts:
 
 
 EVALUATED = 300
-"""Images of a split, evenly spread, that are predicted at most: a report is to take seconds whatever the data."""
+"""Images of a split, evenly spread, that are predicted at most, and fewer where they are large: a report is to take
+seconds whatever the data."""

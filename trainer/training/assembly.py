@@ -93,7 +93,7 @@ def train_and_leave_results(worker: Worker) -> None:
             summaries.final(scores)
         if summaries is not None and training.config.export:
             with beating(worker.heartbeat):
-                _leave_results(worker.run, training)
+                _leave_results(worker, training)
     except (Stopped, TrainingFailed) as ending:
         if summaries is not None:
             with contextlib.suppress(OSError, tf.errors.OpError):  # of a full disk, which may have been the cause
@@ -260,7 +260,7 @@ def _plan(config: TrainConfig, peers: Peers, replicas: int, examples: int) -> Pl
     return Plan(examples, global_batch, config.epochs, tuple(worker_slices(global_batch, peers.workers)))
 
 
-def _leave_results(run: RunDirectory, training: Training) -> None:
+def _leave_results(worker: Worker, training: Training) -> None:
     """The exported network and the report."""
     # Matplotlib, Keras's exporters and what they import are needed at the end alone.
     from trainer.results.exporting import export
@@ -269,12 +269,14 @@ def _leave_results(run: RunDirectory, training: Training) -> None:
     from trainer.results.report_page import page
     from trainer.results.trained import Trained
 
+    run = worker.run
     with averaged_weights(training.network.model, training.optimizer):
         config = training.config
         legend = dataclasses.replace(Legend.of(training.dataset), fit=config.fit)
         trained = Trained(training.network.model, legend, config)
         export(trained.model, run.export, legend)
-        report = page([collect(run, run.path.resolve().name, trained, training.dataset)])
+        judges = worker.source.splits[training.dataset.judge]
+        report = page([collect(run, run.path.resolve().name, trained, judges)])
         write_atomically(run.report, report.encode())
 
 
