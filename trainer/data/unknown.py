@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trainer.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from trainer.data.lists import shown
+from trainer.data.packed.layout import MANIFEST
 
 _MOST = 50
 """Folders and files that are looked at."""
@@ -53,6 +54,7 @@ def _is_panoptic(folder: Path, names: set[str]) -> bool:
 
 
 _HALF_KNOWN: tuple[tuple[Callable[[Path, set[str]], bool], str], ...] = (
+    (lambda _, names: {MANIFEST, "train.index.npy"} <= names, "this is packed data: --data packed:PATH"),
     (
         lambda _, names: len({"leftImg8bit", "gtFine", "gtCoarse"} & names) == 1,
         "Cityscapes is leftImg8bit and gtFine beside each other: unpack both archives here",

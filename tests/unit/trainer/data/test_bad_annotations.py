@@ -968,6 +968,13 @@ CASES = [
         "instances, or stuff",
     ),
     Case(
+        "packed data without its word",
+        lambda f: f,
+        lambda f: (f.mkdir(), [(f / name).touch() for name in ("manifest.json", "train.index.npy")]),
+        "--data {}: expected images and masks, a data file (data.yaml), or the folders of VOC, COCO, labelme, CVAT, "
+        "Cityscapes or ADE20K, found manifest.json, train.index.npy; this is packed data: --data packed:PATH",
+    ),
+    Case(
         "Supervisely's project",
         lambda f: f,
         lambda f: [(f / part).mkdir(parents=True) for part in ("ds0/img", "ds0/ann")],
