@@ -30,7 +30,6 @@ from trainer.data.kinds import (
 )
 from trainer.data.kinds import tfds as tfds_source
 from trainer.data.lists import check_utf8, found_in, shown
-from trainer.data.packed.opening import open_packed
 from trainer.data.source import Reading, Source, Split
 from trainer.data.unknown import hint
 
@@ -77,6 +76,8 @@ def _open(data: str, data_dir: Path | None, asked: _Asked) -> Source:
     if (place := packed_place(data)) is not None:
         _check_plain(asked.reading, data, "packed")
         existing_data(data)
+        from trainer.data.packed.opening import open_packed  # with clients of buckets, which take megabytes
+
         return open_packed(place, asked.reading)
     folder = data_dir and absolute_path(data_dir, "--data-dir")
     if (function := own_data(data)) is not None:

@@ -6,6 +6,8 @@ arrays in programs often do not. Here an image is always as it is displayed, and
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,14 +25,18 @@ if TYPE_CHECKING:
 
 AsStored = 1
 """The orientation that needs no turn."""
+_TELLING = frozenset({b"IHDR", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+"""Chunks of a PNG that may say how it is displayed."""
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _Pixels = TypeVar("_Pixels", bound=NDArray[Any])
 
 
-def orientation_of(picture: PIL.Image.Image) -> int:
+def orientation_of(
+    picture: PIL.Image.Image, tags: Callable[[PIL.Image.Image], PIL.Image.Exif] = lambda picture: picture.getexif()
+) -> int:
     """EXIF's orientation, 1 to 8; 1 where there is none or none of sense."""
     try:
-        found = picture.getexif().get(PIL.ExifTags.Base.Orientation, AsStored)
+        found = tags(picture).get(PIL.ExifTags.Base.Orientation, AsStored)
     except Exception:  # Pillow's parser raises a dozen types for damaged tags, and the pixels are good without them
         return AsStored
     return found if isinstance(found, int) and 1 <= found <= 8 else AsStored
@@ -48,6 +54,27 @@ def orientation_of_tiff(file: Path) -> int:
     except Exception:  # as there
         return AsStored
     return found if isinstance(found, int) and 1 <= found <= 8 else AsStored
+
+
+def orientation_of_png(file: Path) -> int:
+    """As :func:`orientation_of`, which would decode all of a PNG, as tags may come behind its pixels.
+
+    Pillow is shown the file without them.
+    """
+    with file.open("rb") as content:
+        without, start = content.read(8), content.read(8)
+        while len(start) == 8 and start[4:] != b"IEND":
+            length = int.from_bytes(start[:4]) + 4  # with its checksum
+            if start[4:] in _TELLING:
+                without += start + content.read(length)
+            else:
+                content.seek(length, io.SEEK_CUR)
+            start = content.read(8)
+    try:
+        with PIL.Image.open(io.BytesIO(without + bytes(4) + b"IDAT" + bytes(4))) as picture:
+            return orientation_of(picture, PIL.Image.Image.getexif)
+    except Exception:  # as there
+        return AsStored
 
 
 def is_sideways(orientation: int) -> bool:

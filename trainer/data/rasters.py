@@ -19,7 +19,14 @@ from maskfleet.errors import BadData
 from maskfleet.text import one_line
 from trainer.data.bands import check_samples, is_tiff, rasterio, white_of
 from trainer.data.images import byte_table
-from trainer.data.orientation import AsStored, is_sideways, orientation_of, orientation_of_tiff, upright
+from trainer.data.orientation import (
+    AsStored,
+    is_sideways,
+    orientation_of,
+    orientation_of_png,
+    orientation_of_tiff,
+    upright,
+)
 from trainer.data.source import Image
 
 LARGE = 1 << 25
@@ -140,7 +147,8 @@ def _copied(file: Path, max_pixels: int, copy: Path) -> Path:
     library = rasterio()
     assert library is not None
     with PIL.Image.open(file) as picture:
-        orientation, pixels = orientation_of(picture), picture.width * picture.height
+        pixels = picture.width * picture.height
+        orientation = orientation_of(picture) if _is_jpeg(file) else orientation_of_png(file)
     if pixels > max_pixels:
         raise BadData(f"{file}: has {pixels} pixels, and --max-pixels allows {max_pixels}; give a larger number")
     with library.open(file, driver="JPEG" if _is_jpeg(file) else "PNG") as source:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.PngImagePlugin
 import pytest
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from tests.helpers.data_folders import save
 from trainer.data.cache import load_dataset
 from trainer.data.images import read_labels, read_picture
 from trainer.data.opening import open_source
+from trainer.data.orientation import orientation_of, orientation_of_png
 from trainer.data.source import Example, Reading
 from trainer.data.verify import verify
 from trainer.results.legend import Legend
@@ -48,6 +50,29 @@ def displayed(file: Path) -> NDArray[np.uint8]:
     """As viewers show it, by Pillow's own means; of a path it would map a TIFF that lies sideways wrongly."""
     with file.open("rb") as content, PIL.Image.open(content) as picture:
         return np.asarray(PIL.ImageOps.exif_transpose(picture).convert("L"))
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_large_png_s_turn_is_known_without_its_pixels(
+    orientation: int, behind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = turned(tmp_path / "a.png", photograph(LABELS), orientation)
+    if behind:  # its pixels, where some programs put it
+        whole = file.read_bytes()
+        start, end = whole.index(b"eXIf") - 4, whole.index(b"IEND") - 4
+        length = int.from_bytes(whole[start : start + 4]) + 12
+        file.write_bytes(whole[:start] + whole[start + length : end] + whole[start : start + length] + whole[end:])
+        with PIL.Image.open(file) as picture:
+            assert orientation_of(picture) == orientation
+    monkeypatch.setattr(PIL.PngImagePlugin.PngImageFile, "load", None)
+    assert orientation_of_png(file) == orientation
+
+
+def test_a_png_without_a_turn_or_an_end_is_as_stored(tmp_path: Path) -> None:
+    photograph(LABELS).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    assert orientation_of_png(tmp_path / "a.png") == orientation_of_png(tmp_path / "b.png") == 1
 
 
 def pair(folder: Path, orientation: int, labels: NDArray[np.uint8], drawn_on: str) -> Path:
