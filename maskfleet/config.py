@@ -141,7 +141,7 @@ class TrainConfig(Settings):
     )
     balance: bool = Field(
         default=False,
-        description="draw half of the training examples for a class, rare ones most: a picture that has it and, with "
+        description="draw three of four training examples for a class, rare ones most: a picture that has it and, with "
         "--fit crop, a part of it that does; an epoch then shows some pictures more often than others",
     )
 

@@ -4,7 +4,7 @@ Training reads one endless stream of positions: step s of global batch B covers 
 position p is in epoch p // N, where a permutation of that epoch's own tells its example. So each batch is full,
 each example is seen exactly once an epoch whatever the batch size and the number of workers, and a run that is
 resumed at any step goes on with the right example. Workers agree without talking to each other. With a
-:class:`~trainer.data.sampling.Balance` half of the positions have another example, which seed and position tell too.
+:class:`~trainer.data.sampling.Balance` three of four positions have another example, which seed and position tell too.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def training_batches(
         features: of examples int64 (b,), mirrored where bool (b,) says so, to come in the images' place. The
             augmentation must be no more than a flip.
         ahead: of a stream, :func:`read_ahead` of the same steps; by default one of their own.
-        balance: has half of the examples drawn for a class.
+        balance: has most of the examples drawn for a class.
 
     Returns:
         Tuples of images uint8 (b, H, W, 3) or a tuple of features (b, h, w, c), masks uint8 (b, H, W) and examples

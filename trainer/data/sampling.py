@@ -20,7 +20,7 @@ were found to have half of their positions in common."""
 _TEMPERATURE = 0.01
 """Of the softmax by which classes are drawn: classes of less than a hundredth of the pixels are drawn about equally
 often, those of a tenth or more hardly ever (Hoyer, Dai, Van Gool, "DAFormer", CVPR 2022, section 3.3)."""
-_SHARE = 0.5
+_SHARE = 0.75
 """Of the examples that are drawn for a class. The others come in their order, so that no example is lost."""
 
 
@@ -45,7 +45,7 @@ def draws(positions: tf.Tensor, count: int, seed: int) -> tf.Tensor:
 
 @dataclass(frozen=True)
 class Balance:
-    """Rare class sampling: half of the examples are drawn for a class, and rare classes are drawn most.
+    """Rare class sampling: three of four examples are drawn for a class, and rare classes are drawn most.
 
     Attributes:
         cumulative: float32 (C,), the probability of a class or one before it.

@@ -205,7 +205,7 @@ def training_stream(training: Training, first_step: int) -> tuple[Iterator[Batch
 
 
 def balance_of(training: Training) -> Balance | None:
-    """What draws half of the examples for a class, if the settings ask for it."""
+    """What draws most of the examples for a class, if the settings ask for it."""
     dataset = training.dataset
     assert dataset.packed is None or not training.config.balance  # which is refused at the start
     return Balance.of(dataset.train.masks, len(dataset.classes)) if training.config.balance else None

@@ -97,7 +97,7 @@ def test_a_crop_is_a_part_of_the_picture_at_one_scale(size: Size, to: Size, draw
     counted = mask != IGNORED
     rows, columns = counted.any(axis=1), counted.any(axis=0)
     assert (counted == (rows[:, None] & columns)).all(), "what is ignored lies around the picture"
-    scale = 0.5 + 1.5 * drawn.scale
+    scale = 0.5 * 4**drawn.scale
     for axis, (side, seen) in enumerate(zip(size, (rows, columns), strict=True)):
         places = image[..., axis].take(0, axis=1 - axis)[seen].astype(int)
         if len(places) > 8:  # a pixel further in the crop is 1 / scale further in the picture
@@ -115,7 +115,7 @@ def test_scales_go_from_half_to_twice_and_places_everywhere() -> None:
     assert (min(rows), max(rows)) == (0, max(rows))
     assert max(rows) > 45
     assert len(firsts) > 100
-    ends = [crop(image, mask, Size(32, 32), CropDraws(scale, 0, 0, 0))[0][-1, 0, 0] for scale in (0, 1 / 3, 0.999)]
+    ends = [crop(image, mask, Size(32, 32), CropDraws(scale, 0, 0, 0))[0][-1, 0, 0] for scale in (0, 1 / 2, 0.999)]
     assert ends == [62, 31, 15] or np.allclose(ends, [63, 31, 15], atol=1)
 
 
@@ -124,8 +124,13 @@ def test_scales_go_from_half_to_twice_and_places_everywhere() -> None:
 def test_a_crop_that_must_hold_a_class_does(place: tuple[int, int], drawn: CropDraws) -> None:
     image, mask = picture(Size(70, 50))
     mask[place] = 7
-    drawn = drawn._replace(scale=(1 + drawn.scale * 2) / 3)  # not smaller than the picture, which may lose a pixel
-    assert (crop(image, mask, Size(20, 24), drawn, wanted=7)[1] == 7).any()
+    drawn = drawn._replace(scale=(1 + drawn.scale) / 2)  # not smaller than the picture, which may lose a pixel
+    part, found = crop(image, mask, Size(20, 24), drawn, wanted=7)
+    assert (found == 7).any()
+    for axis, (there, side) in enumerate(zip(np.argwhere(found == 7).mean(axis=0), found.shape, strict=True)):
+        ends = part[0 if axis else slice(None), slice(None) if axis else 0, axis][[0, -1]].tolist()
+        at_rim = ends[0] == 0 or ends[1] == mask.shape[axis] - 1
+        assert at_rim or side / 4 - 2 < there < 3 * side / 4 + 2, "in the middle half, but at the picture's rim"
     assert not (crop(image, mask, Size(20, 24), drawn, wanted=5)[1] == 5).any(), "a class that is not there"
 
 

@@ -78,10 +78,10 @@ def test_batches_have_the_same_bits_on_any_workers_and_after_a_stop(train: Any) 
     assert told != [step[2].tolist() for step in stream(train, 6, 0, 8, seed=1)]
 
 
-def test_half_of_the_examples_hold_a_rare_class_and_none_is_lost() -> None:
+def test_most_examples_hold_a_rare_class_and_none_is_lost() -> None:
     counts = Counter(np.concatenate([step[2] for step in stream(arrays(), 10, 0, 60)]).tolist())
     assert set(counts) == set(range(COUNT))
-    assert 0.45 < sum(counts[example] for example in RARE) / 600 < 0.7
+    assert 0.7 < sum(counts[example] for example in RARE) / 600 < 0.9
     assert counts[11] > 1.5 * max(counts[3], counts[7]), "each class as often, and its examples share that"
 
 
@@ -89,8 +89,8 @@ def test_crops_that_are_drawn_for_a_class_hold_it() -> None:
     steps = stream(pictures(), 10, 0, 30)
     labels, examples = (np.concatenate([step[i] for step in steps]) for i in (1, 2))
     having = [set(np.unique(mask)) & {1, 2} for mask in labels]
-    # Half are drawn for one; of these some are shrunk, and may lose a single pixel.
-    assert 0.35 < np.mean([bool(rare) for rare in having]) < 0.65
+    # Three of four are drawn for one; of these half are shrunk, and may lose a single pixel.
+    assert 0.45 < np.mean([bool(rare) for rare in having]) < 0.8
     assert all(rare <= {RARE.get(int(example))} for rare, example in zip(having, examples, strict=True))
 
 
