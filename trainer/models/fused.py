@@ -3,9 +3,7 @@
 The network itself stays plain Keras, since it is saved, exported and loaded by others. Some things are done otherwise
 here, with the same variables and the same results but for the order of additions:
 
-- *Interpolation and a 3x3 convolution* (and whatever else is linear) may change places. The convolution is one
-  matrix product over the channels at the low resolution, a quarter of the multiplications; then one product with a
-  constant matrix along the rows and one along the columns enlarge its nine taps, shift them and add them up.
+- *What enlarges by two with a 3x3 kernel*: see :mod:`trainer.models.enlarging`.
 - *Batch normalisation* is TensorFlow's one kernel instead of Keras's dozen operations, each of which reads and writes
   all of a feature map. With frozen statistics it is no more than a factor of the kernel before it.
 - *A convolution over concatenated features* is the sum of one over each of them. The features are not copied into one
@@ -24,12 +22,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
-from numpy.typing import NDArray
 
-_TAPS = 3
+from trainer.models.enlarging import TAPS, InterpolatedConvolution, transposed_convolution
 
 
 def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
@@ -48,8 +44,11 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
         before, source = made.get(id(args[0]), (None, None)) if args else (None, None)
         if isinstance(before, layers.UpSampling2D) and _is_interpolated_convolution(before, layer):
             return InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
-        if _joins_channels(before) and frozen_features and _is_transposed_convolution(layer):
-            return SplitTransposedConvolution(layer)(parts_of(args[0]))
+        if _is_transposed_convolution(layer):
+            parts = parts_of(args[0])
+            faster = transposed_convolution(layer, args[0], parts, frozen_features=frozen_features)
+            if faster is not None:
+                return faster(parts)
         if _joins_channels(before) and _is_product(layer):
             parts = parts_of(args[0])
             makers = [made.get(id(part), (None, None)) for part in parts]
@@ -70,100 +69,6 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
         return output
 
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-
-
-def enlarging_taps(size: int, interpolation: str) -> NDArray[np.float32]:
-    """[2 size, 3, size]: what tap j of a convolution along one axis reads at each place of the enlarged axis.
-
-    Tap j = 0, 1, 2 reads the place before, the same and the place after in the interpolated axis, and zero beyond
-    its ends.
-    """
-    with tf.init_scope():  # a constant, also while something else is traced
-        line = np.eye(size, dtype=np.float32)[None, :, None, :]
-        enlarged = tf.image.resize(line, (2 * size, 1), interpolation).numpy()[0, :, 0, :]
-    padded = np.pad(enlarged, ((1, 1), (0, 0)))
-    return np.stack([padded[tap : tap + 2 * size] for tap in range(_TAPS)], axis=1)
-
-
-class InterpolatedConvolution(layers.Layer):
-    """Enlarges by two and convolves with the kernel (3, 3, c, filters) of a Keras layer.
-
-    Its input are features [b, h, w, c_1], [b, h, w, c_2], … whose channels the layer's own input has one after another.
-    """
-
-    def __init__(self, convolution: layers.Conv2D, interpolation: str) -> None:
-        super().__init__(dtype=convolution.dtype_policy)
-        self.convolution = convolution
-        self.interpolation = interpolation
-
-    def call(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        _, height, width, _ = features[0].shape
-        filters = self.convolution.filters
-        # The last of the two products has the filters or the columns as its long side, whichever are more.
-        filters_last = filters > 2 * width
-        kernel = tf.transpose(self.convolution.kernel, (2, 0, 1, 3) if filters_last else (2, 0, 3, 1))
-        channels = [each.shape[-1] for each in features]
-        products = [
-            tf.matmul(tf.reshape(each, [-1, count]), tf.reshape(part, [count, -1]))
-            for each, count, part in zip(features, channels, tf.split(kernel, channels), strict=True)
-        ]
-        taps = tf.reshape(tf.add_n(products), [-1, height, width, *kernel.shape[1:]])
-        rows, columns = (tf.constant(enlarging_taps(size, self.interpolation), taps.dtype) for size in (height, width))
-        add_up = _add_up_filters_last if filters_last else _add_up_columns_last
-        output = tf.reshape(add_up(taps, rows, columns), [-1, 2 * height, 2 * width, filters])
-        return output if self.convolution.bias is None else tf.nn.bias_add(output, self.convolution.bias)
-
-    def compute_output_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        batch, height, width, _ = shapes[0]
-        return batch, 2 * height, 2 * width, self.convolution.filters
-
-
-def _add_up_filters_last(taps: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Taps [b, h, w, 3, 3, f], the tap's row before its column -> [b 2h, 2w, f].
-
-    ``rows`` [2h, 3, h] and ``columns`` [2w, 3, w] are those of :func:`enlarging_taps`. As einsum
-    "yih, bhwijf, xjw -> byxf", which needs two more passes over memory.
-    """
-    _, height, width, _, _, filters = taps.shape
-    by_row = tf.reshape(tf.transpose(taps, (0, 3, 1, 2, 4, 5)), [-1, _TAPS * height, width * _TAPS * filters])
-    enlarged = tf.matmul(tf.reshape(rows, [1, 2 * height, -1]), by_row)
-    across = tf.reshape(tf.transpose(columns, (0, 2, 1)), [1, 2 * width, -1])
-    return tf.matmul(across, tf.reshape(enlarged, [-1, width * _TAPS, filters]))
-
-
-def _add_up_columns_last(taps: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Taps [b, h, w, 3, f, 3], the tap's column last -> [b, 2h, 2w, f]; else as :func:`_add_up_filters_last`."""
-    _, height, width, _, filters, _ = taps.shape
-    by_row = tf.reshape(tf.transpose(taps, (0, 3, 1, 4, 5, 2)), [-1, _TAPS * height, filters * _TAPS * width])
-    enlarged = tf.matmul(tf.reshape(rows, [1, 2 * height, -1]), by_row)
-    across = tf.reshape(columns, [2 * width, -1])
-    output = tf.matmul(tf.reshape(enlarged, [-1, _TAPS * width]), across, transpose_b=True)
-    return tf.transpose(tf.reshape(output, [-1, 2 * height, filters, 2 * width]), (0, 1, 3, 2))
-
-
-class SplitTransposedConvolution(layers.Layer):
-    """The transposed convolution of a Keras layer, over features that are not concatenated."""
-
-    def __init__(self, convolution: layers.Conv2DTranspose) -> None:
-        super().__init__(dtype=convolution.dtype_policy)
-        self.convolution = convolution
-
-    def call(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        stride = self.convolution.strides[0]
-        shape = (tf.shape(features[0])[0], *self.compute_output_shape([each.shape for each in features])[1:])
-        kernels = tf.split(self.convolution.kernel, [each.shape[-1] for each in features], axis=3)
-        output = tf.add_n(
-            [
-                tf.nn.conv2d_transpose(each, kernel, shape, stride, padding="SAME")
-                for each, kernel in zip(features, kernels, strict=True)
-            ]
-        )
-        return output if self.convolution.bias is None else tf.nn.bias_add(output, self.convolution.bias)
-
-    def compute_output_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        batch, height, width, _ = shapes[0]
-        stride = self.convolution.strides[0]
-        return batch, stride * height, stride * width, self.convolution.filters
 
 
 class SplitProduct(layers.Layer):
@@ -287,7 +192,7 @@ def _is_interpolated_convolution(enlarging: layers.UpSampling2D, layer: keras.La
         isinstance(layer, layers.Conv2D)
         and not isinstance(layer, layers.Conv2DTranspose)
         and tuple(enlarging.size) == (2, 2)
-        and layer.kernel_size == (_TAPS, _TAPS)
+        and layer.kernel_size == (TAPS, TAPS)
         and layer.strides == (1, 1)
         and layer.padding == "same"
         and layer.dilation_rate == (1, 1)
@@ -299,7 +204,7 @@ def _is_interpolated_convolution(enlarging: layers.UpSampling2D, layer: keras.La
 def _is_transposed_convolution(layer: keras.Layer) -> bool:
     return (
         isinstance(layer, layers.Conv2DTranspose)
-        and layer.strides[0] == layer.strides[1]
+        and layer.strides == (2, 2)
         and layer.padding == "same"
         and layer.output_padding is None
         and layer.dilation_rate == (1, 1)

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from tests.unit.trainer.models.test_network import DECODERS, MODELS, decoder_inputs
-from trainer.models.fused import enlarging_taps, fuse
-from trainer.models.network import build_network
+from trainer.models.enlarging import ProductTransposedConvolution, enlarging_taps
+from trainer.models.fused import fuse
+from trainer.models.network import build_network, dtype_policy
 
 KINDS = ("nearest", "bilinear", "bicubic")
 
@@ -64,6 +65,27 @@ def test_a_transposed_convolution_is_split_where_the_features_are_frozen() -> No
     x = keras.layers.Concatenate()(symbols)
     layer = keras.layers.Conv2DTranspose(7, 3, strides=2, padding="same", bias_initializer="ones")
     assert_same(keras.Model(symbols, layer(x)), values, frozen_features=True)
+
+
+@pytest.mark.parametrize(("size", "filters"), [(1, 4), (4, 33), (6, 2)])
+def test_a_transposed_convolution_is_a_product(size: int, filters: int) -> None:
+    symbols, values = skip_and_features(size)
+    layer = keras.layers.Conv2DTranspose(filters, 3, strides=2, padding="same", bias_initializer="ones")
+    plain = keras.Model(symbols, layer(keras.layers.Concatenate()(symbols)))
+    assert_same_results(keras.Model(symbols, ProductTransposedConvolution(layer)(symbols)), plain, values)
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_in_bfloat16_what_enlarges_gives_float32_of_the_same_values(upsampling: str) -> None:
+    config = TrainConfig(upsampling=upsampling, decoder_filters=64)
+    with dtype_policy("bfloat16"):
+        features = decoder_inputs("unet", 64, 64)
+        halves = [keras.layers.ReLU()(each) for each in features]
+        model = keras.Model(features, DECODERS["unet"](halves, 4, config))
+    values = [np.random.default_rng(0).normal(size=(2, *each.shape[1:])).astype(np.float32) for each in features]
+    fast, plain = fuse(model, frozen_features=True)(values), model(values)
+    assert fast.dtype == tf.float32
+    np.testing.assert_allclose(fast, plain, atol=0.02 * np.abs(plain).max())
 
 
 @pytest.mark.parametrize(
