@@ -16,6 +16,7 @@ from trainer.objective.own import OwnTerm
 
 Masks = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 """uint8 [N, H, W], or N of [H, W] that differ in size."""
+_FEW_CLASSES = 16
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Labels uint8 or int [b, H, W] and logits float32 [b, H, W, C] -> loss float32 [b].
 
@@ -119,9 +120,36 @@ def _class_weights(
     return weights
 
 
+def _minus_log_probability(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """-log p of each pixel's true class, [b, N].
+
+    TensorFlow's kernel goes from pixel to pixel, and leaves a processor's registers empty where the classes are few. In
+    planes of one class each it takes half the time.
+    """
+    classes = logits.shape[-1]
+    if classes > _FEW_CLASSES:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+    @tf.custom_gradient
+    def of_logits(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        planes = tf.transpose(logits, (2, 0, 1))
+        most = tf.reduce_max(planes, 0)
+        exponentials = tf.exp(planes - most)
+        total = tf.reduce_sum(exponentials, 0)
+        truth = tf.one_hot(labels, classes, axis=0, dtype=logits.dtype)
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.transpose((exponentials / total - truth) * upstream, (1, 2, 0))
+
+        return tf.math.log(total) + most - tf.reduce_sum(truth * planes, 0), gradient
+
+    result: tf.Tensor = of_logits(logits)
+    return result
+
+
 def _cross_entropy(target: _Target, logits: tf.Tensor, smoothing: float) -> tf.Tensor:
     """-sum_c q_c log p_c with q = (1 - smoothing) one_hot + smoothing / C (Szegedy et al., CVPR 2016)."""
-    pixels = tf.nn.sparse_softmax_cross_entropy_with_logits(target.labels, logits)
+    pixels = _minus_log_probability(target.labels, logits)
     if smoothing > 0:
         pixels = (1 - smoothing) * pixels - smoothing * tf.reduce_mean(tf.nn.log_softmax(logits), -1)
     return target.mean(pixels)
@@ -129,7 +157,7 @@ def _cross_entropy(target: _Target, logits: tf.Tensor, smoothing: float) -> tf.T
 
 def _focal(target: _Target, logits: tf.Tensor, gamma: float) -> tf.Tensor:
     """-(1 - p)^gamma log p of the true class (Lin et al., ICCV 2017)."""
-    pixels = tf.nn.sparse_softmax_cross_entropy_with_logits(target.labels, logits)
+    pixels = _minus_log_probability(target.labels, logits)
     return target.mean((1 - tf.exp(-pixels)) ** gamma * pixels)
 
 
