@@ -14,7 +14,8 @@ from pathlib import Path
 import keras
 from keras import KerasTensor, layers
 
-from maskfleet.config import TrainConfig, absolute_path
+from maskfleet.config import TrainConfig
+from maskfleet.encoder_weights import weights_file
 from maskfleet.environment import ENCODER_WEIGHTS_VARIABLE
 from maskfleet.errors import BadSettings
 from maskfleet.image_size import Size
@@ -221,12 +222,7 @@ def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
 
 
 def _load_weights(classifier: keras.Model, source: str, encoder: str) -> None:
-    path = absolute_path(source, "--encoder-weights")
-    if not path.is_file():
-        raise BadSettings(
-            f"--encoder-weights {source}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"
-        )
-    start = b""
+    path, start = weights_file(source), b""
     try:
         with path.open("rb") as file:
             start = file.read(64).lstrip()

@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Trains the run in the directory that ``arguments`` names; returns the exit code."""
-    # Until the first step almost everything that is made stays: looking through it for garbage took .8 s. And Keras
-    # imports pyplot, for half a second, for a function that nothing calls here.
+    # Until the first step almost everything that is made stays: looking through it for garbage took .8 s.
     gc.set_threshold(100_000, 20, 20)
-    sys.modules["matplotlib.pyplot"] = None  # type: ignore[assignment]
     prepare_outputs()
     leave_out_warnings()
     run = RunDirectory(Path(arguments[0]))
@@ -59,6 +57,7 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     """
     phases = PhaseLog(run if peers.is_chief else None)
     # Slow imports come after the settings are known to be good.
+    _import_keras()
     configure_threads(threads_of(config, peers))
     check_gpus()
     from trainer.data.cache import cached, open_divided
@@ -106,6 +105,14 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
         raise PeerLost(_lost_peer(peers, error)) from error
     except (OSError, tf.errors.ResourceExhaustedError) as error:
         raise TrainingFailed(_no_room(run, error)) from error
+
+
+def _import_keras() -> None:
+    """Without Matplotlib, which Keras would import, for half a second, for functions that nothing calls here."""
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    import keras  # noqa: F401
+
+    del sys.modules["matplotlib"]
 
 
 def _train(worker: Worker) -> None:

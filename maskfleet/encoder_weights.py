@@ -1,0 +1,25 @@
+"""``--encoder-weights FILE``: whether there is such a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskfleet.config import absolute_path
+from maskfleet.errors import BadSettings
+
+NAMES = ("imagenet", "none")
+"""What may stand in the place of a file."""
+
+
+def weights_file(source: str) -> Path:
+    """The file that ``source`` names, unless it is one of :data:`NAMES`.
+
+    Raises:
+        BadSettings: there is none.
+    """
+    path = absolute_path(source, "--encoder-weights")
+    if not path.is_file():
+        raise BadSettings(
+            f"--encoder-weights {source}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"
+        )
+    return path
