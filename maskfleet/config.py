@@ -338,7 +338,11 @@ class TrainConfig(Settings):
         f"they were ({MOST_BAD_STEPS} steps in a row end it nevertheless)",
     )
     seed: NotNegative = Field(default=0, description="of initial weights, order and augmentation")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="of the computation")
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        default="float32",
+        description="of the computation; auto: bfloat16 where the hardware multiplies it (AMX, AVX512_BF16, or a GPU "
+        "from Ampere on), else float32",
+    )
 
     # Running
     checkpoint_steps: NotNegative = Field(

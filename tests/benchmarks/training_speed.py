@@ -7,11 +7,9 @@ import math
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from tests.benchmarks import plain_keras
@@ -21,6 +19,7 @@ from tests.benchmarks.turns import Way, in_own_process, medians
 from tests.helpers.training_steps import losses, set_up
 from trainer.data.cache import load_dataset
 from trainer.supervision.supervisor import PROCESS_DEFAULTS
+from trainer.training.precision import bfloat16_unit
 
 STEPS = 2
 TURNS = 5
@@ -30,7 +29,7 @@ IMAGE_SIZE = 128
 def rows() -> Iterable[Row]:
     half = "--precision bfloat16"
     ours = {"ours": {}, "without the cached features": {"cache_features": False}}
-    if computes_bfloat16():
+    if bfloat16_unit() is not None:
         ours[half] = {"precision": "bfloat16"}
     load_dataset("synthetic", None, IMAGE_SIZE)  # drawn before they start side by side
     with ExitStack() as stack:
@@ -57,12 +56,6 @@ def rows() -> Iterable[Row]:
         yield Row(
             f"training, launcher run --preset tutorial, {half}, ratio", math.nan, "x", "this CPU only emulates it"
         )
-
-
-def computes_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware, by a GPU or the CPU's instructions."""
-    flags = Path("/proc/cpuinfo").read_text()
-    return bool(tf.config.list_physical_devices("GPU")) or "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def keras_fit() -> Way:

@@ -245,7 +245,7 @@ def _is_done(run: RunDirectory, config: TrainConfig) -> bool:
         return False
     found = RunRecord.read(run).settings
     wanted = config.model_dump(mode="json")
-    for key, open_value in (("global_batch", None), ("batch_per_replica", "auto")):
+    for key, open_value in (("global_batch", None), ("batch_per_replica", "auto"), ("precision", "auto")):
         if wanted[key] == open_value:  # a run that was started has it resolved
             wanted[key] = found.get(key)
     for key, value in wanted.items():

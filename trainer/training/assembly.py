@@ -46,6 +46,7 @@ from trainer.training.loop import train
 from trainer.training.own_checks import check_own, check_own_network
 from trainer.training.pace import PaceMeter
 from trainer.training.plan import Plan
+from trainer.training.precision import bfloat16_unit
 from trainer.training.profiling import Profiler
 from trainer.training.run_record import check_goes_on, record_start, split_roles
 from trainer.training.starting import start_from
@@ -124,7 +125,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
     """
     run, peers, strategy, dataset = worker.run, worker.peers, worker.strategy, worker.dataset
     _check_data(worker)
-    config = _with_found_batch(worker)
+    config = _with_chosen_precision(worker, _with_found_batch(worker))
     plan = _plan(config, peers, strategy.num_replicas_in_sync, len(dataset.train.names))
     # What may be refused comes before anything is written.
     if peers.is_chief:
@@ -253,6 +254,18 @@ def _with_found_batch(worker: Worker) -> TrainConfig:
     else:
         found = value_of_chief(worker.fitting, worker.peers, worker.strategy)
     return config.model_copy(update={"batch_per_replica": found})
+
+
+def _with_chosen_precision(worker: Worker, config: TrainConfig) -> TrainConfig:
+    """With a precision in the place of an automatic one: the chief's, on all workers, and kept in config.json."""
+    if config.precision != "auto":
+        return config
+    unit = bfloat16_unit()
+    halved = value_of_chief(int(unit is not None), worker.peers, worker.strategy)
+    if worker.peers.is_chief:
+        found = f"bfloat16, which {unit} multiplies" if halved else "float32, as nothing here multiplies bfloat16"
+        report_line(f"--precision auto: {found}")
+    return config.model_copy(update={"precision": "bfloat16" if halved else "float32"})
 
 
 def _plan(config: TrainConfig, peers: Peers, replicas: int, examples: int) -> Plan:

@@ -18,6 +18,7 @@ from maskfleet.config import DEFAULT_BATCH, TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
+from trainer.training.precision import chosen_precision
 
 SAFETY = 0.9
 """Share of the largest size that is used: fragmentation and other batches' shapes need some room."""
@@ -105,4 +106,4 @@ def try_step(config: TrainConfig, batch: int, classes: int) -> None:
 if __name__ == "__main__":
     path, batch_size, class_count = sys.argv[1:]
     settings = TrainConfig.resolve([read_settings_file(RunDirectory(Path(path)).config)])
-    try_step(settings, int(batch_size), int(class_count))
+    try_step(chosen_precision(settings), int(batch_size), int(class_count))

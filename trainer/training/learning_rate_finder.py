@@ -91,11 +91,13 @@ def sweep(run: RunDirectory, config: TrainConfig, steps: int) -> Curve:
     from trainer.training.assembly import loss_for
     from trainer.training.loop import training_stream
     from trainer.training.plan import Plan
+    from trainer.training.precision import chosen_precision
     from trainer.training.starting import start_from
     from trainer.training.state import StopFlag, Training, TrainingState
     from trainer.training.steps import make_step_function
 
     use_code(config.code)
+    config = chosen_precision(config)
     dataset = dataset_of(config)
     batch, classes = config.effective_global_batch(1), len(dataset.classes)
     examples = len(dataset.train)
