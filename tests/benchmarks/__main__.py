@@ -17,6 +17,7 @@ from rich.table import Table
 
 BENCHMARKS = (
     "training_speed",
+    "against_pytorch",
     "around_training",
     "start",
     "time_to_quality",
