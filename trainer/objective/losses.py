@@ -16,12 +16,14 @@ from trainer.objective.own import OwnTerm
 
 Masks = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 """uint8 [N, H, W], or N of [H, W] that differ in size."""
-_FEW_CLASSES = 16
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Labels uint8 or int [b, H, W] and logits float32 [b, H, W, C] -> loss float32 [b].
 
 An example's loss is about its own valid pixels alone; without any it is 0, and so is its gradient.
 """
+
+_FEW_CLASSES = 16
+"""Up to which planes of one class each are worth it: with 21 they take as long as TensorFlow's kernel."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,13 @@ def _minus_log_probability(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         most = tf.reduce_max(planes, 0)
         exponentials = tf.exp(planes - most)
         total = tf.reduce_sum(exponentials, 0)
-        truth = tf.one_hot(labels, classes, axis=0, dtype=logits.dtype)
+        true = tf.one_hot(labels, classes, True, False, axis=0)
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return tf.transpose((exponentials / total - truth) * upstream, (1, 2, 0))
+            return tf.transpose((exponentials / total - tf.cast(true, logits.dtype)) * upstream, (1, 2, 0))
 
-        return tf.math.log(total) + most - tf.reduce_sum(truth * planes, 0), gradient
+        # Not a product with ones and zeros: a class that a network rules out has the logit -inf.
+        return tf.math.log(total) + most - tf.reduce_sum(tf.where(true, planes, 0.0), 0), gradient
 
     result: tf.Tensor = of_logits(logits)
     return result

@@ -1,5 +1,6 @@
 """Each loss and its gradient against a slow reference in NumPy, and what holds for all of them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer
-from trainer.objective.losses import Loss, build_loss, class_frequencies
+from trainer.objective.losses import Loss, _minus_log_probability, build_loss, class_frequencies
 
 GENERATOR = np.random.default_rng(0)
 LABELS = GENERATOR.choice([0, 1, 2, 255], (4, 3, 4)).astype(np.uint8)
@@ -135,6 +136,22 @@ def test_its_gradient_is_the_references_slope(settings: dict[str, Any], referenc
         above, below = (slow(reference, labels[0], (logits + sign * nudge)[0]) for sign in (1, -1))
         slopes[place] = (above - below) / 2e-6
     np.testing.assert_allclose(found, slopes, atol=2e-6)
+
+
+def test_cross_entropy_by_planes_is_that_of_tensorflow() -> None:
+    generator = tf.random.Generator.from_seed(0)
+    logits = generator.normal((2, 50, 3), 0.0, 30.0)
+    ruled_out = tf.concat([logits[..., :2], tf.fill([2, 50, 1], -math.inf)], -1)
+    labels = generator.uniform((2, 50), 0, 2, tf.int32)
+    for given in (logits, ruled_out):
+        found = []
+        for function in (_minus_log_probability, tf.nn.sparse_softmax_cross_entropy_with_logits):
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                value = function(labels, given)
+            found.append((value, tape.gradient(value, given)))
+        for ours, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_the_gradient_of_cross_entropy_is_probability_less_truth() -> None:
