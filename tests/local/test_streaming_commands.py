@@ -67,12 +67,12 @@ def test_a_run_goes_to_a_folder_and_comes_back(sample: SampleRun, tmp_path: Path
     assert "drained" in done.stderr
     (row,) = json.loads(launcher("ls", destination.parent, "-o", "json").stdout)
     assert (row["name"], row["steps"], row["progress"]["step"]) == ("mine", [10, 20], 20)
-    assert "mine: 0.0 MB in 18 files, 2 checkpoints, newest of step 20; epoch 1, step 20" in launcher(
+    assert "mine: 0.0 MB in 19 files, 2 checkpoints, newest of step 20; epoch 1, step 20" in launcher(
         "ls", destination.parent
     ).stdout.replace("\n", "")
     back = tmp_path / "back"
     assert json.loads(launcher("restore", destination, back, "-o", "json").stdout) == {"step": 20, "epoch": 1}
-    assert f"{tmp_path / 'pulled'}: 18 files" in launcher("pull", destination, tmp_path / "pulled").stdout
+    assert f"{tmp_path / 'pulled'}: 19 files" in launcher("pull", destination, tmp_path / "pulled").stdout
 
 
 @pytest.mark.parametrize(
