@@ -7,11 +7,11 @@ row, and until it has been about as fast in as many: so neither a single pause n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from maskfleet.pace import Pace
+from maskfleet.pace import Pace, Usage
 
 LOOKS = 3
 """In a row, for a worker to be named, and to be no longer."""
@@ -23,7 +23,7 @@ THROTTLED = 0.1
 CPU_WAIT = 0.2
 IO_WAIT = 0.1
 MEMORY_FULL = 0.97
-"""Shares from which a worker is told to be held up by that."""
+"""Shares from which a worker is told to be held up by that; of the first three, how much more than the others'."""
 NETWORK_SHARE = 0.2
 """Of a step, that even the last worker waits for the sum: then the network counts."""
 NETWORK_RATIO, NETWORK_SECONDS = 3.0, 0.005
@@ -117,19 +117,25 @@ def slow_line(worker: int, fleet: Mapping[int, Pace]) -> str:
 
 
 def _because(line: str, pace: Pace, *, cpu_first: bool, others: Mapping[int, Pace]) -> str:
+    """``line`` with what hinders this worker and does not hinder the others as much."""
+    usages = [each.usage for each in others.values() if each is not pace]
+
+    def more(of: Callable[[Usage], float | None]) -> float:
+        return (of(pace.usage) or 0.0) - median(of(usage) or 0.0 for usage in usages)
+
     usage = pace.usage
     cpu = disk = ""
-    if (usage.throttled or 0.0) >= THROTTLED:
+    if more(lambda each: each.throttled) >= THROTTLED:
         cpu = f"its CPU is throttled {usage.throttled:.0%} of the time"
-    elif (usage.cpu_wait or 0.0) >= CPU_WAIT:
+    elif more(lambda each: each.cpu_wait) >= CPU_WAIT:
         cpu = f"other processes have its CPU {usage.cpu_wait:.0%} of the time"
-    if (usage.io_wait or 0.0) >= IO_WAIT:
+    if more(lambda each: each.io_wait) >= IO_WAIT:
         disk = f"it waits for its disk {usage.io_wait:.0%} of the time"
     reason = (cpu or disk) if cpu_first else (disk or cpu)
     if not reason and (usage.memory or 0.0) >= MEMORY_FULL:
         reason = f"its memory is full, {usage.memory:.0%} of the limit"
     if not reason and cpu_first and usage.cpus is not None:
-        usual = median(each.usage.cpus or 0.0 for each in others.values() if each is not pace)
+        usual = median(each.cpus or 0.0 for each in usages)
         reason = f"it uses {usage.cpus:.1f} CPUs, the others {usual:.1f}"
     return f"{line}; {reason}" if reason else line
 

@@ -65,7 +65,7 @@ def test_the_chief_asks_and_writes_down(tmp_path: Path):
         assert parse_order(serialize(question)) == question == {"do": "tell", "mark": number + 1}
         for worker, steps in ((1, slow), (0, Steps(10, 6.0, 0.1, 2.5, 2.5))):
             fleet.hear(worker, {"is": "here", "mark": question["mark"]})
-            fleet.hear(worker, answer(steps, throttled=0.4))
+            fleet.hear(worker, answer(steps, throttled=0.4 * worker))
     fleet.question()
     line = "worker 1 takes 2.0 times the others' compute; its CPU is throttled 40% of the time"
     assert lines == [line]

@@ -77,6 +77,12 @@ def test_the_slow_one_is_named_within_a_minute_with_its_cause(slow: Pace, line: 
     assert told(fleet) == [line]
 
 
+def test_what_hinders_all_alike_is_no_reason():
+    alike = {"throttled": 0.9, "cpu_wait": 0.95, "io_wait": 0.5}
+    fleet = {0: pace(step=0.4, cpus=0.9, **alike), 1: pace(compute=0.36, step=0.4, cpus=0.3, **alike)}
+    assert slow_line(1, fleet) == "worker 1 takes 1.8 times the others' compute; it uses 0.3 CPUs, the others 0.9"
+
+
 def test_a_worker_is_named_again_and_again_until_it_is_as_fast_as_the_others():
     slow, fleet = SlowWorkers(), {0: pace(step=0.4), 1: pace(compute=0.36, step=0.4)}
     for _ in range(MINUTE):
