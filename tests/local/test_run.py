@@ -147,7 +147,7 @@ def test_a_browser_shows_the_run_s_report(done: RunDirectory, tmp_path: Path):
     seen = look(done.report.read_text(), tmp_path)
     assert f"{json.loads(done.metrics.read_text())['miou']:.4f}" in seen["text"]
     assert len(seen["images"]) == 3 * 2 * 4
-    assert set(seen["images"]) == {32}
+    assert set(seen["images"]) == {128}  # pixels: the pictures' own size
     assert (len(seen["lines"]), seen["requests"]) == (4, 0)
     assert seen["outside"] <= 0
 

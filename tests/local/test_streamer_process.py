@@ -111,7 +111,7 @@ def test_a_streamer_that_ends_by_itself_says_why_and_is_not_started_again(beside
     assert beside.lines[0].endswith("; the training goes on without it")
     for line in (beside.lines[0], str(caught.value)):
         assert "drained" not in line, "the words of an earlier streamer"
-        assert "file exists" in line.lower()
+        assert "not a directory" in line.lower()
 
 
 def test_a_streamer_is_not_started_again_for_ever(
