@@ -69,6 +69,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+NO_WEIGHTS_FILE = ("imagenet", "none")
+"""Of --encoder-weights, what names no file."""
+
 SYNTHETIC: Mapping[str, Any] = {"encoder_weights": "none", "image_size": 128, "epochs": 4}
 """Defaults for the data that is drawn here, so that a first run needs no download and few minutes."""
 
@@ -546,7 +549,7 @@ class TrainConfig(Settings):
             paths["code"] = absolute_path(self.code, "--code")
         if self.data_dir is not None:
             paths["data_dir"] = absolute_path(self.data_dir, "--data-dir")
-        if self.encoder_weights not in ("imagenet", "none"):
+        if self.encoder_weights not in NO_WEIGHTS_FILE:
             paths["encoder_weights"] = str(absolute_path(self.encoder_weights, "--encoder-weights"))
         if self.start_from is not None and not is_address(self.start_from):
             paths["start_from"] = str(absolute_path(self.start_from, "--start-from"))

@@ -7,12 +7,9 @@ from pathlib import Path
 from maskfleet.config import absolute_path
 from maskfleet.errors import BadSettings
 
-NAMES = ("imagenet", "none")
-"""What may stand in the place of a file."""
-
 
 def weights_file(source: str) -> Path:
-    """The file that ``source`` names, unless it is one of :data:`NAMES`.
+    """The file that ``source`` names, which is none of :data:`~maskfleet.config.NO_WEIGHTS_FILE`.
 
     Raises:
         BadSettings: there is none.

@@ -13,11 +13,11 @@ import pydantic
 
 from maskfleet.files import read_plain, write_json
 from maskfleet.run_directory import RunDirectory
-from maskfleet.schema import Count, Seconds, parsed
+from maskfleet.schema import Count, Seconds, Share, parsed
 
 _FILE_BYTES = 16 << 20
 
-Share = Annotated[float, pydantic.Field(ge=0, le=1, allow_inf_nan=False)]
+KnownShare = Annotated[Share, pydantic.Field(allow_inf_nan=False)]
 Amount = Annotated[float, pydantic.Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
@@ -64,12 +64,12 @@ class Usage:
     """
 
     cpus: Amount | None = None
-    cpu_wait: Share | None = None
-    throttled: Share | None = None
-    memory: Share | None = None
-    io_wait: Share | None = None
-    gpu: Share | None = None
-    gpu_memory: Share | None = None
+    cpu_wait: KnownShare | None = None
+    throttled: KnownShare | None = None
+    memory: KnownShare | None = None
+    io_wait: KnownShare | None = None
+    gpu: KnownShare | None = None
+    gpu_memory: KnownShare | None = None
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from maskfleet.config import TrainConfig
+from maskfleet.config import NO_WEIGHTS_FILE, TrainConfig
 from maskfleet.data_setting import existing_data
-from maskfleet.encoder_weights import NAMES, weights_file
+from maskfleet.encoder_weights import weights_file
 from maskfleet.own_code import check_functions, read_sources
 from maskfleet.start_setting import check_start
 
@@ -19,7 +19,7 @@ def check_places(config: TrainConfig, *, begun: bool = False) -> None:
         BadSettings, BadData: something is not there.
     """
     existing_data(config.data)
-    if config.encoder_weights not in NAMES:
+    if config.encoder_weights not in NO_WEIGHTS_FILE:
         weights_file(config.encoder_weights)
     if config.code is not None:
         check_functions(config.own_functions, read_sources(config.code), config.code)

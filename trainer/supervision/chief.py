@@ -96,7 +96,7 @@ class ChiefServer:
                     self._coordinator.worker_told(worker)
                 elif message["is"] == "alive":
                     self._pass_on_life()
-                elif message["is"] in ("here", "pace"):
+                elif message["is"] in ("pong", "pace"):
                     self._fleet.hear(worker, message)
                 elif message["is"] == "ended":
                     end = Ended.of(message)

@@ -82,11 +82,11 @@ class Fleet:
         self._told, self._trips = {}, {}
         self._mark += 1
         self._asked_at = time.monotonic()
-        return {"do": "tell", "mark": self._mark}
+        return {"do": "ping", "mark": self._mark}
 
     def hear(self, worker: int, message: dict[str, Any]) -> None:
         """An answer of ``worker``; what is none is passed over, as no training depends on it."""
-        if message["is"] == "here":
+        if message["is"] == "pong":
             if message.get("mark") == self._mark:
                 self._trips[worker] = time.monotonic() - self._asked_at
             return

@@ -68,7 +68,7 @@ _ORDERS: dict[str, dict[str, type]] = {
     "start": {"attempt": int},
     "wait": {"for": str},
     "go on": {},
-    "tell": {"mark": int},
+    "ping": {"mark": int},
     "stop": {"reason": str},
     "finish": {"code": int, "reason": str},
 }

@@ -166,8 +166,8 @@ class Supervisor:
                 self._report_line(f"waiting for {message['for']}")
             elif message["do"] == "go on":
                 self._alive_at = time.monotonic()
-            elif message["do"] == "tell":
-                self._send({"is": "here", "mark": message["mark"]})
+            elif message["do"] == "ping":
+                self._send({"is": "pong", "mark": message["mark"]})
                 self._send(self._pace.message())
             elif message["do"] == "stop":
                 await self._end_process(END_GRACE_SECONDS)

@@ -62,9 +62,9 @@ def test_the_chief_asks_and_writes_down(tmp_path: Path):
     slow = Steps(10, 6.0, 0.1, 5.0, 0.0)
     for number in range(5):
         question = fleet.question()
-        assert parse_order(serialize(question)) == question == {"do": "tell", "mark": number + 1}
+        assert parse_order(serialize(question)) == question == {"do": "ping", "mark": number + 1}
         for worker, steps in ((1, slow), (0, Steps(10, 6.0, 0.1, 2.5, 2.5))):
-            fleet.hear(worker, {"is": "here", "mark": question["mark"]})
+            fleet.hear(worker, {"is": "pong", "mark": question["mark"]})
             fleet.hear(worker, answer(steps, throttled=0.4 * worker))
     fleet.question()
     line = "worker 1 takes 2.0 times the others' compute; its CPU is throttled 40% of the time"
@@ -92,7 +92,7 @@ def test_an_answer_that_is_none_is_passed_over(tmp_path: Path, message: dict[str
 def test_a_late_answer_is_of_no_round_trip(tmp_path: Path):
     fleet = Fleet(RunDirectory(tmp_path), print)
     fleet.question()
-    fleet.hear(0, {"is": "here", "mark": 77})
+    fleet.hear(0, {"is": "pong", "mark": 77})
     fleet.hear(0, answer(STEPS))
     fleet.question()
     assert FleetPace.read(RunDirectory(tmp_path)).workers["0"].round_trip is None
