@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from maskfleet.errors import BadSettings
 from maskfleet.text import some_of
@@ -38,11 +38,11 @@ def joined(members: Sequence[Trained], places: Sequence[Path]) -> Trained:
     if len(members) == 1:
         return first
     pixels = keras.Input(first.model.input_shape[1:], dtype="float32", name="pixels")
-    probabilities = []
+    logarithms = []
     for number, member in enumerate(members):
         member.model.name = f"member_{number}"  # those of a model have to differ
-        probabilities.append(keras.layers.Softmax(dtype="float32")(member.model(pixels)))
-    mean = keras.layers.Average(dtype="float32")(probabilities)
-    # Logits, as every network gives them: their softmax is the mean.
-    logits = keras.ops.log(mean + np.finfo(np.float32).tiny)
+        logarithms.append(keras.layers.Activation("log_softmax", dtype="float32")(member.model(pixels)))
+    # Logits, as every network gives them: their softmax is the mean. From logarithms, so that classes whose
+    # probability is too small for a float32 keep their distance: logits are enlarged before they are compared.
+    logits = keras.ops.logsumexp(keras.ops.stack(logarithms), axis=0) - math.log(len(members))
     return Trained(keras.Model(pixels, logits, name="ensemble"), first.legend, first.config)

@@ -201,7 +201,8 @@ class Predictor:
         if not self.flip:
             return logits
         mirrored = self.network(images[:, :, ::-1])[:, :, ::-1]
-        return _logs((_softmax(logits) + _softmax(mirrored)) / np.float32(2))
+        both = np.logaddexp(tf.nn.log_softmax(logits), tf.nn.log_softmax(mirrored))
+        return np.asarray(both - np.log(np.float32(2)))
 
 
 def network_of(model: keras.Model) -> Network:

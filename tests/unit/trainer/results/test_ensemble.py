@@ -69,6 +69,19 @@ def test_windows_of_an_ensemble_are_the_mean_of_its_members_windows() -> None:
         np.testing.assert_allclose(found, (alone[0][number] + alone[1][number]) / 2, atol=1e-5)
 
 
+def test_sure_networks_draw_the_boundary_where_each_of_them_draws_it() -> None:
+    """Their logits lie further apart than the logarithm of any float32: a boundary lies where they cross."""
+    members = [member(0), member(0)]
+    for each in members:
+        each.model.layers[-1].set_weights([1000 * weights for weights in each.model.layers[-1].get_weights()])
+    alone = probabilities(members[0])
+    for choices in ({}, {"flip": True}):
+        both = joined(members, [Path("a"), Path("b")])
+        for image, found in zip(probabilities(members[0], **choices), probabilities(both, **choices), strict=True):
+            np.testing.assert_array_equal(found.argmax(-1), image.argmax(-1))
+    assert np.mean(alone[0].max(-1) > 0.999) > 0.9
+
+
 def test_one_network_is_no_ensemble() -> None:
     only = member(0)
     assert joined([only], [Path("a")]) is only
