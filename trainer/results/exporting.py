@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -208,6 +210,7 @@ def _classes(logits: tf.Tensor) -> tf.Tensor:
 
 def _save_h5(model: keras.Model, path: Path) -> None:
     """Keras would advise against this format with each file, and users ask for it."""
+    import h5py
     from absl import logging
 
     before = logging.get_verbosity()
@@ -216,3 +219,21 @@ def _save_h5(model: keras.Model, path: Path) -> None:
         model.save(path)
     finally:
         logging.set_verbosity(before)
+    with h5py.File(path, "r+") as file:
+        description = json.loads(file.attrs["model_config"])
+        _say_what_is_an_operation(model, description["config"])
+        file.attrs["model_config"] = json.dumps(description)
+
+
+def _say_what_is_an_operation(model: keras.Model, config: Any) -> None:
+    """In HDF5 Keras writes classes without their modules, and takes ``keras.ops.add`` for the layer ``Add``.
+
+    What has a module is read as from a Keras file, so operations that are no layers get theirs.
+    """
+    operations = {operation.name: operation for operation in getattr(model, "operations", ())}
+    for entry in config["layers"]:
+        operation = operations.get(entry.get("name"))
+        if isinstance(operation, keras.Model):
+            _say_what_is_an_operation(operation, entry["config"])
+        elif isinstance(operation, keras.Operation) and not isinstance(operation, keras.Layer):
+            entry.update(keras.saving.serialize_keras_object(operation))

@@ -61,6 +61,17 @@ def test_keras_files_give_the_same_logits(name: str, network: Network, folder: P
     np.testing.assert_array_equal(model(images(32, 32)), network.model(images(32, 32)))
 
 
+def test_an_hdf5_file_loads_what_its_reader_would_take_for_layers(tmp_path: Path) -> None:
+    """MobileNetV3 adds a number, which is not the layer of that name, and ResNet50 turns the colours round."""
+    pixels = keras.Input((8, 8, 3))
+    half = keras.layers.ReLU(6.0)(keras.ops.flip(pixels, axis=-1) + 3.0) * (1 / 6)
+    encoder = keras.Model(pixels, keras.layers.Conv2D(4, 1)(half), name="encoder")
+    model = keras.Model(pixels, keras.layers.Conv2D(3, 1)(encoder(pixels)), name="small")
+    export(model, tmp_path, Legend.unnamed(3))
+    loaded = load_trained(tmp_path / "small.h5").model
+    np.testing.assert_array_equal(loaded(images(8, 8)), model(images(8, 8)))
+
+
 def test_the_saved_model_takes_bytes_of_any_size_and_gives_masks_of_that_size(network: Network, folder: Path) -> None:
     signatures = tf.saved_model.load(str(folder / "saved_model")).signatures
     same_size = images(32, 32)
