@@ -126,6 +126,19 @@ class Connection:
             ApiError, NotFound, Unreachable, BadInput: as :meth:`send`.
         """
         identity = self._credentials.current()
+        try:
+            return self._websocket(path, query, identity)
+        except Refused as refused:
+            other = self._credentials.instead_of(identity) if refused.answer.status == 401 else None
+            if other is None:
+                raise self._refusal(refused.answer, path) from refused
+        try:
+            return self._websocket(path, query, other)
+        except Refused as refused:
+            raise self._refusal(refused.answer, path) from refused
+
+    def _websocket(self, path: str, query: Sequence[tuple[str, str]], identity: Identity) -> WebSocket:
+        """Raises Refused, Unreachable and BadInput."""
         authorization = [("Authorization", identity.authorization)] if identity.authorization else []
         headers = [*authorization, *self._extra_headers]
         for name, value in headers:
@@ -135,8 +148,6 @@ class Connection:
             configuration = copy.copy(self._configuration)
         try:
             return open_websocket(configuration, f"{self._host}{path}", query, headers)
-        except Refused as refused:
-            raise self._refusal(refused.answer, path) from refused
         except ConnectionError as error:
             raise Unreachable(f"{self._host}: no connection to {path.split('/')[-2]}: {error}") from error
 

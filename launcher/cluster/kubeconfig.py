@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,8 +225,11 @@ def _places(kubeconfig: Path | None) -> Sequence[Path]:
 def _read(place: Path, mend: str) -> _File | None:
     """The file's content; None if it is not there."""
     try:
-        content = yaml.load(place.read_bytes(), Loader=_LOADER)  # a pipe too, as of <(…)
-        return _File.model_validate({} if content is None else content)
+        content = next(yaml.load_all(place.read_bytes(), Loader=_LOADER), None)  # a pipe too, as of <(…)
+        file = _File.model_validate({} if content is None else content)
+        if not (twice := _twice(file)):
+            return file
+        why = f"{twice}; remove all but one"
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -238,6 +242,15 @@ def _read(place: Path, mend: str) -> _File | None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         why = "expected YAML: " + one_line(str(error))
     raise BadInput(f"kubeconfig {place}: {why}{mend}")
+
+
+def _twice(file: _File) -> str | None:
+    """What is named twice in one file, in words: kubectl goes nowhere then."""
+    for what, entries in (("clusters", file.clusters), ("users", file.users), ("contexts", file.contexts)):
+        name, times = next(iter(Counter(entry.name for entry in entries or []).most_common(1)), ("", 0))
+        if times > 1:
+            return f"{what}: expected each name once, found {one_line(name, 80)} {times} times"
+    return None
 
 
 Named = TypeVar("Named", _Cluster, _User, _Context)

@@ -336,6 +336,11 @@ def _configuration(access: kubeconfigs.Access) -> Any:
     authority = file_of(
         cluster.certificate_authority, cluster.certificate_authority_data, f"{where}: certificate-authority"
     )
+    if authority and not configuration.verify_ssl and configuration.host.startswith("https://"):
+        raise BadInput(
+            f"{where}: expected certificate-authority or insecure-skip-tls-verify, found both: remove the one that is "
+            "not meant"
+        )
     configuration.ssl_ca_cert = authority
     configuration.tls_server_name = cluster.tls_server_name
     set_proxy(configuration, cluster.proxy_url)

@@ -37,7 +37,7 @@ V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 class PodServer(ThreadingHTTPServer):
     """A context manager. ``protocol`` is the newest that it speaks; ``refusal`` answers instead of a websocket.
 
-    ``breaks_off`` has it hang up when a command prints something.
+    ``breaks_off`` has it hang up when a command prints something. ``believed`` is the token that it accepts, over TLS.
     """
 
     daemon_threads = True
@@ -47,6 +47,7 @@ class PodServer(ThreadingHTTPServer):
         self.protocol = V5
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.breaks_off = False
+        self.believed = "secret"
         self.asked: list[dict[str, list[str]]] = []
         self.headers: list[dict[str, str]] = []
         self.pods = [worker_pod(0)]
@@ -109,8 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         name = parts.path.rpartition("/")[2]
         self.server.headers.append({key.title(): value for key, value in self.headers.items()})
-        assert self.headers["Authorization"] in (None, "Bearer secret")  # which goes over TLS alone
-        if name == "exec":
+        if self.headers["Authorization"] not in (None, f"Bearer {self.server.believed}"):
+            self._answer(401, {"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized"})
+        elif name == "exec":
             self.server.asked.append(parse_qs(parts.query))
             self._exec(self.server.asked[-1])
         elif name == "portforward":

@@ -165,6 +165,10 @@ CASES: Mapping[str, Callable[[Ground], str]] = {
     "only missing files": lambda g: f"{g.folder}/none:{g.folder}/neither",
     "a ~ that the shell has left": lambda g: (whole(g, "home/kept", server=g.url("b")), f"~/kept:{whole(g)}")[1],
     "a file that is no YAML": lambda g: ":".join([_text(g, "1", "a: b: c"), whole(g)]),
+    "a file of two documents": lambda g: _text(g, "1", Path(whole(g)).read_text() + "\n---\nfoo: bar\n"),
+    "a context named twice in one file": lambda g: whole(g, contexts=[context("x"), context("x", namespace="two")]),
+    "a cluster named twice in one file": lambda g: whole(g, clusters=cluster(g.url("a")) + cluster(g.url("b"))),
+    "a user named twice in one file": lambda g: whole(g, users=user(token="t") + user(token="t")),
     "a file that is no mapping": lambda g: ":".join([_text(g, "1", "words"), whole(g)]),
     "a folder": lambda g: ":".join([str(g.folder), whole(g)]),
     "nulls": lambda g: ":".join([g.write("1", clusters=None, users=None, contexts=None), whole(g)]),
@@ -218,6 +222,10 @@ CASES: Mapping[str, Callable[[Ground], str]] = {
     "a certificate for another name": lambda g: tls(g, **{"certificate-authority": "ca.pem"}),
     "a certificate of nobody": lambda g: tls(g, **{"tls-server-name": NAME}),
     "a certificate that is not looked at": lambda g: tls(g, **{"insecure-skip-tls-verify": True}),
+    "a certificate authority that is not to be looked at": lambda g: tls(
+        g, **{"certificate-authority": "ca.pem", "insecure-skip-tls-verify": True}),
+    "a certificate authority of a server without TLS": lambda g: tls(g) and whole(g, clusters=cluster(
+        g.url("plain"), **{"certificate-authority": "ca.pem", "insecure-skip-tls-verify": True})),
     "a proxy": lambda g: whole(g, clusters=cluster(
         f"https://{NAME}", **{"proxy-url": g.tunnel, "certificate-authority-data": in_base64(g)})),
     "a proxy of the environment": lambda g: (g.environment.update(HTTPS_PROXY=g.tunnel), whole(g, clusters=cluster(

@@ -74,3 +74,24 @@ def test_what_may_pass_is_no_connection_and_what_we_may_not_do_is_told(server: P
     server.refusal = (403, {"kind": "Status", "reason": "Forbidden", "message": "may not create pods/portforward"})
     with pytest.raises(ApiError, match=r"^may not create pods/portforward$"):
         cluster.connect_to_pod("pets-0", 6006)
+
+
+def test_a_token_that_has_ended_is_asked_for_again(server: PodServer, tmp_path: Path) -> None:
+    version, token = "client.authentication.k8s.io/v1", tmp_path / "token"
+    answer = f"""{{"apiVersion": "{version}", "kind": "ExecCredential", "status": {{"token": "'$(cat {token})'"}}}}"""
+    plugin = tmp_path / "plugin"
+    plugin.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    plugin.chmod(0o755)
+    user = {"token": None, "exec": {"apiVersion": version, "command": "./plugin", "interactiveMode": "Never"}}
+    with tls_before(server, certificate(tmp_path)[0]) as address:
+        cluster = Cluster.connect(kubeconfig=server.kubeconfig(tmp_path / "config", address, **user))
+        for believed in ("1", "2"):
+            server.believed = believed
+            token.write_text(believed)
+            cluster.connect_to_pod("pets-0", 6006).close()
+            cluster.run_in_pod("pets-0", "trainer", ["true"], tty=False).close()
+        server.believed = "another"
+        with pytest.raises(ConnectionError, match="does not accept the credentials of the kubeconfig: log in again"):
+            cluster.connect_to_pod("pets-0", 6006)
+    refused = [sent for sent in server.headers if sent["Authorization"] == "Bearer 1"]
+    assert len(refused) == 3
