@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 import google_crc32c
@@ -79,6 +80,16 @@ def record_places(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
             raise ValueError("ends within a record")
         yield start, length
         file.seek(start + length + _FOOTER.size)
+
+
+def whole_until(file: BinaryIO, end: int) -> int:
+    """Where the last record ends that ends at byte ``end`` at the latest; the records' data is not checked."""
+    file.seek(0)
+    whole = 0
+    with suppress(ValueError):
+        for place, length in record_places(file, end):
+            whole = place + length + _FOOTER.size
+    return whole
 
 
 def scan_lines(data: bytes) -> Scan:

@@ -29,6 +29,9 @@ def open_store(destination: str) -> Store:
         from launcher.streaming.stores.s3 import S3Store
 
         return S3Store(parts.netloc, prefix)
+    if parts.scheme == "folder":  # as --data has it
+        path = destination.partition(":")[2]
+        raise BadSettings(f"{destination}: a folder as destination has no word before it; write {path or 'its path'}")
     if parts.scheme == "file" or "://" not in destination:
         from launcher.streaming.stores.folder import FolderStore
 

@@ -16,7 +16,7 @@ from launcher.streaming.stores.store import PIECE, Store
 from launcher.streaming.upload.guarded_object import Conflict, GuardedObject
 from maskfleet.files import FileDigest
 from maskfleet.plain_files import PlainFiles
-from maskfleet.tfrecords import Scan, Scanner, scan_lines
+from maskfleet.tfrecords import Scan, Scanner, scan_lines, whole_until
 
 CATCH_UP_SECONDS = 1.0
 """Between two appends while there is more than one piece to copy: Google Cloud Storage's limit for one object."""
@@ -62,6 +62,7 @@ class GrowingFile:
         self._inode: int | None = None
         self._size = 0
         self._tail = b""
+        self._begun = 0
         self._not_before = 0.0
         self._refused: tuple[int, int, int] | None = None
         self._stuck: tuple[Scan, int] | None = None
@@ -96,11 +97,14 @@ class GrowingFile:
         content = self._whole_records(file, status.st_size, final=final)
         if not content:
             return 0
+        before = self._copied
         crc = google_crc32c.extend(self._crc, content)
-        digest = FileDigest(self._copied + len(content), _encode(crc))
+        digest = FileDigest(before + len(content), _encode(crc))
         written = self._remote.write(
             digest, lambda current: self._store.append(self._remote.name, content, digest, current)
         )
+        if self._copied != before:
+            self._begun = 0
         self._tail = self._read_tail(file)
         self._observe(status.st_size - self._copied, now)
         more = self.pending >= PIECE or not written
@@ -143,6 +147,7 @@ class GrowingFile:
         if difference is None:
             if status.st_ino != self._inode:
                 self._tail, self.problem = self._read_tail(file), None
+                self._begun = 0 if self._scan is scan_lines else self._copied - whole_until(file, self._copied)
             self._inode = status.st_ino
             return True
         if self.history and first:
@@ -180,11 +185,15 @@ class GrowingFile:
         return file.read(self._copied - start)
 
     def _whole_records(self, file: BinaryIO, size: int, *, final: bool) -> bytes:
-        """The next whole records, at most a piece (or one record, if that is larger)."""
-        file.seek(self._copied)
-        content = file.read(min(PIECE, size - self._copied))
+        """The next whole records, at most a piece (or one record, if that is larger).
+
+        Where a crash of the destination's machine has left the beginning of a record, what is left of it is the first.
+        """
+        start = self._copied - self._begun
+        file.seek(start)
+        content = file.read(min(PIECE, size - start))
         scan = self._scan(content)
-        if not scan.whole and len(content) < scan.needed <= size - self._copied:
+        if not scan.whole and len(content) < scan.needed <= size - start:
             content += file.read(scan.needed - len(content))
             scan = self._scan(content)
         if not scan.whole and self._scan is scan_lines and (final or len(content) == PIECE):
@@ -193,9 +202,9 @@ class GrowingFile:
             self._stuck = self.problem = None
         else:
             if scan.problem and (final or self._stuck == (scan, size)):  # not just a write that was half visible
-                self.problem = f"{self._path}: {scan.problem} at byte {self._copied}; it is not copied any further"
+                self.problem = f"{self._path}: {scan.problem} at byte {start}; it is not copied any further"
             self._stuck = (scan, size)
-        return content[: scan.whole]
+        return content[self._begun : scan.whole]
 
 
 def _encode(crc: int) -> str:

@@ -141,6 +141,21 @@ def test_a_restarted_streamer_goes_on_from_what_the_store_holds(pair: Pair) -> N
     assert pair.step() == frame(b"first") + frame(b"second")
 
 
+@pytest.mark.parametrize("cut", [1, 4, 5, 17, 18, 25])
+def test_a_copy_that_a_crash_has_cut_within_a_record_goes_on_there(pair: Pair, cut: int) -> None:
+    pair.write(frame(b"first") + frame(b"second"))
+    pair.step()
+    with (pair.store.path / NAME).open("ab") as copy:
+        copy.truncate(copy.tell() - cut)
+    third = frame(b"third")
+    pair.write(third[:7])
+    pair.file = pair.follow()
+    assert pair.step() == frame(b"first") + frame(b"second")
+    assert pair.file.problem is None
+    pair.write(third[7:])
+    assert pair.step() == frame(b"first") + frame(b"second") + third
+
+
 def test_a_record_larger_than_a_piece_is_copied_whole(pair: Pair) -> None:
     large = frame(b"x" * (9 << 20))
     pair.write(large[:-1])
