@@ -16,7 +16,8 @@ def weights_file(source: str) -> Path:
     """
     path = absolute_path(source, "--encoder-weights")
     if not path.is_file():
+        found = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "no such file"
         raise BadSettings(
-            f"--encoder-weights {source}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"
+            f"--encoder-weights {source}: expected 'imagenet', 'none' or a file of Keras weights, found {found}"
         )
     return path

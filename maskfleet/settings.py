@@ -138,12 +138,14 @@ def read_settings_file(path: Path) -> Layer:
         content = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except ValueError as error:
         raise BadSettings(f"{path}: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("settings"), dict):
-        content = content["settings"]
+    place = str(path)
+    if isinstance(content, dict) and content.get("settings") is not None:
+        content, place = content["settings"], f"{path}: settings"
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise BadSettings(f"{path}: expected keys and values such as 'epochs: 20', found a {type(content).__name__}")
+        kind = {list: "a list", str: "text", bool: "true or false"}.get(type(content), "a single value")
+        raise BadSettings(f"{place}: expected keys and values such as 'epochs: 20', found {kind}")
     return Layer(f"{path}: {{}}", {str(key): value for key, value in content.items() if value is not None})
 
 

@@ -257,10 +257,11 @@ def _alike_lines(pairs: Sequence[tuple[str, str, str, str]]) -> Iterator[str]:
 
 def _warnings(source: Source, reports: Mapping[str, SplitReport], size: Size, drawn_on: str) -> Iterator[str]:
     """What can be trained on, but may not be what was meant."""
-    nowhere = [name for name in source.classes if not any(report.pixels[name] for report in reports.values())]
-    if nowhere:
+    read = {split: report for split, report in reports.items() if report.examples > len(report.bad)}
+    nowhere = [name for name in source.classes if not any(report.pixels[name] for report in read.values())]
+    if read and nowhere:
         yield f"no mask has a pixel of {_some(nowhere)}"
-    for split, report in reports.items():
+    for split, report in read.items():
         if without := [name for name in source.classes if name not in nowhere and not report.pixels[name]]:
             yield f"no {ADJECTIVES[split]} mask has a pixel of {_some(without)}"
     for name in source.classes:

@@ -222,10 +222,10 @@ def _freeze(encoder: keras.Model, config: TrainConfig) -> None:
 
 
 def _load_weights(classifier: keras.Model, source: str, encoder: str) -> None:
-    path, start = weights_file(source), b""
+    path, start, size = weights_file(source), b"", None
     try:
         with path.open("rb") as file:
-            start = file.read(64).lstrip()
+            start, size = file.read(64).lstrip(), os.fstat(file.fileno()).st_size
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # of layers that would keep their random weights
             classifier.load_weights(path)
@@ -233,6 +233,10 @@ def _load_weights(classifier: keras.Model, source: str, encoder: str) -> None:
         found = one_line(str(error))
         if start.startswith(b"<"):
             found = "found a page of HTML or XML; download the file itself"
+        elif size == 0:
+            found = "found an empty file; copy or download it again"
+        elif "file signature not found" in found:
+            found = "found no HDF5 file"
         elif "truncated file" in found or isinstance(error, zipfile.BadZipFile):
             found = "found a file that is cut or damaged; copy or download it again"
         elif isinstance(error, UserWarning):

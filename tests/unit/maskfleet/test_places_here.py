@@ -23,6 +23,11 @@ def test_weights_that_are_not_there_are_told_of_before_anything_is_imported(tmp_
     check_places(config)
 
 
+def test_a_folder_in_the_place_of_weights_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="or a file of Keras weights, found a folder"):
+        check_places(TrainConfig(encoder_weights=str(tmp_path)))
+
+
 @pytest.mark.parametrize("weights", ["imagenet", "none"])
 def test_named_weights_are_no_file(weights: str) -> None:
     check_places(TrainConfig(encoder_weights=weights))

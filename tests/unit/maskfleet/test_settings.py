@@ -52,6 +52,12 @@ def test_a_wrong_flag_gets_one_line(arguments, message):
         ("a.yaml", "epocs: 3", "a.yaml: epocs: there is no such setting; did you mean epochs?"),
         ("a.yaml", "epochs: many", "a.yaml: epochs: input should be a valid integer"),
         ("a.yaml", "- 1", "expected keys and values such as 'epochs: 20', found a list"),
+        (
+            "a.json",
+            '{"settings": [1]}',
+            "a.json: settings: expected keys and values such as 'epochs: 20', found a list",
+        ),
+        ("a.yaml", "settings: off", "a.yaml: settings: expected keys and values .*, found true or false"),
         ("a.yaml", "a: [", "expected YAML or JSON"),
         ("a.json", "{", "expected YAML or JSON"),
         ("missing.yaml", None, "missing.yaml: can't be read"),

@@ -65,6 +65,19 @@ def test_it_goes_on_after_bad_files_and_names_the_first(tmp_path: Path) -> None:
     assert report.text().endswith("remove it (the first of 2 bad examples)")
 
 
+def test_a_split_of_which_nothing_could_be_read_lacks_no_class(tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path, classes=["a", "b", "c"])
+    write_list(folder / "train.txt", ["p0", "p1"])
+    write_list(folder / "test.txt", ["p2"])
+    (folder / "masks" / "p2.png").write_text("no mask")
+    report = verify(TrainConfig(data=f"folder:{folder}"))
+    assert len(report.test.bad) == 1
+    assert [line for line in report.warnings if "pixel of" in line] == []
+    for name in ("p0", "p1"):
+        (folder / "masks" / f"{name}.png").write_text("no mask")
+    assert [line for line in verify(TrainConfig(data=f"folder:{folder}")).warnings if "pixel of" in line] == []
+
+
 def test_masks_of_0_and_255_are_bad(tmp_path: Path) -> None:
     folder = write_pairs(tmp_path, mask=labels(0, 255), classes=["ground", "object"])
     report = verify(TrainConfig(data=f"folder:{folder}"))

@@ -164,7 +164,11 @@ def test_with_frozen_normalisation_an_example_s_logits_know_nothing_of_its_batch
     [
         (None, "--encoder-weights {}: expected 'imagenet', 'none' or a file of Keras weights, found no such file"),
         (b"text", "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "),
-        (b"", "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "),
+        (
+            b"",
+            "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "
+            "found an empty file; copy or download it again",
+        ),
         (
             b"\n<!DOCTYPE html><html>Sign in</html>",
             "--encoder-weights {}: expected Keras weights (.h5) of mobilenet_v2 without its top: "
