@@ -313,7 +313,7 @@ def _pause_wanted(response: urllib3.BaseHTTPResponse, failure: MaskfleetError) -
     """Seconds for which the server wants to be left alone; raises ApiError if they are too many to wait."""
     pause = _retry_after(response)
     if pause is not None and pause > _LONGEST_RETRY_AFTER:
-        raise ApiError(response.status, "", f"{failure}; it wants to be left alone for {pause:.0f} s")
+        raise ApiError(response.status, "", f"{failure}; the API server wants to be left alone for {pause:.0f} s")
     return pause
 
 
@@ -334,7 +334,8 @@ def _refusal(response: urllib3.BaseHTTPResponse, path: str) -> MaskfleetError:
     if isinstance(status, dict):
         reason, message = str(status.get("reason") or ""), str(status.get("message") or "")
     else:
-        reason, message = "", response.data[:200].decode(errors="replace")
+        found = " ".join(response.data[:200].decode(errors="replace").split())
+        reason, message = "", f"HTTP {response.status} for {path}: {found}" if found else ""
     message = " ".join(message.split()) or f"HTTP {response.status} for {path}"
     if response.status == 404:
         return NotFound(message)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import quote, urlsplit
 
 from launcher.cluster import kubeconfig as kubeconfigs
@@ -57,6 +57,9 @@ RESOURCES: Mapping[str, tuple[str, str]] = {
 _CLUSTER_WIDE = (
     "ClusterQueue", "Node", "Namespace", "PersistentVolume", "PriorityClass", "SelfSubjectAccessReview", "StorageClass",
 )  # fmt: skip
+_ANSWERED = ("SelfSubjectAccessReview",)
+_SPECIFIED = ("Job", "Pod", "Node", "PersistentVolume", "PersistentVolumeClaim")
+"""Kinds that are nothing without a spec."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before a watch is begun anew
 _HEALTHY_SECONDS = 5.0  # a watch that has gone on for longer has not failed
@@ -119,7 +122,7 @@ class Cluster:
         Raises:
             NotFound: there is none.
         """
-        return self._check_object(self._json("GET", self._path(kind, name)))
+        return self._checked(kind, self._json("GET", self._path(kind, name)))
 
     def list(
         self, kind: str, *, labels: str = "", fields: str = "", metadata_only: bool = False, everywhere: bool = False
@@ -129,8 +132,8 @@ class Cluster:
         ``everywhere`` asks for those of all namespaces.
         """
         path = "{}/{}".format(*RESOURCES[kind]) if everywhere else self._path(kind)
-        items: list[Object] | None = self._list(path, labels, fields, metadata_only)["items"]
-        return items or []  # a list of nothing is null, where only metadata was asked for
+        items: list[Object] = self._list(kind, path, labels, fields, metadata_only)["items"]
+        return items
 
     def create(
         self, manifest: Object, *, dry_run: bool = False, warnings: MutableSequence[str] | None = None
@@ -140,11 +143,12 @@ class Cluster:
         response = self._send("POST", self._path(manifest["kind"]), query, manifest)
         if warnings is not None:
             warnings.extend(response.headers.getlist("Warning"))
-        return self._connection.answer(response)
+        return self._checked(manifest["kind"], self._connection.answer(response))
 
     def patch(self, kind: str, name: str, change: Object) -> Object:
         """Lays ``change`` over the object (JSON merge patch) and returns the whole."""
-        return self._json("PATCH", self._path(kind, name), {}, change, "application/merge-patch+json")
+        made = self._json("PATCH", self._path(kind, name), {}, change, "application/merge-patch+json")
+        return self._checked(kind, made)
 
     def delete(self, kind: str, name: str, *, propagation: str = "Background") -> None:
         self._json("DELETE", self._path(kind, name), {}, {"propagationPolicy": propagation})
@@ -158,8 +162,8 @@ class Cluster:
         waits = pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             yield "RESTART", {}
-            listed = self._list(self._path(kind), labels, fields, False)
-            for item in listed["items"] or ():
+            listed = self._list(kind, self._path(kind), labels, fields, False)
+            for item in listed["items"]:
                 yield "ADDED", item
             yield "SYNCED", {}
             version = listed["metadata"].get("resourceVersion", "")
@@ -167,7 +171,7 @@ class Cluster:
             began = time.monotonic()
             try:
                 for line in self._lines(self._path(kind), {**query, **_selectors(labels, fields)}):
-                    change, item = self._change(line)
+                    change, item = self._change(kind, line)
                     if change == "ERROR":  # the version is too old: list again
                         break
                     if change != "BOOKMARK":
@@ -243,30 +247,31 @@ class Cluster:
                 raise self._connection.unlike_the_api(json.dumps(group).encode()) from error
         return f"{prefix}/{self._versions[prefix]}"
 
-    def _list(self, path: str, labels: str, fields: str, metadata_only: bool) -> Object:
+    def _list(self, kind: str, path: str, labels: str, fields: str, metadata_only: bool) -> Object:
         accept = _METADATA_ONLY if metadata_only else "application/json"
         # Version 0 is answered from the API server's memory. Events are not kept there.
         query = {"resourceVersion": "0"} if not path.endswith("/events") else {}
         found = self._json("GET", path, {**query, **_selectors(labels, fields)}, accept=accept)
-        found["items"] = found.get("items") or []
-        if not isinstance(found.get("metadata"), dict) or not isinstance(found["items"], list):
+        found["items"] = found.get("items") or []  # null, where only metadata was asked for and there is nothing
+        is_list = str(found["kind"]).endswith("List") and isinstance(found["items"], list)
+        if not is_list or not isinstance(found.get("metadata"), dict):
             raise self._connection.unlike_the_api(json.dumps(found).encode())
         for item in found["items"]:
-            self._check_object(item)
+            self._checked(kind, item)
         return found
 
-    def _check_object(self, found: Any) -> Object:
-        """Raises Unreachable if it is none of the API's objects, which all have a name."""
-        if not (isinstance(found, dict) and isinstance(metadata := found.get("metadata"), dict) and "name" in metadata):
-            raise self._connection.unlike_the_api(json.dumps(found).encode())
-        return found
+    def _checked(self, kind: str, found: Any) -> Object:
+        """Raises Unreachable if ``found`` is no object of this kind: what we read of any without asking is there."""
+        if _is_object(kind, found):
+            return cast(Object, found)
+        raise self._connection.unlike_the_api(json.dumps(found).encode())
 
-    def _change(self, line: bytes) -> tuple[str, Object]:
+    def _change(self, kind: str, line: bytes) -> tuple[str, Object]:
         """Raises Unreachable if it is none: a proxy may put a page of its own into the stream."""
         try:
             change = json.loads(line)
-            kind, item = str(change["type"]), dict(change["object"])
-            return kind, item if kind in ("ERROR", "BOOKMARK") else self._check_object(item)
+            what, item = str(change["type"]), dict(change["object"])
+            return what, item if what in ("ERROR", "BOOKMARK") else self._checked(kind, item)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._connection.unlike_the_api(line) from error
 
@@ -309,6 +314,25 @@ def resource_of(kind: str) -> tuple[str, str, str]:
     name, _, subresource = kind.partition("/")
     prefix, plural = RESOURCES[name]
     return prefix.split("/")[2] if prefix.startswith("/apis/") else "", plural, subresource
+
+
+def _is_object(kind: str, found: Any) -> bool:
+    """Whether it is an object of this kind, whole or its metadata alone, as the API server has them.
+
+    In a list they do not say their kind. A review is answered and not kept: it has no name.
+    """
+    if not isinstance(found, dict) or found.get("kind", kind) not in (kind, "PartialObjectMetadata"):
+        return False
+    if kind in _ANSWERED:
+        return isinstance(found.get("status"), dict)
+    metadata, mapping = found.get("metadata"), dict | None
+    return (
+        isinstance(metadata, dict)
+        and all(isinstance(metadata.get(key), str) for key in ("name", "uid", "creationTimestamp"))
+        and all(isinstance(metadata.get(key), mapping) for key in ("labels", "annotations"))
+        and all(isinstance(found.get(key), mapping) for key in ("spec", "status"))
+        and ("spec" in found or kind not in _SPECIFIED or found.get("kind") == "PartialObjectMetadata")
+    )
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

@@ -159,6 +159,11 @@ def _merge(target: Object, change: Object) -> None:
             target[key] = value
 
 
+def bare(kind: str, name: str) -> Object:
+    """An object with what each has, and no more."""
+    return {"kind": kind, "metadata": {"name": name, "uid": f"uid-{name}", "creationTimestamp": CREATED}, "spec": {}}
+
+
 def worker_pod(
     worker: int, *, job: str = "pets", suffix: str = "abcde", phase: str = "Running", **state: Any
 ) -> Object:
@@ -170,6 +175,7 @@ def worker_pod(
         "kind": "Pod",
         "metadata": {
             "name": f"{job}-{worker}-{suffix}",
+            "uid": f"{job}-{worker}-{suffix}",
             "creationTimestamp": CREATED,
             "labels": labels,
             "annotations": {"batch.kubernetes.io/job-completion-index": str(worker)},

@@ -17,12 +17,12 @@ from launcher.cluster import credentials, kubeconfig
 from launcher.cluster.kubernetes_api import ApiError, Cluster
 from launcher.cluster.watched import Watched
 from maskfleet.errors import BadInput
-from tests.fakes.cluster import worker_pod
+from tests.fakes.cluster import CREATED, bare, worker_pod
 from tests.fakes.http import Answer, HttpFake, Request
 from tests.helpers.tls_front import certificate
 
 V1 = "client.authentication.k8s.io/v1"
-CHANGE = json.dumps({"type": "MODIFIED", "object": {"metadata": {"name": "pets"}}}).encode() + b"\n"
+CHANGE = json.dumps({"type": "MODIFIED", "object": bare("Job", "pets")}).encode() + b"\n"
 
 
 class ApiServer(HttpFake):
@@ -35,8 +35,7 @@ class ApiServer(HttpFake):
             return Answer.of({"kind": "Status", "reason": "Unauthorized", "message": "Unauthorized"}, 401)
         if "watch" in request.query:
             return Answer(200, [CHANGE], len(CHANGE))
-        item = {"metadata": {"name": "pets"}}
-        return Answer.of({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": [item]})
+        return Answer.of({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": [bare("Job", "pets")]})
 
 
 @pytest.fixture
@@ -306,7 +305,7 @@ class Running(ApiServer):
             line = b"2026-11-23T10:00:00.000000000Z step 1\n"
             return Answer(200, [line], len(line))
         labels = {"app.kubernetes.io/name": "maskfleet", "app.kubernetes.io/instance": "pets"}
-        metadata = {"name": "pets", "uid": "1", "labels": labels}
+        metadata = {"name": "pets", "uid": "1", "creationTimestamp": CREATED, "labels": labels}
         template = {"metadata": {"labels": labels}, "spec": {}}
         job = {"kind": "Job", "metadata": metadata, "spec": {"completions": 1, "template": template}}
         found = {"jobs": job, "pods": worker_pod(0)}.get(request.path.split("/")[-1].replace("pets", "jobs"))

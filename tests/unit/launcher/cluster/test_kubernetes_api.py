@@ -15,9 +15,10 @@ from kubernetes import client
 from launcher.cluster.connection import set_proxy
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Unreachable
 from maskfleet.errors import NotFound
+from tests.fakes.cluster import CREATED, bare
 from tests.fakes.http import Answer, Fault, HttpFake, Request
 
-CHANGE = json.dumps({"type": "MODIFIED", "object": {"metadata": {"name": "pets"}}}).encode() + b"\n"
+CHANGE = json.dumps({"type": "MODIFIED", "object": bare("Job", "pets")}).encode() + b"\n"
 TOO_OLD = json.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410}}).encode() + b"\n"
 
 
@@ -34,13 +35,13 @@ class ApiServer(HttpFake):
             return self.stream
         name = request.path.rpartition("/")[2]
         if name == "jobs":
-            items = [{"metadata": {"name": name}} for name in self.jobs]
+            items = [bare("Job", name) for name in self.jobs]
             return Answer.of({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": items})
         if name not in self.jobs:
             return Answer.of({"kind": "Status", "reason": "NotFound", "message": f"jobs {name} not found"}, 404)
         if request.method == "DELETE":
             self.jobs.remove(name)
-        return Answer.of({"kind": "Job", "metadata": {"name": name}})
+        return Answer.of(bare("Job", name))
 
 
 @pytest.fixture
@@ -149,8 +150,8 @@ def test_an_answer_that_is_not_the_api_s_is_one_line(
     (404, b"<html>no</html>", {"Content-Type": "text/html"}, "found HTTP 404 with HTML: a login page or a proxy?"),
     (403, b"<html>no</html>", {"Content-Type": "text/html"}, "found HTTP 403 with HTML: a login page or a proxy?"),
     (502, b"<html>no</html>", {"Content-Type": "text/html"}, "found HTTP 502 with HTML: a login page or a proxy?"),
-    (500, b"[1]", {}, "[1]"),
-    (400, b"null", {}, "null"),
+    (500, b"[1]", {}, "HTTP 500 for /apis/batch/v1/namespaces/team/jobs/pets: [1]"),
+    (400, b"null", {}, "HTTP 400 for /apis/batch/v1/namespaces/team/jobs/pets: null"),
     (400, b"", {}, "HTTP 400 for /apis/batch/v1/namespaces/team/jobs/pets"),
     (400, b'{"message": 5, "reason": null}', {}, "5"),
 ])  # fmt: skip
@@ -220,7 +221,7 @@ def test_a_server_that_is_never_ready_is_not_waited_for_for_ever(
         cluster.get("Job", "pets")
     assert len(server.requests) == requests
     assert waits.now <= 35
-    assert ("wants to be left alone for 3600 s" in str(error.value)) == (asked_for == "3600")
+    assert ("the API server wants to be left alone for 3600 s" in str(error.value)) == (asked_for == "3600")
 
 
 class Refusing(HttpFake):
@@ -257,14 +258,29 @@ def test_a_stream_that_is_not_the_api_s_is_begun_anew(
     assert {change for change, _ in changes} == {"RESTART", "ADDED", "SYNCED", "MODIFIED"}
 
 
-@pytest.mark.parametrize(
-    "found", [{"kind": "Status"}, {"kind": "JobList", "items": 5}, {"kind": "Job", "metadata": None}]
-)
-def test_an_object_without_its_name_is_no_answer(
+NAMED = {"name": "pets", "uid": "1", "creationTimestamp": CREATED}
+
+
+@pytest.mark.parametrize("found", [
+    {"kind": "Status"}, {"kind": "Frob"}, {"kind": "JobList", "items": 5}, {"kind": "Job", "metadata": None},
+    {"kind": "Job", "metadata": {"name": "pets"}, "spec": {}}, {"kind": "Pod", "metadata": NAMED, "spec": {}},
+    {"kind": "Job", "metadata": NAMED}, {"kind": "Job", "metadata": NAMED, "spec": []},
+    {"kind": "Job", "metadata": NAMED, "spec": {}, "status": [1]},
+    {"kind": "Job", "metadata": {**NAMED, "labels": ["x"]}, "spec": {}},
+    {"kind": "JobList", "metadata": {}, "items": [{"metadata": {"name": "pets"}}]},
+])  # fmt: skip
+def test_what_is_no_object_of_the_kind_is_no_answer(
     found: dict[str, Any], server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "perform", lambda request, whole: Answer.of(found))
-    for ask in (lambda: cluster.get("Job", "pets"), lambda: cluster.list("Job"), lambda: list(cluster.watch("Job"))):
+    for ask in (
+        lambda: cluster.get("Job", "pets"),
+        lambda: cluster.list("Job"),
+        lambda: list(cluster.watch("Job")),
+        lambda: cluster.create(bare("Job", "pets")),
+        lambda: cluster.patch("Job", "pets", {}),
+        lambda: cluster.create({"kind": "SelfSubjectAccessReview"}),
+    ):
         with pytest.raises(Unreachable, match="does not answer as Kubernetes' API server does"):
             ask()
 
