@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from tests.cluster.conftest import until
 from tests.helpers import strangers
 from tests.helpers.processes import SETTINGS, LocalRun, inspect
 
-LONGER = (*SETTINGS, "--epochs=40")
+EPOCHS = "--epochs=75"
+"""More than five minutes of training beside the strangers."""
 
 
 def stranger(number: int, image: str, address: str) -> dict[str, Any]:
@@ -41,19 +43,25 @@ def test_strangers_in_the_cluster_change_nothing_of_a_run(
     output.chmod(0o777)
     flags = ["--name", "job", "--image", trainer_image, "--workers", "2", "--cpu", "900m", "--memory", "2500Mi",
              "--grace", "40", "--output", f"host:{output}"]  # fmt: skip
-    asked = TrainingJob.from_sources(None, TrainingJob.parse_flags(flags), LONGER)
+    asked = TrainingJob.from_sources(None, TrainingJob.parse_flags(flags), (*SETTINGS, EPOCHS))
     submission.submit(asked, open_cluster)
     now = until("job", open_cluster, lambda now: now.details.get("step", 0) > 7, seconds=900)
     for number, worker in enumerate(now.workers):
         address = open_cluster.get("Pod", str(worker.pod))["status"]["podIP"]
         open_cluster.create(stranger(number, trainer_image, address))
-    until("job", open_cluster, lambda now: now.details.get("step", 0) > 100, seconds=900)
+    for number in range(2):
+        while open_cluster.get("Pod", f"stranger-{number}")["status"]["phase"] != "Running":
+            time.sleep(1)
+    began = time.monotonic()
+    seen = until("job", open_cluster, lambda now: now.details.get("step", 0) > 100, seconds=900)
     open_cluster.delete("Pod", str(now.workers[1].pod))  # the next one makes its way through them
-    end = operations.wait("job", open_cluster, timeout=3600)
+    until("job", open_cluster, lambda now: now.details.get("step") == seen.details["steps"], seconds=3600)
+    assert time.monotonic() - began >= 300, "the strangers had too little time"
+    end = operations.wait("job", open_cluster, timeout=600)
     assert end.phase == "Succeeded", end
     for number in range(2):
         assert open_cluster.get("Pod", f"stranger-{number}")["status"]["phase"] == "Running"
 
-    with LocalRun.start(tmp_path / "local", "--epochs=40") as run:
+    with LocalRun.start(tmp_path / "local", EPOCHS) as run:
         assert run.process.wait(3600) == 0, run.output.read_text()
     assert inspect(RunDirectory(output / "job"))["sha256"] == inspect(run.directory)["sha256"]
