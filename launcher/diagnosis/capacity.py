@@ -8,7 +8,7 @@ from typing import Any
 from launcher.cluster.kubernetes_api import Object
 from launcher.diagnosis.pods import condition_of
 from launcher.job.labels import labels_of
-from launcher.job.quantities import parse_quantity
+from launcher.job.quantities import is_more, parse_quantity
 from maskfleet.text import format_bytes
 
 
@@ -64,7 +64,7 @@ def quota_shortage(quota: Mapping[str, Any], asked: Mapping[str, float]) -> str 
         if amount is None:
             continue
         left = parse_quantity(hard) - parse_quantity(status.get("used", {}).get(limit, "0"))
-        if amount > left:
+        if is_more(amount, left):
             show = format_bytes if limit.endswith(("memory", "storage")) else "{:g}".format
             return f"{limit}: {show(left)} left of {hard}, the job asks for {show(amount)}"
     return None

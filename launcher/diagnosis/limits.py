@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from launcher.diagnosis.capacity import worker_limits, worker_requests
-from launcher.job.quantities import parse_quantity
+from launcher.job.quantities import is_more, parse_quantity
 from maskfleet.text import format_bytes
 
 Object = Mapping[str, Any]
@@ -49,11 +49,11 @@ def _outside(item: Object, who: str, requests: Mapping[str, float], limits: Mapp
         limit = limits.get(name, parse_quantity(defaults[name]) if name in defaults else None)
         if limit is None:
             yield f"the {who} has no limit of {name}, at most {most} is allowed{_mend(who, name)}"
-        elif limit > parse_quantity(most):
+        elif is_more(limit, parse_quantity(most)):
             yield f"the {who}'s limit of {_show(name, limit)} {name} is more than {most}{_mend(who, name)}"
     for name, least in (item.get("min") or {}).items():
         request = requests.get(name, limits.get(name))
-        if request is not None and request < parse_quantity(least):
+        if request is not None and is_more(parse_quantity(least), request):
             yield f"the {who} asks for {_show(name, request)} {name}, less than {least}{_mend(who, name)}"
     for name, most in (item.get("maxLimitRequestRatio") or {}).items():
         request, limit = requests.get(name), limits.get(name)

@@ -19,6 +19,8 @@ from maskfleet.sentences import (
 )
 from maskfleet.text import one_line
 
+SCHEDULER = "default-scheduler"
+"""Kubernetes' own."""
 _PULL_FAILURES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _CONFIG_FAILURES = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _DISRUPTIONS = {
@@ -104,7 +106,7 @@ def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return "Pending", unschedulable(condition.get("message", ""), pod)
     if not pod["spec"].get("nodeName"):
-        return "Pending", "waits for the scheduler"
+        return "Pending", f"waits for the scheduler{_other_scheduler(pod)}"
     for status in statuses(pod):
         state = status.get("state", {}).get("waiting") or {}
         reason, message = state.get("reason", ""), state.get("message", "")
@@ -124,6 +126,12 @@ def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
     if newest and newest["reason"] == "FailedCreatePodSandBox":
         return "Starting", one_line(newest["message"])
     return "Starting", "containers are being created"
+
+
+def _other_scheduler(pod: Object) -> str:
+    """The name of one that is not Kubernetes' own: if it does not run, the pod waits for ever and nothing tells."""
+    name = str(pod["spec"].get("schedulerName") or SCHEDULER)
+    return "" if name == SCHEDULER else f" {name}, which has not looked at it: does it run?"
 
 
 def is_preparing(pod: Object) -> bool:

@@ -16,6 +16,13 @@ _ACCESS_KEY = re.compile(r"ACCESS_KEY", re.I)
 _FILE_PATH = re.compile(r"(/[\w.-]+)+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+# https://github.com/distribution/reference: HOST[:PORT]/PATH[:TAG][@DIGEST]
+_PATH = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?{_PATH}(?:/{_PATH})*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][\w.+-]*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
 _LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _OWN_KEYS = (NAME_LABEL, INSTANCE_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL, "job-name", "controller-uid")
@@ -30,6 +37,17 @@ class SecretInTheOpen(BadSettings):
             f"--env {name}: looks like a secret, which anyone who may read the Job would see: put it into a Secret "
             f"and use --env-from-secret {name}=SECRET/KEY, or --mount secret:SECRET=/PATH and the file's path here"
         )
+
+
+def image_name(text: str) -> str:
+    """The name of a container image, as it is.
+
+    Raises:
+        ValueError: no registry could have one of this name.
+    """
+    if not _IMAGE.fullmatch(text):
+        raise ValueError("expected an image as registry.example.com/team/trainer:1.0, its path in lower case")
+    return text
 
 
 def object_name(text: str) -> str:

@@ -15,6 +15,8 @@ _SUFFIXES = {
 }  # fmt: skip
 MOST = 2.0**63
 """Kubernetes counts in 64 bits, and takes what is larger for this without a word."""
+_DIGITS = 9
+"""Behind the point: Kubernetes counts in billionths. What a float has beyond them is its own."""
 _QUANTITY = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+|(?P<suffix>[numkMGTPE]|[KMGTPE]i))?")
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 
@@ -30,7 +32,12 @@ def parse_quantity(text: str) -> float:
     if not match:
         raise ValueError("expected a Kubernetes quantity such as 2, 500m or 4Gi")
     suffix = match["suffix"] or ""
-    return float(written.removesuffix(suffix)) * _SUFFIXES[suffix]
+    return round(float(written.removesuffix(suffix)) * _SUFFIXES[suffix], _DIGITS)
+
+
+def is_more(amount: float, than: float) -> bool:
+    """Whether it is for Kubernetes too, which adds 50m and 10m up to 60m."""
+    return round(amount - than, _DIGITS) > 0
 
 
 def parse_duration(text: Any) -> int:

@@ -20,6 +20,7 @@ from launcher.job.labels import SPOT_LABELS
 from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
 from launcher.job.pod_settings import (
     check_free,
+    image_name,
     object_name,
     parse_annotation,
     parse_label,
@@ -79,6 +80,7 @@ SecretVariable = Annotated[str, _form(parse_secret_variable)]
 Label = Annotated[str, _form(parse_label)]
 Annotation = Annotated[str, _form(parse_annotation)]
 Toleration = Annotated[str, _form(parse_toleration)]
+ImageName = Annotated[str, AfterValidator(image_name)]
 ObjectName = Annotated[str, AfterValidator(object_name)]
 QueueName = Annotated[str, Field(max_length=63), AfterValidator(object_name)]  # it is the value of a label
 Positive = Annotated[int, Field(ge=1)]
@@ -97,8 +99,10 @@ class TrainingJob(Settings):
         description="of the job and its objects; the same name again finishes an interrupted submit",
     )
     workers: Positive = Field(default=1, description="pods that train together")
-    image: str = Field(default=IMAGE, description=f"container image of the trainer; default with GPUs: {GPU_IMAGE}")
-    sidecar_image: str | None = Field(
+    image: ImageName = Field(
+        default=IMAGE, description=f"container image of the trainer; default with GPUs: {GPU_IMAGE}"
+    )
+    sidecar_image: ImageName | None = Field(
         default=None,
         description="image of the streamer and reporter (target 'launcher'); default: the trainer's",
     )

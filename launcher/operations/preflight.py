@@ -15,6 +15,7 @@ from launcher.diagnosis.capacity import (
     worker_requests,
 )
 from launcher.diagnosis.limits import limit_range_troubles
+from launcher.diagnosis.reasons import SCHEDULER
 from launcher.job.code import Code
 from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
@@ -62,6 +63,7 @@ def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network
         *_limits(job, cluster),
         *_quota(job, cluster),
         *_nodes(job, nodes, cluster),
+        *_scheduler(job),
         *_bucket(job),
         *_network(job, cluster, try_network),
     ]
@@ -196,6 +198,12 @@ def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace)
     room = f"room for {min(places, job.workers)} of {job.workers} worker(s) now"
     where = f"on {len(fitting)} of {len(nodes)} node(s)"
     yield Check(what, "ok" if places >= job.workers else "no", f"{room}, {where}")
+
+
+def _scheduler(job: TrainingJob) -> Iterator[Check]:
+    if job.scheduler_name not in (None, SCHEDULER):
+        why = "nothing tells whether it runs; if not, the pods wait for ever"
+        yield Check(f"scheduler {job.scheduler_name}", "unknown", why)
 
 
 def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:

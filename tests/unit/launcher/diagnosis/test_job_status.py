@@ -59,11 +59,19 @@ SAID = "out of memory: the training process was killed at 4090 MiB of the contai
 UP = trainer(running={"startedAt": CREATED})
 
 
+def waiting(scheduler: str) -> dict[str, Any]:
+    """A pod that no scheduler has looked at."""
+    return {**pod(phase="Pending"), "spec": {"schedulerName": scheduler, "containers": [{"name": "trainer"}]}}
+
+
 @pytest.mark.parametrize(
     ("found", "phase", "reason"),
     [
         (job_status(job(metadata=TRAINING), [pod(**UP)]), "Running", ""),
         (job_status(job(), [pod(**UP)]), "Starting", "1 of 1 workers are up; no step yet"),
+        (job_status(job(), [waiting("default-scheduler")]), "Pending", "waits for the scheduler"),
+        (job_status(job(), [waiting("volcano")]), "Pending",
+         "waits for the scheduler volcano, which has not looked at it: does it run?"),
         (job_status(job(2), []), "Pending", "all 2 workers: waits for its pod to be created"),
         (
             job_status(job(), [], [event("pets", "FailedCreate", QUOTA)]),

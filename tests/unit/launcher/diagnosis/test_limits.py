@@ -12,7 +12,7 @@ from launcher.job.training_job import TrainingJob
 
 
 def troubles(limit: dict[str, Any], **settings: Any) -> list[str]:
-    job = TrainingJob(name="job", cpu="2", memory="4Gi", **settings)
+    job = TrainingJob(name="job", **{"cpu": "2", "memory": "4Gi", **settings})
     return list(limit_range_troubles({"spec": {"limits": [limit]}}, manifests(job)[0]))
 
 
@@ -37,6 +37,10 @@ def troubles(limit: dict[str, Any], **settings: Any) -> list[str]:
          {"scratch": "5Gi"}, []),
         ({"type": "Pod", "max": {"cpu": "2500m"}}, {}, ["the worker's limit of 3 cpu is more than 2500m"]),
         ({"type": "Pod", "max": {"cpu": "2500m"}}, {"streamer_cpu": "500m"}, []),
+        ({"type": "Pod", "max": {"cpu": "60m"}}, {"streamer_cpu": "10m", "cpu": "50m"}, []),
+        ({"type": "Pod", "max": {"cpu": "59m"}}, {"streamer_cpu": "10m", "cpu": "50m"}, [
+            "the worker's limit of 0.06 cpu is more than 59m"]),
+        ({"type": "Pod", "min": {"cpu": "300m"}}, {"streamer_cpu": "100m", "cpu": "200m"}, []),
         ({"type": "Pod", "min": {"cpu": "4"}}, {}, ["the worker asks for 2.05 cpu, less than 4"]),
         ({"type": "PersistentVolumeClaim", "max": {"storage": "1"}}, {}, []),
     ],

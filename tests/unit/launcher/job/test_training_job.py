@@ -56,6 +56,11 @@ def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:
         (["--pod-label", "job-name=x"], "--pod-label job-name: is set by the job itself"),
         (["--pod-annotation", "maskfleet/workers=9"], "--pod-annotation maskfleet/workers: is set by the job itself"),
         (["--scheduler-name", "Volcano!"], "--scheduler-name: expected an object's name"),
+        (["--image", "bad image:::"], "--image: expected an image as registry.example.com/team/trainer:1.0"),
+        (["--image", "UPPER:1"], "--image: expected an image"),
+        (["--image", "https://host/team/trainer:1"], "--image: expected an image"),
+        (["--image", ""], "--image: expected an image"),
+        (["--sidecar-image", "launcher:"], "--sidecar-image: expected an image"),
         (["--image-pull-policy", "Maybe"], "--image-pull-policy: expected IfNotPresent, Always or Never"),
         (["--worker", "2"], "--worker: there is no such setting; did you mean --workers?"),
     ],
@@ -191,6 +196,14 @@ def test_a_duration_that_was_written_whole_reads_back(seconds: int) -> None:
     assert parse_duration(str(seconds)) == parse_duration(f"{seconds}s") == seconds
     whole = seconds * 3600
     assert parse_duration(format_duration(whole)) == whole
+
+
+@pytest.mark.parametrize("image", [
+    "trainer", "team/trainer:1.0", "host/trainer", "Host.example:5000/a/b_c/d__e/f-g:T_1.x", "[::1]:5000/x",
+    "gcr.io/p/i@sha256:" + "0a" * 32, "localhost:5000/i:1@sha256:" + "0a" * 32,
+])  # fmt: skip
+def test_the_names_of_images(image: str) -> None:
+    assert TrainingJob(name="pets", image=image).image == image
 
 
 def test_pods_have_what_another_scheduler_asks_for() -> None:

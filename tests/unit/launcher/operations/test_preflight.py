@@ -180,6 +180,16 @@ def test_a_quota_counts_what_is_used() -> None:
     quota = {"status": {"hard": {"requests.cpu": "10", "pods": "5"}, "used": {"requests.cpu": "4", "pods": "0"}}}
     assert quota_shortage(quota, {"cpu": 6.0, "pods": 3.0}) is None
     assert quota_shortage(quota, {"cpu": 6.5}) == "requests.cpu: 6 left of 10, the job asks for 6.5"
+    tenths = {"status": {"hard": {"requests.cpu": "500m"}, "used": {"requests.cpu": "200m"}}}
+    assert quota_shortage(tenths, {"cpu": 3 * 0.1}) is None
+    assert quota_shortage(tenths, {"cpu": 0.301}) == "requests.cpu: 0.3 left of 500m, the job asks for 0.301"
+
+
+def test_whether_another_scheduler_runs_is_not_known() -> None:
+    assert checks(Server(), scheduler_name="volcano")["scheduler volcano"] == Check(
+        "scheduler volcano", "unknown", "nothing tells whether it runs; if not, the pods wait for ever"
+    )
+    assert "scheduler default-scheduler" not in checks(Server(), scheduler_name="default-scheduler")
 
 
 def selector(scope: str, operator: str, *values: str) -> dict[str, Any]:
