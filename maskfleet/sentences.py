@@ -67,3 +67,8 @@ def told_to_stop(workers: list[int]) -> str:
     """The chief's supervisor, of those that somebody has stopped; the others saved and left with them."""
     more = f" and {len(workers) - 1} more were" if len(workers) > 1 else " was"
     return f"worker {workers[0]}{more} told to stop"
+
+
+def is_told_to_stop(line: str) -> bool:
+    """Whether the line is, or ends with, what :func:`told_to_stop` says."""
+    return line.endswith(" told to stop")

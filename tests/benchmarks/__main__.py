@@ -24,6 +24,7 @@ BENCHMARKS = (
     "fine_tuning",
     "street",
     "networks",
+    "checkpoints",
     "recovery",
     "pod_recovery",
     "scaling",

@@ -16,9 +16,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from maskfleet.child_processes import report_line
-from maskfleet.config import MOST_BAD_STEPS, TrainConfig
+from maskfleet.config import MOST_BAD_STEPS
 from maskfleet.errors import Stopped, TrainingFailed
-from maskfleet.goodput import ALL_REDUCE, CHECKPOINT, DATA, VALIDATION
+from maskfleet.goodput import ALL_REDUCE, DATA, VALIDATION
 from trainer.checkpoints.averaging import averaged_weights
 from trainer.data.augmentation import Augmentation
 from trainer.data.cache import Dataset
@@ -26,6 +26,7 @@ from trainer.data.pipeline import evaluation_batches, example_indices, read_ahea
 from trainer.data.sampling import Balance
 from trainer.objective.metrics import Scores
 from trainer.training.collectives import make_sum_over_workers
+from trainer.training.saving import Saver, score_of
 from trainer.training.state import Batch, Inputs, Training
 from trainer.training.steps import make_evaluation_function, make_step_function
 from trainer.training.summaries import Validation
@@ -52,19 +53,11 @@ def train(training: Training, training_seconds: float) -> Validation:
     take_steps = make_step_function(training)
     evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
     batches, wait_for_data = training_stream(training, step)
-    saved_step, saved_time = step, time.monotonic()
+    saver = Saver(training, step)
     stopping, bad_in_a_row = False, 0
 
     def save(validation: Validation | None = None) -> None:
-        nonlocal saved_step, saved_time
-        if training.checkpoints is None:
-            return
-        if step > saved_step:
-            with phases.spending(CHECKPOINT):
-                _save(training, step, training_seconds, validation)
-            saved_step, saved_time = step, time.monotonic()
-        elif validation is not None:  # the state was saved while the validation went on, by this process or before it
-            training.checkpoints.add_score(step, validation.scores.miou, _score(training.config, validation))
+        saver.save(step, training_seconds, validation)
 
     while True:
         validation = None
@@ -73,8 +66,10 @@ def train(training: Training, training_seconds: float) -> Validation:
                 validation = validate(training, evaluate, add_up, save)
                 _end_epoch(training, validation, step, training_seconds)
         ended = step == plan.steps or state.progress().is_exhausted(config.patience)
-        if validation is not None or ended or stopping or _is_due(config, step, saved_time):
+        if validation is not None or ended or stopping or saver.is_due(step):
             save(validation)
+        if ended or stopping:
+            saver.wait()
         if ended:
             if step < plan.steps and training.summaries is not None:
                 report_line(f"stops after epoch {plan.epoch(step)}: no better {config.best_by} for {config.patience}")
@@ -117,12 +112,6 @@ def _book_steps(
     training.phases.steps(step, {DATA: data, ALL_REDUCE: added})
     alone = training.strategy.num_replicas_in_sync == 1
     training.pace.steps(count, seconds, data, seconds - data if alone else computed, added)
-
-
-def _is_due(config: TrainConfig, step: int, saved_time: float) -> bool:
-    """Whether a checkpoint is, by steps or by seconds."""
-    by_steps = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
-    return by_steps or time.monotonic() - saved_time > config.checkpoint_seconds
 
 
 def validate(
@@ -224,25 +213,9 @@ def _end_epoch(training: Training, validation: Validation, step: int, training_s
     state.skipped_in_epoch.assign(0)
     state.loss_sum.assign(0.0)
     state.confusion.assign(tf.zeros_like(state.confusion))
-    progress = state.progress().after(_score(training.config, validation))
+    progress = state.progress().after(score_of(training.config, validation))
     state.best.assign(progress.best)
     state.since_best.assign(progress.since_best)
-
-
-def _score(config: TrainConfig, validation: Validation) -> float:
-    """What ``config.best_by`` names; higher is better."""
-    return -validation.loss if config.best_by == "loss" else float(getattr(validation.scores, config.best_by))
-
-
-def _save(training: Training, step: int, training_seconds: float, validation: Validation | None) -> None:
-    assert training.checkpoints is not None
-    miou = score = None
-    if validation is not None:
-        miou, score = validation.scores.miou, _score(training.config, validation)
-    training.checkpoints.save(step, training.plan.epoch(step), training_seconds, miou, score)
-    if training.summaries is not None:
-        training.summaries.checkpoint(step)
-    training.heartbeat()
 
 
 def _pass_over_bad(training: Training, step: int, losses: NDArray[Any], good: NDArray[Any], in_a_row: int) -> int:

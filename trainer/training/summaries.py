@@ -24,7 +24,7 @@ from maskfleet.files import write_atomically
 from maskfleet.goodput import goodput
 from maskfleet.pace import FleetPace
 from maskfleet.phase_log import PhaseLog
-from maskfleet.records import Event, FinalScores, MetricsLine, Progress, RunRecord, SplitScores
+from maskfleet.records import FinalScores, MetricsLine, Progress, RunRecord, SplitScores
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import as_markdown, one_line
 from trainer.data.cache import Dataset
@@ -235,10 +235,6 @@ class Summaries:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             writer.add(event_pb2.Event(step=0, session_log=start))  # earlier ends are void
         return split
-
-    def checkpoint(self, step: int) -> None:
-        """After each checkpoint."""
-        Event.append(self._run, "checkpoint", f"checkpoint of step {step} is complete")
 
     def end(self, state: str) -> None:
         """Draws the closing pictures and ends the files; ``state`` is done, stopped or failed."""

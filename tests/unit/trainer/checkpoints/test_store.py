@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
@@ -15,7 +19,7 @@ import tensorflow as tf
 from maskfleet.errors import BadInput, BadSettings, TrainingFailed
 from maskfleet.records import Resolved, RunRecord
 from maskfleet.run_directory import RunDirectory
-from trainer.checkpoints.reading import best_checkpoint, load_weights
+from trainer.checkpoints.reading import best_checkpoint, load_weights, manifests_of
 from trainer.checkpoints.store import ADDED, CheckpointStore
 from trainer.training.state import TrainingState
 
@@ -31,6 +35,7 @@ class Box:
     def save(self, step: int, score: float | None = None) -> None:
         self.variable.assign(tf.fill([1000], float(step)))
         self.store.save(step, 0, 0.0, None, score)
+        self.store.wait()
 
     def restored(self) -> float | None:
         self.variable.assign(tf.zeros([1000]))
@@ -91,6 +96,47 @@ def test_a_manifest_is_written_when_all_that_it_vouches_for_outlives_a_crash(box
     assert manifests == box.run.checkpoint_manifests.name
 
 
+def test_what_is_written_is_the_state_as_it_was_and_not_what_steps_make_of_it_meanwhile(box: Box) -> None:
+    """The disk takes so long that training changes the state in place before anything of it is there."""
+    writing = threading.Event()
+
+    class SlowState(CheckpointStore):
+        def _write(self, *what: Any) -> None:
+            writing.wait()
+            super()._write(*what)
+
+    store = SlowState(box.run, tf.train.Checkpoint(weights={"a": box.variable}), 2)
+    box.variable.assign(tf.fill([1000], 1.0))
+    store.save(1, 0, 0.0, None, None)
+    box.variable.assign_add(tf.ones([1000]))
+    assert store.is_writing
+    assert box.run.checkpoint_steps() == []
+    writing.set()
+    store.save(2, 0, 0.0, None, None)
+    assert box.run.checkpoint_steps()[-1] == 1, "the next one waits for the one before"
+    store.add_score(2, 0.5, 0.5)
+    assert manifests_of(box.run)[2].score == 0.5, "a score waits for its checkpoint"
+    assert box.restored() == 2
+    box.run.checkpoint_manifest(2).unlink()
+    assert box.restored() == 1
+
+
+def test_nothing_is_left_to_write_when_its_process_ends(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+import tensorflow as tf
+from maskfleet.run_directory import RunDirectory
+from trainer.checkpoints.store import CheckpointStore
+
+state = tf.train.Checkpoint(weights={"a": tf.Variable(tf.zeros([1 << 22]))})
+CheckpointStore(RunDirectory(Path(sys.argv[1])), state, 2).save(1, 0, 0.0, None, None)
+raise SystemExit(75)
+"""
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 75
+    assert RunDirectory(tmp_path).checkpoint_steps() == [1]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"step": 1}'])
 def test_a_damaged_manifest_is_told_to_who_reads_the_weights(box: Box, content: bytes):
     box.save(1)
@@ -140,7 +186,9 @@ def test_a_checkpoint_of_a_version_that_counted_no_skipped_steps_is_read(tmp_pat
     state.step.assign(7)
     older = tf.Module()
     older.__dict__ |= {name: value for name, value in vars(state).items() if f"state/{name}" not in ADDED}
-    CheckpointStore(run, tf.train.Checkpoint(weights={}, optimizer={}, state=older), 2).save(7, 0, 0.0, None, None)
+    store = CheckpointStore(run, tf.train.Checkpoint(weights={}, optimizer={}, state=older), 2)
+    store.save(7, 0, 0.0, None, None)
+    store.wait()
     found = TrainingState(2)
     assert CheckpointStore(run, tf.train.Checkpoint(weights={}, optimizer={}, state=found), 2).restore() is not None
     assert (int(found.step), int(found.skipped)) == (7, 0)

@@ -52,6 +52,7 @@ def run(network: Network, tmp_path_factory: pytest.TempPathFactory) -> RunDirect
     store = CheckpointStore(run, state, keep=2)
     store.save(3, 1, 1.0, 0.5, 0.5)
     store.save(7, 2, 2.0, 0.6, 0.6)
+    store.wait()
     write_json(run.config, {"settings": CONFIG.model_dump(mode="json"), "resolved": LEGEND.to_json()})
     return run
 
@@ -123,6 +124,7 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score(network: Network,
         kernel = weights["logits/kernel"]
         kernel.assign(tf.fill(kernel.shape, float(step)))
         store.save(step, 1, 1.0, None, score)
+        store.wait()
 
     def loaded(*, best: bool) -> float:
         return float(np.mean(weights_by_path(load_trained(tmp_path, best=best).model)["logits/kernel"]))

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
-from maskfleet.errors import FAILED, Stopped
-from maskfleet.records import write_settings
+from maskfleet.errors import FAILED, Stopped, TrainingFailed
+from maskfleet.records import Event, write_settings
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.training_steps import losses, set_up
 from trainer.checkpoints.reading import manifests_of, optimizer_by_path, weights_by_path
@@ -23,6 +23,7 @@ from trainer.training import assembly, loop
 from trainer.training import process as process
 from trainer.training.collectives import make_sum_over_workers
 from trainer.training.plan import Plan
+from trainer.training.saving import Saver
 from trainer.training.state import Training
 from trainer.training.steps import make_evaluation_function
 
@@ -96,6 +97,7 @@ def test_what_is_saved_during_a_validation_gets_its_score(
         with pytest.raises(Killed if killed else Stopped):
             loop.train(training, 0.0)
     if killed:
+        store.wait()
         assert {step: each.score for step, each in manifests_of(run).items()} == {5: None}
         training, store = saving(run)
         assert store.restore() is not None
@@ -108,6 +110,37 @@ def test_what_is_saved_during_a_validation_gets_its_score(
     assert float(training.state.best.numpy()) == best
     assert store.restore_best(best) is None
     assert manifests[5].problem(run.checkpoints) is None
+
+
+def test_a_checkpoint_that_could_not_be_written_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
+    training, store = saving(RunDirectory(tmp_path))
+    store.run.checkpoints.mkdir(parents=True)
+    (store.run.checkpoints / "manifests").touch()  # no folder
+    training = replace(training, config=training.config.model_copy(update={"checkpoint_steps": 1}))
+    with pytest.raises(TrainingFailed, match="step-00000001: the checkpoint could not be written"):
+        loop.train(training, 0.0)
+    assert int(training.state.step.numpy()) < 5
+
+
+def test_automatic_checkpoints_follow_what_they_cost_and_the_faults(tmp_path: Path) -> None:
+    training, store = saving(RunDirectory(tmp_path))
+    training = replace(training, config=training.config.model_copy(update={"checkpoint_seconds": "auto"}))
+
+    def interval() -> float:
+        """Of a process that has saved twice."""
+        saver = Saver(training, 0)
+        for step in (1, 2):
+            saver.save(step, 0.0, None)
+            saver.wait()
+        saver.save(3, 0.0, None)
+        saver.wait()
+        return saver.interval
+
+    calm = interval()
+    assert store.writing_seconds <= calm < 60
+    for _ in range(99):
+        Event.append(store.run, "restart", "attempt 1 ended: worker 1 was lost")
+    assert store.writing_seconds <= interval() < calm
 
 
 @pytest.mark.parametrize(

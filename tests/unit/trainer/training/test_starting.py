@@ -47,7 +47,9 @@ def run(old: Network, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     for variable in old.model.trainable_variables:
         slots[f"{variable.path.replace('/', '_')}_average"].assign(2 * variable)
     state = tf.train.Checkpoint(weights=weights_by_path(old.model), optimizer=optimizer_by_path(optimizer))
-    CheckpointStore(run, state, keep=2).save(7, 2, 2.0, 0.6, 0.6)
+    store = CheckpointStore(run, state, keep=2)
+    store.save(7, 2, 2.0, 0.6, 0.6)
+    store.wait()
     write_json(run.config, {"settings": OLD.model_dump(mode="json"), "resolved": LEGEND.to_json()})
     export(old.model, run.export, LEGEND)
     return run
