@@ -201,7 +201,7 @@ def streamer_trouble(pod: Object) -> str:
     does too, and its exit code says whether it was able to send the rest; the pod succeeds all the same.
     """
     for status in pod.get("status", {}).get("initContainerStatuses", []):
-        if status["name"] == "streamer" and not status.get("state", {}).get("running"):
+        if status["name"] == "streamer" and _streams(pod) and not status.get("state", {}).get("running"):
             states = (status.get("state", {}), status.get("lastState", {}))
             ended: Object = next((state["terminated"] for state in states if "terminated" in state), {})
             if ended.get("exitCode"):
@@ -209,6 +209,15 @@ def streamer_trouble(pod: Object) -> str:
                 what = "not all of the run was streamed" if over else "nothing is streamed"
                 return f"{what}: {_why_not_streamed(ended)}"
     return ""
+
+
+def _streams(pod: Object) -> bool:
+    """Whether the run has a destination: the sidecar's second argument."""
+    containers = pod["spec"].get("initContainers", [])
+    args: Sequence[str] = next((each.get("args", []) for each in containers if each["name"] == "streamer"), [])
+    if "sidecar" not in args:  # not ours to read
+        return True
+    return not [*args, "--"][args.index("sidecar") + 2].startswith("--")
 
 
 def still_streams(pod: Object) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
 from launcher.cluster.namespace import Namespace
+from launcher.diagnosis.jobs import suspended_by
 from launcher.job.code import Code
 from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotations_of
 from launcher.job.manifests import manifests, with_owner, with_token
@@ -195,6 +196,8 @@ def _check_same(asked: TrainingJob, made: Object, code: Code | None) -> None:
         raise BadInput(f"--name {name}: this job has ended: 'launcher resume {name}' goes on with it")
     if is_cancelled(made):
         raise BadInput(f"--name {name}: this job is cancelled: 'launcher resume {name}' goes on with it")
+    if not asked.queue and (by := suspended_by(made)):  # that of a queue is released by whoever admits it
+        raise BadInput(f"--name {name}: this job is suspended by {by}: 'launcher resume {name}' goes on with it")
 
 
 def _create_owned_all(cluster: Namespace, others: Sequence[Object]) -> str:

@@ -201,6 +201,14 @@ def test_what_the_end_of_a_run_lost_on_its_way_makes_wait_fail(ended: dict[str, 
     assert found.workers[0].reason == found.not_streamed
 
 
+@pytest.mark.parametrize(("destination", "code"), [([], 0), (["--grace", "25"], 0), (["gs://b/pets"], 1)])
+def test_a_run_without_a_destination_misses_nothing_of_its_streamer(destination: list[str], code: int) -> None:
+    args = ["launcher", "sidecar", "/run/maskfleet/pets", *destination]
+    spec = {"containers": [{"name": "trainer"}], "initContainers": [{"name": "streamer", "args": args}]}
+    found = job_status(job(**COMPLETE), [{**pod(**ended_streamer(137)), "spec": spec}])
+    assert (found.phase, found.exit_code, bool(found.not_streamed)) == ("Succeeded", code, bool(code))
+
+
 def test_a_run_that_was_streamed_to_its_end_is_a_success() -> None:
     found = job_status(job(2, **COMPLETE, completedIndexes="0-1"), [pod(0, **ended_streamer(0))])
     assert (found.exit_code, found.reason, found.not_streamed) == (0, "all workers are done", "")

@@ -153,6 +153,9 @@ def test_a_job_that_another_has_suspended_says_so_and_resume_goes_on(manager: st
     now = following.status("pets", cluster)
     assert (now.phase, now.reason) == ("Suspended", f"suspended by {manager}; 'launcher resume pets' goes on")
     assert now.workers[0].reason == "waits for the job to be released"
+    with pytest.raises(BadInput, match=f"this job is suspended by {manager}: 'launcher resume pets' goes on with it"):
+        submit(TrainingJob(name="pets"), cluster)
+    assert job_of(cluster)["spec"]["suspend"] is True
     ending.resume("pets", cluster)
     assert job_of(cluster)["spec"]["suspend"] is False
     assert following.status("pets", cluster).phase == "Pending"
