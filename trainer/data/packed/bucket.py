@@ -54,12 +54,22 @@ class Bucket:
     def read(self, name: str) -> bytes:
         """Raises NotThere."""
         with self._translated(name):
-            return bytes(obstore.get(self._store, name).bytes())
+            found = bytes(obstore.get(self._store, name).bytes())
+        if (size := self.size(name)) is not None and len(found) < size:
+            raise self._cut(name, len(found), size)
+        return found
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        """What comes of ``length`` bytes from ``start`` on, which may be less. Raises NotThere."""
+        """``length`` bytes from ``start`` on, or what the object has of them. Raises NotThere."""
         with self._translated(name):
-            return bytes(obstore.get_range(self._store, name, start=start, length=length))
+            found = bytes(obstore.get_range(self._store, name, start=start, length=length))
+        if len(found) < length and (self.size(name) or 0) >= start + length:
+            raise self._cut(name, len(found), length)
+        return found
+
+    def _cut(self, name: str, came: int, wanted: int) -> Unavailable:
+        """Of an answer that a proxy or an overloaded store ended early, as if it were all."""
+        return Unavailable(f"{self.url}/{name}: {came} of {wanted} bytes came")
 
     def size(self, name: str) -> int | None:
         """Of an object, in bytes; None if there is none."""

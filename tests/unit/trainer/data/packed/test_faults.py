@@ -86,11 +86,16 @@ def test_an_outage_is_waited_out_and_told(
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_manifest_that_was_cut_on_its_way_is_read_again(bucket_server: Any, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["manifest", "npy", "names", "tfrecord"])
+def test_what_is_cut_on_its_way_is_waited_for_however_often(bucket_server: Any, folder: Path, name: str) -> None:
+    """As long as the object is whole: a proxy may cut all answers for as long as an outage lasts."""
     server, place = bucket_server
     pack_folder(folder, place)
-    server.faults.add(Fault("half-answer", "GET .*manifest", times=2))
-    assert_same_examples(open_source(f"packed:{place}", None), open_folder(folder))
+    server.faults.add(Fault("half-answer", f"GET .*{name}", times=20))
+    source = open_source(f"packed:{place}", None)
+    assert_same_examples(source, open_folder(folder))
+    assert tuple(source.train.names) == open_folder(folder).train.names
+    assert sum(request.fault is not None for request in server.requests) == 20
 
 
 @pytest.mark.usefixtures("soon")
