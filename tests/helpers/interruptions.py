@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +21,13 @@ from maskfleet import plain_files
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _TAKING_ROOM = ("mkdir", "replace", "fsync")
 _CHANGES = (*_TAKING_ROOM, "unlink", "utime")
+_MORE = ("rename", "remove", "rmdir", "truncate")
+"""Changes that plain_files does not make."""
+_REAL = SimpleNamespace(**vars(os), io_open=io.open)
 
 
 class Disk:
-    """Counts what is done to files through :mod:`maskfleet.plain_files`, and lets ``strike`` act at each.
+    """Counts what is done to files, and lets ``strike`` act at each.
 
     ``strike`` is called with the number of the change, and of a write how many bytes it has. It returns how many bytes
     of it are written before it fails, or None for one that succeeds; it may end the process.
@@ -30,12 +38,12 @@ class Disk:
         self._strike = strike
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
-        if name not in _CHANGES:
+        real = getattr(_REAL, name)
+        if name not in (*_CHANGES, *_MORE):
             return real
 
         def change(*arguments: Any, **how: Any) -> Any:
-            self.change(0, takes_room=name in _TAKING_ROOM)
+            self.change(0, takes_room=name in (*_TAKING_ROOM, "rename"))
             return real(*arguments, **how)
 
         return change
@@ -51,17 +59,27 @@ class Disk:
     def open(self, path: Any, flags: int, *arguments: Any, **how: Any) -> int:
         if flags & _WRITING:
             self.change(0, takes_room=not _is_there(path, **how))
-        return os.open(path, flags, *arguments, **how)
+        return int(_REAL.open(path, flags, *arguments, **how))
 
     def fdopen(self, descriptor: int, mode: str, buffering: int = -1) -> Any:
         if mode == "rb":
-            return os.fdopen(descriptor, mode, buffering)
-        return _Cut(os.fdopen(descriptor, mode, 0), self, buffered=buffering != 0)
+            return _REAL.io_open(descriptor, mode, buffering)
+        return _Cut(_REAL.io_open(descriptor, mode, 0), self, buffered=buffering != 0)
+
+    def io_open(self, file: Any, mode: str = "r", buffering: int = -1, *arguments: Any, **how: Any) -> Any:
+        """As ``open()``; a text has a buffer of its own, and is not cut."""
+        if not set(mode) & set("wxa+"):
+            return _REAL.io_open(file, mode, buffering, *arguments, **how)
+        if not isinstance(file, int):
+            self.change(0, takes_room=not _is_there(file))
+        if "b" in mode:
+            return _Cut(_REAL.io_open(file, mode, 0, *arguments, **how), self, buffered=buffering != 0)
+        return _REAL.io_open(file, mode, buffering, *arguments, **how)
 
 
 def _is_there(path: Any, **how: Any) -> bool:
     try:
-        os.stat(path, follow_symlinks=False, **how)  # noqa: PTH116
+        _REAL.stat(path, follow_symlinks=False, **how)
     except FileNotFoundError:
         return False
     return True
@@ -97,13 +115,17 @@ class _Cut:
 
 
 @contextmanager
-def full_from(number: int, changes: int, share: float) -> Iterator[Disk]:
-    """From the change of that number on, as many fail, a write after a ``share`` of its bytes; then there is room."""
-    with _on(Disk(lambda now, size: int(size * share) if number <= now < number + changes else None)) as disk:
+def full_from(number: int, changes: int, share: float, below: Path | None = None) -> Iterator[Disk]:
+    """From the change of that number on, as many fail, a write after a ``share`` of its bytes; then there is room.
+
+    What counts is done through :mod:`maskfleet.plain_files` or, with ``below``, by all of Python below that folder.
+    """
+    disk = Disk(lambda now, size: int(size * share) if number <= now < number + changes else None)
+    with _on(disk, below):
         yield disk
 
 
-def killed_at(number: int, share: float, action: Callable[[], object]) -> bool:
+def killed_at(number: int, share: float, action: Callable[[], object], below: Path | None = None) -> bool:
     """Does ``action`` in a process that is killed at its change of that number; whether it came that far."""
     process = os.fork()
     if process == 0:
@@ -117,7 +139,7 @@ def killed_at(number: int, share: float, action: Callable[[], object]) -> bool:
             return None
 
         try:
-            with _on(Disk(strike)):
+            with _on(Disk(strike), below):
                 action()
             os._exit(0)
         except BaseException:
@@ -127,7 +149,24 @@ def killed_at(number: int, share: float, action: Callable[[], object]) -> bool:
 
 
 @contextmanager
-def _on(disk: Disk) -> Iterator[Disk]:
+def _on(disk: Disk, below: Path | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain_files, "os", disk)
-        yield disk
+        if below is None:
+            patch.setattr(plain_files, "os", disk)
+        else:
+            for name in ("open", *_CHANGES, *_MORE):
+                patch.setattr(os, name, partial(_below, below, disk, name))
+            for module in (io, builtins):
+                patch.setattr(module, "open", partial(_below, below, disk, "io_open"))
+        yield
+
+
+def _below(folder: Path, disk: Disk, name: str, path: Any, *arguments: Any, **how: Any) -> Any:
+    """What ``disk`` does below the folder, and elsewhere the system."""
+    place = path
+    if isinstance(path, int):
+        place = _REAL.readlink(f"/proc/self/fd/{path}")
+    elif (descriptor := how.get("dir_fd", how.get("src_dir_fd"))) is not None:
+        place = Path(_REAL.readlink(f"/proc/self/fd/{descriptor}"), os.fspath(path))
+    inside = folder in Path(os.fsdecode(place)).absolute().parents
+    return getattr(disk if inside else _REAL, name)(path, *arguments, **how)
