@@ -107,5 +107,6 @@ class TimedOut(MaskfleetError):
 
 def reason(error: Exception) -> str:
     """What the disk or TensorFlow says has gone wrong, in one line of at most 500 characters."""
-    words = re.sub(r"{{.*?}}", "", str(getattr(error, "strerror", None) or error))  # TensorFlow's name for the place
+    words = str(getattr(error, "strerror", None) or error)
+    words = re.sub(r"{{.*?}}|\[Op:\w+\]|.*\.tempstate\d+; ", "", words)  # TensorFlow's names for place, step and file
     return " ".join(words.split())[:500]

@@ -99,7 +99,9 @@ def _row(file: Path, line: str, *, valued: bool, coloured: bool) -> Row:
         return Row(rest, value)
     match = _COLOUR.match(rest)
     if match is None:
-        raise BadData(f"{file}: expected a colour such as '{line} 128 0 0', as other lines have one, found {line!r}")
+        name, cvat, _ = line.partition(":")
+        wanted = f"{name}:128,0,0::" if cvat else f"{line} 128 0 0"
+        raise BadData(f"{file}: expected a colour such as '{wanted}', as other lines have one, found {line!r}")
     return Row(match["name"], value, _colour(file, [match["r"], match["g"], match["b"]], line))
 
 

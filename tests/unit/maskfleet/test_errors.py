@@ -10,7 +10,7 @@ import launcher
 import maskfleet
 import trainer
 from maskfleet import errors
-from maskfleet.errors import MaskfleetError
+from maskfleet.errors import MaskfleetError, reason
 
 
 def drawn() -> dict[str, tuple[str, str]]:
@@ -58,3 +58,9 @@ def test_no_verb_is_hidden_by_a_package_of_its_name() -> None:
     from launcher import delete, status, submit
 
     assert all(callable(verb) for verb in (delete, status, submit))
+
+
+def test_a_reason_has_none_of_tensorflow_s_own_names() -> None:
+    words = "{{function_node __wrapped__SaveV2}} r/.writing/step-1_temp/part-0.tempstate79335; No space left on device"
+    assert reason(RuntimeError(f"{words} [Op:SaveV2]")) == "No space left on device"
+    assert reason(OSError(28, "No space left on device", "r/a")) == "No space left on device"

@@ -358,6 +358,12 @@ CASES = [
         "{}/classes.txt: expected a colour such as 'edge 128 0 0', as other lines have one, found 'edge'",
     ),
     Case(
+        "class without colour in the table of CVAT",
+        "voc",
+        lambda f: write_list(f / "labelmap.txt", ["background:0,0,0::", "cat:128,0,0::", "cow:red::"]),
+        "{}/labelmap.txt: expected a colour such as 'cow:128,0,0::', as other lines have one, found 'cow:red::'",
+    ),
+    Case(
         "colour out of range",
         "pairs",
         lambda f: write_list(f / "classes.txt", [*COLOURS, "edge 0 0 256"]),
