@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from maskfleet.config import is_address
-from maskfleet.errors import BadSettings
+from maskfleet.errors import BadInput, BadSettings, NotFound
 from maskfleet.run_directory import RunDirectory
 
 NETWORK_FILES = (".keras", ".h5")
@@ -58,6 +58,20 @@ def is_there(place: Path) -> bool:
     if found is None:
         return RunDirectory(place).config.is_file()
     return RunDirectory(Path(found[0])).checkpoint_manifest(found[1]).is_file()
+
+
+def existing_network(place: Path) -> None:
+    """Whether ``place`` may be a trained network; what a file holds is not looked at.
+
+    Raises:
+        NotFound: there is nothing.
+        BadInput: it is a folder without a run.
+    """
+    if checkpoint_at(str(place)) or RunDirectory(place).config.is_file() or place.is_file():
+        return
+    if place.exists():
+        raise BadInput(f"{place}: expected a run directory with config.json, or a .keras or .h5 file")
+    raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
 
 
 def _found(place: Path) -> str:

@@ -15,6 +15,7 @@ from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.quiet import quiet_stderr
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR
+from maskfleet.start_setting import existing_network
 from trainer.commands.networks import joined_network, load, members_and_images, open_dataset, predictor_of
 from trainer.commands.options import BEST, TEST_TIME
 
@@ -63,6 +64,8 @@ def predict(
     """
     places, images = members_and_images(names)
     terminal = quiet_stderr()
+    for place in places:  # before TensorFlow is imported
+        existing_network(place)
     from trainer.data.source import Reading
     from trainer.results.predict import find_images, is_done, predict_files
 
@@ -128,8 +131,9 @@ def export(
     TFLite files are compared with the network on test images; OUT/parity.json keeps what was found.
     """
     quiet_stderr()
+    existing_network(place)  # before TensorFlow is imported
     if data is not None:
-        existing_data(data)  # before TensorFlow is imported
+        existing_data(data)
     from trainer.results.exporting import export_formats
 
     if out is None:

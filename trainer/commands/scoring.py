@@ -15,6 +15,7 @@ from maskfleet.errors import BadSettings
 from maskfleet.out_setting import check_out
 from maskfleet.quiet import quiet_stderr
 from maskfleet.run_directory import RunDirectory
+from maskfleet.start_setting import existing_network
 from trainer.commands.networks import joined_network, load, open_both, open_dataset, predictor_of
 from trainer.commands.options import BEST, OUTPUT, RUN_OR_CHECKPOINT, TEST_TIME
 
@@ -66,8 +67,10 @@ def evaluate(
     if size == "network" and given:
         raise click.UsageError(f"--{given[0]} predicts at the images' own size: leave out --size")
     quiet_stderr()
+    for place in places:  # before TensorFlow is imported
+        existing_network(place)
     if data is not None:
-        existing_data(data)  # before TensorFlow is imported
+        existing_data(data)
     from trainer.data.cache import counted
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
@@ -131,8 +134,9 @@ def rank_labels(
     on the pictures themselves finds most, one of another fold (--folds, --fold) all the same and more.
     """
     quiet_stderr()
+    existing_network(place)  # before TensorFlow is imported
     if data is not None:
-        existing_data(data)  # before TensorFlow is imported
+        existing_data(data)
     from trainer.data.cache import Arrays
     from trainer.results.label_quality import rank, table
     from trainer.results.label_report import write_label_report

@@ -19,7 +19,7 @@ from maskfleet.image_size import Fit, Size
 from maskfleet.records import FinalScores, RunRecord
 from maskfleet.run_directory import LEGEND, RunDirectory
 from maskfleet.settings import read_settings_file
-from maskfleet.start_setting import checkpoint_at
+from maskfleet.start_setting import checkpoint_at, existing_network
 from maskfleet.text import one_line
 from trainer.checkpoints.averaging import load_averages
 from trainer.checkpoints.reading import best_checkpoint, load_weights, read_weights
@@ -79,11 +79,8 @@ def load_trained(place: Path, precision: Literal["float32"] | None = None, *, be
     if RunDirectory(place).config.is_file():
         run = RunDirectory(place)
         return _from_run(run, _best_step(run) if best else _counting_step(run), precision)
-    if place.is_file():
-        return _from_file(place, precision)
-    if place.exists():
-        raise BadInput(f"{place}: expected a run directory with config.json, or a .keras or .h5 file")
-    raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
+    existing_network(place)
+    return _from_file(place, precision)
 
 
 @dataclass(frozen=True)

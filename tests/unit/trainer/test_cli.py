@@ -131,6 +131,18 @@ def test_a_file_that_is_no_network_is_one_line(content: bytes, suffix: str, tmp_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["evaluate", "{}"], ["predict", "{}", "{}", "--out", "o"], ["export", "{}"], ["rank-labels", "{}"]]
+)
+def test_a_network_that_is_not_there_is_told_of_before_tensorflow_comes(arguments: list[str], tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    command = [sys.executable, "-X", "importtime", "-m", "trainer.cli", *(word.format(place) for word in arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 3
+    assert f"error: {place}: expected a run directory, or a .keras or .h5 file, found nothing" in ended.stderr
+    assert "tensorflow" not in ended.stderr
+
+
 def test_a_network_of_other_shapes_is_one_line(tmp_path: Path) -> None:
     layers = keras.layers
     for number, (shape, layer) in enumerate([
