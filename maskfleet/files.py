@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +121,41 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder at ``path`` while the block lasts; what a process that was killed has left there goes first.
+
+    It is one beside ``path`` while another process has that, and where the file system has no locks.
+
+    Raises:
+        OSError: the disk is full or the folder above is not writable.
+    """
+    path.mkdir(exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not _is_ours(path, descriptor):
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as other:
+                yield Path(other)
+            return
+        try:
+            for left in path.iterdir():
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(folder: Path, descriptor: int) -> bool:
+    """Whether nobody else has locked the folder, or taken it away since it was opened."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), folder.stat(follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def wait_for_disk(path: Path) -> None:

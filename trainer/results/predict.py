@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings
-from maskfleet.files import replacing
+from maskfleet.files import scratch_folder
 from maskfleet.image_size import Fit, Size
 from maskfleet.out_setting import check_out
 from trainer.data.fitting import scaled_image, within
@@ -345,21 +345,26 @@ def _write(image: Image, tiles: Iterator[Tile], legend: Legend, outputs: Sequenc
     """The mask, the overlay and, if ``outputs`` has a third name, the probabilities."""
     height, width = image.shape[:2]
     mask = np.empty((height, width), np.uint8)
-    with contextlib.ExitStack() as files:
-        numbers = None
-        for tile in tiles:
-            mask[tile.rows, tile.columns] = np.argmax(tile.probabilities, axis=-1)
-            for path in outputs[2:]:
-                if numbers is None:
-                    shape = (height, width, tile.probabilities.shape[-1])
-                    numbers = NumbersFile(files.enter_context(replacing(path, durable=False)), shape)
-                numbers.write(tile)
-    with replacing(outputs[0], durable=False) as content:
-        _palette_image(mask, legend).save(content, "PNG")
-    with replacing(outputs[1], durable=False) as content:
-        strip = legend_strip(width, legend.classes, legend.colours)
-        strips = itertools.chain(_overlay(image, mask, legend), [np.asarray(strip)])
-        write_png(content, width, height + strip.height, strips)
+    outputs[0].parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(outputs[0].with_name(f".{outputs[0].name}.new")) as place:
+        written = [place / name for name in ("mask", "overlay", "numbers")[: len(outputs)]]
+        with contextlib.ExitStack() as files:
+            numbers = None
+            for tile in tiles:
+                mask[tile.rows, tile.columns] = np.argmax(tile.probabilities, axis=-1)
+                for path in written[2:]:
+                    if numbers is None:
+                        shape = (height, width, tile.probabilities.shape[-1])
+                        numbers = NumbersFile(files.enter_context(path.open("wb")), shape)
+                    numbers.write(tile)
+        with written[0].open("wb") as content:
+            _palette_image(mask, legend).save(content, "PNG")
+        with written[1].open("wb") as content:
+            strip = legend_strip(width, legend.classes, legend.colours)
+            strips = itertools.chain(_overlay(image, mask, legend), [np.asarray(strip)])
+            write_png(content, width, height + strip.height, strips)
+        for path, output in zip(written, outputs, strict=True):
+            path.replace(output)
 
 
 def _outputs(file: Path) -> tuple[str, str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskfleet.files import scratch_folder
 from trainer.data.bands import rasterio
 from trainer.data.rasters import SIDE, Raster, create, opened
 from trainer.pictures import legend_strip, overlay, write_png
@@ -44,11 +44,11 @@ def write_raster_masks(
     folder = outputs[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=f".{outputs[0].name}.") as place,
-        opened(file, bands, max_pixels, Path(place)) as raster,
+        scratch_folder(folder / f".{outputs[0].name}.new") as place,
+        opened(file, bands, max_pixels, place) as raster,
     ):
-        written = [Path(place, name) for name in ("mask", "overlay", "numbers")[: len(outputs)]]
-        store = written[0] if raster.is_tiff else Path(place, "mask.tif")
+        written = [place / name for name in ("mask", "overlay", "numbers")[: len(outputs)]]
+        store = written[0] if raster.is_tiff else place / "mask.tif"
         _write_mask(raster, tiles_of(raster), legend, store, written[2:])
         with library.open(store) as mask:
             if raster.is_tiff:

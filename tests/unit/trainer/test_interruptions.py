@@ -153,6 +153,7 @@ def check_predictions(folder: Path, *, done: bool) -> None:
             assert np.load(out / name).shape == (20, 16, 5)
     if done:
         assert all(is_done(folder / name, out, with_probabilities=True) for name in ("a.png", "b.tif"))
+        assert len([*out.iterdir()]) == 6  # and nothing that a kill has left
 
 
 EXPORTED = ("classes.json", "net.h5", "net.keras", "saved_model/graph.pb", "saved_model/variables/v")

@@ -240,14 +240,14 @@ def test_a_bad_image_is_told_and_all_others_have_their_masks(batch_size: int, wi
 
 
 def test_a_name_that_has_no_room_for_an_overlay_is_told(tmp_path: Path) -> None:
-    for name in ("x" * 240, "y"):
+    for name in ("x" * 244, "y"):
         PIL.Image.fromarray(image(20, 20)).save(tmp_path / f"{name}.png")
     files = find_images([str(tmp_path)], tmp_path / "out")
     (_, problem), (_, other) = predict_files(Predictor(brightness, Size.of(16), 2), LEGEND, files, tmp_path / "out")
     assert "can't be written: File name too long; rename" in str(problem)
     assert other is None
     names = [path.name for path in (tmp_path / "out").iterdir()]
-    assert sorted(names) == ["x" * 240 + ".png", "y.png", "y_overlay.png"]
+    assert sorted(names) == ["x" * 244 + ".png", "y.png", "y_overlay.png"]
 
 
 def test_what_is_done_is_known(tmp_path: Path) -> None:
