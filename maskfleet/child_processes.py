@@ -54,6 +54,14 @@ def end_with_parent(number: signal.Signals, also: Callable[[], None] | None = No
     return ask
 
 
+def signal_name(code: int) -> str:
+    """Of the signal that has killed a process, by its negative exit code. Most real-time signals have numbers alone."""
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
 def set_up_logging() -> None:
     """The log of a process without a terminal of its own: the launcher's lines, and of libraries what is amiss."""
     handler = logging.StreamHandler(sys.stderr)

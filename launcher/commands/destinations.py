@@ -131,8 +131,9 @@ def ls(destination: str, output: Literal["text", "json"]) -> None:
 
 
 def _progress_line(progress: Progress) -> str:
-    known = (("epoch", progress.epoch), ("step", progress.step), ("loss", progress.loss), ("mIoU", progress.miou))
-    return ", ".join(f"{name} {value}" for name, value in known if value is not None)
+    measured = (("loss", progress.loss), ("mIoU", progress.miou))
+    known = [f"{name} {value:.4f}" for name, value in measured if value is not None]
+    return ", ".join([f"epoch {progress.epoch}", f"step {progress.step}", *known])
 
 
 @click.command()

@@ -84,8 +84,11 @@ def _is_setting(flag: str) -> bool:
 
 
 def is_destination(name: str) -> bool:
-    """Whether what stands in a job's place is a URL or a folder: gs://…, s3://…, /…, ./… or ../…"""
-    return "://" in name or name.startswith(("/", "./", "../"))
+    """Whether what stands in a job's place is a URL or a folder: gs://…, s3://…, /…, ./…, ~ or runs/…
+
+    A folder in this one may be called as a job is, and is meant if it has ``./`` before it.
+    """
+    return "/" in name or name.startswith("~") or name in (".", "..")
 
 
 def on_cluster(command: Function) -> Function:

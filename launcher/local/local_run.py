@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.local.console import Console
-from maskfleet.child_processes import end_with_parent, lines
+from maskfleet.child_processes import end_with_parent, lines, signal_name
 from maskfleet.config import TrainConfig
 from maskfleet.environment import TOKEN_FILE_VARIABLE
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
@@ -199,7 +199,7 @@ class LocalRun:
                 return STOPPED
             if lost and self._restarts < self._config.max_restarts:
                 self._restarts += 1
-                reason = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+                reason = f"exit code {code}" if code > 0 else signal_name(code)
                 self._console.report_line(f"worker {worker} ended ({reason}) and is started again")
                 continue
             if code != DONE:

@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.backoff import pauses
-from maskfleet.child_processes import end_with_parent
+from maskfleet.child_processes import end_with_parent, signal_name
 from maskfleet.errors import DONE, FAILED, BadSettings, MaskfleetError
 from maskfleet.plain_files import PlainFiles
 from maskfleet.run_directory import RunDirectory
@@ -175,7 +175,7 @@ class StreamerProcess:
         if self._is_overdue:
             return f"it was not done after {DRAIN_SECONDS:.0f} s"
         if self._code < 0:
-            return f"the streamer was killed by {signal.Signals(-self._code).name}"
+            return f"the streamer was killed by {signal_name(self._code)}"
         if self._code == DONE:
             return "the streamer was told to end"
         lines = self._lines()

@@ -23,7 +23,7 @@ from launcher.job.places import BUCKETS
 from launcher.job.training_job import OUTPUT_PATH, TrainingJob
 from launcher.operations.submitted import check_not_being_deleted
 from launcher.operations.surroundings import limit_ranges
-from maskfleet.child_processes import end_with_parent
+from maskfleet.child_processes import end_with_parent, signal_name
 from maskfleet.command_line import echo_line
 from maskfleet.errors import BadInput, BadSettings, MaskfleetError, NotFound
 from maskfleet.quiet import is_startup_line
@@ -101,6 +101,8 @@ def _run(command: list[str], report_line: Callable[[str], None]) -> None:
     finally:
         process.terminate()
         process.wait()
+    if code < 0:
+        raise MaskfleetError(f"TensorBoard was killed by {signal_name(code)}")
     sys.stderr.write("".join(last))
     raise MaskfleetError(f"TensorBoard ended with exit code {code}: {last[-1].strip() if last else 'it said nothing'}")
 

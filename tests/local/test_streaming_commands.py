@@ -197,6 +197,18 @@ def test_memory_does_not_grow_with_the_size_of_a_checkpoint(sample: SampleRun, f
     assert 0 < peak < 100 * 1024  # kB, for 300 MiB in three uploads at once; the interpreter alone takes 60
 
 
+@pytest.mark.parametrize("name", ["~/runs/mine", "runs/mine", "./runs/mine", "."])
+def test_a_folder_of_any_spelling_stands_in_a_job_s_place(name: str, tmp_path: Path) -> None:
+    folder = tmp_path if name == "." else tmp_path / "runs" / "mine"
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs" / "worker-0.log").write_text("a line\n")
+    command = [sys.executable, "-m", "launcher.cli", "logs", name]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.stdout == "worker-0 | a line\n", done.stderr
+
+
 def test_logs_of_a_job_that_is_gone_come_from_its_destination(tmp_path: Path, fake: FakeGcs) -> None:
     sample = SampleRun(tmp_path / "run")
     for worker, text in ((0, b"one\ntwo\nthree"), (1, b"other\n")):

@@ -20,7 +20,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, BinaryIO, TypeVar
 
 from maskfleet import quiet
-from maskfleet.child_processes import end_with_parent, lines
+from maskfleet.child_processes import end_with_parent, lines, signal_name
 from maskfleet.command_line import leave_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.environment import HEARTBEAT_VARIABLE
@@ -276,7 +276,7 @@ class Supervisor:
         elif watchdog.done():
             words = watchdog.result()
         elif code < 0:
-            words = f"the training process was killed by {signal.Signals(-code).name}"
+            words = f"the training process was killed by {signal_name(code)}"
             self._report_line(f"worker {self._peers.worker}: {words}")
         if code != DONE:
             self._phases.interrupted(killed=code < 0 and not watchdog.done())
