@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,23 @@ import pytest
 
 from launcher.diagnosis.job_status import JobStatus, job_status
 from launcher.diagnosis.jobs import waits_for
+from launcher.diagnosis.placement import deadlock
 from launcher.diagnosis.tables import describe_status, job_table, worker_table
 from launcher.job.manifests import LONGEST_VARIABLE, manifests
 from launcher.job.training_job import TrainingJob
 from launcher.operations import following
 from launcher.operations.description import describe, describe_lines
+from launcher.operations.logs import logs, stored_lines
+from launcher.operations.pod_log import LogRequest
 from launcher.operations.preflight import preflight
 from launcher.operations.submission import submit
 from launcher.operations.submitted import asked_job
 from launcher.pod.job_reporter import JobReporter, kubernetes_event
+from launcher.streaming.download.stored_logs import stored_logs
+from launcher.streaming.stores.folder import FolderStore
 from launcher.streaming.stream_metrics import StreamMetrics
 from maskfleet.config import TrainConfig
-from maskfleet.errors import FAILED, PEER_LOST, STOPPED, BadSettings
+from maskfleet.errors import FAILED, PEER_LOST, STOPPED, BadSettings, NotFound
 from maskfleet.pace import Pace, Steps, Usage
 from maskfleet.peers import Peers
 from maskfleet.records import Event, Progress
@@ -32,9 +38,11 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import told_to_stop, what_was_not_copied
 from maskfleet.text import cut_to_bytes
 from tests.fakes.cluster import CREATED, FakeCluster, Object, worker_pod
+from trainer.data.pipeline import worker_slices
 from trainer.supervision.fleet import Fleet
 from trainer.supervision.rendezvous import Coordinator, Ended, finish, names_of, serialize, stop
 from trainer.supervision.slow_workers import SlowWorkers
+from trainer.training.plan import Plan
 
 MANY = 5000
 NAME = "n" * 52  # the longest that a job may have
@@ -61,6 +69,14 @@ def pod(worker: int, phase: str, **state: Any) -> Object:
     return worker_pod(worker, job=NAME, suffix="abcde", phase=phase, **state)
 
 
+def unplaced(worker: int, message: str, **spec: Any) -> Object:
+    """A pod that finds no node."""
+    found = pod(worker, "Pending")
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    found["status"] = {"phase": "Pending", "conditions": [condition]}
+    return {**found, "spec": {"containers": [{"name": "trainer"}], **spec}}
+
+
 def event(worker: int, reason: str, message: str) -> Object:
     name = f"{NAME}-{worker}-zzzzz"
     return {
@@ -80,6 +96,11 @@ SITUATIONS = {
     ),
     "each lost by another": lambda worker: pod(
         worker, "Failed", terminated={"exitCode": PEER_LOST, "message": f"error: worker {worker} lost a peer"}
+    ),
+    "each without a node": lambda worker: unplaced(worker, f"0/{worker + 1} nodes are available: {worker} are full."),
+    "a gang of them": lambda worker: unplaced(worker, "0/9 nodes are available", schedulingGroup={"podGroupName": "g"}),
+    "half of them without a node": lambda worker: (
+        pod(worker, "Running") if worker % 2 else unplaced(worker, "0/9 nodes are available: 9 are full.")
     ),
     "being deleted": lambda worker: {
         **pod(worker, "Running"),
@@ -107,6 +128,19 @@ def test_a_status_is_quick_and_short(situation: str) -> None:
     assert len(worker_table(now.workers, wide=True)) == MANY + 1
 
 
+def test_jobs_that_hold_what_the_others_need_are_found_among_many() -> None:
+    pods = []
+    for number in range(MANY):
+        own = [unplaced(number, "9 are full."), pod(number, "Running")]
+        for each in own:
+            each["metadata"]["labels"]["app.kubernetes.io/instance"] = f"job-{number % 100}"
+        pods += own
+    with quick():
+        said = deadlock("job-7", pods)
+    assert "and 96 more" in said
+    assert len(said) < 1000
+
+
 def test_a_job_that_is_deleted_names_few_of_its_pods() -> None:
     job: Any = submitted().objects["Job", NAME]
     job["metadata"]["deletionTimestamp"] = CREATED
@@ -126,6 +160,46 @@ def test_status_list_and_describe_are_quick() -> None:
         following.list_jobs(cluster)
         lines = describe_lines(describe(NAME, cluster))
     assert len(lines) < 400
+
+
+@pytest.mark.parametrize(("previous", "newest"), [(False, "second"), (True, "first")])
+def test_the_logs_of_all_workers_come_one_worker_after_the_other(previous: bool, newest: str) -> None:
+    cluster = submitted()
+    for worker in range(MANY):
+        for made, suffix in enumerate(("first", "second")):
+            found = worker_pod(worker, job=NAME, suffix=suffix)
+            found["metadata"]["creationTimestamp"] = f"2026-11-23T10:0{made}:00Z"
+            cluster.objects["Pod", found["metadata"]["name"]] = found
+            cluster.logs[found["metadata"]["name"]] = [f"{suffix} of {worker}", "more"]
+    with quick(20):
+        lines = list(logs(NAME, cluster, previous=previous))
+    assert [line.text for line in lines[::2]] == [f"{newest} of {worker}" for worker in range(MANY)]
+    with quick():
+        chosen = list(logs(NAME, cluster, LogRequest(frozenset({7, MANY - 1}), tail=1), previous=previous))
+    assert [(line.worker, line.text) for line in chosen] == [(7, "more"), (MANY - 1, "more")]
+
+
+def test_the_stored_logs_of_all_workers_are_read_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    for worker in range(MANY):
+        (tmp_path / "logs" / f"worker-{worker}.log").write_text(f"of {worker}\nmore\n")
+    with quick(20):
+        found = stored_logs(FolderStore(tmp_path))
+        assert list(found) == list(range(MANY))
+        lines = list(stored_lines(str(tmp_path), LogRequest(tail=2)))
+    assert [line.text for line in lines[::2]] == [f"of {worker}" for worker in range(MANY)]
+    with pytest.raises(NotFound) as error:
+        list(stored_lines(str(tmp_path), LogRequest(frozenset({MANY}))))
+    assert len(str(error.value)) < 1000
+
+
+def test_each_worker_has_its_part_of_a_step() -> None:
+    with quick(2):
+        plan = Plan(10**6, 3 * MANY + 7, 2, tuple(worker_slices(3 * MANY + 7, MANY)))
+        parts = [plan.local_batch(worker) for worker in range(MANY)]
+    assert (sum(parts), set(parts)) == (plan.global_batch, {3, 4})
+    assert plan.slices[0].start == 0
+    assert all(before.stop == after.start for before, after in pairwise(plan.slices))
 
 
 def test_the_objects_of_a_job_do_not_grow_with_its_workers() -> None:
@@ -277,6 +351,7 @@ def test_the_pace_of_all_workers_is_looked_at(tmp_path: Path) -> None:
     with quick(4):
         for _ in range(5):
             question = fleet.question()
+            assert len(serialize(question)) < LINE
             for worker in range(MANY):
                 compute = 2.0 if worker % 1000 == 999 else 1.0
                 steps = {"count": 5, "seconds": 3.0, "input": 0.0, "compute": compute, "all_reduce": 2.0 - compute}
