@@ -220,12 +220,14 @@ def _streams(pod: Object) -> bool:
     return not [*args, "--"][args.index("sidecar") + 2].startswith("--")
 
 
-def still_streams(pod: Object) -> bool:
-    """Whether the trainer has ended and the streamer not yet."""
+def what_it_still_does(pod: Object) -> str:
+    """In words, what a pod does whose trainer has ended and its streamer not yet; empty if that has too."""
     states = {status["name"]: status.get("state", {}) for status in statuses(pod)}
     over = "terminated" in states.get("trainer", {}) and "running" in states.get("streamer", {})
     # Of a pod whose node is gone, the last known states stay for ever.
-    return over and pod["status"].get("phase") == "Running"
+    if not over or pod["status"].get("phase") != "Running":
+        return ""
+    return "the streamer sends the rest" if _streams(pod) else "its pod still ends"
 
 
 def _why_not_streamed(ended: Object) -> str:

@@ -113,7 +113,7 @@ def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | No
         return "Succeeded", trouble
     if ended := reasons.ending(pod):
         # Its replacement waits for that.
-        return "Failed", ended.reason + ("; the streamer sends the rest" if reasons.still_streams(pod) else "")
+        return "Failed", "; ".join(filter(None, [ended.reason, reasons.what_it_still_does(pod)]))
     if node and nodes is not None and node not in nodes:
         return "Lost", f"node {node} is gone from the cluster"
     if status.get("reason") == "NodeLost" or any(event["reason"] == "NodeNotReady" for event in events):
@@ -126,5 +126,5 @@ def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | No
     if trainer and trainer.get("state", {}).get("running"):
         return "Running", trouble
     if trainer and trainer.get("state", {}).get("terminated"):
-        return "Finishing", trouble or "has trained; the streamer sends the rest"
+        return "Finishing", trouble or f"has trained; {reasons.what_it_still_does(pod) or 'its pod still ends'}"
     return reasons.waiting(pod, events)

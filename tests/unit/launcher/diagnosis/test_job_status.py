@@ -220,12 +220,23 @@ def test_a_worker_is_named_among_many_whose_end_was_not_streamed() -> None:
     assert found.not_streamed == "worker 1: not all of the run was streamed: no route"
 
 
-def test_what_a_replacement_waits_for_is_told() -> None:
-    ended = {"name": "trainer", "image": "i:1", "state": {"terminated": {"exitCode": 143, "message": "saved"}}}
+@pytest.mark.parametrize(
+    ("destination", "still"), [(["gs://b/pets"], "the streamer sends the rest"), ([], "its pod still ends")]
+)
+def test_what_a_replacement_waits_for_is_told(destination: list[str], still: str) -> None:
+    args = ["launcher", "sidecar", "/run/maskfleet/pets", *destination]
+    spec = {"containers": [{"name": "trainer"}], "initContainers": [{"name": "streamer", "args": args}]}
     streamer = {"name": "streamer", "state": {"running": {"startedAt": CREATED}}}
-    found = job_status(job(metadata=TRAINING), [pod(containerStatuses=[ended], initContainerStatuses=[streamer])])
-    assert found.phase == "Restarting"
-    assert found.reason == "told to stop (its pod was deleted, or its node shut down); the streamer sends the rest"
+
+    def after(code: int) -> JobStatus:
+        ended = {"name": "trainer", "image": "i:1", "state": {"terminated": {"exitCode": code, "message": "saved"}}}
+        made = pod(containerStatuses=[ended], initContainerStatuses=[streamer])
+        return job_status(job(metadata=TRAINING), [{**made, "spec": {**made["spec"], **spec}}])
+
+    stopped, trained = after(143), after(0)
+    assert stopped.phase == "Restarting"
+    assert stopped.reason == f"told to stop (its pod was deleted, or its node shut down); {still}"
+    assert (trained.workers[0].phase, trained.workers[0].reason) == ("Finishing", f"has trained; {still}")
 
 
 def test_a_refusal_does_not_explain_a_worker_that_had_a_pod_since() -> None:
