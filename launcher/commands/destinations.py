@@ -64,13 +64,14 @@ def stream(
     Ends on SIGTERM or Ctrl-C, once what is left is copied. RUN may be empty. Workers that have a disk each stream into
     the same DESTINATION, each with its --worker: worker 0 all, the others their logs.
     """
-    from launcher.streaming.stores.opening import open_store
+    from launcher.streaming.stores.opening import check_apart, open_store
     from launcher.streaming.upload.priority import lower_priority
     from launcher.streaming.upload.streamer import Streamer
 
     lower_priority()
     set_up_logging()
     store = open_store(destination)
+    check_apart(run, store)
     if once and not run.exists():
         raise NotFound(f"{run}: there is no run to copy: expected a run's folder")
     streamer = Streamer(
@@ -143,9 +144,11 @@ def pull(destination: str, folder: Path) -> None:
     """Copy everything in DESTINATION into FOLDER, checksums compared; what is there already is kept."""
     from launcher.streaming.download.pull import pull as pull_all
     from launcher.streaming.download.pull import verification
-    from launcher.streaming.stores.opening import open_store
+    from launcher.streaming.stores.opening import check_apart, open_store
 
-    fetched = list(pull_all(open_store(destination), folder))
+    store = open_store(destination)
+    check_apart(store, folder)
+    fetched = list(pull_all(store, folder))
     size = sum(each.size for each in fetched)
     echo(
         f"{folder}: {len(fetched)} files, {size / 1e6:.1f} MB fetched from {destination}"

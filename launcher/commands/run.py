@@ -76,11 +76,13 @@ def run(
 
 def check_output(output: str, run: RunDirectory) -> None:
     """A run that can't be copied is not begun, and one that is refused leaves nothing in the destination."""
-    from launcher.streaming.stores.opening import open_store
+    from launcher.streaming.stores.opening import check_apart, open_store
 
     try:
         with not_in_use(run):
-            for warning in open_store(output).check():
+            store = open_store(output)
+            check_apart(run.path, store)
+            for warning in store.check():
                 echo(f"warning: {warning}", err=True)
     except MaskfleetError:
         with contextlib.suppress(OSError):  # of one that is not new, and empty

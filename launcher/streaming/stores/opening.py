@@ -40,3 +40,18 @@ def open_store(destination: str) -> Store:
             raise BadSettings("the destination is empty: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder")
         return FolderStore(absolute_path(path, "the destination") if path.startswith("~") else Path(path))
     raise BadSettings(f"{destination}: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder's path")
+
+
+def check_apart(source: Store | Path, target: Store | Path) -> None:
+    """Whether ``target`` lies outside of ``source``, if both are folders: else what is copied there is copied again.
+
+    Raises:
+        BadSettings: it does not.
+    """
+    from launcher.streaming.stores.folder import FolderStore
+
+    within, place = (each.path if isinstance(each, FolderStore) else each for each in (source, target))
+    if isinstance(within, Path) and isinstance(place, Path) and place.resolve().is_relative_to(within.resolve()):
+        raise BadSettings(
+            f"{place}: lies in {within}, which would be copied into itself; choose a folder outside of it"
+        )

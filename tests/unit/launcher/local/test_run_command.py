@@ -41,3 +41,11 @@ def test_a_destination_that_can_not_be_written_makes_no_run(
     result = CliRunner().invoke(main, ["run", "--output", "/dev/null", *new])
     assert result.stderr == "error: /dev/null: can't be written: Not a directory\n"
     assert not [path for path in tmp_path.rglob("*") if path != tmp_path / "runs"]
+
+
+def test_a_run_is_not_copied_into_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["run", "--run-dir", "new", "--output", "new/copy"])
+    assert "new/copy: lies in new, which would be copied into itself" in result.stderr
+    assert result.exit_code == 2
+    assert [*tmp_path.iterdir()] == []

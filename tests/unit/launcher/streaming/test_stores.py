@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from launcher.streaming.stores import gcs, patience, s3
-from launcher.streaming.stores.opening import open_store
+from launcher.streaming.stores.opening import check_apart, open_store
 from launcher.streaming.stores.store import Changed, ContentDiffers, Store, StoredObject, StoreRefused, StoreUnavailable
 from launcher.streaming.upload.checkpoint_uploads import CheckpointUploads
 from launcher.streaming.upload.streamer import Streamer
@@ -308,6 +308,18 @@ def test_soft_delete_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_destination_that_can_not_be_understood_is_refused(destination: str, message: str) -> None:
     with pytest.raises(BadSettings, match=message):
         open_store(destination)
+
+
+@pytest.mark.parametrize("target", ["run", "run/copy", "link/copy"])
+def test_nothing_is_copied_into_itself(target: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    with pytest.raises(BadSettings, match="which would be copied into itself; choose a folder outside of it"):
+        check_apart(tmp_path / "run", open_store(str(tmp_path / target)))
+    with pytest.raises(BadSettings, match="copied into itself"):
+        check_apart(open_store(str(tmp_path / "run")), tmp_path / target)
+    check_apart(tmp_path / "run", open_store(str(tmp_path / "run2")))
+    check_apart(tmp_path / "run", open_store(str(tmp_path)))
 
 
 def refused_by_gcs(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
