@@ -175,15 +175,16 @@ def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace)
     first = manifests(job)[0]
     pod, need = first["spec"]["template"]["spec"], worker_requests(first)
     fitting = _fitting(job, nodes)
+    refusals = sorted({why for node in nodes if (why := node_refusal(node, pod))})
     if not fitting:
-        causes = {node_refusal(node, pod) for node in nodes} or {"there is none"}
-        why = some_of(sorted(filter(None, causes)), separator="; ")
+        why = some_of(refusals or ["there is none"], separator="; ")
         yield Check(what, "no", f"no node may take one: {why}")
         return
+    rest = f"; of the others, {some_of(refusals, separator='; ')}" if refusals else ""
     if not any(places_on(node, [], need) for node in fitting):
         asked = f"--cpu {job.cpu}, --memory {job.memory}, --gpus-per-worker {job.gpus_per_worker}"
         on = f"none of {len(fitting)} node(s) is large enough for one, even when it is empty: {asked}"
-        yield Check(what, "no", f"room for 0 of {job.workers} worker(s) now: {on}")
+        yield Check(what, "no", f"room for 0 of {job.workers} worker(s) now: {on}{rest}")
         return
     pods = seen(lambda: cluster.list("Pod", everywhere=True))
     if pods is None:
@@ -197,7 +198,8 @@ def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace)
     places = sum(places_on(node, on_node.get(node["metadata"]["name"], []), need) for node in fitting)
     room = f"room for {min(places, job.workers)} of {job.workers} worker(s) now"
     where = f"on {len(fitting)} of {len(nodes)} node(s)"
-    yield Check(what, "ok" if places >= job.workers else "no", f"{room}, {where}")
+    enough = places >= job.workers
+    yield Check(what, "ok" if enough else "no", f"{room}, {where}" + ("" if enough else rest))
 
 
 def _scheduler(job: TrainingJob) -> Iterator[Check]:

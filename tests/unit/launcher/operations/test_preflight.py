@@ -330,6 +330,16 @@ def test_room_says_what_will_never_be(settings: dict[str, Any], said: str) -> No
     assert said in checks(server, **settings)["room for all workers"].detail
 
 
+@pytest.mark.parametrize(("settings", "refused"), [({"cpu": "64"}, True), ({"workers": 9}, True), ({}, False)])
+def test_room_says_why_other_nodes_take_none(settings: dict[str, Any], refused: bool) -> None:
+    server = Server()
+    taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+    for name, spec in (("n1", {}), ("n2", {"taints": [taint]}), ("n3", {"taints": [taint]})):
+        server.objects["Node", name] = {"kind": "Node", **node(), "metadata": {"name": name}, "spec": spec}
+    why = "; of the others, nodes have the taint nvidia.com/gpu=present, tolerate it with --toleration"
+    assert checks(server, **settings)["room for all workers"].detail.endswith(why) == refused
+
+
 def test_a_cluster_without_nodes_has_no_room() -> None:
     assert checks(Server())["room for all workers"].detail == "no node may take one: there is none"
 
