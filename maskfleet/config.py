@@ -404,6 +404,11 @@ class TrainConfig(Settings):
     )
     start_timeout: Positive = Field(default=600, description="for all workers to come up, seconds")
     stall_timeout: Positive = Field(default=600, description="without a step before a worker is restarted, seconds")
+    spare: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="a spare process beside each training process, which has imported TensorFlow and takes its place "
+        "when it is lost; auto: where as much memory is free as training takes",
+    )
     max_restarts: NotNegative = Field(
         default=20, description="restarts of the training process within an hour before the run fails"
     )

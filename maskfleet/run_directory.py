@@ -55,6 +55,11 @@ class RunDirectory:
         return self.checkpoints / "manifests"
 
     @property
+    def unfinished_checkpoint(self) -> Path:
+        """A folder that is there while a checkpoint is being written."""
+        return self.checkpoints / ".writing"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line for each validation."""
         return self.path / "metrics.jsonl"

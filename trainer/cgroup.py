@@ -49,6 +49,31 @@ def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Memory | None:
     return None
 
 
+def free_memory(proc: Path = _PROC, cgroups: Path = _CGROUPS, machine: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that may still be taken, of the container's limit or of the machine; None where neither can be read.
+
+    What files occupy of it counts as free where it can be given up at once.
+    """
+    free = []
+    try:
+        sizes = dict(line.split(":") for line in machine.read_text().splitlines())
+        free.append(int(sizes["MemAvailable"].split()[0]) << 10)
+    except (OSError, ValueError, KeyError):
+        pass
+    for folder in _folders("memory", proc, cgroups):
+        for limit, used, files in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            try:
+                counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                most, now = (int((folder / name).read_text()) for name in (limit, used))
+                free.append(most - now + int(counts[files]))
+            except (OSError, ValueError, KeyError):  # "max" among them
+                continue
+    return max(0, min(free)) if free else None
+
+
 @dataclass(frozen=True)
 class CpuPeriods:
     """Of a container with a CPU limit, since it began: periods of the scheduler, and those that used up the limit."""

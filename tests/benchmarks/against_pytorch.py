@@ -23,7 +23,7 @@ from tests.benchmarks.training_speed import IMAGE_SIZE, STEPS, our_steps
 from tests.benchmarks.turns import Way, in_own_process, medians
 from tests.helpers.training_steps import losses, set_up
 from trainer.data.cache import load_dataset
-from trainer.supervision.supervisor import PROCESS_DEFAULTS
+from trainer.supervision.training_process import PROCESS_DEFAULTS
 
 TURNS = 5
 KINDS = ("eager", "compiled")

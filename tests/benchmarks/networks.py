@@ -26,7 +26,7 @@ from tests.helpers.shared import shared
 from tests.helpers.street import write_street
 from tests.helpers.training_steps import losses, set_up
 from trainer.data.cache import Dataset, load_dataset
-from trainer.supervision.supervisor import PROCESS_DEFAULTS
+from trainer.supervision.training_process import PROCESS_DEFAULTS
 from trainer.training.loop import validate
 from trainer.training.steps import make_evaluation_function
 

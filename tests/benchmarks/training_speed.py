@@ -18,7 +18,7 @@ from tests.benchmarks.row import Row
 from tests.benchmarks.turns import Way, in_own_process, medians
 from tests.helpers.training_steps import losses, set_up
 from trainer.data.cache import load_dataset
-from trainer.supervision.supervisor import PROCESS_DEFAULTS
+from trainer.supervision.training_process import PROCESS_DEFAULTS
 from trainer.training.precision import bfloat16_unit
 
 STEPS = 2

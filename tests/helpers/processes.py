@@ -18,8 +18,10 @@ from maskfleet.environment import TOKEN_FILE_VARIABLE
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.inspection import inspect_checkpoint
+from trainer.training.spare import TRAINING, WAITING
 
 T = TypeVar("T")
+SPARE = "trainer.training.spare"
 
 SETTINGS = (
     "--encoder-weights=none",
@@ -105,14 +107,23 @@ class LocalRun:
         return until(lambda: self._find("trainer.cli", worker), f"a supervisor of worker {worker}")
 
     def training_process(self, worker: int) -> psutil.Process:
-        """The training process of ``worker``, waiting for it."""
-        return until(lambda: self._find("trainer.training.process", worker), f"a training process of worker {worker}")
+        """The training process of ``worker``, waiting for it; it may have been a spare one."""
+        return until(
+            lambda: self._find("trainer.training.process", worker) or self._find(SPARE, worker, TRAINING),
+            f"a training process of worker {worker}",
+        )
 
-    def _find(self, module: str, worker: int) -> psutil.Process | None:
+    def spare_process(self, worker: int) -> psutil.Process:
+        """The spare process of ``worker``, waiting until it is ready to take over."""
+        return until(lambda: self._find(SPARE, worker, WAITING), f"a spare process of worker {worker}")
+
+    def _find(self, module: str, worker: int, name: str | None = None) -> psutil.Process | None:
         for process in self.descendants():
             try:
                 config = json.loads(process.environ().get("TF_CONFIG", '{"task": {"index": 0}}'))
-                if module in process.cmdline() and config["task"]["index"] == worker:
+                if module not in process.cmdline() or config["task"]["index"] != worker:
+                    continue
+                if name in (None, process.name()):
                     return process
             except psutil.Error:
                 continue

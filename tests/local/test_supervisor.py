@@ -15,6 +15,7 @@ from maskfleet.errors import DONE, FAILED
 from maskfleet.goodput import PEERS, STARTUP, STOPPED
 from maskfleet.pace import FleetPace
 from maskfleet.phase_log import ledger_of
+from maskfleet.records import Event
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.processes import environment_of
 from trainer.supervision.handshake import admit
@@ -25,6 +26,7 @@ import sys
 from pathlib import Path
 from maskfleet.peers import Peers
 from maskfleet.config import TrainConfig
+from maskfleet.records import Event
 from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import open_worker_log
 from trainer.supervision.supervisor import supervise
@@ -47,6 +49,31 @@ for _ in range(70):
     time.sleep(.1)
     steps = {"count": 1, "seconds": .1, "input": .01, "compute": COMPUTE, "all_reduce": .08 - COMPUTE}
     os.write(int(os.environ["MASKFLEET_HEARTBEAT_FD"]), b"." + json.dumps(steps).encode() + b"\\n")
+"""
+LOSES_A_PEER = """
+import pathlib, sys, time
+run = pathlib.Path(sys.argv[1])
+if (run / "lost").exists():
+    sys.exit(0)
+(run / "lost").touch()
+WORK
+time.sleep(100)
+"""
+SAVES = """
+(run / "checkpoints" / ".writing").mkdir(parents=True)
+time.sleep(3)
+(run / "saved").touch()
+(run / "checkpoints" / ".writing").rmdir()
+"""
+IS_LOST = """
+import pathlib, sys, time
+run = pathlib.Path(sys.argv[1])
+if (run / "again").exists():
+    sys.exit(0)
+(run / "again").touch()
+while not (run / WAITS_FOR).exists():
+    time.sleep(.01)
+sys.exit(75)
 """
 SILENT = "import time; time.sleep(10)"
 
@@ -106,6 +133,19 @@ def test_a_line_of_any_length_is_passed_on_and_the_last_words_are_told(tmp_path:
 def test_a_worker_that_waits_for_one_that_gets_on_is_not_stuck(tmp_path: Path) -> None:
     results = supervise(tmp_path, BUSY, SILENT)
     assert [code for code, _ in results] == [DONE, DONE], results
+
+
+@pytest.mark.parametrize(("work", "waits_for"), [("", "lost"), (SAVES, "checkpoints/.writing")])
+def test_who_has_lost_a_peer_is_ended_at_once_but_for_a_checkpoint(tmp_path: Path, work: str, waits_for: str) -> None:
+    restarting = SUPERVISE.replace("max_restarts=0", "max_restarts=1").replace("start_timeout=4", "start_timeout=60")
+    restarting = restarting.replace("sys.argv[2]]", "sys.argv[2], sys.argv[1]]")
+    programs = LOSES_A_PEER.replace("WORK", work), IS_LOST.replace("WAITS_FOR", repr(waits_for))
+    results = supervise(tmp_path, *programs, supervisor=restarting)
+    assert [code for code, _ in results] == [DONE, DONE], results
+    assert "SIGKILL" not in results[0][1], "nobody else has killed it"
+    assert (tmp_path / "saved").exists() == bool(work)
+    first, second = (event.time for event in Event.read_all(RunDirectory(tmp_path)) if event.kind in ("restart", "end"))
+    assert second - first < (60 if work else 3)
 
 
 @pytest.mark.parametrize("programs", [(SILENT,), (SILENT, SILENT)])

@@ -78,7 +78,7 @@ class CheckpointStore:
     def _write(self, state: tf.train.Checkpoint, manifest: CheckpointManifest) -> None:
         began, cpu = time.monotonic(), time.thread_time()
         name = self.run.checkpoint_prefix(manifest.step).name
-        folder = self.run.checkpoints / ".writing"
+        folder = self.run.unfinished_checkpoint
         try:
             folder.mkdir(parents=True, exist_ok=True)
             state.write(str(folder / name))
@@ -179,7 +179,7 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
         for path in self.run.checkpoint_manifests.glob(".*.tmp"):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.run.checkpoints / ".writing", ignore_errors=True)
+        shutil.rmtree(self.run.unfinished_checkpoint, ignore_errors=True)
 
     def _delete_old(self) -> None:
         manifests = manifests_of(self.run)

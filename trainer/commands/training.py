@@ -51,9 +51,11 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     with open_worker_log(run, peers.worker) as log:  # before anything is changed
         settings = resolve()
         put_back = write_settings(run, settings.model_dump(mode="json"))
-        command = [sys.executable, "-m", "trainer.training.process", str(run.path)]
+        command, spare = (
+            [sys.executable, "-m", f"trainer.training.{module}", str(run.path)] for module in ("process", "spare")
+        )
         try:
-            code = supervise(command, settings, peers, run, log)
+            code = supervise(command, settings, peers, run, log, spare)
         finally:
             if code == BAD_INPUT:
                 put_back()

@@ -24,15 +24,21 @@ _MOST_BYTES = 1 << 12
 
 
 class OwnPace:
-    """What a supervisor has to tell of its own training process."""
+    """What a supervisor has to tell of its own training process.
+
+    Attributes:
+        has_stepped: whether that has made steps.
+    """
 
     def __init__(self) -> None:
+        self.has_stepped = False
         self._steps = NO_STEPS
         self._line = b""
         self._meter: UsageMeter | None = None
 
     def began(self, pid: int) -> None:
         """There is a new training process."""
+        self.has_stepped = False
         self._steps, self._line, self._meter = NO_STEPS, b"", UsageMeter(pid)
 
     def take(self, written: bytes) -> None:
@@ -42,6 +48,7 @@ class OwnPace:
         for line in lines:
             if (steps := parsed(Steps, line.lstrip(b"."))) is not None:
                 self._steps += steps
+                self.has_stepped = True
 
     def message(self) -> Message:
         """Since the last one."""

@@ -17,48 +17,39 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO, TypeVar
 
 from maskfleet import quiet
-from maskfleet.child_processes import end_with_parent, lines, signal_name
+from maskfleet.child_processes import lines, signal_name
 from maskfleet.command_line import leave_outputs
 from maskfleet.config import TrainConfig
-from maskfleet.environment import HEARTBEAT_VARIABLE
 from maskfleet.errors import DONE, FAILED, STOPPED, PeerLost
 from maskfleet.goodput import PEERS, STARTUP
 from maskfleet.peers import Peers
 from maskfleet.phase_log import PhaseLog
 from maskfleet.run_directory import RunDirectory
-from maskfleet.sentences import ERROR, out_of_memory, without_error
+from maskfleet.sentences import ERROR, is_told_to_stop, out_of_memory, without_error
 from maskfleet.text import printable_line
 from trainer import cgroup
 from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
 from trainer.supervision.fleet import OwnPace
 from trainer.supervision.handshake import HANDSHAKE_SECONDS, Stranger, introduce, read_token
-from trainer.supervision.loopback_only import LoopbackOnly
 from trainer.supervision.rendezvous import MAX_REASON, Message, parse_order, serialize
+from trainer.supervision.spare import SpareKeeper
+from trainer.supervision.training_process import TrainingProcess, start
 
 RETRY_SECONDS = 0.2
 END_GRACE_SECONDS = 1.0
-"""For a training process to leave by itself when its attempt is over: it has lost a peer, so it is about to."""
+"""For a training process to leave by itself when all have saved, or the run is over."""
+CHECKPOINT_GRACE_SECONDS = 10.0
+"""For a checkpoint to be completed that is half on the disk when a peer is lost."""
 STOP_GRACE_SECONDS = 25.0
 """For a training process to save and leave after SIGTERM; less than Kubernetes's default of 30 s."""
 FAREWELL_SECONDS = 30.0
 """For a chief that is gone to come back, when all training is done here."""
 ALIVE_SECONDS = 10.0
 """Between two messages that training makes progress here."""
-
-PROCESS_DEFAULTS = {
-    quiet.LEVEL_VARIABLE: quiet.ERRORS_ONLY,
-    # glibc returns large blocks to the kernel as soon as they are freed. A step of 64 images got 700 MB of them anew,
-    # each page zeroed: a sixth of its time.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    # Only the first arena grows without mmap. And a hundred threads of gRPC free what others allocate: with glibc's
-    # own number of arenas two workers took 130 MB more each, and grew for longer.
-    "MALLOC_ARENA_MAX": "1",
-}
-"""Variables of the training process that the supervisor's own environment does not set."""
 
 T = TypeVar("T")
 
@@ -68,13 +59,22 @@ class Supervisor:
 
     Args:
         command: the training process's command line.
+        spare_command: that of a spare one, without the descriptor of its gate; None: there is none.
         config: for its time-outs and ``max_restarts``.
         peers: this worker's place.
         run: where the run's events go.
         log: the worker's, which nobody else has.
     """
 
-    def __init__(self, command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory, log: BinaryIO):
+    def __init__(
+        self,
+        command: Sequence[str],
+        config: TrainConfig,
+        peers: Peers,
+        run: RunDirectory,
+        log: BinaryIO,
+        spare_command: Sequence[str] | None = None,
+    ):
         self._command = command
         self._config = config
         self._peers = peers
@@ -83,6 +83,7 @@ class Supervisor:
         self._ended: asyncio.Task[None] | None = None
         self._last_code: int | None = None  # of the training process; None while there is one
         self._last_words = ""
+        self._is_ending = False  # the training process, by this one
         self._stopping = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._log = log
@@ -92,6 +93,13 @@ class Supervisor:
         self._token = b""
         self._phases = PhaseLog(run if peers.is_chief else None)
         self._pace = OwnPace()
+        self._spares = SpareKeeper(
+            config.spare if spare_command else "off",
+            lambda: self._started(spare_command or command, is_spare=True),
+            peers,
+            self._report_line,
+            self._spare_ended,
+        )
 
     async def run(self) -> int:
         """Supervises until the run is over, and returns the exit code.
@@ -113,7 +121,7 @@ class Supervisor:
             try:
                 return await self._until_over()
             finally:
-                await self._end_process(0)
+                await asyncio.gather(self._spares.end(), self._end_process(0))
 
     async def _until_over(self) -> int:
         """One turn for each connection to the chief's supervisor."""
@@ -170,7 +178,8 @@ class Supervisor:
                 self._send({"is": "pong", "mark": message["mark"]})
                 self._send(self._pace.message())
             elif message["do"] == "stop":
-                await self._end_process(END_GRACE_SECONDS)
+                # When one was told to stop all save. Who has lost a peer could only wait for TensorFlow to notice.
+                await self._end_process(END_GRACE_SECONDS if is_told_to_stop(message["reason"]) else 0)
                 self._send({"is": "ready"})
             elif message["do"] == "finish":
                 await self._end_process(END_GRACE_SECONDS)
@@ -236,27 +245,21 @@ class Supervisor:
         return None
 
     async def _start_process(self, attempt: int) -> None:
-        self._last_code = None
+        self._last_code, self._is_ending = None, False
         self._memory = cgroup.memory()
-        heartbeat_read, heartbeat_write = os.pipe()
-        ports = LoopbackOnly(self._report_line) if self._peers.are_local else None
-        environment = {**PROCESS_DEFAULTS, **os.environ, HEARTBEAT_VARIABLE: str(heartbeat_write)}
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=environment,
-                pass_fds=[heartbeat_write],
-                preexec_fn=end_with_parent(signal.SIGKILL, ports.ask if ports else None),
-            )
-        finally:
-            os.close(heartbeat_write)
+        training = self._spares.take() or await self._started(self._command)
+        self._process = training.process
         self._pace.began(self._process.pid)
-        if ports:
-            ports.attend()
-        self._ended = asyncio.create_task(self._follow_process(self._process, attempt, heartbeat_read))
+        self._ended = asyncio.create_task(self._follow_process(self._process, attempt, training.heartbeat))
+
+    def _started(self, command: Sequence[str], *, is_spare: bool = False) -> Coroutine[Any, Any, TrainingProcess]:
+        return start(command, is_spare=is_spare, loopback_only=self._peers.are_local, report_line=self._report_line)
+
+    def _spare_ended(self) -> None:
+        """The kernel may have killed it for memory: then that says nothing of the training process."""
+        now = cgroup.memory()
+        if now is not None and self._memory is not None and now.kills > self._memory.kills:
+            self._memory = replace(self._memory, kills=self._memory.kills + 1)
 
     async def _follow_process(self, process: asyncio.subprocess.Process, attempt: int, heartbeat: int) -> None:
         """Passes the output on, watches for progress, and reports the end to the chief."""
@@ -275,7 +278,7 @@ class Supervisor:
             self._report_line(ERROR + words)
         elif watchdog.done():
             words = watchdog.result()
-        elif code < 0:
+        elif code < 0 and not self._is_ending:
             words = f"the training process was killed by {signal_name(code)}"
             self._report_line(f"worker {self._peers.worker}: {words}")
         if code != DONE:
@@ -306,6 +309,8 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     if written := os.read(heartbeat, 1 << 16):
                         self._pace.take(written)
+                        if self._pace.has_stepped:
+                            self._spares.keep(process.pid)
                         self._alive_at = time.monotonic()
                         limit, what = self._config.stall_timeout, "made no step"
                         if self._alive_at - sent > min(ALIVE_SECONDS, limit / 4):
@@ -322,13 +327,20 @@ class Supervisor:
         """Ends the training process if there is one; returns when it is gone and its output passed on."""
         if self._process is None or self._ended is None:
             return
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._ended), grace)
+        await asyncio.wait([self._ended], timeout=grace)
+        deadline = time.monotonic() + CHECKPOINT_GRACE_SECONDS
+        while not self._ended.done() and self._is_saving() and time.monotonic() < deadline:
+            await asyncio.wait([self._ended], timeout=0.02)
         if not self._ended.done():
+            self._is_ending = True
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._ended
         self._process = self._ended = None
+
+    def _is_saving(self) -> bool:
+        """Whether the training process has a checkpoint half on the disk: the steps up to it are worth the wait."""
+        return self._peers.is_chief and self._run.unfinished_checkpoint.exists()
 
     async def _leave(self) -> None:
         """After SIGTERM: lets the training process save its state at a step that all workers agree on."""
@@ -336,6 +348,7 @@ class Supervisor:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
+        await self._spares.end()
         await self._end_process(STOP_GRACE_SECONDS)
 
     def _send(self, message: Message) -> None:
@@ -363,6 +376,13 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def supervise(command: Sequence[str], config: TrainConfig, peers: Peers, run: RunDirectory, log: BinaryIO) -> int:
+def supervise(
+    command: Sequence[str],
+    config: TrainConfig,
+    peers: Peers,
+    run: RunDirectory,
+    log: BinaryIO,
+    spare_command: Sequence[str] | None = None,
+) -> int:
     """Runs ``command`` as this worker's training process until the run is over; returns the exit code."""
-    return asyncio.run(Supervisor(command, config, peers, run, log).run())
+    return asyncio.run(Supervisor(command, config, peers, run, log, spare_command).run())

@@ -107,8 +107,17 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
         raise TrainingFailed(_no_room(run, error)) from error
 
 
+def import_all() -> None:
+    """All that a training process imports before its first step."""
+    _import_keras()
+    import trainer.data.cache
+    import trainer.training.assembly  # noqa: F401
+
+
 def _import_keras() -> None:
     """Without Matplotlib, which Keras would import, for half a second, for functions that nothing calls here."""
+    if "keras" in sys.modules:
+        return
     sys.modules["matplotlib"] = None  # type: ignore[assignment]
     import keras  # noqa: F401
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cgroup import CpuPeriods, Memory, cpu_limit, cpu_periods, io_stalled, memory
+from trainer.cgroup import CpuPeriods, Memory, cpu_limit, cpu_periods, free_memory, io_stalled, memory
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -82,3 +82,39 @@ def test_waiting_for_a_disk_is_read_from_the_container_s_cgroup(tmp_path):
     assert io_stalled(tmp_path / "proc", tmp_path / "cgroup") == 2.5
     (tmp_path / "cgroup/box/io.pressure").write_text("")
     assert io_stalled(tmp_path / "proc", tmp_path / "cgroup") is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "files", "free"),
+    [
+        ("MemTotal: 9 kB\nMemAvailable:    4 kB\n", {}, 4096),
+        ("MemAvailable: 4 kB\n", {"memory.max": "max", "memory.current": "7", "memory.stat": "inactive_file 1"}, 4096),
+        (
+            "MemAvailable: 4 kB\n",
+            {
+                "memory.max": "1000\n",
+                "memory.current": "900\n",
+                "memory.stat": "anon 600\ninactive_file 300\n",
+                "box/memory.max": "950\n",
+                "box/memory.current": "800\n",
+                "box/memory.stat": "inactive_file 100\n",
+            },
+            250,
+        ),
+        ("", {}, None),
+    ],
+)
+def test_the_smallest_of_what_is_free_counts_and_files_can_be_given_up(tmp_path, machine, files, free):
+    write(
+        tmp_path, {"proc": "0::/box\n", "meminfo": machine, **{f"cgroup/{name}": each for name, each in files.items()}}
+    )
+    assert free_memory(tmp_path / "proc", tmp_path / "cgroup", tmp_path / "meminfo") == free
+
+
+def test_version_1_of_cgroups_tells_what_is_free_too(tmp_path):
+    files = {"limit_in_bytes": "1000", "usage_in_bytes": "900", "stat": "cache 5\ntotal_inactive_file 300\n"}
+    write(
+        tmp_path,
+        {"proc": "9:memory:/box\n", **{f"cgroup/memory/box/memory.{name}": each for name, each in files.items()}},
+    )
+    assert free_memory(tmp_path / "proc", tmp_path / "cgroup", tmp_path / "meminfo") == 400

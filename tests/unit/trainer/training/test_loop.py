@@ -16,6 +16,8 @@ from maskfleet.errors import FAILED, Stopped, TrainingFailed
 from maskfleet.records import Event, write_settings
 from maskfleet.run_directory import RunDirectory
 from tests.helpers.training_steps import losses, set_up
+from trainer.cgroup import cpu_limit
+from trainer.checkpoints.interval import best_interval
 from trainer.checkpoints.reading import manifests_of, optimizer_by_path, weights_by_path
 from trainer.checkpoints.store import CheckpointStore
 from trainer.data.cache import load_dataset
@@ -23,7 +25,7 @@ from trainer.training import assembly, loop
 from trainer.training import process as process
 from trainer.training.collectives import make_sum_over_workers
 from trainer.training.plan import Plan
-from trainer.training.saving import Saver
+from trainer.training.saving import FIRST_SECONDS, Saver
 from trainer.training.state import Training
 from trainer.training.steps import make_evaluation_function
 
@@ -122,25 +124,26 @@ def test_a_checkpoint_that_could_not_be_written_ends_the_run_at_the_next_step(tm
     assert int(training.state.step.numpy()) < 5
 
 
-def test_automatic_checkpoints_follow_what_they_cost_and_the_faults(tmp_path: Path) -> None:
+def test_automatic_checkpoints_follow_what_they_cost_and_the_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training, store = saving(RunDirectory(tmp_path))
     training = replace(training, config=training.config.model_copy(update={"checkpoint_seconds": "auto"}))
+    monkeypatch.setattr(store, "save", lambda *_: None)
 
-    def interval() -> float:
-        """Of a process that has saved twice."""
+    def interval(seconds: float, cpu_seconds: float) -> float:
+        """After a checkpoint that was being written for so long."""
         saver = Saver(training, 0)
-        for step in (1, 2):
-            saver.save(step, 0.0, None)
-            saver.wait()
-        saver.save(3, 0.0, None)
-        saver.wait()
+        store.writing_seconds, store.writing_cpu_seconds = seconds, cpu_seconds * cpu_limit()
+        saver.save(1, 0.0, None)
         return saver.interval
 
-    calm = interval()
-    assert store.writing_seconds <= calm < 60
+    assert Saver(training, 0).interval == FIRST_SECONDS
+    assert interval(0.5, 0.2) == pytest.approx(best_interval(0.2, 3600), rel=0.3)
     for _ in range(99):
         Event.append(store.run, "restart", "attempt 1 ended: worker 1 was lost")
-    assert store.writing_seconds <= interval() < calm
+    assert interval(0.5, 0.2) == pytest.approx(best_interval(0.2, 36), rel=0.3)
+    assert interval(30, 0.2) == 30, "no step shall wait for the one before"
 
 
 @pytest.mark.parametrize(
