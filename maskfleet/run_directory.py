@@ -10,9 +10,26 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskfleet.errors import BadInput
+from maskfleet.text import printable
+
 LEGEND = "classes.json"
 """Name of the file beside an exported network that says what its labels mean."""
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.json")
+
+
+def check_name(path: Path) -> None:
+    """Whether TensorFlow can read and write what lies at ``path``: it takes names in UTF-8 alone.
+
+    Raises:
+        BadInput: it can't.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"{printable(str(path))}: expected a name in UTF-8, found other bytes; rename it (convmv renames many)"
+        ) from error
 
 
 def is_event_file(name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from maskfleet.config import is_address
 from maskfleet.errors import BadInput, BadSettings, NotFound
-from maskfleet.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory, check_name
 
 NETWORK_FILES = (".keras", ".h5")
 """How the name of an exported network ends that can be read again."""
@@ -65,8 +65,9 @@ def existing_network(place: Path) -> None:
 
     Raises:
         NotFound: there is nothing.
-        BadInput: it is a folder without a run.
+        BadInput: it is a folder without a run, or has a name that TensorFlow does not take.
     """
+    check_name(place)
     if checkpoint_at(str(place)) or RunDirectory(place).config.is_file() or place.is_file():
         return
     if place.exists():

@@ -32,7 +32,7 @@ from maskfleet.peers import Peers
 from maskfleet.phase_log import PhaseLog, ledger_of
 from maskfleet.places_here import check_places
 from maskfleet.records import Progress
-from maskfleet.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory, check_name
 from maskfleet.run_lock import LOCK_FILE
 from maskfleet.settings import Layer
 from maskfleet.text import printable
@@ -51,6 +51,8 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
     """
     config = TrainConfig.from_sources([config_file] if config_file else [], flags)
     check_places(config)
+    if path is not None:
+        check_name(path)
     run = RunDirectory(path.expanduser() if path else _dated_folder())
     check_empty(run)
     return run, config
@@ -93,6 +95,7 @@ def resumed_run(path: Path, flags: Layer) -> tuple[RunDirectory, TrainConfig]:
         BadSettings: it is complete and the flags do not prolong it.
         BadData: the folder with its data is gone.
     """
+    check_name(path)
     run = RunDirectory(path)
     if not run.config.exists():
         raise NotFound(f"--resume {path}: there is no run: expected {run.config}")

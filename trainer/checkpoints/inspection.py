@@ -12,7 +12,7 @@ import numpy as np
 
 from maskfleet.checkpoint_manifest import CheckpointManifest
 from maskfleet.errors import BadInput, NotFound
-from maskfleet.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory, check_name
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -25,8 +25,9 @@ def inspect_checkpoint(place: Path) -> dict[str, Any]:
 
     Raises:
         NotFound: there is no checkpoint at ``place``.
-        BadInput: it does not verify.
+        BadInput: it does not verify, or has a name that TensorFlow does not take.
     """
+    check_name(place)
     manifest, checkpoints = _find(place)
     problem = manifest.problem(checkpoints)
     if problem is not None:

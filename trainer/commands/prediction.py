@@ -13,7 +13,7 @@ from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BAD_INPUT, DONE
 from maskfleet.quiet import quiet_stderr
-from maskfleet.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory, check_name
 from maskfleet.sentences import ERROR
 from maskfleet.start_setting import existing_network
 from trainer.commands.networks import joined_network, load, members_and_images, open_dataset, predictor_of
@@ -140,6 +140,7 @@ def export(
         if not RunDirectory(place).config.is_file():
             raise click.UsageError(f"{place} is no run directory; say with --out where the files go")
         out = RunDirectory(place).export
+    check_name(out)
     trained = load(place, best, precision="float32")
     tflite = any(name.startswith("tflite-") for name in formats)
     dataset = open_dataset(place, trained, data, data_dir) if tflite else None

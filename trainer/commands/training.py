@@ -19,7 +19,7 @@ from maskfleet.out_setting import check_out
 from maskfleet.places_here import check_places
 from maskfleet.quiet import quiet_stderr
 from maskfleet.records import write_settings
-from maskfleet.run_directory import RunDirectory
+from maskfleet.run_directory import RunDirectory, check_name
 from maskfleet.settings import flag_layer
 from trainer.commands.options import OUTPUT
 
@@ -40,6 +40,7 @@ def train(run_dir: Path, config: Path | None, **flags: Any) -> int:
     from maskfleet.run_lock import open_worker_log
     from trainer.supervision.supervisor import supervise
 
+    check_name(run_dir)
     run, peers, layer = RunDirectory(run_dir), Peers.from_environment(), flag_layer(flags)
 
     def resolve() -> TrainConfig:

@@ -71,6 +71,7 @@ def load_trained(place: Path, precision: Literal["float32"] | None = None, *, be
         BadInput: it is something else, or damaged.
         BadSettings: the best of what is no run.
     """
+    existing_network(place)
     checkpoint = checkpoint_at(str(place))
     if best and (checkpoint or place.is_file()):
         raise BadSettings(f"--best: expected a run directory, found {place}; leave --best out, or name the run")
@@ -79,7 +80,6 @@ def load_trained(place: Path, precision: Literal["float32"] | None = None, *, be
     if RunDirectory(place).config.is_file():
         run = RunDirectory(place)
         return _from_run(run, _best_step(run) if best else _counting_step(run), precision)
-    existing_network(place)
     return _from_file(place, precision)
 
 

@@ -143,6 +143,29 @@ def test_a_network_that_is_not_there_is_told_of_before_tensorflow_comes(argument
     assert "tensorflow" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trainer", "train", "--run-dir"], ["trainer", "evaluate"], ["trainer", "inspect"], ["trainer", "export"],
+        ["trainer", "export", "{}", "--out"],
+        ["launcher", "run", "--run-dir"], ["launcher", "run", "--resume"],
+    ],
+)  # fmt: skip
+def test_a_name_that_tensorflow_does_not_take_is_told_at_once(
+    arguments: list[str], network: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / os.fsdecode(b"\xff")
+    place.mkdir()
+    package, *words = (word.format(network) for word in arguments)
+    command = [sys.executable, "-m", f"{package}.cli", *words, str(place)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(
+        "\\udcff: expected a name in UTF-8, found other bytes; rename it (convmv renames many)\n"
+    )
+    assert ended.stderr.count("\n") == 1
+
+
 def test_a_network_of_other_shapes_is_one_line(tmp_path: Path) -> None:
     layers = keras.layers
     for number, (shape, layer) in enumerate([
