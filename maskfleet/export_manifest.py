@@ -18,6 +18,15 @@ from maskfleet.text import one_line
 EXPORT_FILE = "export.json"
 EXPORT_BYTES = 16 << 20
 """What it has at most; a SavedModel has a few files."""
+SAVED_MODEL = "saved_model.pb"
+"""The file by which a SavedModel's folder is known."""
+OTHER_RUNTIMES = (".onnx", ".xml", ".tflite")
+"""How the names of files end that neither Keras nor TensorFlow computes."""
+
+
+def is_exported(place: Path) -> bool:
+    """Whether it is an exported network that Keras does not load, as far as its name says."""
+    return (place.is_file() and place.suffix in OTHER_RUNTIMES) or (place / SAVED_MODEL).is_file()
 
 
 @dataclass(frozen=True)

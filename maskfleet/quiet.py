@@ -32,6 +32,7 @@ _STARTUP_LINE = re.compile(
         Unable\ to\ register\ cu\w+\ factory                    # the same library was linked twice
         | failed\ call\ to\ cuInit                              # there is no GPU
       )
+    | INFO:\ Created\ TensorFlow\ Lite\                         # LiteRT's
     # Second lines of the notes above.
     | To\ enable\ the\ following\ instructions:
     | Skipping\ registering\ GPU\ devices

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from maskfleet.command_line import UserPath, echo_line
+from maskfleet.errors import BadSettings
+from maskfleet.export_manifest import is_exported
 from maskfleet.run_directory import RunDirectory
 from maskfleet.start_setting import is_there
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from trainer.data.cache import Dataset
     from trainer.data.source import Reading, Source
     from trainer.data.splits import Division
+    from trainer.results.exported import Exported
     from trainer.results.predict import Predictor
     from trainer.results.trained import Trained
 
@@ -36,6 +39,27 @@ def joined_network(places: Sequence[Path], best: bool) -> Trained:
     from trainer.results.ensemble import joined
 
     return joined([load(place, best) for place in places], places)
+
+
+def scored_network(places: Sequence[Path], best: bool) -> Trained | Exported:
+    """The one network, which may be a file of any format, or all as an ensemble.
+
+    Raises:
+        BadSettings: an ensemble of what other runtimes compute, or the best of what is no run.
+    """
+    from trainer.results.exported import load_exported
+
+    others = [place for place in places if is_exported(place)]
+    if not others:
+        return joined_network(places, best)
+    if len(places) > 1:
+        raise BadSettings(
+            f"{others[0]}: expected runs, checkpoints, .keras or .h5 files, of which alone an ensemble is made; "
+            "score this one by itself"
+        )
+    if best:
+        raise BadSettings(f"--best: expected a run directory, found {others[0]}; leave --best out, or name the run")
+    return load_exported(others[0])
 
 
 def members_and_images(names: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -58,26 +82,35 @@ def predictor_of(trained: Trained, batch_size: int, choices: Mapping[str, Any]) 
     return Predictor.fitted(trained.fit, network, trained.size, classes, batch_size=batch_size, **choices)
 
 
-def open_dataset(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> Dataset:
+def open_dataset(place: Path, trained: Trained | Exported, data: str | None, data_dir: Path | None) -> Dataset:
     """The data that the flags name, or the run's, at the network's input size."""
     return open_both(place, trained, data, data_dir)[1]
 
 
-def open_both(place: Path, trained: Trained, data: str | None, data_dir: Path | None) -> tuple[Source, Dataset]:
-    """The data as it lies, and at the network's input size."""
-    from trainer.data.cache import cached, open_divided
+def open_source(place: Path, trained: Trained | Exported, data: str | None, data_dir: Path | None) -> Source:
+    """The data that the flags name, or the run's, as it lies."""
+    from trainer.data.cache import open_divided
     from trainer.results.evaluation import check_classes
 
-    data, data_dir, reading, division = _place_of_data(place, trained, data, data_dir)
-    source = open_divided(data, data_dir, reading, division)
-    dataset = cached(source, trained.size, data, reading=reading, fit=trained.fit)
-    if warning := check_classes(trained.legend, dataset, str(place)):
+    source = open_divided(*_place_of_data(place, trained, data, data_dir))
+    if warning := check_classes(trained.legend, source, str(place)):
         echo_line(f"warning: {warning}")
-    return source, dataset
+    return source
+
+
+def open_both(
+    place: Path, trained: Trained | Exported, data: str | None, data_dir: Path | None
+) -> tuple[Source, Dataset]:
+    """The data as it lies, and at the network's input size."""
+    from trainer.data.cache import cached
+
+    source = open_source(place, trained, data, data_dir)
+    data, _, reading, _ = _place_of_data(place, trained, data, data_dir)
+    return source, cached(source, trained.size, data, reading=reading, fit=trained.fit)
 
 
 def _place_of_data(
-    place: Path, trained: Trained, data: str | None, data_dir: Path | None
+    place: Path, trained: Trained | Exported, data: str | None, data_dir: Path | None
 ) -> tuple[str, Path | None, Reading, Division]:
     """What the flags name, or what the run was trained on; other data has names and splits of its own."""
     from trainer.data.source import Reading

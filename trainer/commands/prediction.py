@@ -11,17 +11,24 @@ import click
 from maskfleet.command_line import UserPath, echo, echo_line
 from maskfleet.config import DEFAULT_MAX_PIXELS
 from maskfleet.data_setting import existing_data
-from maskfleet.errors import BAD_INPUT, DONE
+from maskfleet.errors import BAD_INPUT, DONE, MaskfleetError
 from maskfleet.quiet import quiet_stderr
 from maskfleet.run_directory import RunDirectory, check_name
 from maskfleet.sentences import ERROR
 from maskfleet.start_setting import existing_network
-from trainer.commands.networks import joined_network, load, members_and_images, open_dataset, predictor_of
+from trainer.commands.networks import (
+    joined_network,
+    load,
+    members_and_images,
+    open_both,
+    open_source,
+    predictor_of,
+)
 from trainer.commands.options import BEST, TEST_TIME
 
 T = TypeVar("T")
 
-EXPORT_FORMATS = ("keras", "h5", "saved_model", "tflite-float32", "tflite-float16", "tflite-int8")
+EXPORT_FORMATS = ("keras", "h5", "saved_model", "onnx", "openvino", "tflite-float32", "tflite-float16", "tflite-int8")
 
 
 @click.command(
@@ -114,9 +121,11 @@ def predict(
     type=click.Choice(EXPORT_FORMATS),
     help="repeatable  [default: keras, h5 and saved_model]",
 )
-@click.option("--data", help="for TFLite: data to calibrate and to compare with  [default: the run's]")
+@click.option("--data", help="data to calibrate int8 and to compare with  [default: the run's]")
 @click.option("--data-dir", type=UserPath(), help="where TensorFlow Datasets lie")
-@click.option("--images", type=click.IntRange(min=1), default=100, show_default=True, help="for TFLite: how many")
+@click.option(
+    "--images", type=click.IntRange(min=1), default=100, show_default=True, help="how many of each, evenly spread"
+)
 def export(
     place: Path,
     out: Path | None,
@@ -126,25 +135,44 @@ def export(
     data_dir: Path | None,
     images: int,
 ) -> None:
-    """Write a trained network as Keras, HDF5, SavedModel and TFLite files.
+    """Write a trained network as Keras, HDF5, SavedModel, ONNX, OpenVINO and LiteRT (TFLite) files.
 
-    TFLite files are compared with the network on test images; OUT/parity.json keeps what was found.
+    What each file makes of test pictures is held against what the network does, by class; OUT/parity.json keeps what
+    was found. Without the run's data, and without --data, that is left out.
+
+    ONNX, OpenVINO and LiteRT need maskfleet[export].
     """
     quiet_stderr()
     existing_network(place)  # before TensorFlow is imported
     if data is not None:
         existing_data(data)
-    from trainer.results.exporting import export_formats
+    from trainer.results.converting import PACKAGES, check_packages
+    from trainer.results.exporting import PLAIN, Judges, export_formats
+    from trainer.results.parity import spread
 
     if out is None:
         if not RunDirectory(place).config.is_file():
             raise click.UsageError(f"{place} is no run directory; say with --out where the files go")
         out = RunDirectory(place).export
     check_name(out)
+    for name in formats:
+        check_packages(f"--format {name}", PACKAGES.get(name, ()))
     trained = load(place, best, precision="float32")
-    tflite = any(name.startswith("tflite-") for name in formats)
-    dataset = open_dataset(place, trained, data, data_dir) if tflite else None
-    for line in export_formats(trained, out, formats or EXPORT_FORMATS[:3], dataset, images):
+    source, calibration = None, None
+    try:
+        if "tflite-int8" in formats:
+            source, dataset = open_both(place, trained, data, data_dir)
+            calibration = dataset.train.spread(images).images
+        else:
+            source = open_source(place, trained, data, data_dir)
+    except (MaskfleetError, click.UsageError) as error:
+        if data is not None or "tflite-int8" in formats:
+            raise
+        echo_line(f"the files are not compared with the network: {error}")
+    judges = None
+    if source is not None:
+        judges = Judges(source.name, spread(source.test or source.validation or source.train, images))
+    for line in export_formats(trained, out, formats or PLAIN, calibration, judges):
         echo(line)
 
 

@@ -12,11 +12,12 @@ import click
 from maskfleet.command_line import UserPath, echo, echo_line
 from maskfleet.data_setting import existing_data
 from maskfleet.errors import BadSettings
+from maskfleet.export_manifest import is_exported
 from maskfleet.out_setting import check_out
 from maskfleet.quiet import quiet_stderr
 from maskfleet.run_directory import RunDirectory
 from maskfleet.start_setting import existing_network
-from trainer.commands.networks import joined_network, load, open_both, open_dataset, predictor_of
+from trainer.commands.networks import load, open_both, open_dataset, predictor_of, scored_network
 from trainer.commands.options import BEST, OUTPUT, RUN_OR_CHECKPOINT, TEST_TIME
 
 if TYPE_CHECKING:
@@ -61,24 +62,31 @@ def evaluate(
 ) -> None:
     """Score a trained network on a whole split, by default that for testing.
 
-    Several are an ensemble: the mean of their probabilities is scored.
+    An exported file is scored by its own runtime: .keras, .h5, .onnx, .xml (OpenVINO), .tflite, or a SavedModel's
+    folder. Several networks are an ensemble: the mean of their probabilities is scored.
     """
     given = [name for name in ("window", "flip", "scales") if choices[name] not in (False, (1.0,))]
     if size == "network" and given:
         raise click.UsageError(f"--{given[0]} predicts at the images' own size: leave out --size")
     quiet_stderr()
     for place in places:  # before TensorFlow is imported
-        existing_network(place)
+        if not is_exported(place):
+            existing_network(place)
     if data is not None:
         existing_data(data)
     from trainer.data.cache import counted
     from trainer.results.evaluation import evaluate as evaluate_split
     from trainer.results.evaluation import masker, table
+    from trainer.results.exported import Exported
     from trainer.results.own_size import evaluate_at_own_size
     from trainer.results.trained import run_of
     from trainer.results.trained_on import Overlap, compare_with_training
 
-    trained = joined_network(places, best)
+    trained = scored_network(places, best)
+    if given and isinstance(trained, Exported) and trained.network is None:
+        raise BadSettings(
+            f"--{given[0]}: {places[0]} prepares pictures by itself; leave --{given[0]} out, or score the run"
+        )
     source, dataset = open_both(places[0], trained, data, data_dir)
     name = split or dataset.judge
     _check_split(name, dataset)
@@ -89,9 +97,14 @@ def evaluate(
     for warning in dict.fromkeys(overlap.warning for overlap in tested if overlap.warning):
         echo_line(f"warning: {warning}")
     if size == "network":
-        result = evaluate_split(masker(trained.model), dataset.seen_whole(name), trained.legend, batch_size)
+        masks_of = trained.masks_of if isinstance(trained, Exported) else masker(trained.model)
+        result = evaluate_split(masks_of, dataset.seen_whole(name), trained.legend, batch_size)
     else:
-        predictor = predictor_of(trained, batch_size, choices)
+        predictor = (
+            trained.segmenter(batch_size=batch_size, **choices)
+            if isinstance(trained, Exported)
+            else predictor_of(trained, batch_size, choices)
+        )
         result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
     if output == "json":
         known = [overlap.trained_on for overlap in tested if overlap.trained_on is not None]

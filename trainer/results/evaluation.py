@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadSettings
 from trainer.data.cache import Arrays, Dataset
+from trainer.data.source import Source
 from trainer.objective.boundary import boundary_f1
 from trainer.objective.metrics import Scores, confusion_matrix
 from trainer.results.legend import Legend
@@ -137,7 +138,7 @@ class Tally:
         )
 
 
-def check_classes(legend: Legend, dataset: Dataset, place: str) -> str | None:
+def check_classes(legend: Legend, dataset: Dataset | Source, place: str) -> str | None:
     """Whether the network's labels are those of the data; returns a warning if they may mean something else.
 
     Raises:

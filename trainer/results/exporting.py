@@ -1,4 +1,4 @@
-"""A trained network as files that need none of our code: Keras, HDF5, SavedModel, TFLite."""
+"""A trained network as files that need none of our code: Keras, HDF5, SavedModel, ONNX, OpenVINO, LiteRT."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from maskfleet.errors import BadSettings, TrainingFailed, reason
-from maskfleet.export_manifest import EXPORT_FILE, ExportManifest
-from maskfleet.files import check_writable, write_atomically, write_json
+from maskfleet.export_manifest import EXPORT_FILE, ExportManifest, is_exported
+from maskfleet.files import check_writable, write_json
 from maskfleet.image_size import Fit, Size
 from maskfleet.run_directory import LEGEND
-from trainer.data.cache import Dataset
+from trainer.data.source import Split
+from trainer.results.converting import PACKAGES, Converted, check_packages, write_converted
 from trainer.results.enlarging import enlarged_masks
-from trainer.results.in_graph import grown, in_windows, size_within
+from trainer.results.exported import load_exported
+from trainer.results.in_graph import grown, in_windows, scaled, size_within
 from trainer.results.legend import Legend
-from trainer.results.trained import Trained
+from trainer.results.parity import Candidate, parity, parity_table
+from trainer.results.predict import Predictor, network_of
+from trainer.results.trained import Trained, load_trained
+
+PLAIN = ("keras", "h5", "saved_model")
+"""Formats of Keras and TensorFlow, which a run ends with."""
 
 
 def export(model: keras.Model, folder: Path, legend: Legend) -> None:
@@ -34,7 +43,7 @@ def export(model: keras.Model, folder: Path, legend: Legend) -> None:
         TrainingFailed: the files can't be written; what was there stays.
     """
     try:
-        _export(model, folder, legend, ("keras", "h5", "saved_model"))
+        _export(model, folder, legend, PLAIN)
     except (OSError, tf.errors.OpError) as error:
         raise TrainingFailed(
             f"{folder}: the network could not be exported ({reason(error)}); the checkpoints are good: free some "
@@ -42,31 +51,71 @@ def export(model: keras.Model, folder: Path, legend: Legend) -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Pictures at their own size that files are held against the network on; ``data`` is what they are called."""
+
+    data: str
+    split: Split
+
+
 def export_formats(
-    trained: Trained, folder: Path, formats: Sequence[str], dataset: Dataset | None, images: int
+    trained: Trained, folder: Path, formats: Sequence[str], calibration: NDArray[np.uint8] | None, judges: Judges | None
 ) -> Iterator[str]:
-    """Writes the network in ``formats`` (keras, h5, saved_model, tflite-KIND); gives lines to be printed.
+    """Writes the network in ``formats``; gives lines to be printed.
 
     Args:
-        dataset: for TFLite; its training images calibrate int8, on the images that judge it the files are compared with
-            the network, and parity.json keeps what was found.
-        images: how many of each, evenly spread over them.
+        formats: of :data:`PLAIN` and :data:`trainer.results.converting.PACKAGES`.
+        calibration: training images uint8 [N, H, W, bands] of the network's size, for tflite-int8.
+        judges: if given, what each file makes of them is held against what the network does, and parity.json keeps it.
 
     Raises:
-        BadSettings: ``folder`` can't be written; what was there stays.
+        BadSettings: ``folder`` can't be written, a package is missing, or the network is not for a format; what was
+            there stays.
     """
+    rows: list[dict[str, Any]] = []
+    for kind in formats:
+        check_packages(f"--format {kind}", PACKAGES.get(kind, ()))
     try:
         check_writable(folder, folder=True)
         with _staged(folder) as staging:
-            _write_plain(trained.model, staging.path, trained.legend, formats)
-            rows = None if dataset is None else _write_tflite(trained, staging.path, formats, dataset, images)
+            files = _write_plain(trained.model, staging.path, trained.legend, formats)
+            for kind in (kind for kind in PACKAGES if kind in formats):
+                converted = cast(Converted, kind)
+                files.append(write_converted(trained.model, trained.fit, converted, staging.path, calibration))
+            if judges is not None:
+                rows = _parity(trained, files, judges)
+                write_json(
+                    staging.path / "parity.json",
+                    {"data": judges.data, "images": len(judges.split), "size": "own", "files": rows},
+                )
         yield from (f"wrote {path}" for path in staging.written)
     except (OSError, tf.errors.OpError) as error:
         raise BadSettings(f"--out {folder}: can't be written: {reason(error)}") from error
-    if rows is not None:
-        from trainer.results.tflite import parity_table
-
+    if rows:
         yield parity_table(rows)
+
+
+def _parity(trained: Trained, files: Sequence[Path], judges: Judges) -> list[dict[str, Any]]:
+    def segmenter(trained: Trained) -> Predictor:
+        network = network_of(trained.model)
+        return Predictor.fitted(trained.fit, network, trained.size, len(trained.legend.classes), batch_size=1)
+
+    candidates = {
+        file.name: Candidate(
+            _bytes(file),
+            load_exported(file).segmenter(batch_size=1) if is_exported(file) else segmenter(load_trained(file)),
+        )
+        for file in files
+    }
+    parameters = sum(int(np.prod(variable.shape)) * variable.value.dtype.size for variable in trained.model.variables)
+    return parity(Candidate(parameters, segmenter(trained)), candidates, judges.split, trained.legend)
+
+
+def _bytes(file: Path) -> int:
+    """With what belongs to it: a folder's files, and OpenVINO's weights."""
+    parts = [file, *file.rglob("*"), *([file.with_suffix(".bin")] if file.suffix == ".xml" else [])]
+    return sum(part.stat().st_size for part in parts if part.is_file())
 
 
 def _export(model: keras.Model, folder: Path, legend: Legend, formats: Sequence[str]) -> list[Path]:
@@ -114,37 +163,21 @@ def _staged(folder: Path) -> Iterator[_Staging]:
         shutil.rmtree(staging.path, ignore_errors=True)
 
 
-def _write_plain(model: keras.Model, folder: Path, legend: Legend, formats: Sequence[str]) -> None:
-    """Those of keras, h5 and saved_model that ``formats`` names, and classes.json."""
+def _write_plain(model: keras.Model, folder: Path, legend: Legend, formats: Sequence[str]) -> list[Path]:
+    """Those of :data:`PLAIN` that ``formats`` names, which are returned, and classes.json."""
     file = folder / f"{model.name}.keras"
+    files = {"keras": file, "h5": folder / f"{model.name}.h5", "saved_model": folder / "saved_model"}
     model.save(file)
     # Loaded anew, it has plain variables whatever strategy trained it, and the file is known to be good.
     loaded = keras.models.load_model(file, compile=False)
     if "h5" in formats:
-        _save_h5(loaded, folder / f"{model.name}.h5")
+        _save_h5(loaded, files["h5"])
     if "saved_model" in formats:
-        _save_saved_model(loaded, folder / "saved_model", legend.fit)
+        _save_saved_model(loaded, files["saved_model"], legend.fit)
     if "keras" not in formats:
         file.unlink()
-    write_json(folder / LEGEND, legend.to_json())
-
-
-def _write_tflite(
-    trained: Trained, folder: Path, formats: Sequence[str], dataset: Dataset, images: int
-) -> list[dict[str, float | str]]:
-    """The TFLite files that ``formats`` names, and parity.json, whose rows are returned."""
-    from trainer.results.tflite import KINDS, convert, parity
-
-    files: dict[str, bytes] = {}
-    for kind in KINDS:
-        if f"tflite-{kind}" in formats:
-            path = folder / f"{trained.model.name}-{kind}.tflite"
-            files[path.name] = convert(trained.model, kind, dataset.train.spread(images).images)
-            write_atomically(path, files[path.name])
-    test = dataset.judges.spread(images)
-    rows = parity(trained.model, files, test, trained.legend)
-    write_json(folder / "parity.json", {"data": dataset.name, "images": len(test), "files": rows})
-    return rows
+    write_json(folder / LEGEND, {**legend.to_json(), "size": list(map(int, model.input_shape[1:3]))})
+    return [path for name, path in files.items() if name in formats]
 
 
 def _save_saved_model(model: keras.Model, folder: Path, fit: Fit) -> None:
@@ -176,11 +209,13 @@ class _Serving(tf.Module):
             return model(images, training=False)
 
         def small(images: tf.Tensor) -> tf.Tensor:
+            pixels = tf.cast(images, tf.float32)
             if fit == "squash":
-                return network(tf.image.resize(images, size, antialias=True))
+                return network(scaled(pixels, tf.constant(size)))
             within = size_within(tf.shape(images)[1:3], size)
-            scaled = tf.image.resize(images, within, antialias=True)
-            inputs = tf.ensure_shape(grown(scaled, size), (None, *size, images.shape[-1]))  # as pspnet has to know
+            inputs = tf.ensure_shape(
+                grown(scaled(pixels, within), size), (None, *size, images.shape[-1])
+            )  # as pspnet has to know
             return network(inputs)[:, : within[0], : within[1]]
 
         @tf.function(autograph=False)

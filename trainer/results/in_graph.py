@@ -28,6 +28,58 @@ def grown(images: tf.Tensor, size: Size) -> tf.Tensor:
     return images
 
 
+def scaled(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Pixels float32 [b, H, W, 3] -> [b, *size, 3], as Pillow's antialiased bilinear filter scales them for training.
+
+    It has whole numbers after each of the two sides. A matrix product for each is what every converter knows.
+    """
+    for axis in (2, 1):
+        images = tf.floor(_along(images, axis, size[axis - 1]) + 0.5)
+    return images
+
+
+def _along(images: tf.Tensor, axis: int, size: tf.Tensor) -> tf.Tensor:
+    """Scaled along one side: each new pixel is a mean of old ones, weighted by a triangle around its centre."""
+    shape = tf.shape(images)
+    step = tf.cast(shape[axis], tf.float64) / tf.cast(size, tf.float64)
+    reach = tf.maximum(step, 1.0)
+    centres = (tf.cast(tf.range(size), tf.float64) + 0.5) * step
+    places = tf.cast(tf.range(shape[axis]), tf.float64) + 0.5
+    weights = tf.maximum(1 - tf.abs(places[None] - centres[:, None]) / reach, 0.0)
+    weights = tf.cast(weights / tf.reduce_sum(weights, axis=1, keepdims=True), tf.float32)
+    if axis == 1:
+        flat = tf.reshape(images, (shape[0], shape[1], shape[2] * images.shape[3]))
+        return tf.reshape(tf.matmul(weights, flat), (shape[0], size, shape[2], images.shape[3]))
+    return tf.matmul(weights, images)
+
+
+def in_stacked_windows(images: tf.Tensor, size: Size, found: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """As :func:`in_windows`, of class indices uint8 [b, *size], in a single loop over all windows."""
+    height, width = tf.unstack(tf.shape(images)[1:3])
+    images = grown(images, size)
+    rows, columns = (_starts(tf.shape(images)[axis], side) for axis, side in enumerate(size, start=1))
+
+    def window(number: tf.Tensor) -> tf.Tensor:
+        top, left = rows[number // tf.size(columns)], columns[number % tf.size(columns)]
+        return found(images[:, top : top + size.height, left : left + size.width])
+
+    spec = tf.TensorSpec((None, *size), tf.uint8)
+    stacked = tf.map_fn(window, tf.range(tf.size(rows) * tf.size(columns)), fn_output_signature=spec)
+    row, inside_row = _seen_best(rows, size.height, height)
+    column, inside_column = _seen_best(columns, size.width, width)
+    number = row[:, None] * tf.size(columns) + column
+    place = (number * size.height + inside_row[:, None]) * size.width + inside_column
+    return tf.gather(tf.reshape(tf.transpose(stacked, (1, 0, 2, 3)), (tf.shape(images)[0], -1)), place, axis=1)
+
+
+def _seen_best(firsts: tf.Tensor, window: int, side: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """For each place of a side, the window that sees most around it, and where it is in that."""
+    places = tf.range(side)
+    ends = (firsts[:-1] + window + firsts[1:]) // 2  # of what each window but the last sees better than the next
+    number = tf.reduce_sum(tf.cast(places[:, None] >= ends[None], tf.int32), axis=1)
+    return number, places - tf.gather(firsts, number)
+
+
 def in_windows(
     images: tf.Tensor, size: Size, found: Callable[[tf.Tensor], tf.Tensor], kind: tf.DType, rank: int
 ) -> tf.Tensor:
@@ -85,6 +137,6 @@ def _own(firsts: tf.Tensor, i: tf.Tensor, window: int) -> slice:
 def _starts(side: tf.Tensor, window: int) -> tf.Tensor:
     """As :func:`trainer.data.windows.starts`, of :data:`~trainer.data.windows.OVERLAP`."""
     step = max(1, int(window * (1 - OVERLAP)))
-    count = 1 + -(-(side - window) // step)
-    places = tf.linspace(tf.constant(0.0, tf.float64), tf.cast(side - window, tf.float64), count)
-    return tf.cast(tf.round(places), tf.int32)
+    count = 1 + (side - window + step - 1) // step  # no number below zero, whose quotient ONNX rounds up
+    between = tf.cast(side - window, tf.float64) / tf.cast(tf.maximum(count - 1, 1), tf.float64)
+    return tf.cast(tf.round(tf.cast(tf.range(count), tf.float64) * between), tf.int32)

@@ -115,6 +115,14 @@ class Predictor:
             for image, (height, width), found in zip(some, sizes, self._run(inputs), strict=True):
                 yield _enlarge(found[:height, :width], *image.shape[:2])
 
+    def masks(self, images: Sequence[Image]) -> Iterator[NDArray[np.uint8]]:
+        """Class indices [H, W] of one image [H, W, 3] after another."""
+        for image, tiles in zip(images, self.tiles(images), strict=True):
+            mask = np.empty(image.shape[:2], np.uint8)
+            for tile in tiles:
+                mask[tile.rows, tile.columns] = np.argmax(tile.probabilities, axis=-1)
+            yield mask
+
     def _scaled_size(self, image: Image) -> Size:
         return within(Size(*image.shape[:2]), self.size) if self.padded else self.size
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,9 @@ def test_a_terminal_shows_progress_and_a_pipe_none(network: Path, tmp_path: Path
 def test_an_export_says_what_it_wrote_and_nothing_else(network: Path, tmp_path: Path) -> None:
     formats = [f"--format={name}" for name in ("keras", "h5", "saved_model")]
     done = trainer("export", network, "--out", tmp_path / "out", *formats)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr.startswith("the files are not compared with the network: ")
+    assert len(done.stderr.splitlines()) == 1
     assert all(line.startswith("wrote ") for line in done.stdout.splitlines())
 
 
@@ -289,3 +292,30 @@ def test_which_split_is_scored_and_what_was_chosen_on_it(tmp_path: Path) -> None
     other = trainer("evaluate", plain, "-o", "json", **cache)
     assert json.loads(other.stdout)["split"] == "validation"
     assert "data has no test split: this is the validation split, on which the checkpoint may be chosen" in other.stderr
+
+
+def test_an_exported_file_is_scored_by_its_own_runtime(network: Path, tmp_path: Path) -> None:
+    folder, out = write_pairs(tmp_path / "data", mask=labels(0, 1), classes=("ground", "beetle")), tmp_path / "out"
+    cache = {"MASKFLEET_CACHE": str(tmp_path / "cache")}
+    formats = ("onnx", "openvino", "tflite-float32", "saved_model")
+    done = trainer("export", network, "--out", out, *(f"--format={name}" for name in formats), "--images=2")
+    assert done.returncode == 0, done.stderr
+    scores = []
+    names = [f"sequential{end}" for end in (".onnx", ".xml", "-float32.tflite")]
+    for place in (network, *(out / name for name in (*names, "saved_model"))):
+        found = trainer("evaluate", place, "--data", f"folder:{folder}", "-o", "json", **cache)
+        assert found.returncode == 0, found.stderr
+        scores.append(json.loads(found.stdout)["miou"])
+    assert scores == pytest.approx([scores[0]] * 5, abs=2e-3)
+    for arguments, problem in (
+        ([out / "sequential.onnx", "--flip"], "--flip: .*sequential.onnx prepares pictures by itself; leave it out"),
+        (
+            [out / "sequential.onnx", network],
+            ".*sequential.onnx: expected runs, checkpoints, .keras or .h5 files, of which alone",
+        ),
+        (["--best", out / "sequential.xml"], "--best: expected a run directory, found .*sequential.xml"),
+    ):
+        refused = trainer("evaluate", *arguments, "--data", f"folder:{folder}", **cache)
+        assert refused.returncode == 2
+        assert re.match(f"error: {problem}", refused.stderr)
+        assert len(refused.stderr.splitlines()) == 1

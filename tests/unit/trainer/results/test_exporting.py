@@ -241,8 +241,9 @@ def test_a_folder_is_refused_before_anything_is_computed(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("trainer.results.exporting._write_plain", None)
+    trained = Trained(network.model, Legend.unnamed(3), None)
     with pytest.raises(BadSettings, match=r"can't be written: Not a directory"):
-        list(export_formats(Trained(network.model, Legend.unnamed(3), None), tmp_path / "file/x", ["keras"], None, 1))
+        list(export_formats(trained, tmp_path / "file/x", ["keras"], None, None))
 
 
 def test_a_network_that_has_to_know_its_sides_is_exported_with_what_fills_them(tmp_path: Path) -> None:
