@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher.commands.options import Connect, ObjectName, WithSettings, on_cluster, output_option, print_as
+from launcher.commands.options import (
+    Connect,
+    ObjectName,
+    WithSettings,
+    end_as_by_ctrl_c,
+    on_cluster,
+    output_option,
+    print_as,
+)
 from launcher.job.training_job import TrainingJob
 from maskfleet.command_line import UserPath, echo
 from maskfleet.config import MOST, TrainConfig
@@ -181,6 +189,8 @@ def preflight(connect: Connect, form: str | None, try_network: bool, **arguments
     from launcher.operations.preflight import preflight
 
     job = asked_for(arguments)
+    if try_network:
+        end_as_by_ctrl_c()
     checks = preflight(job, connect(), try_network=try_network)
     if form:
         print_as(form, [asdict(check) for check in checks])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -110,6 +111,12 @@ def on_cluster(command: Function) -> Function:
         return command(connect=connect, **arguments)
 
     return with_cluster  # type: ignore[return-value]
+
+
+def end_as_by_ctrl_c() -> None:
+    """Has SIGTERM and SIGHUP end this process as Ctrl-C does: what it has made for its own time is removed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def output_option(*forms: str) -> Callable[[Function], Function]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import webbrowser
 
 import click
 
-from launcher.commands.options import Connect, JobOrDestination, is_destination, on_cluster
+from launcher.commands.options import Connect, JobOrDestination, end_as_by_ctrl_c, is_destination, on_cluster
 from maskfleet.command_line import echo
 
 
@@ -27,8 +26,7 @@ def tensorboard(connect: Connect, name: str, port: int, in_cluster: bool, browse
         if browser:
             webbrowser.open(address)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so they too end TensorBoard, and remove its pod or copied files
-        signal.signal(number, signal.default_int_handler)
+    end_as_by_ctrl_c()
     if is_destination(name):
         board.serve(name, port, report_line)
         return

@@ -15,6 +15,8 @@ GUARDED, OPEN = 2222, 2223
 """Ports of the probed pod: one that the policy keeps others from, and one that anybody may reach."""
 ENFORCED, NOT_ENFORCED, NOT_REACHED = 0, 3, 4
 """Exit codes of the probing pod."""
+COMPONENT = "network-probe"
+"""The pods' component, by their label."""
 LIFE_SECONDS = 300
 """After which the cluster ends the pods by itself, should nobody delete them."""
 
@@ -100,7 +102,7 @@ def _pod(job: TrainingJob, metadata: Manifest, args: list[str]) -> Manifest:
 
 def _metadata(name: str, owner: Manifest | None = None) -> Manifest:
     """``owner`` is a pod as the API server has made it."""
-    labels = {NAME_LABEL: APPLICATION, INSTANCE_LABEL: name, COMPONENT_LABEL: "network-probe",
+    labels = {NAME_LABEL: APPLICATION, INSTANCE_LABEL: name, COMPONENT_LABEL: COMPONENT,
               MANAGED_BY_LABEL: MANAGER}  # fmt: skip
     if owner is None:
         return {"name": name, "labels": labels}

@@ -19,7 +19,7 @@ from launcher.cluster.namespace import Namespace
 from launcher.diagnosis import reasons
 from launcher.diagnosis.limits import fitted
 from launcher.job import network_probe
-from launcher.job.labels import APPLICATION, MANAGED_BY_LABEL, MANAGER, NAME_LABEL
+from launcher.job.labels import APPLICATION, COMPONENT_LABEL, MANAGED_BY_LABEL, MANAGER, NAME_LABEL
 from launcher.job.network_probe import policy, probed_pod, probing_pod
 from launcher.job.training_job import TrainingJob
 from launcher.operations.surroundings import limit_ranges
@@ -57,6 +57,8 @@ def known(cluster: Namespace) -> Enforcement:
 def try_policy(job: TrainingJob, cluster: Namespace) -> Enforcement:
     """Has a pod that is none of the job's knock at one that a NetworkPolicy guards; both are gone afterwards."""
     name = f"maskfleet-probe-{secrets.token_hex(3)}"
+    with contextlib.suppress(MaskfleetError):
+        _remove_abandoned(cluster)
     try:
         code = _knock(job, cluster, name)
     except MaskfleetError as error:
@@ -71,6 +73,13 @@ def try_policy(job: TrainingJob, cluster: Namespace) -> Enforcement:
     with contextlib.suppress(MaskfleetError):  # it was to be found out, not to be kept
         _keep(found, cluster)
     return found
+
+
+def _remove_abandoned(cluster: Namespace) -> None:
+    """Deletes the pods, and with them what they own, whose maker was killed: the cluster has ended them since."""
+    for pod in cluster.list("Pod", labels=f"{NAME_LABEL}={APPLICATION},{COMPONENT_LABEL}={network_probe.COMPONENT}"):
+        if pod.get("status", {}).get("reason") == "DeadlineExceeded":
+            cluster.delete("Pod", pod["metadata"]["name"])
 
 
 def _knock(job: TrainingJob, cluster: Namespace, name: str) -> int:

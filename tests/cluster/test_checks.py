@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations
 from launcher.operations.preflight import Check, needed, preflight
+from tests.helpers.processes import until
 
 
 def job(*flags: str) -> TrainingJob:
@@ -64,10 +66,21 @@ def test_whether_policies_are_enforced_is_tried_and_nothing_is_left(cluster: Clu
     assert found in ("ok", "warning")
     assert results(preflight(asked, cluster))["NetworkPolicy"] == found
     for kind in ("Pod", "NetworkPolicy"):
-        until_gone = time.monotonic() + 60
-        while cluster.list(kind) and time.monotonic() < until_gone:
-            time.sleep(0.2)
-        assert not cluster.list(kind)
+        until(lambda kind=kind: not cluster.list(kind), f"no {kind}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_try_that_is_ended_leaves_nothing(number: signal.Signals, cluster: Cluster, scripted_image: str) -> None:
+    command = [sys.executable, "-m", "launcher.cli", "preflight", "-n", cluster.namespace, "--workers", "2", "--image",
+               scripted_image, "--image-pull-policy", "Never", "--cpu", "100m", "--try-network"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(lambda: cluster.list("NetworkPolicy"), "a policy")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    for kind in ("Pod", "NetworkPolicy"):
+        until(lambda kind=kind: not cluster.list(kind), f"no {kind}")
 
 
 def as_service_account(name: str, cluster: Cluster, folder: Path) -> Cluster:

@@ -49,6 +49,14 @@ class Network(FakeCluster):
         return {kind for kind, _ in self.objects}
 
 
+def test_what_one_that_was_killed_has_left_is_removed_once_the_cluster_has_ended_it() -> None:
+    cluster = Network(ENFORCED)
+    for name, status in (("old", {"phase": "Failed", "reason": "DeadlineExceeded"}), ("new", {"phase": "Running"})):
+        cluster.objects["Pod", name] = {**network_probe.probed_pod(JOB, name), "status": status}
+    try_policy(JOB, cluster)
+    assert [name for kind, name in cluster.objects if kind == "Pod"] == ["new"]
+
+
 @pytest.mark.parametrize(
     ("code", "enforced"), [(ENFORCED, True), (NOT_ENFORCED, False), (NOT_REACHED, None), (1, None)]
 )
