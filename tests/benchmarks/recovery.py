@@ -1,39 +1,66 @@
-"""From SIGKILL of a training process to the next new step, in parts."""
+"""From SIGKILL of a training process to the next new step, in parts; with a spare process, and without.
+
+The parts are the lines of goodput.jsonl, which the chief's processes write at each of them.
+"""
 
 from __future__ import annotations
 
-import json
+import statistics
 import tempfile
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
+from maskfleet.goodput import COMPUTING
+from maskfleet.phase_log import read_phases
 from tests.benchmarks.row import Row
 from tests.helpers.processes import LocalRun, until
 
+TURNS = 3
+EPOCH = 40
+"""Steps of one."""
+PARTS = (
+    "noticed, and all have ended",
+    "process ready",
+    "data",
+    "all peers there",
+    "build",
+    "restore, and the state to all",
+    "trace and first step",
+)
+"""What ends with each line after the kill."""
+
 
 def rows() -> Iterable[Row]:
-    with tempfile.TemporaryDirectory() as folder, LocalRun.start(Path(folder) / "run", "--epochs=20") as run:
-        run.wait_for_step(8)
-        victim = run.training_process(1)
-        step = run.step()
-        killed = time.time()
-        victim.kill()
-        until(lambda: len(_events(run, "restart")) > 0, "a restart")
-        detected = _events(run, "restart")[0]["time"]
-        started = run.training_process(0).create_time()
-        until(lambda: "goes on from step" in run.output.read_text(), "the restored state")
-        restored = time.time()
-        until(lambda: run.step() > step, "a new step")
-        new_step = time.time()
-        run.interrupt()
-    yield Row("recovery, detection", detected - killed, "s", "SIGKILL until the chief stops all workers")
-    yield Row("recovery, processes end and start", max(0.0, started - detected), "s")
-    yield Row("recovery, import, data, network, restore", restored - max(started, detected), "s")
-    yield Row("recovery, lost steps done again", new_step - restored, "s", "graph of the step, then up to 5 steps")
-    yield Row("recovery, in all", new_step - killed, "s", "15 s or less is wanted on 2 cores")
+    for spare in ("on", "off"):
+        with tempfile.TemporaryDirectory() as folder:
+            settings = (f"--spare={spare}", "--epochs=1000")
+            with LocalRun.start(Path(folder) / "run", *settings) as run:
+                run.wait_for_step(8)
+                turns = [recovery(run, spare == "on") for _ in range(TURNS)]
+                run.interrupt()
+        name = f"recovery, --spare {spare}"
+        for part, seconds in zip((*PARTS, "in all"), zip(*turns, strict=True), strict=True):
+            yield Row(f"{name}: {part}", statistics.median(seconds), "s", f"{min(seconds):.2f} to {max(seconds):.2f}")
 
 
-def _events(run: LocalRun, kind: str) -> list[dict]:
-    lines = run.directory.events.read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+def recovery(run: LocalRun, spare: bool) -> list[float]:
+    """Seconds of each part, and of all, after one kill of worker 1's training process."""
+    if spare:
+        for worker in range(2):
+            run.spare_process(worker)
+    run.wait_for_step(run.step() + EPOCH)
+    until(lambda: 5 <= run.step() % EPOCH <= 20, "the middle of an epoch, whose end would be another part")
+    victim = run.training_process(1)
+    _, position = read_phases(run.directory.goodput)
+    killed, step = time.time(), run.step()
+    victim.kill()
+    until(lambda: run.step() > step and run.directory.progress.stat().st_mtime > killed, "a new step")
+    whole = time.time() - killed
+    lines = [line.time for line in read_phases(run.directory.goodput, position)[0] if line.time > killed]
+    causes = [line.then for line in read_phases(run.directory.goodput, position)[0] if line.time > killed]
+    times = [killed, *lines[: causes.index(COMPUTING) + 1]]
+    # The supervisor's line about the end of the process and that about the start of the next are one part.
+    del times[1]
+    return [after - before for before, after in pairwise(times)] + [whole]

@@ -141,6 +141,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
         weights=weights_by_path(network.model), optimizer=optimizer_by_path(optimizer), state=state
     )
     checkpoints = manifest = summaries = profiler = None
+    worker.phases.begin_start(STARTUP)
     if peers.is_chief:
         checkpoints = CheckpointStore(run, everything, config.keep)
         checkpoints.delete_incomplete()
