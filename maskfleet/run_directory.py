@@ -24,11 +24,12 @@ def check_name(path: Path) -> None:
     Raises:
         BadInput: it can't.
     """
+    name = str(path.absolute())
     try:
-        str(path).encode()
+        name.encode()
     except UnicodeEncodeError as error:
         raise BadInput(
-            f"{printable(str(path))}: expected a name in UTF-8, found other bytes; rename it (convmv renames many)"
+            f"{printable(name)}: expected a name in UTF-8, found other bytes; rename it (convmv renames many)"
         ) from error
 
 

@@ -51,8 +51,7 @@ def new_run(path: Path | None, config_file: Path | None, flags: Layer) -> tuple[
     """
     config = TrainConfig.from_sources([config_file] if config_file else [], flags)
     check_places(config)
-    if path is not None:
-        check_name(path)
+    check_name(path or Path())
     run = RunDirectory(path.expanduser() if path else _dated_folder())
     check_empty(run)
     return run, config

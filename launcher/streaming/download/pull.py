@@ -102,7 +102,7 @@ class _Pull:
     def mark(self, url: str) -> None:
         """Says that the folder holds a part of what is at ``url``."""
         with writing(self._files), self._files.replacing(FETCHING) as file:
-            file.write(f"'launcher pull {url}' is bringing files here\n".encode())
+            file.write(f"'launcher pull {url}' is bringing files here\n".encode(errors="backslashreplace"))
 
     def unmark(self) -> None:
         with writing(self._files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,13 @@ def test_a_run_is_not_copied_into_itself(tmp_path: Path, monkeypatch: pytest.Mon
     assert "new/copy: lies in new, which would be copied into itself" in result.stderr
     assert result.exit_code == 2
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_below_a_name_that_is_not_utf_8_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / os.fsdecode(b"\xff")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    result = CliRunner().invoke(main, ["run"])
+    assert "udcff: expected a name in UTF-8, found other bytes; rename it" in result.stderr
+    assert result.exit_code == 2
+    assert [*here.iterdir()] == []

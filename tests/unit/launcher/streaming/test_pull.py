@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_a_pull_that_is_interrupted_says_so_to_who_reads_the_folder(tmp_path: Pa
     list(pull(FolderStore(there), here))
     assert existing_data(f"folder:{here}") == here
     assert sorted(path.name for path in here.rglob("*") if path.is_file()) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_pulled(tmp_path: Path) -> None:
+    there = tmp_path / os.fsdecode(b"\xff")
+    there.mkdir()
+    (there / "a.png").write_bytes(b"x")
+    list(pull(FolderStore(there), tmp_path / "here"))
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["a.png"]
 
 
 def test_the_logs_of_more_workers_than_files_may_be_open_are_fetched_again(tmp_path: Path) -> None:
