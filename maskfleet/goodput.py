@@ -46,7 +46,7 @@ CAUSES: Mapping[str, str] = {
     PEERS: "waiting for peers",
     STARTUP: "start",
     RESULTS: "final scores and export",
-    STOPPED: "stopped by the user",
+    STOPPED: "ended until resumed",
     OTHER: "other",
 }
 """Each cause and how people are told of it."""
