@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
 _MOST_MESSAGES = 32
+_RUNTIME = "unable to start container process: "
+"""What runc says last before the cause; who has passed it on stands before."""
 _WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -126,7 +128,8 @@ class PodCommand:
         code = next((each.get("message", "") for each in causes if each.get("reason") == "ExitCode"), "")
         if code.isdigit():
             return int(code)
-        raise MaskfleetError(one_line(str(status.get("message") or "the command failed, and nobody said why"), 500))
+        said = str(status.get("message") or "the command failed, and nobody said why")
+        raise MaskfleetError(one_line(said.rpartition(_RUNTIME)[2], 500))
 
     def close(self) -> None:
         self._websocket.shutdown()

@@ -31,6 +31,12 @@ from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
 from tests.fakes.cluster import CREATED, worker_pod
 
+REFUSED = (
+    "Internal error occurred: Internal error occurred: error executing command in container: failed to exec in "
+    'container:\n failed to start exec "75630cee163a865b8c5dd17e12bf46ff": OCI runtime exec failed: exec failed: unable '
+    "to start container process: exec: "
+)
+"""As containerd and runc say it of a command that is not there."""
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 
 
@@ -195,8 +201,9 @@ class _Session:
                     process.stdin.fileno(),
                     [(1, process.stdout.fileno()), (2, process.stderr.fileno())],
                 )
-        except OSError as error:
-            self._end({"status": "Failure", "reason": "InternalError", "message": f"exec failed:\n {error}"})
+        except OSError:
+            said = f"{REFUSED}{json.dumps(self._query['command'][0])}: executable file not found in $PATH"
+            self._end({"status": "Failure", "reason": "InternalError", "message": said})
             return
         readers = [threading.Thread(target=self._read, args=output) for output in outputs]
         for reader in readers:
