@@ -33,8 +33,8 @@ from tests.fakes.cluster import CREATED, worker_pod
 
 REFUSED = (
     "Internal error occurred: Internal error occurred: error executing command in container: failed to exec in "
-    'container:\n failed to start exec "75630cee163a865b8c5dd17e12bf46ff": OCI runtime exec failed: exec failed: unable '
-    "to start container process: exec: "
+    'container:\n failed to start exec "75630cee163a865b": OCI runtime exec failed: exec failed: unable to start '
+    "container process: exec: "
 )
 """As containerd and runc say it of a command that is not there."""
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
