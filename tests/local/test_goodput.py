@@ -44,6 +44,6 @@ def test_a_run_that_is_killed_and_stopped_by_its_user(tmp_path: Path, victim: in
     for cause in (STARTUP, COMPUTING, ALL_REDUCE, VALIDATION, CHECKPOINT, REDONE, RECOVERY, RESULTS):
         assert spent[cause] > 0, spent
     assert 10 < spent[STOPPED] < 10 + 2 * LAUNCHER_SECONDS + 1
-    assert spent[RECOVERY] > 3, "TensorFlow alone takes that long to import"
+    assert spent[RECOVERY] > 1, "whatever a spare process saves, the network is built again"
     assert spent[REDONE] < 0.5 * spent[COMPUTING] + spent[ALL_REDUCE] + 5
     assert f"goodput:     {goodput(spent):.3f} of " in run.output.read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,10 +15,12 @@ from maskfleet.checkpoint_manifest import CheckpointManifest, best_step
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.averaging import averages_in
-from trainer.checkpoints.inspection import plain_name
+from trainer.checkpoints.inspection import VALUE, plain_name
 
 _WEIGHTS = "weights/"
 """Before the names of a network's variables in a checkpoint."""
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""Under this name a checkpoint tells which objects its variables belong to; without it none is read."""
 
 
 def weights_by_path(model: keras.Model) -> dict[str, tf.Variable]:
@@ -119,23 +121,62 @@ def names_of(state: tf.train.Checkpoint) -> set[str]:
     return set(_by_name(state))
 
 
-def copy_of(state: tf.train.Checkpoint) -> tf.train.Checkpoint:
-    """``state`` as it is now, which later steps do not change, under the same names; on the CPU.
+def copy_of(state: tf.train.Checkpoint) -> dict[str, tf.Tensor]:
+    """The values of ``state`` as they are now, which later steps do not change, by their names; on the CPU.
 
     There it takes neither time nor memory yet: TensorFlow copies a variable's buffer when it is next written to while
     somebody else still has it.
     """
-    groups: dict[str, dict[str, tf.Variable]] = {}
-    copied = tf.Module()
     with tf.device("CPU:0"):
-        for path, variable in _by_name(state).items():
-            copy = tf.Variable(tf.identity(variable.read_value()), trainable=False)
+        return {path: tf.identity(variable.read_value()) for path, variable in _by_name(state).items()}
+
+
+class StateWriter:
+    """Writes states of one run, whose variables stay the same.
+
+    TensorFlow goes through all objects for each checkpoint, for a tenth of a second. What it finds is the same each
+    time, so the later ones take the names and the graph of objects from the first.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._graph = b""
+
+    def write(self, values: Mapping[str, tf.Tensor], prefix: str) -> None:
+        """Writes what :func:`copy_of` has given as ``tf.train.Checkpoint.write`` would write the state itself.
+
+        Raises:
+            tf.errors.OpError: the disk is full or not writable.
+        """
+        if self._names:
+            names, tensors = [self._names[path] for path in values], list(values.values())
+            with tf.device("CPU:0"):
+                tf.raw_ops.SaveV2(
+                    prefix=prefix,
+                    tensor_names=[*names, _OBJECT_GRAPH],
+                    shape_and_slices=[""] * (len(names) + 1),
+                    tensors=[*tensors, tf.constant(self._graph)],
+                )
+            return
+        _state_of(values).write(prefix)
+        reader = tf.train.load_checkpoint(prefix)
+        self._graph = reader.get_tensor(_OBJECT_GRAPH)
+        self._names = {plain_name(name): name for name in reader.get_variable_to_shape_map() if name.endswith(VALUE)}
+
+
+def _state_of(values: Mapping[str, tf.Tensor]) -> tf.train.Checkpoint:
+    """A state with such values, under the same names."""
+    groups: dict[str, dict[str, tf.Variable]] = {}
+    state = tf.Module()
+    with tf.device("CPU:0"):
+        for path, value in values.items():
             group, _, name = path.partition("/")
+            variable = tf.Variable(value, trainable=False)
             if group == "state":
-                setattr(copied, name, copy)
+                setattr(state, name, variable)
             else:
-                groups.setdefault(group, {})[name] = copy
-    return tf.train.Checkpoint(**groups, state=copied)
+                groups.setdefault(group, {})[name] = variable
+    return tf.train.Checkpoint(**groups, state=state)
 
 
 def _by_name(state: tf.train.Checkpoint) -> dict[str, tf.Variable]:

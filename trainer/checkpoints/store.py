@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from maskfleet.files import FileDigest, wait_for_disk, write_atomically
 from maskfleet.records import Event, RunRecord
 from maskfleet.run_directory import RunDirectory
 from trainer.checkpoints.inspection import names_in
-from trainer.checkpoints.reading import copy_of, manifests_of, names_of
+from trainer.checkpoints.reading import StateWriter, copy_of, manifests_of, names_of
 
 ADDED = frozenset({"state/skipped", "state/skipped_in_epoch"})
 """Variables that checkpoints of earlier versions have not: they keep the values they begin with."""
@@ -43,6 +44,7 @@ class CheckpointStore:
         self.run = run
         self._state = state
         self._keep = keep
+        self._writer = StateWriter()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
         self.writing_seconds = self.writing_cpu_seconds = 0.0
@@ -56,9 +58,9 @@ class CheckpointStore:
             TrainingFailed: the one before could not be written.
         """
         self.wait()
-        state = copy_of(self._state)
+        values = copy_of(self._state)
         manifest = CheckpointManifest(step, epoch, training_seconds, miou, {}, score, RunRecord.id_of(self.run))
-        self._writing = self._thread.submit(self._write, state, manifest)
+        self._writing = self._thread.submit(self._write, values, manifest)
 
     def wait(self) -> None:
         """Until the checkpoint that is being written is complete; at once if there is none.
@@ -75,13 +77,13 @@ class CheckpointStore:
         """Whether a checkpoint is not complete yet, and has not failed either."""
         return self._writing is not None and not self._writing.done()
 
-    def _write(self, state: tf.train.Checkpoint, manifest: CheckpointManifest) -> None:
+    def _write(self, values: Mapping[str, tf.Tensor], manifest: CheckpointManifest) -> None:
         began, cpu = time.monotonic(), time.thread_time()
         name = self.run.checkpoint_prefix(manifest.step).name
         folder = self.run.unfinished_checkpoint
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            state.write(str(folder / name))
+            self._writer.write(values, str(folder / name))
             files = sorted(folder.glob(f"{name}.*"), key=lambda path: path.suffix == ".index")
             digests = {path.name: FileDigest.of(path) for path in files}
             for path in files:

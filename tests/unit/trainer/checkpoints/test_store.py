@@ -121,6 +121,26 @@ def test_what_is_written_is_the_state_as_it_was_and_not_what_steps_make_of_it_me
     assert box.restored() == 1
 
 
+def test_later_checkpoints_hold_what_the_first_does_and_their_own_values(tmp_path: Path) -> None:
+    """Names with all that TensorFlow writes in another way, and every type that a state has."""
+    run, state = RunDirectory(tmp_path), TrainingState(2)
+    weights = {"a/b.c": tf.Variable([1.5, -0.0]), "a.b/c": tf.Variable(tf.zeros([3, 2]))}
+    whole = tf.train.Checkpoint(weights=weights, optimizer={"adam/step": tf.Variable(0, dtype=tf.int64)}, state=state)
+    store = CheckpointStore(run, whole, 3)
+    for step in (1, 2):
+        state.step.assign(step)
+        weights["a.b/c"].assign_add(tf.ones([3, 2]))
+        store.save(step, 0, 0.0, None, None)
+    store.wait()
+    first, second = (tf.train.load_checkpoint(str(run.checkpoint_prefix(step))) for step in (1, 2))
+    assert first.get_variable_to_dtype_map() == second.get_variable_to_dtype_map()
+    assert first.get_variable_to_shape_map() == second.get_variable_to_shape_map()
+    weights["a.b/c"].assign(tf.zeros([3, 2]))
+    state.step.assign(0)
+    assert store.restore() is not None
+    assert (int(state.step), float(weights["a.b/c"][0, 0]), str(float(weights["a/b.c"][1]))) == (2, 2.0, "-0.0")
+
+
 def test_nothing_is_left_to_write_when_its_process_ends(tmp_path: Path) -> None:
     program = """
 import sys
