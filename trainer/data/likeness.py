@@ -41,7 +41,7 @@ def likeness(image: Image) -> Likeness:
     step = max(1, min(image.shape[:2]) // _SAMPLED)
     grey = PIL.Image.fromarray(np.ascontiguousarray(as_colours(image[::step, ::step]))).convert("L")
     small = np.asarray(grey.resize((_SIDE + 1, _SIDE), PIL.Image.Resampling.BOX))
-    return Likeness(small, zlib.crc32(image.tobytes()) if small.std() < _FLAT else None)
+    return Likeness(small, zlib.crc32(np.ascontiguousarray(image).data) if small.std() < _FLAT else None)
 
 
 def alike(first: Sequence[Likeness], second: Sequence[Likeness]) -> list[tuple[int, int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +101,15 @@ def test_verify_looks_at_the_splits_that_the_settings_make(tmp_path: Path) -> No
     folder = write_pairs(tmp_path, count=20)
     report = verify(TrainConfig(data=f"folder:{folder}", validation_share=0.25))
     assert {name: split.examples for name, split in report.splits.items()} == {"train": 12, "validation": 4, "test": 4}
+
+
+def test_a_picture_is_not_copied_to_be_compared() -> None:
+    image = np.zeros((2000, 2000, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        assert likeness(image).checksum == zlib.crc32(image.tobytes())
+        tracemalloc.reset_peak()
+        likeness(image)
+        assert tracemalloc.get_traced_memory()[1] < image.nbytes / 4
+    finally:
+        tracemalloc.stop()
