@@ -51,6 +51,7 @@ def save(step: int, folder: Path) -> None:
     store, variable = store_of(folder)
     variable.assign(tf.fill([100], float(step)))
     store.save(step, 0, 0.0, None, 0.5 if step == 1 else None)
+    store.wait()
 
 
 def some_checkpoints(folder: Path) -> None:
