@@ -5,14 +5,14 @@ The parts are the lines of goodput.jsonl, which the chief's processes write at e
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 
-from maskfleet.goodput import COMPUTING
+from maskfleet.goodput import COMPUTING, RECOVERY
 from maskfleet.phase_log import read_phases
 from tests.benchmarks.row import Row
 from tests.helpers.processes import LocalRun, until
@@ -58,9 +58,11 @@ def recovery(run: LocalRun, spare: bool) -> list[float]:
     victim.kill()
     until(lambda: run.step() > step and run.directory.progress.stat().st_mtime > killed, "a new step")
     whole = time.time() - killed
-    lines = [line.time for line in read_phases(run.directory.goodput, position)[0] if line.time > killed]
-    causes = [line.then for line in read_phases(run.directory.goodput, position)[0] if line.time > killed]
-    times = [killed, *lines[: causes.index(COMPUTING) + 1]]
+    lines = [line for line in read_phases(run.directory.goodput, position)[0] if line.time > killed]
+    # Before it notices, the chief may have written of steps that were taken before the kill.
+    restart = [*itertools.dropwhile(lambda line: line.then != RECOVERY, lines)]
+    causes = [line.then for line in restart]
+    times = [killed, *(line.time for line in restart[: causes.index(COMPUTING) + 1])]
     # The supervisor's line about the end of the process and that about the start of the next are one part.
     del times[1]
-    return [after - before for before, after in pairwise(times)] + [whole]
+    return [after - before for before, after in itertools.pairwise(times)] + [whole]
