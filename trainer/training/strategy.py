@@ -7,9 +7,12 @@ The first part is plain Python, for the supervisor; only :func:`check_gpus`, :fu
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from maskfleet.backoff import pauses
 from maskfleet.config import TrainConfig
 from maskfleet.environment import GPUS_VARIABLE
 from maskfleet.errors import BadSettings
@@ -43,7 +46,7 @@ def check_gpus(environment: Mapping[str, str] = os.environ) -> None:
 def make_strategy(peers: Peers) -> tf.distribute.Strategy:
     """MultiWorkerMirroredStrategy for several workers, MirroredStrategy for several GPUs, else one device.
 
-    Blocks until all peers have come, without running Python code: the supervisor holds the time-out.
+    Blocks until all peers have come: the supervisor holds the time-out.
     """
     import tensorflow as tf
 
@@ -54,6 +57,8 @@ def make_strategy(peers: Peers) -> tf.distribute.Strategy:
         from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
         from tensorflow.python.eager import context
 
+        if not peers.is_chief:
+            wait_for_server(peers.addresses[0])
         os.environ["TF_CONFIG"] = peers.tf_config()
         # Set before the strategy would, since it has no argument for the heartbeat.
         context.context().configure_coordination_service(
@@ -70,6 +75,21 @@ def make_strategy(peers: Peers) -> tf.distribute.Strategy:
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def wait_for_server(address: str, longest: float = 10.0) -> None:
+    """Until the chief's TensorFlow server listens, or ``longest`` seconds have passed.
+
+    TensorFlow tries again a whole second after it has found nobody there, and workers that come back after a fault
+    come within a tenth of a second.
+    """
+    host, _, port = address.rpartition(":")
+    for pause in pauses(0.02, 0.5, timeout=longest):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+            return
+        except OSError:
+            time.sleep(pause)
 
 
 def configure_threads(threads: int) -> None:
