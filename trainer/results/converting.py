@@ -7,10 +7,11 @@ import importlib.util
 import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -95,9 +96,16 @@ def _write_onnx(model: keras.Model, fit: Fit, file: Path) -> Path:
     return file
 
 
-def _write_openvino(model: keras.Model, fit: Fit, file: Path) -> Path:
+def import_openvino() -> Any:
+    """The package, without the one by which it would report each conversion to its makers unless it is told not to."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
+    return openvino
+
+
+def _write_openvino(model: keras.Model, fit: Fit, file: Path) -> Path:
+    openvino = import_openvino()
     openvino.save_model(openvino.convert_model(masks_of_pictures(model, fit)), file, compress_to_fp16=False)
     return file
 

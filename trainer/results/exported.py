@@ -19,7 +19,7 @@ from maskfleet.image_size import Fit, Size
 from maskfleet.run_directory import LEGEND
 from maskfleet.text import one_line
 from trainer.cgroup import cpu_limit
-from trainer.results.converting import PACKAGES, check_packages
+from trainer.results.converting import PACKAGES, check_packages, import_openvino
 from trainer.results.evaluation import Masker
 from trainer.results.legend import Legend
 from trainer.results.own_size import Segmenter
@@ -138,8 +138,7 @@ def _onnx(file: Path) -> Exported:
 
 
 def _openvino(file: Path) -> Exported:
-    import openvino
-
+    openvino = import_openvino()
     # In float32: on processors that multiply bfloat16 it takes that unless it is told not to.
     wanted = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_limit()}
     compiled = openvino.Core().compile_model(file, "CPU", wanted)

@@ -203,3 +203,14 @@ def test_masks_need_the_classes_beside_them(written: Callable[[Fit], Path], tmp_
     (tmp_path / "small.onnx").write_bytes((written("pad") / "small.onnx").read_bytes())
     with pytest.raises(BadInput, match=r"classes\.json: expected the classes and the input size of small\.onnx"):
         load_exported(tmp_path / "small.onnx")
+
+
+def test_openvino_reports_nothing_to_its_makers() -> None:
+    program = """
+import sys
+from trainer.results.converting import import_openvino
+import_openvino().convert_model
+assert "openvino.tools.ovc.telemetry_stub" in sys.modules
+assert sys.modules["openvino_telemetry"] is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
