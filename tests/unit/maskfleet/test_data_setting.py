@@ -33,6 +33,7 @@ KINDS = list(WRONG)[:5]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-file").touch()
+    (tmp_path / "n.keras").touch()
     return tmp_path
 
 
@@ -63,8 +64,8 @@ COMMANDS = [
     ("trainer.cli", "train", "--run-dir", "r", "--data"),
     ("trainer.cli", "verify-data", "--data"),
     ("trainer.cli", "compare", "--out", "r", "--data"),
-    ("trainer.cli", "evaluate", "r", "--data"),
-    ("trainer.cli", "export", "r", "--out", "e", "--data"),
+    ("trainer.cli", "evaluate", "n.keras", "--data"),
+    ("trainer.cli", "export", "n.keras", "--out", "e", "--data"),
 ]
 
 
@@ -80,4 +81,4 @@ def test_no_command_imports_tensorflow_or_makes_anything_for_it(command: tuple[s
         assert (done.returncode, done.stdout) == (2, "")
         assert [expected in line for line in told] == [True]
         assert not [line for line in imports if line.rpartition("|")[2].strip() in ("tensorflow", "keras")]
-    assert sorted(each.name for each in here.iterdir()) == ["a-file"]
+    assert sorted(each.name for each in here.iterdir()) == ["a-file", "n.keras"]

@@ -40,7 +40,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("network") / "small.keras"
     kernel = keras.initializers.GlorotUniform(seed=0)
     layer = keras.layers.Conv2D(2, 3, padding="same", kernel_initializer=kernel)
-    keras.Sequential([keras.Input((32, 32, 3)), layer]).save(file)
+    keras.Sequential([keras.Input((32, 32, 3)), layer], name="small").save(file)
     (file.parent / "classes.json").write_text(
         json.dumps(Legend(("ground", "Käfer\x1b[2J"), Legend.unnamed(2).colours, None).to_json())
     )
@@ -301,19 +301,19 @@ def test_an_exported_file_is_scored_by_its_own_runtime(network: Path, tmp_path: 
     done = trainer("export", network, "--out", out, *(f"--format={name}" for name in formats), "--images=2")
     assert done.returncode == 0, done.stderr
     scores = []
-    names = [f"sequential{end}" for end in (".onnx", ".xml", "-float32.tflite")]
+    names = [f"small{end}" for end in (".onnx", ".xml", "-float32.tflite")]
     for place in (network, *(out / name for name in (*names, "saved_model"))):
         found = trainer("evaluate", place, "--data", f"folder:{folder}", "-o", "json", **cache)
         assert found.returncode == 0, found.stderr
         scores.append(json.loads(found.stdout)["miou"])
     assert scores == pytest.approx([scores[0]] * 5, abs=2e-3)
     for arguments, problem in (
-        ([out / "sequential.onnx", "--flip"], "--flip: .*sequential.onnx prepares pictures by itself; leave it out"),
+        ([out / "small.onnx", "--flip"], "--flip: .*small.onnx prepares pictures by itself; leave --flip out"),
         (
-            [out / "sequential.onnx", network],
-            ".*sequential.onnx: expected runs, checkpoints, .keras or .h5 files, of which alone",
+            [out / "small.onnx", network],
+            ".*small.onnx: expected runs, checkpoints, .keras or .h5 files, of which alone",
         ),
-        (["--best", out / "sequential.xml"], "--best: expected a run directory, found .*sequential.xml"),
+        (["--best", out / "small.xml"], "--best: expected a run directory, found .*small.xml"),
     ):
         refused = trainer("evaluate", *arguments, "--data", f"folder:{folder}", **cache)
         assert refused.returncode == 2
