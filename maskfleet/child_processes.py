@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -31,6 +32,17 @@ async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
         if not line:
             return
         yield line
+
+
+def send_signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """To a child process, unless it has ended.
+
+    Not by the method that it has for this: that collects the exit code of a child which has just ended, and asyncio,
+    which finds none any more, says 255.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def end_with_parent(number: signal.Signals, also: Callable[[], None] | None = None) -> Callable[[], None] | None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.local.console import Console
-from maskfleet.child_processes import end_with_parent, lines, signal_name
+from maskfleet.child_processes import end_with_parent, lines, send_signal, signal_name
 from maskfleet.config import TrainConfig
 from maskfleet.environment import TOKEN_FILE_VARIABLE
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, STOPPED, BadSettings, NotFound
@@ -184,8 +184,7 @@ class LocalRun:
         finally:
             display.cancel()
             for process in self._processes.values():
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                send_signal(process, signal.SIGKILL)
         self._look_at_progress()
         if self._interrupted:
             return INTERRUPTED
@@ -224,7 +223,7 @@ class LocalRun:
         )  # fmt: skip
         self._processes[worker] = process
         if self._stopping:
-            process.terminate()
+            send_signal(process, signal.SIGTERM)
         assert process.stdout is not None
         async for line in lines(process.stdout):
             self._console.worker_line(worker, line.decode(errors="replace").rstrip("\n"))
@@ -233,8 +232,7 @@ class LocalRun:
     def _interrupt(self) -> None:
         if self._interrupted:
             for process in self._processes.values():
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                send_signal(process, signal.SIGKILL)
             return
         self._save_and_leave()
         self._console.report_line("saving a checkpoint; press Ctrl-C again to leave without")
@@ -247,9 +245,7 @@ class LocalRun:
     def _stop_workers(self) -> None:
         self._stopping = True
         for process in self._processes.values():
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
+            send_signal(process, signal.SIGTERM)
 
     async def _show_progress(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -82,7 +83,11 @@ def supervised(
 
 def child(supervisor: psutil.Popen, program: str) -> psutil.Process | None:
     """The one that runs ``program``."""
-    return next((each for each in supervisor.children() if program in each.cmdline()), None)
+    for each in supervisor.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie among them
+            if program in each.cmdline():
+                return each
+    return None
 
 
 def test_the_spare_takes_over_in_the_surroundings_of_one_that_was_started(tmp_path: Path) -> None:

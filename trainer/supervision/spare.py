@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
-from maskfleet.child_processes import signal_name
+from maskfleet.child_processes import send_signal, signal_name
 from maskfleet.peers import Peers
 from trainer import cgroup
 from trainer.supervision.training_process import TrainingProcess
@@ -77,8 +78,7 @@ class SpareKeeper:
                 await self._keeping
             self._keeping = None
         if spare is not None:
-            with contextlib.suppress(ProcessLookupError):
-                spare.process.kill()
+            send_signal(spare.process, signal.SIGKILL)
             await spare.process.wait()
             spare.close()
 

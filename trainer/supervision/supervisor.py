@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO, TypeVar
 
 from maskfleet import quiet
-from maskfleet.child_processes import lines, signal_name
+from maskfleet.child_processes import lines, send_signal, signal_name
 from maskfleet.command_line import leave_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, FAILED, STOPPED, PeerLost
@@ -318,7 +318,7 @@ class Supervisor:
                             sent = self._alive_at
         finally:
             os.close(heartbeat)
-        process.kill()
+        send_signal(process, signal.SIGKILL)
         reason = f"the training process {what} within {limit} s and was killed"
         self._report_line(f"worker {self._peers.worker}: {reason}")
         return reason
@@ -333,8 +333,7 @@ class Supervisor:
             await asyncio.wait([self._ended], timeout=0.02)
         if not self._ended.done():
             self._is_ending = True
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            send_signal(self._process, signal.SIGKILL)
             await self._ended
         self._process = self._ended = None
 
@@ -345,9 +344,8 @@ class Supervisor:
     async def _leave(self) -> None:
         """After SIGTERM: lets the training process save its state at a step that all workers agree on."""
         self._send({"is": "stopping"})
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+        if self._process is not None:
+            send_signal(self._process, signal.SIGTERM)
         await self._spares.end()
         await self._end_process(STOP_GRACE_SECONDS)
 
