@@ -201,7 +201,7 @@ def _usage(error: click.UsageError, command: click.Command, arguments: Sequence[
 
 def _explain(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str:
     """The first problem of a validation, as one line."""
-    problem = error.errors(include_url=False)[0]
+    problem, *others = error.errors(include_url=False)
     message = _OURS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if not problem["loc"]:  # a rule about several settings names them itself
@@ -211,6 +211,10 @@ def _explain(error: pydantic.ValidationError, origins: Mapping[str, str]) -> str
     place = origin.format(key.replace("_", "-") if origin == "--{}" else key)
     if problem["type"] == "missing":
         return f"{place}: is needed"
+    # Of a number or a word such as 'auto' the first problem tells of the number alone.
+    for other in others:
+        if other["loc"][:1] == problem["loc"][:1] and other["type"] == "literal_error":
+            message += f", or {other['ctx']['expected']}"
     if problem["type"] in ("tuple_type", "list_type"):
         # What was found is not shown: it may be a secret that stands in the wrong place.
         found = "keys and values" if isinstance(problem["input"], dict) else "a single value"

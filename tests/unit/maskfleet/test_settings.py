@@ -19,6 +19,7 @@ def resolve(*arguments, files=()):
         (["--epoch", "3"], "--epoch: there is no such setting; did you mean --epochs?"),
         (["--zebra", "3"], "--zebra: there is no such setting; 'trainer train --help' lists them"),
         (["--epochs", "many"], "--epochs: input should be a valid integer, unable to parse .*, found 'many'"),
+        (["--checkpoint-seconds", "0"], "--checkpoint-seconds: .* equal to 1, or 'auto', found '0'"),
         (["--epochs", "0"], "--epochs: input should be greater than or equal to 1, found '0'"),
         (["--learning-rate", "-1"], "--learning-rate: input should be greater than 0, found '-1'"),
         (["--model", "vnet"], "--model: input should be 'unet'.*, found 'vnet'"),
