@@ -24,7 +24,7 @@ from trainer.data.source import Split
 from trainer.results.converting import PACKAGES, Converted, check_packages, write_converted
 from trainer.results.enlarging import enlarged_masks
 from trainer.results.exported import load_exported
-from trainer.results.in_graph import grown, in_windows, scaled, size_within
+from trainer.results.in_graph import grown, in_windows, scaled_in_bands, size_within
 from trainer.results.legend import Legend
 from trainer.results.parity import Candidate, parity, parity_table
 from trainer.results.predict import Predictor, network_of
@@ -209,14 +209,12 @@ class _Serving(tf.Module):
             return model(images, training=False)
 
         def small(images: tf.Tensor) -> tf.Tensor:
-            pixels = tf.cast(images, tf.float32)
+            shape = (None, *size, images.shape[-1])  # as pspnet has to know
             if fit == "squash":
-                return network(scaled(pixels, tf.constant(size)))
+                return network(tf.ensure_shape(scaled_in_bands(images, tf.constant(size)), shape))
             within = size_within(tf.shape(images)[1:3], size)
-            inputs = tf.ensure_shape(
-                grown(scaled(pixels, within), size), (None, *size, images.shape[-1])
-            )  # as pspnet has to know
-            return network(inputs)[:, : within[0], : within[1]]
+            inputs = grown(scaled_in_bands(images, within), size)
+            return network(tf.ensure_shape(inputs, shape))[:, : within[0], : within[1]]
 
         @tf.function(autograph=False)
         def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:

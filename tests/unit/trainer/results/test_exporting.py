@@ -26,7 +26,7 @@ from trainer.data.windows import windows
 from trainer.models.network import Network, build_network
 from trainer.results.enlarging import enlarged_masks
 from trainer.results.exporting import _staged, export, export_formats
-from trainer.results.in_graph import in_windows
+from trainer.results.in_graph import in_windows, scaled, scaled_in_bands
 from trainer.results.legend import Legend
 from trainer.results.predict import Predictor, network_of
 from trainer.results.trained import Trained, load_trained
@@ -251,3 +251,9 @@ def test_a_network_that_has_to_know_its_sides_is_exported_with_what_fills_them(t
     export(network.model, tmp_path, dataclasses.replace(Legend.unnamed(3), fit="pad"))
     signatures = tf.saved_model.load(str(tmp_path / "saved_model")).signatures
     assert signatures["serving_default"](images=tf.constant(images(50, 81)))["mask"].shape == (2, 50, 81)
+
+
+def test_a_tall_picture_is_scaled_the_same_some_rows_at_a_time() -> None:
+    tall = images(600, 40)
+    size = tf.constant((32, 24))
+    np.testing.assert_array_equal(scaled_in_bands(tall, size), scaled(tf.cast(tall, tf.float32), size))
