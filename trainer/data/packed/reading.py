@@ -21,7 +21,7 @@ from maskfleet.backoff import pauses
 from maskfleet.child_processes import report_line
 from maskfleet.errors import BadData, BadInput
 from maskfleet.files import FileDigest
-from maskfleet.schema import validated
+from maskfleet.schema import parsed, validated
 from trainer.cgroup import cpu_limit
 from trainer.data.moving_average import MovingAverage
 from trainer.data.packed.bucket import Bucket, NotThere, Unavailable
@@ -178,10 +178,14 @@ def _manifest(bucket: Bucket, outage: _Outage) -> Manifest:
     problem: ValueError | None = None
     for _ in range(_WRONG):
         try:
-            return validated(Manifest, persistently(lambda: bucket.read(MANIFEST), outage))
+            return validated(Manifest, persistently(lambda: bucket.read(MANIFEST, _is_manifest), outage))
         except ValueError as error:
             problem = error
     raise BadData(f"{bucket.url}/{MANIFEST}: is no manifest of packed data: {problem}") from problem
+
+
+def _is_manifest(content: bytes) -> bool:
+    return parsed(Manifest, content) is not None
 
 
 class Names(Sequence[str]):
@@ -241,9 +245,13 @@ class _Outage:
 def _verified(bucket: Bucket, file: StoredFile, outage: _Outage) -> bytes:
     """All of a file's bytes. Raises BadData if they are not the manifest's."""
     content = b""
+
+    def is_right(found: bytes) -> bool:
+        return FileDigest.read(io.BytesIO(found)) == FileDigest(file.size, file.crc32c)
+
     for _ in range(_WRONG):
-        content = persistently(lambda: bucket.read(file.name), outage)
-        if FileDigest.read(io.BytesIO(content)) == FileDigest(file.size, file.crc32c):
+        content = persistently(lambda: bucket.read(file.name, is_right), outage)
+        if is_right(content):
             return content
     raise BadData(
         f"{bucket.url}/{file.name}: expected the {file.size} bytes that {MANIFEST} tells of, found "
