@@ -48,10 +48,15 @@ class Peers:
         hosts = {self.rendezvous_address(worker)[0] for worker in range(self.workers)}
         return self.workers > 1 and hosts <= set(LOOPBACK)
 
+    def server_address(self, worker: int) -> tuple[str, int]:
+        """Host and port at which TensorFlow's server of ``worker`` listens."""
+        host, _, port = self.addresses[worker].rpartition(":")
+        return host.strip("[]"), int(port)
+
     def rendezvous_address(self, worker: int) -> tuple[str, int]:
         """Host and port at which the supervisor of ``worker`` listens: the port after TensorFlow's."""
-        host, _, port = self.addresses[worker].rpartition(":")
-        return host.strip("[]"), int(port) + 1
+        host, port = self.server_address(worker)
+        return host, port + 1
 
     def tf_config(self) -> str:
         """The value of TF_CONFIG for this worker."""

@@ -21,10 +21,10 @@ from maskfleet.files import check_writable, write_json
 from maskfleet.image_size import Fit, Size
 from maskfleet.run_directory import LEGEND
 from trainer.data.source import Split
-from trainer.results.converting import PACKAGES, Converted, check_packages, write_converted
+from trainer.results.converting import PACKAGES, Converted, write_converted
 from trainer.results.enlarging import enlarged_masks
 from trainer.results.exported import load_exported
-from trainer.results.in_graph import grown, in_windows, scaled_in_bands, size_within
+from trainer.results.in_graph import classes_of, grown, in_windows, scaled_in_bands, size_within
 from trainer.results.legend import Legend
 from trainer.results.parity import Candidate, parity, parity_table
 from trainer.results.predict import Predictor, network_of
@@ -70,12 +70,10 @@ def export_formats(
         judges: if given, what each file makes of them is held against what the network does, and parity.json keeps it.
 
     Raises:
-        BadSettings: ``folder`` can't be written, a package is missing, or the network is not for a format; what was
+        BadSettings: ``folder`` can't be written, or the network is not for a format; what was
             there stays.
     """
     rows: list[dict[str, Any]] = []
-    for kind in formats:
-        check_packages(f"--format {kind}", PACKAGES.get(kind, ()))
     try:
         check_writable(folder, folder=True)
         with _staged(folder) as staging:
@@ -220,7 +218,7 @@ class _Serving(tf.Module):
         def masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
             """``mask``: class indices uint8 [b, H, W]."""
             if fit == "crop":
-                found = in_windows(images, size, lambda part: _classes(network(part)), tf.uint8, 3)
+                found = in_windows(images, size, lambda part: classes_of(network(part)), tf.uint8, 3)
             else:
                 found = enlarged_masks(small(images), *tf.unstack(tf.shape(images)[1:3]))
             return {"mask": found}
@@ -235,10 +233,6 @@ class _Serving(tf.Module):
             return {"probabilities": found}
 
         self.masks, self.probabilities = masks, probabilities
-
-
-def _classes(logits: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.argmax(logits, axis=-1), tf.uint8)
 
 
 def _save_h5(model: keras.Model, path: Path) -> None:

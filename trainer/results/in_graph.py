@@ -23,6 +23,11 @@ def size_within(picture: tf.Tensor, box: Size) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(scaled, 1.0, most), tf.int32)
 
 
+def classes_of(logits: tf.Tensor) -> tf.Tensor:
+    """Class indices uint8 [b, H, W] of logits [b, H, W, classes]."""
+    return tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
+
+
 def grown(images: tf.Tensor, size: Size) -> tf.Tensor:
     """Images [b, H, W, 3] of at least ``size``: below and to the right their edge is repeated."""
     for axis, side in enumerate(size, start=1):
@@ -36,9 +41,7 @@ def scaled(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
     It has whole numbers after each of the two sides. A matrix product for each is what every converter knows.
     """
-    for axis in (2, 1):
-        images = tf.floor(_along(images, axis, size[axis - 1]) + 0.5)
-    return images
+    return _along(_along(images, 2, size[1]), 1, size[0])
 
 
 def scaled_in_bands(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -48,15 +51,14 @@ def scaled_in_bands(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """
 
     def band(i: tf.Tensor) -> tf.Tensor:
-        rows = tf.cast(images[:, i * _BAND : (i + 1) * _BAND], tf.float32)
-        return tf.floor(_along(rows, 2, size[1]) + 0.5)
+        return _along(tf.cast(images[:, i * _BAND : (i + 1) * _BAND], tf.float32), 2, size[1])
 
     narrow = _joined(band, -(-tf.shape(images)[1] // _BAND), 1, tf.float32, 4)
-    return tf.floor(_along(tf.ensure_shape(narrow, (None, None, None, images.shape[-1])), 1, size[0]) + 0.5)
+    return _along(tf.ensure_shape(narrow, (None, None, None, images.shape[-1])), 1, size[0])
 
 
 def _along(images: tf.Tensor, axis: int, size: tf.Tensor) -> tf.Tensor:
-    """Scaled along one side: each new pixel is a mean of old ones, weighted by a triangle around its centre."""
+    """Scaled along one side: each new pixel is the rounded mean of old ones, by a triangle around its centre."""
     shape = tf.shape(images)
     step = tf.cast(shape[axis], tf.float64) / tf.cast(size, tf.float64)
     reach = tf.maximum(step, 1.0)
@@ -66,8 +68,10 @@ def _along(images: tf.Tensor, axis: int, size: tf.Tensor) -> tf.Tensor:
     weights = tf.cast(weights / tf.reduce_sum(weights, axis=1, keepdims=True), tf.float32)
     if axis == 1:
         flat = tf.reshape(images, (shape[0], shape[1], shape[2] * images.shape[3]))
-        return tf.reshape(tf.matmul(weights, flat), (shape[0], size, shape[2], images.shape[3]))
-    return tf.matmul(weights, images)
+        found = tf.reshape(tf.matmul(weights, flat), (shape[0], size, shape[2], images.shape[3]))
+    else:
+        found = tf.matmul(weights, images)
+    return tf.floor(found + 0.5)
 
 
 def in_stacked_windows(images: tf.Tensor, size: Size, found: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:

@@ -12,7 +12,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from maskfleet.image_size import Fit, Size
-from trainer.results.in_graph import grown, in_stacked_windows, scaled, size_within
+from trainer.results.in_graph import classes_of, grown, in_stacked_windows, scaled, size_within
 
 
 def portable(model: keras.Model) -> keras.Model:
@@ -113,17 +113,13 @@ def masks_of_pictures(model: keras.Model, fit: Fit) -> Any:
         own = tf.shape(images)[1:3]
         pixels = tf.cast(images, tf.float32)
         if fit == "crop":
-            found = in_stacked_windows(pixels, size, lambda part: _classes(network(part)))
+            found = in_stacked_windows(pixels, size, lambda part: classes_of(network(part)))
         elif fit == "pad":
             within = size_within(own, size)
             logits = network(grown(scaled(pixels, within), size))[:, : within[0], : within[1]]
-            found = _classes(tf.image.resize(logits, own))
+            found = classes_of(tf.image.resize(logits, own))
         else:
-            found = _classes(tf.image.resize(network(scaled(pixels, tf.constant(size))), own))
+            found = classes_of(tf.image.resize(network(scaled(pixels, tf.constant(size))), own))
         return {"mask": found}
 
     return masks
-
-
-def _classes(logits: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)

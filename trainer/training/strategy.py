@@ -58,7 +58,7 @@ def make_strategy(peers: Peers) -> tf.distribute.Strategy:
         from tensorflow.python.eager import context
 
         if not peers.is_chief:
-            wait_for_server(peers.addresses[0])
+            wait_for_server(peers.server_address(0))
         os.environ["TF_CONFIG"] = peers.tf_config()
         # Set before the strategy would, since it has no argument for the heartbeat.
         context.context().configure_coordination_service(
@@ -77,16 +77,15 @@ def make_strategy(peers: Peers) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def wait_for_server(address: str, longest: float = 10.0) -> None:
+def wait_for_server(address: tuple[str, int], longest: float = 10.0) -> None:
     """Until the chief's TensorFlow server listens, or ``longest`` seconds have passed.
 
     TensorFlow tries again a whole second after it has found nobody there, and workers that come back after a fault
     come within a tenth of a second.
     """
-    host, _, port = address.rpartition(":")
     for pause in pauses(0.02, 0.5, timeout=longest):
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+            socket.create_connection(address, timeout=1.0).close()
             return
         except OSError:
             time.sleep(pause)
