@@ -157,23 +157,24 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
     assert done.stderr == f"error: --port {port}: Address already in use; choose another, or 0 for any that is free\n"
 
 
+def with_tensorboard(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What the launcher says where TensorBoard is this program."""
+    (folder / "tensorboard").mkdir()
+    (folder / "tensorboard/__init__.py").touch()
+    (folder / "tensorboard/main.py").write_text(program)
+    command = [*LAUNCHER, str(folder), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
 def test_a_tensorboard_that_is_killed_is_not_quoted(tmp_path: Path) -> None:
-    (tmp_path / "tensorboard").mkdir()
-    (tmp_path / "tensorboard/__init__.py").touch()
     killed = "import os, sys\nprint('all is well', file=sys.stderr, flush=True)\nos.kill(os.getpid(), 9)\n"
-    (tmp_path / "tensorboard/main.py").write_text(killed)
-    command = [*LAUNCHER, str(tmp_path), "--port", "0"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = with_tensorboard(killed, tmp_path)
     assert done.returncode == FAILED
     assert done.stderr == "error: TensorBoard was killed by SIGKILL\n"
 
 
 def test_a_tensorboard_that_fails_is_quoted(tmp_path: Path) -> None:
-    (tmp_path / "tensorboard").mkdir()
-    (tmp_path / "tensorboard/__init__.py").touch()
-    failing = "import sys\nprint('first', file=sys.stderr)\nsys.exit('why it fails')\n"
-    (tmp_path / "tensorboard/main.py").write_text(failing)
-    command = [*LAUNCHER, str(tmp_path), "--port", "0"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = with_tensorboard("import sys\nprint('first', file=sys.stderr)\nsys.exit('why it fails')\n", tmp_path)
     assert done.returncode == FAILED
     assert done.stderr == "first\nwhy it fails\nerror: TensorBoard ended with exit code 1: why it fails\n"

@@ -89,13 +89,21 @@ def open_dataset(place: Path, trained: Trained | Exported, data: str | None, dat
 
 def open_source(place: Path, trained: Trained | Exported, data: str | None, data_dir: Path | None) -> Source:
     """The data that the flags name, or the run's, as it lies."""
+    return _opened(place, trained, data, data_dir)[0]
+
+
+def _opened(
+    place: Path, trained: Trained | Exported, data: str | None, data_dir: Path | None
+) -> tuple[Source, str, Reading]:
+    """The data, what names it, and how it is read."""
     from trainer.data.cache import open_divided
     from trainer.results.evaluation import check_classes
 
-    source = open_divided(*_place_of_data(place, trained, data, data_dir))
+    data, data_dir, reading, division = _place_of_data(place, trained, data, data_dir)
+    source = open_divided(data, data_dir, reading, division)
     if warning := check_classes(trained.legend, source, str(place)):
         echo_line(f"warning: {warning}")
-    return source
+    return source, data, reading
 
 
 def open_both(
@@ -104,9 +112,8 @@ def open_both(
     """The data as it lies, and at the network's input size."""
     from trainer.data.cache import cached
 
-    source = open_source(place, trained, data, data_dir)
-    data, _, reading, _ = _place_of_data(place, trained, data, data_dir)
-    return source, cached(source, trained.size, data, reading=reading, fit=trained.fit)
+    source, named, reading = _opened(place, trained, data, data_dir)
+    return source, cached(source, trained.size, named, reading=reading, fit=trained.fit)
 
 
 def _place_of_data(

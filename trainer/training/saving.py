@@ -15,8 +15,6 @@ from trainer.training.summaries import Validation
 
 _NOT_AT_WORK = (QUEUED, UNSCHEDULABLE, IMAGE_PULL, STOPPED)
 """Causes of time in which no process of the run can be lost."""
-
-
 FIRST_SECONDS = 10.0
 """Until the first checkpoint of a process, of which nothing is known yet: with ``auto``."""
 
@@ -60,8 +58,9 @@ class Saver:
         """
         if self._store is None:
             return
-        miou = None if validation is None else validation.scores.miou
-        score = None if validation is None else score_of(self._training.config, validation)
+        miou = score = None
+        if validation is not None:
+            miou, score = validation.scores.miou, score_of(self._training.config, validation)
         if step > self._step:
             began = time.monotonic()
             with self._training.phases.spending(CHECKPOINT):
@@ -93,7 +92,7 @@ class Saver:
         if self._store is None or self._store.writing_seconds == 0.0:
             return FIRST_SECONDS
         spent = self._training.phases.catch_up().totals()
-        at_work = sum(seconds for cause, seconds in spent.items() if cause not in _NOT_AT_WORK)
+        at_work = sum(each for cause, each in spent.items() if cause not in _NOT_AT_WORK)
         cost = self._held + self._store.writing_cpu_seconds / cpu_limit()
         # One that comes before the last is written would have training wait for that.
         return max(best_interval(cost, mean_time_between_faults(at_work, self._faults)), self._store.writing_seconds)
