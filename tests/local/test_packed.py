@@ -17,7 +17,7 @@ from tests.fakes.gcs import FakeGcs
 from tests.fakes.s3 import FakeS3
 from tests.helpers.data_folders import write_photographs
 from tests.helpers.processes import LocalRun, inspect, leftovers, trainer
-from tests.local.soak import soak
+from tests.local.soak import Soak, soak
 from trainer.data.opening import open_source
 from trainer.data.packed.bucket import open_bucket
 from trainer.data.packed.packing import pack
@@ -121,7 +121,7 @@ def test_packing_that_is_killed_at_random_ends_with_the_same_bytes(
 
 @pytest.mark.long
 def test_twenty_kills_on_a_bucket_that_fails_change_no_bit(place: str, tmp_path: Path) -> None:
-    assert soak(tmp_path, kills=20, seed=1, also=(f"--data=packed:{place}", "--cache=5MB")) == []
+    assert soak(tmp_path, Soak(kills=20, seed=1, also=(f"--data=packed:{place}", "--cache=5MB"))) == []
 
 
 @pytest.fixture
