@@ -60,8 +60,10 @@ def is_there(place: Path) -> bool:
     return RunDirectory(Path(found[0])).checkpoint_manifest(found[1]).is_file()
 
 
-def existing_network(place: Path) -> None:
+def existing_network(place: Path, files: str = "a .keras or .h5 file") -> None:
     """Whether ``place`` may be a trained network; what a file holds is not looked at.
+
+    ``files`` are those that the user may name beside a run.
 
     Raises:
         NotFound: there is nothing.
@@ -71,8 +73,8 @@ def existing_network(place: Path) -> None:
     if checkpoint_at(str(place)) or RunDirectory(place).config.is_file() or place.is_file():
         return
     if place.exists():
-        raise BadInput(f"{place}: expected a run directory with config.json, or a .keras or .h5 file")
-    raise NotFound(f"{place}: expected a run directory, or a .keras or .h5 file, found nothing")
+        raise BadInput(f"{place}: expected a run directory with config.json, or {files}")
+    raise NotFound(f"{place}: expected a run directory, or {files}, found nothing")
 
 
 def _found(place: Path) -> str:

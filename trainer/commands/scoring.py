@@ -71,7 +71,7 @@ def evaluate(
     quiet_stderr()
     for place in places:  # before TensorFlow is imported
         if not is_exported(place):
-            existing_network(place)
+            existing_network(place, "a .keras, .h5, .onnx, .xml or .tflite file, or a SavedModel's folder")
     if data is not None:
         existing_data(data)
     from trainer.data.cache import counted

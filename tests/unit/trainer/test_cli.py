@@ -142,7 +142,8 @@ def test_a_network_that_is_not_there_is_told_of_before_tensorflow_comes(argument
     command = [sys.executable, "-X", "importtime", "-m", "trainer.cli", *(word.format(place) for word in arguments)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 3
-    assert f"error: {place}: expected a run directory, or a .keras or .h5 file, found nothing" in ended.stderr
+    files = "a .keras, .h5, .onnx" if arguments[0] == "evaluate" else "a .keras or .h5 file"
+    assert f"error: {place}: expected a run directory, or {files}" in ended.stderr
     assert "tensorflow" not in ended.stderr
 
 
