@@ -117,7 +117,8 @@ def _folders(controller: str, proc: Path, cgroups: Path) -> list[Path]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            root = cgroups
+            hybrid = cgroups / "unified"  # systemd's place for version 2 where version 1 has the controllers
+            root = hybrid if hybrid.is_dir() else cgroups
         elif controller in controllers.split(","):
             # Not always named alike: on RHEL 7 it is "cpuacct,cpu" there and "cpu,cpuacct" here.
             mounts = (mount for mount in sorted(cgroups.glob("*")) if controller in mount.name.split(","))

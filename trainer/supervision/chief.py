@@ -19,6 +19,7 @@ from maskfleet.run_directory import RunDirectory
 from trainer.supervision.fleet import LOOK_SECONDS, Fleet
 from trainer.supervision.handshake import Stranger, admit
 from trainer.supervision.rendezvous import Coordinator, Ended, Message, names_of, parse, serialize
+from trainer.supervision.round_trip import round_trip
 
 NOTICE_SECONDS = 10
 """Between two lines that say who is missing."""
@@ -97,7 +98,7 @@ class ChiefServer:
                 elif message["is"] == "alive":
                     self._pass_on_life()
                 elif message["is"] in ("pong", "pace"):
-                    self._fleet.hear(worker, message)
+                    self._fleet.hear(worker, message, round_trip(writer))
                 elif message["is"] == "ended":
                     end = Ended.of(message)
                     self._broadcast(

@@ -91,11 +91,16 @@ class Fleet:
         self._asked_at = time.monotonic()
         return {"do": "ping", "mark": self._mark}
 
-    def hear(self, worker: int, message: dict[str, Any]) -> None:
-        """An answer of ``worker``; what is none is passed over, as no training depends on it."""
+    def hear(self, worker: int, message: dict[str, Any], network: float | None = None) -> None:
+        """An answer of ``worker``; what is none is passed over, as no training depends on it.
+
+        Args:
+            network: the seconds of a round trip by the kernel's clock; None where it does not tell.
+        """
         if message["is"] == "pong":
-            if message.get("mark") == self._mark:
-                self._trips[worker] = time.monotonic() - self._asked_at
+            if message.get("mark") == self._mark and network is not None:
+                # The answer is late where a CPU is busy, the kernel's mean long after a single packet was.
+                self._trips[worker] = min(network, time.monotonic() - self._asked_at)
             return
         pace = parsed(Pace, {**message, "round_trip": self._trips.get(worker)})
         if pace is not None:

@@ -27,7 +27,7 @@ MEMORY_FULL = 0.97
 NETWORK_SHARE = 0.2
 """Of a step, that even the last worker waits for the sum: then the network counts."""
 NETWORK_RATIO, NETWORK_SECONDS = 3.0, 0.005
-"""Of a round trip to a worker to those to the others, and how much longer it has to be."""
+"""Of a round trip to a worker to the shortest, and how much longer it has to be."""
 MOST_NAMED = 3
 """Workers that are told of."""
 
@@ -58,7 +58,7 @@ class SlowWorkers:
         """At what the workers have told since the last look; returns those that are named, the slowest first."""
         for worker, pace in fleet.items():
             if pace.round_trip is not None:
-                # The shortest of a few: whoever answers late has a busy CPU, not a slow network.
+                # The shortest of a few: a single late packet is no slow network.
                 self._trips.setdefault(worker, deque(maxlen=LOOKS)).append(pace.round_trip)
         found = {worker: pace for worker, pace in fleet.items() if pace.steps.count}
         if len(found) < 2:
@@ -82,17 +82,23 @@ class SlowWorkers:
 
     def _far_away(self, fleet: Mapping[int, Pace]) -> tuple[Slow, ...]:
         """Who is far away by the network, if that is what even the last worker waits for."""
-        trips = {worker: min(times) for worker, times in self._trips.items() if worker != 0 and worker in fleet}
+        trips = {worker: min(times) for worker, times in self._trips.items() if worker in fleet}
+        near = min(trips.values(), default=0.0)  # as a rule the chief's to itself, over no network
         waits = min(pace.all_reduce / max(pace.step, 1e-9) for pace in fleet.values()) >= NETWORK_SHARE
-        usuals, found = _of_others(trips), []
+        away = {}
         for worker, trip in trips.items():
-            usual = usuals.get(worker, 0.0)
-            far = waits and trip > NETWORK_RATIO * usual and trip > usual + NETWORK_SECONDS
+            far = waits and trip > NETWORK_RATIO * near and trip > near + NETWORK_SECONDS
             if self._is_named("network", worker, far, not far):
-                compared = f", to the others {_time(usual)}" if usuals else ""
-                line = f"the network between workers 0 and {worker} takes {_time(trip)} there and back{compared}"
-                found.append(Slow(worker, line))
-        return tuple(found[:MOST_NAMED])
+                away[worker] = trip
+        others = [trip for worker, trip in trips.items() if worker not in (0, *away)]
+        if len(away) > 1 and not others:
+            takes = _time(median(away.values()))
+            return (Slow(0, f"the network between worker 0 and all others takes {takes} there and back"),)
+        compared = f", to the others {_time(median(others))}" if others else ""
+        return tuple(
+            Slow(worker, f"the network between workers 0 and {worker} takes {_time(trip)} there and back{compared}")
+            for worker, trip in sorted(away.items(), key=lambda each: -each[1])[:MOST_NAMED]
+        )
 
     def _is_named(self, why: str, worker: int, far: bool, near: bool) -> bool:
         """Whether it is, after this look: ``far`` speaks for it, ``near`` against, and neither leaves it as it is."""

@@ -36,6 +36,7 @@ from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
 from trainer.supervision.fleet import OwnPace
 from trainer.supervision.handshake import HANDSHAKE_SECONDS, Stranger, introduce, read_token
 from trainer.supervision.rendezvous import MAX_REASON, Message, parse_order, serialize
+from trainer.supervision.round_trip import acknowledge_at_once
 from trainer.supervision.spare import SpareKeeper
 from trainer.supervision.training_process import TrainingProcess, start
 
@@ -129,9 +130,9 @@ class Supervisor:
             connection = await self._unless_stopping(self._reach_peers())
             if connection is None:
                 return STOPPED
-            reader, self._writer = connection
+            _, self._writer = connection
             try:
-                code = await self._obey(reader)
+                code = await self._obey(*connection)
             finally:
                 self._writer.close()
                 with contextlib.suppress(OSError, asyncio.TimeoutError):
@@ -152,10 +153,11 @@ class Supervisor:
         task.cancel()
         return None
 
-    async def _obey(self, reader: asyncio.StreamReader) -> int | None:
+    async def _obey(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int | None:
         """Does as the chief says until the run is over (an exit code) or the connection is lost (None)."""
         self._send({"is": "ready"})
         while True:
+            acknowledge_at_once(writer)
             line = await self._unless_stopping(_read_line(reader))
             if line is None:
                 await self._leave()

@@ -76,11 +76,12 @@ def test_throttling_is_read_from_the_container_s_cgroup(tmp_path, proc, files, e
     assert found == (None if expected is None else CpuPeriods(*expected))
 
 
-def test_waiting_for_a_disk_is_read_from_the_container_s_cgroup(tmp_path):
+@pytest.mark.parametrize("mount", ["", "unified/"])
+def test_waiting_for_a_disk_is_read_from_the_container_s_cgroup(tmp_path, mount):
     some, full = "avg10=0.00 avg60=0.00 avg300=0.00 total=2500000", "avg10=0.00 avg60=0.00 avg300=0.00 total=1"
-    write(tmp_path, {"proc": "0::/box\n", "cgroup/box/io.pressure": f"some {some}\nfull {full}\n"})
+    write(tmp_path, {"proc": "1:cpu:/box\n0::/box\n", f"cgroup/{mount}box/io.pressure": f"some {some}\nfull {full}\n"})
     assert io_stalled(tmp_path / "proc", tmp_path / "cgroup") == 2.5
-    (tmp_path / "cgroup/box/io.pressure").write_text("")
+    (tmp_path / f"cgroup/{mount}box/io.pressure").write_text("")
     assert io_stalled(tmp_path / "proc", tmp_path / "cgroup") is None
 
 

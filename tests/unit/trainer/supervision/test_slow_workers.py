@@ -98,7 +98,11 @@ def test_a_worker_is_named_again_and_again_until_it_is_as_fast_as_the_others():
     ({0: 0.0002, 1: 0.05}, ["the network between workers 0 and 1 takes 50 ms there and back"]),
     ({0: 0.0002, 1: 0.0005, 2: 0.05},
      ["the network between workers 0 and 2 takes 50 ms there and back, to the others under 1 ms"]),
-    ({0: 0.0002, 1: 0.04, 2: 0.05}, []),
+    ({0: 0.0002, 1: 0.0005, 2: 0.04, 3: 0.05},
+     ["the network between workers 0 and 3 takes 50 ms there and back, to the others under 1 ms",
+      "the network between workers 0 and 2 takes 40 ms there and back, to the others under 1 ms"]),
+    ({0: 0.0002, 1: 0.04, 2: 0.05}, ["the network between worker 0 and all others takes 45 ms there and back"]),
+    ({0: 0.0002, 1: 0.002, 2: 0.003}, []),
 ])  # fmt: skip
 def test_a_slow_network_is_named_where_steps_wait_for_it(trips: dict[int, float], line: list[str]):
     waiting = {worker: pace(step=0.6, trip=trip) for worker, trip in trips.items()}
