@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -65,6 +66,36 @@ def environment_of(worker: int, peers: tuple[str, ...], folder: Path) -> dict[st
     token = folder / "token"
     token.write_text("of this test")
     return {**os.environ, "TF_CONFIG": Peers(worker, peers).tf_config(), TOKEN_FILE_VARIABLE: str(token)}
+
+
+@contextlib.contextmanager
+def pods(
+    path: Path, peers: tuple[str, ...], *settings: str, own: Mapping[int, tuple[Sequence[str], Sequence[str]]]
+) -> Iterator[RunDirectory]:
+    """Workers with a run directory each, as in a pod of its own; yields that of the chief.
+
+    Args:
+        own: of some workers, what goes before the command, and settings.
+    """
+    processes = []
+    try:
+        for worker in range(len(peers)):
+            prefix, more = own.get(worker, ((), ()))
+            run = ["train", "--run-dir", str(path / f"run-{worker}"), *SETTINGS, *settings, *more]
+            with (path / f"worker-{worker}.out").open("wb") as output:
+                command = [*prefix, sys.executable, "-m", "trainer.cli", *run]
+                environment = environment_of(worker, peers, path)
+                processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT))
+        yield RunDirectory(path / "run-0")
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 class LocalRun:
