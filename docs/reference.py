@@ -22,7 +22,7 @@ from launcher import TrainingJob
 from launcher.cli import COMMANDS
 from launcher.cli import main as launcher
 from launcher.job.quantities import Duration
-from maskfleet.config import MOST, PRESETS, SYNTHETIC, TrainConfig
+from maskfleet.config import MOST, PLANNED, PRESETS, SYNTHETIC, TrainConfig
 from maskfleet.image_size import LARGEST_SIDE, SMALLEST_SIDE
 from maskfleet.settings import Settings
 from trainer.cli import main as trainer
@@ -58,6 +58,7 @@ def settings_page() -> str:
         *groups(TrainConfig),
         "### Defaults that depend on others",
         f"`--preset tutorial`, the recipe of TensorFlow's tutorial: {values(PRESETS['tutorial'])}.",
+        f"`--preset auto` chooses by the data what of these is not given: {', '.join(map(flag, PLANNED))}.",
         f"`--data synthetic`, which is the default: {values(SYNTHETIC)}.",
         "`--encoder-weights none`: `--unfreeze-from all`, since nothing else would ever train what is random.",
         "## Jobs on Kubernetes",
@@ -161,11 +162,11 @@ def default_of(field: Any) -> str:
 
 
 def values(settings: Mapping[str, Any]) -> str:
-    words = []
-    for name, value in settings.items():
-        flag = name.replace("_", "-")
-        words.append(f"`--no-{flag}`" if value is False else f"`--{flag} {value}`")
-    return ", ".join(words)
+    return ", ".join(flag(f"no_{name}") if value is False else flag(name, value) for name, value in settings.items())
+
+
+def flag(name: str, *value: Any) -> str:
+    return f"`{' '.join(map(str, ('--' + name.replace('_', '-'), *value)))}`"
 
 
 def overview(group: click.Group, context: click.Context) -> str:

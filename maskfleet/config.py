@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from maskfleet.data_places import DATA_KINDS, data_path, own_data, packed_place
 from maskfleet.errors import BadSettings
@@ -69,6 +77,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+PLANNED = (
+    "model", "batch_per_replica", "epochs", "fit", "balance", "image_size", "unfreeze_from", "loss",
+    "flip", "zoom", "colour", "precision",
+)  # fmt: skip
+"""What ``--preset auto`` chooses by the data, as far as nothing else says it."""
+
 NO_WEIGHTS_FILE = ("imagenet", "none")
 """Of --encoder-weights, what names no file."""
 
@@ -106,8 +120,10 @@ class TrainConfig(Settings):
         "criterion": "loss",
         "scheduler": "schedule",
     }
-    preset: Literal["default", "tutorial"] = Field(
-        default="default", description="recipe whose values the other flags override; 'tutorial' is TensorFlow's own"
+    preset: Literal["default", "tutorial", "auto"] = Field(
+        default="default",
+        description="recipe whose values the other flags override; 'tutorial' is TensorFlow's own; 'auto' looks at a "
+        "sample of the training pictures and prints what it chooses by them, with a reason each",
     )
 
     # Data
@@ -511,6 +527,8 @@ class TrainConfig(Settings):
         preset = PRESETS.get(values.get("preset", "default"), {})
         drawn = SYNTHETIC if values.get("data", "synthetic") == "synthetic" else {}
         defaults = {**drawn, **preset}
+        if values.get("preset") == "auto":
+            defaults = {name: value for name, value in defaults.items() if name not in PLANNED}
         if values.get("fit") == "crop":
             defaults["zoom"] = 0.0  # a crop has a scale of its own
         if values.get("fit") == "pad":
@@ -520,6 +538,11 @@ class TrainConfig(Settings):
         elif {**defaults, **values}.get("encoder_weights") == "none":
             defaults["unfreeze_from"] = "all"  # nothing would ever train what is random
         return {**defaults, **values}
+
+    @model_serializer(mode="wrap")
+    def _without_unplanned(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a file does not say is still to be chosen by who reads it."""
+        return {name: value for name, value in serialize(self).items() if name not in self.unplanned}
 
     @classmethod
     def from_sources(cls, files: Sequence[Path], flags: Layer) -> Self:
@@ -542,7 +565,7 @@ class TrainConfig(Settings):
         """
         void: set[str] = set()
         if "preset" in flags.values:
-            void.update(*PRESETS.values())
+            void.update(PLANNED, *PRESETS.values())
         if {"batch_per_replica", "accumulate"} & (void | flags.values.keys()):
             void.add("global_batch")
         kept = [Layer(origin, {k: v for k, v in values.items() if k not in void}) for origin, values in layers]
@@ -570,6 +593,11 @@ class TrainConfig(Settings):
         named = [("--model", self.model), ("--augmentation", self.augmentation), ("--tracker", self.tracker)]
         named += [("--loss", term) for term in self.loss.split("+")] + [("--data", own_data(self.data))]
         return [(setting, name) for setting, name in named if name is not None and is_own(name)]
+
+    @property
+    def unplanned(self) -> tuple[str, ...]:
+        """The settings that ``--preset auto`` is still to choose, by the data; their values mean nothing before."""
+        return tuple(name for name in PLANNED if self.preset == "auto" and name not in self.model_fields_set)
 
     @property
     def encoder_is_trained(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from maskfleet.command_line import Group
-from trainer.commands.data import pack, verify_data
+from trainer.commands.data import pack, plan, verify_data
 from trainer.commands.prediction import export, predict
 from trainer.commands.scoring import evaluate, inspect, rank_labels, report
 from trainer.commands.training import compare, find_lr, train
@@ -16,7 +16,20 @@ def main() -> None:
     """Trains, evaluates and exports segmentation networks."""
 
 
-for command in (train, evaluate, predict, export, verify_data, pack, find_lr, compare, report, rank_labels, inspect):
+for command in (
+    train,
+    evaluate,
+    predict,
+    export,
+    verify_data,
+    plan,
+    pack,
+    find_lr,
+    compare,
+    report,
+    rank_labels,
+    inspect,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""``trainer verify-data`` and ``pack``."""
+"""``trainer verify-data``, ``plan`` and ``pack``."""
 
 from __future__ import annotations
 
+import functools
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,14 @@ _OF_READING = ("code", "data", "data_dir", "mask_pattern", "mask_threshold", "ma
 )
 def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
     """Read every image and mask of --data, and count; ends with exit code 2 if one is bad."""
+    from trainer.data.auto_preset import planned
     from trainer.data.verify import verify
     from trainer.own_code import use_code
 
     config = TrainConfig.from_sources([], flag_layer(flags))
     check_places(config)
     use_code(config.code)
+    config = planned(config, functools.partial(echo, err=True))
     if pictures is not None:  # before everything is read
         check_writable(pictures)
     report = verify(config)
@@ -48,6 +52,24 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
         write_samples(config, pictures)
         echo(f"pictures: {pictures}", err=True)
     return DONE if report.first_bad is None else BAD_INPUT
+
+
+@click.command(params=[OUTPUT, *(option for option in TrainConfig.flags() if option.name != "preset")])
+def plan(output: str, **flags: Any) -> None:
+    """Show what --preset auto would choose for --data, with a reason each, in seconds; the other flags stand."""
+    from trainer.data.auto_preset import lines
+    from trainer.data.auto_preset import plan as plan_for
+    from trainer.own_code import use_code
+
+    config = TrainConfig.from_sources([], flag_layer({**flags, "preset": "auto"}))
+    check_places(config)
+    use_code(config.code)
+    seen, found = plan_for(config)
+    if output == "json":
+        chosen = [{**choice._asdict(), "flag": choice.flag} for choice in found]
+        echo(json.dumps({"seen": asdict(seen), "chosen": chosen}))
+    else:
+        echo("\n".join(lines(seen, found)))
 
 
 @click.command(

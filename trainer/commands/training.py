@@ -122,8 +122,12 @@ def compare(models: str, upsampling: str, out: Path, images: int, **flags: Any) 
     quiet_stderr()
     settings = TrainConfig.from_sources([], flag_layer(flags))
     check_places(settings)  # before TensorFlow is imported
+    from trainer.data.auto_preset import planned
+    from trainer.own_code import use_code
     from trainer.results.compare import chooser, grid, train_all, write_comparison
 
+    use_code(settings.code)
+    settings = planned(settings.model_copy(update={"model": settings.model}), echo)  # which is for the grid to choose
     configs = grid(settings, models.split(","), upsampling.split(","))
     for line in train_all(configs, out):
         echo(line)

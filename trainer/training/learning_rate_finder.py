@@ -7,6 +7,7 @@ and the smoothing that Sylvain Gugger described for fastai. The command starts i
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -83,6 +84,7 @@ def sweep(run: RunDirectory, config: TrainConfig, steps: int) -> Curve:
     """
     import tensorflow as tf
 
+    from trainer.data.auto_preset import planned
     from trainer.data.cache import dataset_of
     from trainer.models.network import build_network
     from trainer.objective.optimizers import build_optimizer
@@ -97,7 +99,7 @@ def sweep(run: RunDirectory, config: TrainConfig, steps: int) -> Curve:
     from trainer.training.steps import make_step_function
 
     use_code(config.code)
-    config = chosen_precision(config)
+    config = chosen_precision(planned(config, functools.partial(echo, err=True)))
     dataset = dataset_of(config)
     batch, classes = config.effective_global_batch(1), len(dataset.classes)
     examples = len(dataset.train)

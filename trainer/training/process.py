@@ -20,6 +20,7 @@ from maskfleet.goodput import PEERS, PREPARING, STARTUP
 from maskfleet.peers import Peers
 from maskfleet.phase_log import PhaseLog
 from maskfleet.quiet import leave_out_warnings
+from maskfleet.records import write_settings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR
 from maskfleet.settings import read_settings_file
@@ -60,6 +61,7 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     _import_keras()
     configure_threads(threads_of(config, peers))
     check_gpus()
+    from trainer.data.auto_preset import planned
     from trainer.data.cache import cached, open_divided
     from trainer.data.source import Reading
     from trainer.data.splits import Division
@@ -72,6 +74,9 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     with beating(heartbeat):  # to download and read a large data set takes longer than a start may
         reading = Reading.of(config)
         source = open_divided(config.data, config.data_dir, reading, Division.of(config))
+        if config.unplanned:
+            config = planned(config, report_line if peers.is_chief else lambda line: None, source)
+            write_settings(run, config.model_dump(mode="json"))  # for the next start, and for who reads them meanwhile
         dataset = cached(
             source,
             config.image_size,

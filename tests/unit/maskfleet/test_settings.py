@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from maskfleet.config import TrainConfig
+from maskfleet.config import PLANNED, TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.settings import Layer, flag_layer
 
@@ -86,12 +86,39 @@ def test_a_preset_is_overridden_by_explicit_settings():
 
 
 @pytest.mark.parametrize("data", ["synthetic", "folder:/pets"])
-@pytest.mark.parametrize(("before", "after"), [("default", "tutorial"), ("tutorial", "default")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("default", "tutorial"), ("tutorial", "default"), ("default", "auto"), ("auto", "tutorial")]
+)
 def test_a_preset_named_by_a_flag_is_all_of_it_over_a_run_s_config(tmp_path, data, before, after):
     path = tmp_path / "config.json"
     settings = TrainConfig(preset=before, data=data, global_batch=4).model_dump(mode="json")
     path.write_text(json.dumps({"settings": settings}))
     assert resolve("--preset", after, files=[path]) == TrainConfig(preset=after, data=data)
+
+
+@pytest.mark.parametrize("data", ["synthetic", "folder:/pets"])
+def test_what_an_automatic_preset_is_still_to_choose_is_in_no_file(tmp_path, data):
+    config = resolve("--preset", "auto", "--epochs", "3", "--data", data)
+    assert config.unplanned == tuple(
+        name for name in PLANNED if name != "epochs" and not (data == "synthetic" and name == "unfreeze_from")
+    )
+    path = tmp_path / "config.json"
+    settings = config.model_dump(mode="json")
+    assert settings.keys() == TrainConfig.model_fields.keys() - set(config.unplanned)
+    path.write_text(json.dumps({"settings": settings}))
+    assert resolve(files=[path]).unplanned == config.unplanned
+
+
+def test_what_an_automatic_preset_has_chosen_is_repeated_by_the_run_s_config(tmp_path):
+    chosen = {"fit": "crop", "balance": True, "zoom": 0.0, "epochs": 30}
+    settings = {**TrainConfig(data="folder:/pets").model_dump(mode="json"), **chosen, "preset": "auto"}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"settings": settings}))
+    config = resolve(files=[path])
+    assert config.unplanned == ()
+    assert {name: getattr(config, name) for name in chosen} == chosen
+    assert resolve("--preset", "auto", files=[path]).unplanned == PLANNED
+    assert resolve("--preset", "default", files=[path]).fit == "squash"
 
 
 @pytest.mark.parametrize(

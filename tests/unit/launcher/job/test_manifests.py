@@ -82,6 +82,14 @@ def test_the_trainer_gets_every_setting_resolved() -> None:
     assert TrainConfig.resolve([Layer("{}", settings)]) == job("persistent-volumes").training
 
 
+def test_what_an_automatic_preset_chooses_by_the_data_is_left_to_the_pods() -> None:
+    asked = TrainingJob.from_sources(None, TrainingJob.parse_flags(["--name", "pets"]), ["--preset", "auto"])
+    configmap = next(m for m in manifests(asked) if m["kind"] == "ConfigMap")
+    settings = json.loads(configmap["data"]["config.json"])["settings"]
+    assert TrainConfig.resolve([Layer("{}", settings)]).unplanned == asked.training.unplanned != ()
+    assert TrainingJob(**asked.dump()).training.unplanned == asked.training.unplanned
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_object_follows_the_schema(case: str) -> None:
     for manifest in manifests(job(case)):
