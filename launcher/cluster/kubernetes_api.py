@@ -21,45 +21,13 @@ from launcher.cluster import kubeconfig as kubeconfigs
 from launcher.cluster.connection import ApiError, Connection, Object, Unreachable, set_proxy
 from launcher.cluster.credentials import Credentials, credentials_of, file_of, impersonation
 from launcher.cluster.pod_command import PodCommand, exec_query
+from launcher.cluster.resources import CLUSTER_WIDE, RESOURCES, is_object
 from maskfleet.backoff import pauses
 from maskfleet.errors import BadInput, NotFound
 from maskfleet.text import one_line
 
-__all__ = ["RESOURCES", "ApiError", "Cluster", "Object", "Unreachable", "resource_of"]
+__all__ = ["ApiError", "Cluster", "Object", "Unreachable"]
 
-_POOL = "/api/v1"
-_KUEUE = "/apis/kueue.x-k8s.io"
-"""Without a version: those of Kueue come and go, so the server is asked which it serves."""
-RESOURCES: Mapping[str, tuple[str, str]] = {
-    "Job": ("/apis/batch/v1", "jobs"),
-    "Pod": (_POOL, "pods"),
-    "Event": (_POOL, "events"),
-    "Service": (_POOL, "services"),
-    "ConfigMap": (_POOL, "configmaps"),
-    "Secret": (_POOL, "secrets"),
-    "ServiceAccount": (_POOL, "serviceaccounts"),
-    "ResourceQuota": (_POOL, "resourcequotas"),
-    "LimitRange": (_POOL, "limitranges"),
-    "PersistentVolumeClaim": (_POOL, "persistentvolumeclaims"),
-    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
-    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
-    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
-    "Workload": (_KUEUE, "workloads"),
-    "LocalQueue": (_KUEUE, "localqueues"),
-    "ClusterQueue": (_KUEUE, "clusterqueues"),
-    "Node": (_POOL, "nodes"),
-    "Namespace": (_POOL, "namespaces"),
-    "PersistentVolume": (_POOL, "persistentvolumes"),
-    "StorageClass": ("/apis/storage.k8s.io/v1", "storageclasses"),
-    "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
-    "SelfSubjectAccessReview": ("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
-}
-_CLUSTER_WIDE = (
-    "ClusterQueue", "Node", "Namespace", "PersistentVolume", "PriorityClass", "SelfSubjectAccessReview", "StorageClass",
-)  # fmt: skip
-_ANSWERED = ("SelfSubjectAccessReview",)
-_SPECIFIED = ("Job", "Pod", "Node", "PersistentVolume", "PersistentVolumeClaim")
-"""Kinds that are nothing without a spec."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before a watch is begun anew
 _HEALTHY_SECONDS = 5.0  # a watch that has gone on for longer has not failed
@@ -83,7 +51,7 @@ class Cluster:
         self.namespace = namespace
         self.context = context
         self.patience = 5.0
-        self._versions: dict[str, str] = {}
+        self._versions: dict[tuple[str, str], str] = {}
 
     @classmethod
     def connect(
@@ -131,7 +99,7 @@ class Cluster:
 
         ``everywhere`` asks for those of all namespaces.
         """
-        path = "{}/{}".format(*RESOURCES[kind]) if everywhere else self._path(kind)
+        path = self._path(kind, everywhere=everywhere)
         items: list[Object] = self._list(kind, path, labels, fields, metadata_only)["items"]
         return items
 
@@ -230,22 +198,34 @@ class Cluster:
         query = exec_query(container, command, tty=tty)
         return PodCommand(self._connection.websocket(f"{self._path('Pod', pod)}/exec", query))
 
-    def _path(self, kind: str, name: str = "") -> str:
+    def _path(self, kind: str, name: str = "", *, everywhere: bool = False) -> str:
         prefix, plural = RESOURCES[kind]
-        if prefix == _KUEUE:
-            prefix = self._with_version(prefix)
-        scope = "" if kind in _CLUSTER_WIDE else f"/namespaces/{self.namespace}"
+        if prefix.startswith("/apis/") and prefix.count("/") == 2:
+            prefix = self._with_version(prefix, plural)
+        scope = "" if everywhere or kind in CLUSTER_WIDE else f"/namespaces/{self.namespace}"
         return f"{prefix}{scope}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
 
-    def _with_version(self, prefix: str) -> str:
-        """Raises NotFound if the server does not serve this API group."""
-        if prefix not in self._versions:
-            group = self._json("GET", prefix)
+    def _with_version(self, prefix: str, plural: str) -> str:
+        """With that of an API group's versions which has the resource: the server's preference, where that has it.
+
+        Raises:
+            NotFound: the server does not serve this API group, or the resource in none of its versions.
+        """
+        if (prefix, plural) not in self._versions:
+            answer = group = self._json("GET", prefix)
             try:
-                self._versions[prefix] = str(group["preferredVersion"]["version"])
+                preferred = str(group["preferredVersion"]["version"])
+                others = [str(each["version"]) for each in group.get("versions") or []]
+                for version in dict.fromkeys([preferred, *others]):
+                    answer = self._json("GET", f"{prefix}/{version}")
+                    if any(each["name"] == plural for each in answer["resources"]):
+                        self._versions[prefix, plural] = version
+                        break
+                else:
+                    raise NotFound(f"the server has no {plural} in {prefix.removeprefix('/apis/')}")
             except (KeyError, TypeError) as error:
-                raise self._connection.unlike_the_api(json.dumps(group).encode()) from error
-        return f"{prefix}/{self._versions[prefix]}"
+                raise self._connection.unlike_the_api(json.dumps(answer).encode()) from error
+        return f"{prefix}/{self._versions[prefix, plural]}"
 
     def _list(self, kind: str, path: str, labels: str, fields: str, metadata_only: bool) -> Object:
         accept = _METADATA_ONLY if metadata_only else "application/json"
@@ -262,7 +242,7 @@ class Cluster:
 
     def _checked(self, kind: str, found: Any) -> Object:
         """Raises Unreachable if ``found`` is no object of this kind: what we read of any without asking is there."""
-        if _is_object(kind, found):
+        if is_object(kind, found):
             return cast(Object, found)
         raise self._connection.unlike_the_api(json.dumps(found).encode())
 
@@ -307,32 +287,6 @@ def _quieten_port_forwards() -> None:
             others(arguments)
 
     threading.excepthook = hook
-
-
-def resource_of(kind: str) -> tuple[str, str, str]:
-    """API group, resource and subresource of ``KIND`` or ``KIND/SUBRESOURCE``, as access reviews name them."""
-    name, _, subresource = kind.partition("/")
-    prefix, plural = RESOURCES[name]
-    return prefix.split("/")[2] if prefix.startswith("/apis/") else "", plural, subresource
-
-
-def _is_object(kind: str, found: Any) -> bool:
-    """Whether it is an object of this kind, whole or its metadata alone, as the API server has them.
-
-    In a list they do not say their kind. A review is answered and not kept: it has no name.
-    """
-    if not isinstance(found, dict) or found.get("kind", kind) not in (kind, "PartialObjectMetadata"):
-        return False
-    if kind in _ANSWERED:
-        return isinstance(found.get("status"), dict)
-    metadata, mapping = found.get("metadata"), dict | None
-    return (
-        isinstance(metadata, dict)
-        and all(isinstance(metadata.get(key), str) for key in ("name", "uid", "creationTimestamp"))
-        and all(isinstance(metadata.get(key), mapping) for key in ("labels", "annotations"))
-        and all(isinstance(found.get(key), mapping) for key in ("spec", "status"))
-        and ("spec" in found or kind not in _SPECIFIED or found.get("kind") == "PartialObjectMetadata")
-    )
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

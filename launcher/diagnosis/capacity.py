@@ -18,15 +18,15 @@ def worker_requests(job: Object) -> dict[str, float]:
     A sidecar runs along with the trainer, so their requests add up; the init container that comes before
     asks for no more than the sidecar.
     """
-    return {"pods": 1.0, **_sum_over_containers(job["spec"]["template"]["spec"], "requests")}
+    return {"pods": 1.0, **sum_over_containers(job["spec"]["template"]["spec"], "requests")}
 
 
 def worker_limits(job: Object) -> dict[str, float]:
     """What one worker's pod may use at most, in base units; added up as its requests are."""
-    return _sum_over_containers(job["spec"]["template"]["spec"], "limits")
+    return sum_over_containers(job["spec"]["template"]["spec"], "limits")
 
 
-def _sum_over_containers(pod: Object, which: str) -> dict[str, float]:
+def sum_over_containers(pod: Object, which: str) -> dict[str, float]:
     total: dict[str, float] = {}
     sidecars = [c for c in pod.get("initContainers", []) if c.get("restartPolicy") == "Always"]
     for container in (*sidecars, *pod["containers"]):
@@ -119,6 +119,6 @@ def places_on(node: Object, pods: Iterable[Object], need: Mapping[str, float]) -
         if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             continue
         free["pods"] = free.get("pods", 0.0) - 1
-        for name, amount in _sum_over_containers(pod["spec"], "requests").items():
+        for name, amount in sum_over_containers(pod["spec"], "requests").items():
             free[name] = free.get(name, 0.0) - amount
     return max(0, min(int((free.get(name, 0.0) + 1e-9) // amount) for name, amount in need.items() if amount))

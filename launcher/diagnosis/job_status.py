@@ -169,13 +169,12 @@ def _phase(
         return _suspended(job, workload, been_running or bool(pods) or "startTime" in status)
     troubled = [row for row in rows if row.phase not in ("Running", "Succeeded", "Finishing")]
     if troubled:
+        if is_gang(pods) and all(row.phase == "Pending" for row in rows):
+            return "Restarting" if been_running else "Pending", gang_reason(rows, len(rows))
         if been_running:
             return "Restarting", _restarting(troubled, len(rows), causes)
         for phase in ("Pending", "Pulling", "Starting"):
-            alike = [row for row in troubled if row.phase == phase]
-            if phase == "Pending" and alike and is_gang(pods):
-                return phase, gang_reason(alike, len(rows))
-            if alike:
+            if alike := [row for row in troubled if row.phase == phase]:
                 return phase, _summary(alike, len(rows))
         return "Restarting", _restarting(troubled, len(rows), causes)
     if details.get("state") == "restarting":

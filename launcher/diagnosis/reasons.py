@@ -32,8 +32,11 @@ _DISRUPTIONS = {
 }
 TOLD_TO_STOP = "told to stop (its pod was deleted, or its node shut down)"
 """Of a pod that does not say by whom."""
-WAITS_FOR_GANG = "waits until its whole gang finds room"
+WAITS = "waits "
+"""How the reason of a pod begins that nothing but its turn hinders."""
+WAITS_FOR_GANG = f"{WAITS}until its whole gang finds room"
 """Of a pod that has found room, while others of its gang have not."""
+NO_NODE = "no node can take it"
 _OUT_OF_MEMORY = "OOMKilled"
 SAID = "Said"
 """Reason of what stands among a pod's events and is the last line that its container has printed."""
@@ -68,7 +71,9 @@ def unschedulable(message: str, pod: Object) -> str:
     causes = re.sub(r"node\(s\) ", "", causes)
     causes = re.sub(r"(\d+) Insufficient ([^\s,]+)", r"\1 with too little free \2", causes)
     nodes = "1 node" if match[1] == "1" else f"{match[1]} nodes"
-    return f"no node can take it ({nodes}: {causes}); a worker asks for {requests(pod)}"
+    causes = re.sub(rf"^{match[1]} ", f"{nodes} ", causes)
+    causes = re.sub(r"^(\d+) (?!nodes? )", rf"\1 of {nodes} ", causes)
+    return f"{NO_NODE} ({causes}); a worker asks for {requests(pod)}"
 
 
 # What differs from one try to the next and from worker to worker, and tells nothing: ids, names of pods, pauses, times.
@@ -106,7 +111,7 @@ def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return "Pending", unschedulable(condition.get("message", ""), pod)
     if not pod["spec"].get("nodeName"):
-        return "Pending", f"waits for the scheduler{_other_scheduler(pod)}"
+        return "Pending", f"{WAITS}for the scheduler{_other_scheduler(pod)}"
     for status in statuses(pod):
         state = status.get("state", {}).get("waiting") or {}
         reason, message = state.get("reason", ""), state.get("message", "")

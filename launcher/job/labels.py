@@ -6,6 +6,7 @@ The files in ``k8s/base`` carry those of app.kubernetes.io themselves; a test ho
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 NAME_LABEL = "app.kubernetes.io/name"
@@ -49,6 +50,23 @@ FAILURES_ANNOTATIONS = (
     "batch.kubernetes.io/job-index-ignored-failure-count",
 )
 """On a pod, by the Job's controller: how many pods of this worker have failed before, counted and not."""
+
+
+@dataclass(frozen=True)
+class GangScheduler:
+    """One that makes a PodGroup of each Job whose annotation says how many of its pods are placed at once or not."""
+
+    group: str
+    annotation: str
+
+
+# Without their annotations the least number is 1. Volcano: pkg/controllers/podgroup, getMinMemberFromUpperRes. KAI:
+# https://github.com/NVIDIA/KAI-Scheduler/blob/main/docs/batch/README.md
+GANG_SCHEDULERS: Mapping[str, GangScheduler] = {
+    "volcano": GangScheduler("scheduling.volcano.sh", "scheduling.volcano.sh/group-min-member"),
+    "kai-scheduler": GangScheduler("scheduling.run.ai", "kai.scheduler/batch-min-member"),
+}
+"""By the name of --scheduler-name; their annotations are on the Job, by submit."""
 
 SPOT_LABELS = {
     "cloud.google.com/gke-spot": "true",

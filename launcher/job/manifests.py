@@ -21,6 +21,7 @@ from launcher.job.labels import (
     CODE_ANNOTATION,
     COMPONENT_LABEL,
     COMPONENT_LABELS,
+    GANG_SCHEDULERS,
     INDEX_ANNOTATION,
     INSTANCE_LABEL,
     JOB_ANNOTATION,
@@ -191,6 +192,8 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str, code: Code | No
         metadata["annotations"][CODE_ANNOTATION] = code.fingerprint
     if job.queue:
         metadata["labels"][QUEUE_LABEL] = job.queue
+    if job.workers > 1 and (gang := GANG_SCHEDULERS.get(job.scheduler_name or "")):
+        metadata["annotations"][gang.annotation] = str(job.workers)
     spec["suspend"] = True
     spec["completions"] = spec["parallelism"] = job.workers
     spec["backoffLimit"] = spec["backoffLimitPerIndex"] = job.max_restarts

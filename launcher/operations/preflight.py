@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from launcher.cluster.kubernetes_api import Cluster, Object, resource_of
+from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.cluster.namespace import Namespace
+from launcher.cluster.resources import resource_of
 from launcher.diagnosis.capacity import (
     node_refusal,
     places_on,
@@ -15,12 +16,12 @@ from launcher.diagnosis.capacity import (
     worker_requests,
 )
 from launcher.diagnosis.limits import limit_range_troubles
-from launcher.diagnosis.reasons import SCHEDULER
 from launcher.job.code import Code
 from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.gangs import check_gang
 from launcher.operations.named_objects import Check, Result, check_named_objects
 from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
 from launcher.operations.surroundings import seen
@@ -63,7 +64,7 @@ def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network
         *_limits(job, cluster),
         *_quota(job, cluster),
         *_nodes(job, nodes, cluster),
-        *_scheduler(job),
+        *check_gang(job, cluster),
         *_bucket(job),
         *_network(job, cluster, try_network),
     ]
@@ -200,12 +201,6 @@ def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace)
     where = f"on {len(fitting)} of {len(nodes)} node(s)"
     enough = places >= job.workers
     yield Check(what, "ok" if enough else "no", f"{room}, {where}" + ("" if enough else rest))
-
-
-def _scheduler(job: TrainingJob) -> Iterator[Check]:
-    if job.scheduler_name not in (None, SCHEDULER):
-        why = "nothing tells whether it runs; if not, the pods wait for ever"
-        yield Check(f"scheduler {job.scheduler_name}", "unknown", why)
 
 
 def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:

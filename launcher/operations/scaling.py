@@ -13,17 +13,16 @@ from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.cluster.namespace import Namespace
-from launcher.diagnosis.placement import is_gang
 from launcher.job.labels import (
     JOB_ANNOTATION,
     QUEUE_LABEL,
     WORKERS_ANNOTATION,
     annotations_of,
-    instance,
     labels_of,
 )
 from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
+from launcher.operations.gangs import is_placed_as_gang
 from launcher.operations.submitted import asked_job, check_not_being_deleted, get_job, has_ended, submitted_code
 from launcher.operations.suspension import release, suspend
 from maskfleet.backoff import pauses
@@ -69,9 +68,9 @@ def scale(
     stopped = bool(job["spec"].get("suspend"))
     if job["spec"]["completions"] == workers:
         return Scaled(workers, asked, not stopped)
-    if not stopped and is_gang(cluster.list("Pod", labels=instance(name))):
+    if is_placed_as_gang(job, cluster):
         raise BadInput(
-            f"job {name} is placed as a gang of {asked.workers}, whose number Kubernetes does not change: delete it "
+            f"job {name} is placed as a gang of {asked.workers}, whose number can't be changed: delete it "
             f"and submit it again with --workers {workers}; it goes on from its --output"
         )
     if not stopped:

@@ -129,6 +129,36 @@ def namespace(level: str) -> Iterator[Cluster]:
         patient.delete("Namespace", name)
 
 
+@contextlib.contextmanager
+def defined(asked: str, kind: str, plural: str, group: str, version: str) -> Iterator[None]:
+    """A kind of objects of another project, which the launcher asks for as ``asked``, without what acts on them."""
+    cluster, path = Cluster.connect(), "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
+    served = {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
+              "subresources": {"status": {}}}  # fmt: skip
+    # Some groups are protected ones: this says that the definition is not Kubernetes' own.
+    metadata = {
+        "name": f"{plural}.{group}", "annotations": {"api-approved.kubernetes.io": "unapproved, a test's own"},
+    }  # fmt: skip
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [served]}
+    definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": metadata}
+    cluster._json("POST", path, {}, {**definition, "spec": spec})
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                cluster.list(asked)
+                break
+            except MaskfleetError:
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+        yield
+    finally:
+        cluster._json("DELETE", f"{path}/{plural}.{group}")
+
+
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
     """A bucket on this machine that pods reach."""

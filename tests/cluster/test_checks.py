@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.cluster.kubernetes_api import Cluster, resource_of
+from launcher.cluster.kubernetes_api import Cluster
+from launcher.cluster.resources import resource_of
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launcher.cluster.kubernetes_api import Cluster, Object
+from launcher.cluster.kubernetes_api import Cluster
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
 from launcher.operations import following as operations
@@ -17,7 +17,7 @@ from launcher.operations.logs import logs
 from launcher.operations.pod_log import LogRequest
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, MaskfleetError
-from tests.cluster.conftest import Kit, Scripted, until
+from tests.cluster.conftest import Kit, Scripted, defined, until
 
 FOREVER = "time.sleep(3600)"
 
@@ -197,46 +197,8 @@ def queue_definitions() -> Iterator[None]:
 
     Newer ones no longer serve v1beta1.
     """
-    cluster = Cluster.connect()
-    definition = workload_definition()
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    cluster._json("POST", path, {}, definition)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                cluster.list("Workload")
-                break
-            except MaskfleetError:
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
+    with defined("Workload", "Workload", "workloads", "kueue.x-k8s.io", "v1beta2"):
         yield
-    finally:
-        cluster._json("DELETE", f"{path}/{definition['metadata']['name']}")
-
-
-def workload_definition() -> Object:
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
-    version = {
-        "name": "v1beta2", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
-        "subresources": {"status": {}},
-    }  # fmt: skip
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": "workloads.kueue.x-k8s.io",
-            # The group is a protected one: this says that the definition is not Kubernetes' own.
-            "annotations": {"api-approved.kubernetes.io": "unapproved, a test's own"},
-        },
-        "spec": {
-            "group": "kueue.x-k8s.io",
-            "scope": "Namespaced",
-            "names": {"plural": "workloads", "singular": "workload", "kind": "Workload", "listKind": "WorkloadList"},
-            "versions": [version],
-        },
-    }
 
 
 def test_a_job_in_a_queue_says_why_it_waits_and_runs_once_admitted(

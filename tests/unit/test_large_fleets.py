@@ -131,7 +131,7 @@ def test_a_status_is_quick_and_short(situation: str) -> None:
 def test_jobs_that_hold_what_the_others_need_are_found_among_many() -> None:
     pods = []
     for number in range(MANY):
-        own = [unplaced(number, "9 are full."), pod(number, "Running")]
+        own = [unplaced(number, "0/9 nodes are available: 9 Too many pods."), pod(number, "Running")]
         for each in own:
             each["metadata"]["labels"]["app.kubernetes.io/instance"] = f"job-{number % 100}"
         pods += own

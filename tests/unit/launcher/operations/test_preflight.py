@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import launcher
-from launcher.cluster.kubernetes_api import RESOURCES, ApiError
+from launcher.cluster.kubernetes_api import ApiError
+from launcher.cluster.resources import RESOURCES
 from launcher.diagnosis.capacity import (
     node_refusal,
     places_on,
@@ -186,8 +187,8 @@ def test_a_quota_counts_what_is_used() -> None:
 
 
 def test_whether_another_scheduler_runs_is_not_known() -> None:
-    assert checks(Server(), scheduler_name="volcano")["scheduler volcano"] == Check(
-        "scheduler volcano", "unknown", "nothing tells whether it runs; if not, the pods wait for ever"
+    assert checks(Server(), scheduler_name="mine")["scheduler mine"] == Check(
+        "scheduler mine", "unknown", "nothing tells whether the scheduler runs; if not, the pods wait for ever"
     )
     assert "scheduler default-scheduler" not in checks(Server(), scheduler_name="default-scheduler")
 

@@ -17,8 +17,8 @@ from launcher.operations import ending
 from launcher.operations.scaling import scale
 from launcher.operations.submission import submit
 from launcher.operations.submitted import asked_job, is_cancelled
-from maskfleet.errors import BadInput, BadSettings, TimedOut
-from tests.fakes.cluster import CREATED, FakeCluster, Object, worker_pod
+from maskfleet.errors import BadInput, BadSettings, NotFound, TimedOut
+from tests.fakes.cluster import CREATED, FakeCluster, Object, bare, worker_pod
 
 
 def submitted(**settings: Any) -> Any:
@@ -42,7 +42,7 @@ def test_it_takes_as_many_requests_whatever_the_number(workers: int) -> None:
     done = scale("pets", workers, cluster)
     assert (done.before, done.job.workers, done.goes_on) == (2, workers, True)
     assert cluster.requests == [
-        "get Job", "list Pod", "patch Job", "get Job", "patch ConfigMap", "patch Job", "patch Job",
+        "get Job", "list PodGroup", "patch Job", "get Job", "patch ConfigMap", "patch Job", "patch Job",
     ]  # fmt: skip
 
 
@@ -171,14 +171,54 @@ def test_the_command_says_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (again.exit_code, again.stdout) == (0, f"job pets in {place} has 3 worker(s) already\n")
 
 
-def test_a_gang_is_refused_before_it_is_stopped() -> None:
+IS_A_GANG = "job pets is placed as a gang of 2, whose number can't be changed: delete it and submit it again"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_gang_is_refused_before_it_is_stopped_and_while_it_has_no_pods(cancelled: bool) -> None:
+    cluster = submitted()
+    if cancelled:
+        ending.cancel("pets", cluster)
+    group = bare("PodGroup", "pets-1-2")
+    group["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "pets", "uid": job_of(cluster)["metadata"]["uid"]}]
+    cluster.objects["PodGroup", "pets-1-2"] = group
+    cluster.requests.clear()
+    with pytest.raises(BadInput, match=IS_A_GANG):
+        scale("pets", 3, cluster)
+    assert cluster.requests == ["get Job", "list PodGroup"]
+
+
+def test_a_gang_is_known_by_its_pods_where_its_podgroup_may_not_be_seen() -> None:
     cluster = submitted()
     pod = worker_pod(0)
     pod["spec"]["schedulingGroup"] = {"podGroupName": "pets-1-2"}
     cluster.objects["Pod", "pets-0-abcde"] = pod
-    with pytest.raises(BadInput, match="job pets is placed as a gang of 2, whose number Kubernetes does not change"):
+
+    def before(request: str) -> None:
+        if request == "list PodGroup":
+            raise ApiError(403, "Forbidden", "podgroups.scheduling.k8s.io is forbidden")
+
+    cluster.before = before
+    with pytest.raises(BadInput, match=IS_A_GANG):
         scale("pets", 3, cluster)
-    assert cluster.requests == ["get Job", "list Pod"]
+
+
+@pytest.mark.parametrize("scheduler", ["volcano", "kai-scheduler"])
+def test_a_gang_of_another_scheduler_is_refused(scheduler: str) -> None:
+    cluster = submitted(scheduler_name=scheduler)
+    with pytest.raises(BadInput, match=IS_A_GANG):
+        scale("pets", 3, cluster)
+
+
+def test_a_cluster_without_gangs_has_none() -> None:
+    cluster = submitted()
+
+    def before(request: str) -> None:
+        if request == "list PodGroup":
+            raise NotFound("the server has no podgroups")
+
+    cluster.before = before
+    assert scale("pets", 3, cluster).goes_on
 
 
 def test_a_batch_that_is_named_takes_the_place_of_the_one_that_was_kept() -> None:
