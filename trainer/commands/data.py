@@ -54,14 +54,14 @@ def verify_data(output: str, pictures: Path | None, **flags: Any) -> int:
     return DONE if report.first_bad is None else BAD_INPUT
 
 
-@click.command(params=[OUTPUT, *(option for option in TrainConfig.flags() if option.name != "preset")])
+@click.command(params=[OUTPUT, *TrainConfig.flags()])
 def plan(output: str, **flags: Any) -> None:
     """Show what --preset auto would choose for --data, with a reason each, in seconds; the other flags stand."""
     from trainer.data.auto_preset import lines
     from trainer.data.auto_preset import plan as plan_for
     from trainer.own_code import use_code
 
-    config = TrainConfig.from_sources([], flag_layer({**flags, "preset": "auto"}))
+    config = TrainConfig.from_sources([], flag_layer({**flags, "preset": flags["preset"] or "auto"}))
     check_places(config)
     use_code(config.code)
     seen, found = plan_for(config)

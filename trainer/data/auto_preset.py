@@ -164,18 +164,16 @@ def _image_size(seen: Look, chosen: Chosen) -> tuple[Any, str]:
         return SIZE.written, "of the parts; the encoder was trained at this size"
     low, high = seen.aspects
     area, aspect = min(SIZE.pixels, seen.height * seen.width), math.sqrt(low * high)
-    of_one_aspect = high / low < ONE_ASPECT and not SQUARE[0] <= aspect <= SQUARE[1]
-    if not of_one_aspect:
+    if high / low >= ONE_ASPECT or SQUARE[0] <= aspect <= SQUARE[1]:
         aspect = 1.0
     shape = Size(_side(math.sqrt(area / aspect)), _side(math.sqrt(area * aspect)))
-    if of_one_aspect:
-        return (
-            shape.written,
-            f"the pictures' aspect, {aspect:.2f}: on streets masks keep an IoU of .915 so, .908 in a square",
-        )
-    if shape.pixels < SIZE.pixels:
-        return shape.written, f"pictures of {seen.width} x {seen.height} have no more to show"
-    return SIZE.written, "what the encoder was trained at"
+    if shape.height != shape.width:
+        why = f"the pictures' aspect, {aspect:.2f}: on streets masks keep an IoU of .915 so, .908 in a square"
+    elif shape.pixels < SIZE.pixels:
+        why = f"pictures of {seen.width} x {seen.height} have no more to show"
+    else:
+        why = "what the encoder was trained at"
+    return shape.written, why
 
 
 def _unfreeze_from(seen: Look, chosen: Chosen) -> tuple[str, str]:

@@ -55,6 +55,7 @@ def test_there_is_a_rule_for_each_setting_that_waits_for_the_data() -> None:
         (PETS, {"height": 128, "width": 128}, {}, "image_size", "--image-size 128", "no more to show"),
         (PETS, {"height": 28, "width": 28}, {}, "image_size", "--image-size 128", "no more to show"),
         (PETS, {"aspects": (1.3, 1.4)}, {}, "image_size", "--image-size 192x256", "aspect, 1.35"),
+        (STREETS, {"height": 30, "width": 40}, {}, "image_size", "--image-size 128", "40 x 30 have no more to show"),
         (PETS, {"aspects": (0.5, 0.5)}, {}, "image_size", "--image-size 320x160", "aspect, 0.50"),
         (PETS, {}, {}, "zoom", "--zoom 0.25", "seen 30 times"),
         (PETS, {}, {"epochs": 7}, "zoom", "--zoom 0.1", "short"),
@@ -186,7 +187,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_plan_can_be_seen_without_training(tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "pairs", classes=("a", "b", "c"))
-    told = CliRunner().invoke(main, ["plan", "--data", str(folder), "--epochs", "3"])
+    told = CliRunner().invoke(main, ["plan", "--preset", "auto", "--data", str(folder), "--epochs", "3"])
     assert told.exit_code == 0, told.output
     assert "--epochs" not in told.stdout
     assert "\n  --image-size 128 " in told.stdout
