@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit local cluster long benchmarks docs image constraints clean browser
+.PHONY: train test lint unit local cluster long benchmarks docs image gpu-check constraints clean browser
 
 train: $(VENV)/.trainer
 	$(BIN)/launcher run
@@ -45,6 +45,13 @@ docs: $(VENV)/.test
 # Needs docker, podman or buildah.
 image: $(VENV)/.trainer
 	$(BIN)/launcher build
+
+# The gpu image's packages in an empty environment: 7 GB of disk, and some minutes. Needs no GPU.
+gpu-check:
+	rm -rf build/gpu
+	$(PYTHON) -m venv build/gpu
+	build/gpu/bin/python -m pip install --quiet --constraint constraints.txt '.[gpu]'
+	PYTHONPATH=. build/gpu/bin/python docker/gpu_check.py
 
 # The newest versions that setup.cfg allows, of all that every extra brings: for any platform and Python from 3.11 on.
 constraints: | $(BIN)/python

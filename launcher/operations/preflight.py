@@ -15,6 +15,7 @@ from launcher.diagnosis.capacity import (
     worker_limits,
     worker_requests,
 )
+from launcher.diagnosis.gpus import cards_of, describe_cards, gpu_troubles
 from launcher.diagnosis.limits import limit_range_troubles
 from launcher.job.code import Code
 from launcher.job.manifests import manifests
@@ -64,6 +65,7 @@ def preflight(job: TrainingJob, cluster: Namespace | None = None, *, try_network
         *_limits(job, cluster),
         *_quota(job, cluster),
         *_nodes(job, nodes, cluster),
+        *_gpus(job, fitting),
         *check_gang(job, cluster),
         *_bucket(job),
         *_network(job, cluster, try_network),
@@ -201,6 +203,20 @@ def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace)
     where = f"on {len(fitting)} of {len(nodes)} node(s)"
     enough = places >= job.workers
     yield Check(what, "ok" if enough else "no", f"{room}, {where}" + ("" if enough else rest))
+
+
+def _gpus(job: TrainingJob, fitting: Sequence[Object] | None) -> Iterator[Check]:
+    """Which card it will be, of those on nodes that may take a worker."""
+    if not job.gpus_per_worker:
+        return
+    if not (cards := cards_of(fitting or ())):
+        yield Check("GPU", "unknown", "no label of a node tells which")
+        return
+    told = describe_cards(cards)
+    if troubles := gpu_troubles(cards):
+        yield Check("GPU", "no" if len(troubles) == len(cards) else "warning", f"{told}; {'; '.join(troubles)}")
+    else:
+        yield Check("GPU", "ok", told)
 
 
 def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:

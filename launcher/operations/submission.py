@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.cluster.kubernetes_api import ApiError, Cluster, Object
+from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, Unreachable
 from launcher.cluster.namespace import Namespace
+from launcher.diagnosis.gpus import cards_of, describe_cards, gpu_troubles
 from launcher.diagnosis.jobs import suspended_by
 from launcher.job.code import Code
-from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotations_of
+from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotations_of, labels_of
 from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import DATA_PATH, TrainingJob
 from launcher.operations.admission import RIGHTS, try_objects, try_pod
@@ -93,7 +94,8 @@ def submit(
         elif made["spec"].get("suspend") and not isinstance(error, BadInput):
             raise LeftBehind(job.name, "was there before, and stays", error) from error
         raise
-    return Submission(job.name, cluster.namespace, new, (*notes(job, untold=untold), *_network_note(job, cluster)))
+    told = (*notes(job, untold=untold), *_network_note(job, cluster), *_gpu_notes(job, cluster))
+    return Submission(job.name, cluster.namespace, new, told)
 
 
 def _take_back(name: str, cluster: Namespace, cause: MaskfleetError) -> None:
@@ -167,6 +169,19 @@ def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
     if job.workers == 1 or (found := known(cluster)).enforced is not False:
         return ()
     return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
+
+
+def _gpu_notes(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
+    """Which card it will be; what can't be seen is not told, since the job is there already."""
+    if not job.gpus_per_worker:
+        return ()
+    try:
+        nodes = cluster.list("Node", metadata_only=True)
+    except (ApiError, NotFound, Unreachable):
+        return ()
+    wanted = dict(job.node_labels).items()
+    cards = cards_of(node for node in nodes if wanted <= labels_of(node).items())
+    return (f"GPU: {describe_cards(cards)}", *gpu_troubles(cards)) if cards else ()
 
 
 def _check_same(asked: TrainingJob, made: Object, code: Code | None) -> None:

@@ -43,7 +43,7 @@ def test_a_thousand_workers(fleet: None, cluster: Cluster, kit: Kit) -> None:
         counting = Counting.connect(cluster.namespace)
         submission.submit(job(name, workers), counting)
         counts[workers] = counting.sent
-    assert counts == {4: 8, WORKERS: 8}
+    assert counts == {4: 9, WORKERS: 9}
     ending.delete("small", cluster)
 
     seen: list[JobStatus] = []
