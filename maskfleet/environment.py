@@ -8,11 +8,16 @@ from __future__ import annotations
 import os
 
 WORKERS_VARIABLE = "MASKFLEET_WORKERS"
-"""Number of workers. Set in a pod's manifest; read with the next two by :class:`~maskfleet.peers.Peers`."""
+"""Number of workers, or a range such as ``2..8``. Set in a pod's manifest; read with the next two by
+:class:`~maskfleet.peers.Peers`."""
 WORKER_VARIABLE = "MASKFLEET_WORKER"
 """Index of this worker. Set in a pod by its index; read by the trainer, and by the sidecar."""
 PEERS_VARIABLE = "MASKFLEET_PEERS"
 """Pattern of the workers' addresses: ``pets-{}.pets:2222``. Set in a pod's manifest."""
+SHRINK_AFTER_VARIABLE = "MASKFLEET_SHRINK_AFTER"
+"""Seconds after which fewer workers of a range go on. Set by ``--shrink-after``."""
+PRESENT_VARIABLE = "MASKFLEET_PRESENT"
+"""The workers of a range that train now: ``0,2-4``. Set by the supervisor for its training process."""
 GPUS_VARIABLE = "MASKFLEET_GPUS"
 """GPUs that a pod was given. Set by ``--gpus-per-worker``; the training process refuses to go on with fewer."""
 JOB_VARIABLE = "MASKFLEET_JOB"

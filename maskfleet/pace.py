@@ -106,12 +106,14 @@ class Pace:
 class FleetPace:
     """workers.json: the pace of workers, by their number, and a line for each that holds up the others.
 
-    Of a large fleet it has the first workers and those that are named. ``time`` is Unix seconds.
+    Of a large fleet it has the first workers and those that are named. ``time`` is Unix seconds; ``present`` names all
+    that train, as ``0,2-4``, where not all have to.
     """
 
     time: Seconds
     slow: tuple[str, ...] = ()
     workers: Mapping[str, Pace] = field(default_factory=dict)
+    present: str = ""
 
     @classmethod
     def read(cls, run: RunDirectory) -> Self | None:

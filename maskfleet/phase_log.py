@@ -40,6 +40,7 @@ class PhaseLog:
         self._step: int | None = None
         self._written = self._began
         self._then = STARTUP
+        self._held_up: str | None = None
         self.catch_up()
 
     def catch_up(self) -> Ledger:
@@ -58,7 +59,16 @@ class PhaseLog:
     def begin_start(self, cause: str, *, step: int | None = None) -> None:
         """As :meth:`begin`, of a part of a start; after a fault all of it is the restart."""
         last = self.catch_up().last
-        self.begin(RECOVERY if last is not None and last.then == RECOVERY else cause, step=step)
+        causes = (self._held_up, None if last is None else last.then)
+        self._held_up = None
+        self.begin(RECOVERY if RECOVERY in causes else cause, step=step)
+
+    def hold_up(self, cause: str) -> None:
+        """From now on a start, or a restart, can't go on, until the next :meth:`begin_start`."""
+        last = self.catch_up().last
+        if last is not None and last.then != cause:
+            self._held_up = last.then
+        self.begin(cause)
 
     def take_over(self, *, by_user: bool = False, cause: str = STARTUP, at: float | None = None) -> None:
         """The first line of who begins, or begins again; what was before it is told by what was written last.

@@ -185,7 +185,7 @@ CURVES = (("loss", "loss", "validation_loss"), ("mIoU", "training_miou", "miou")
 
 @dataclass(frozen=True)
 class Event:
-    """A line of events.jsonl. ``kind`` is start, restart, checkpoint or end; ``time`` is Unix seconds."""
+    """A line of events.jsonl. ``kind`` is start, restart, scale, checkpoint or end; ``time`` is Unix seconds."""
 
     time: Seconds
     kind: str

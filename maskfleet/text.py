@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _MARKUP = re.compile(r"[\\`*_\[\]|]")
 SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -56,6 +56,33 @@ def some_of(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
     """``a, b, c and 12 more``: a list that does not grow with what is in it."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return separator.join(names[:most]) + more
+
+
+def ranges(numbers: Iterable[int], most: int | None = None) -> str:
+    """``[0, 1, 2, 5]`` -> ``0-2,5``; of more than ``most`` ranges the first ones and …"""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    words = [f"{first}-{last}" if last > first else str(first) for first, last in found]
+    return ",".join(words[:most] + (["…"] if most is not None and len(words) > most else []))
+
+
+def numbers_in(text: str, most: int) -> list[int]:
+    """``0-2,5`` -> [0, 1, 2, 5].
+
+    Raises:
+        ValueError: it is no such text, or has a number of ``most`` or more.
+    """
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()) or not int(first) <= int(last or first) < most:
+            raise ValueError(f"expected numbers below {most} such as 0-2,5, found {part[:40]!r}")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found
 
 
 def cut_to_bytes(text: str, limit: int) -> str:

@@ -10,10 +10,12 @@ from launcher.diagnosis.reasons import steady
 from launcher.diagnosis.worker_status import WorkerStatus
 from maskfleet.goodput import goodput_line
 from maskfleet.records import Progress
-from maskfleet.text import format_duration, some_of
+from maskfleet.text import format_duration, ranges, some_of
 
 MOST_ROWS = 32
 """Workers that get a row each; of more, those in the same state share one unless the form is wide."""
+MOST_RANGES = 4
+"""Of the workers that share a row, as in 0-2,5."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -55,22 +57,14 @@ def worker_table(workers: Sequence[WorkerStatus], *, wide: bool = False) -> list
         alike.setdefault((each.phase, steady(each.reason)), []).append(each)
     groups = sorted(alike.values(), key=len, reverse=True)
     shown, left = groups[:MOST_ROWS], [each for group in groups[MOST_ROWS:] for each in group]
-    rows = [[str(len(group)), group[0].phase, ranges([w.worker for w in group]), group[0].reason] for group in shown]
+    rows = [[str(len(group)), group[0].phase, _names(group), group[0].reason] for group in shown]
     if left:
-        rows.append([str(len(left)), "…", ranges(sorted(w.worker for w in left)), "for other reasons: -o wide"])
+        rows.append([str(len(left)), "…", _names(left), "for other reasons: -o wide"])
     return table(["COUNT", "PHASE", "WORKERS", "REASON"], rows)
 
 
-def ranges(numbers: Sequence[int], most: int = 4) -> str:
-    """``[0, 1, 2, 5]`` -> ``0-2,5``; of more than ``most`` ranges the first ones and …"""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    words = [f"{first}-{last}" if last > first else str(first) for first, last in found]
-    return ",".join(words[:most] + (["…"] if len(words) > most else []))
+def _names(workers: Iterable[WorkerStatus]) -> str:
+    return ranges(sorted(each.worker for each in workers), MOST_RANGES)
 
 
 def job_table(

@@ -101,7 +101,7 @@ def test_a_worker_is_not_done_because_the_chief_says_so(tmp_path: Path) -> None:
 
     async def forge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await admit(reader, writer, b"of this test", 2, no_check)
-        writer.write(serialize(start(1)) + serialize(finish(DONE, "")))
+        writer.write(serialize(start(1, range(2))) + serialize(finish(DONE, "")))
 
     async def no_check(worker: int) -> None: ...
 

@@ -260,8 +260,8 @@ def test_every_message_of_the_rendezvous_fits_a_line() -> None:
     coordinator = Coordinator(MANY, max_restarts=2)
     with quick():
         for worker in range(MANY - 1):
-            assert coordinator.worker_ready(worker) is None
-        started = coordinator.worker_ready(MANY - 1)
+            assert coordinator.worker_ready(worker, now=0) is None
+        started = coordinator.worker_ready(MANY - 1, now=0)
         for worker in range(MANY):
             coordinator.worker_told(worker)
         stopped = coordinator.process_ended(3, 1, STOPPED, "", now=0)

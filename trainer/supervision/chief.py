@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable
 from maskfleet.config import TrainConfig
 from maskfleet.errors import PeerLost
 from maskfleet.peers import LOOPBACK, Peers
-from maskfleet.records import Event
+from maskfleet.records import Event, Progress
 from maskfleet.run_directory import RunDirectory
+from maskfleet.text import format_duration
 from trainer.supervision.fleet import LOOK_SECONDS, Fleet
 from trainer.supervision.handshake import Stranger, admit
 from trainer.supervision.rendezvous import Coordinator, Ended, Message, names_of, parse, serialize
@@ -40,9 +41,11 @@ class ChiefServer:
     def __init__(
         self, config: TrainConfig, peers: Peers, run: RunDirectory, token: bytes, report_line: Callable[[str], None]
     ):
-        self._coordinator = Coordinator(peers.workers, config.max_restarts)
+        self._coordinator = Coordinator(
+            peers.workers, config.max_restarts, peers.least, peers.shrink_after, since=time.monotonic()
+        )
         self._peers = peers
-        self._timeout = config.start_timeout
+        self._timeout = max(config.start_timeout, peers.shrink_after if peers.least else 0)
         self._run = run
         self._token = token
         self._report_line = report_line
@@ -50,6 +53,7 @@ class ChiefServer:
         self._unproven: dict[asyncio.StreamWriter, str] = {}
         self._life_time = self._refusal_time = -math.inf
         self._refusals = 0
+        self._verdict: Message | None = None
         self._fleet = Fleet(run, report_line)
 
     @contextlib.asynccontextmanager
@@ -71,7 +75,7 @@ class ChiefServer:
             )
         except OSError as error:
             raise PeerLost(f"worker 0 can't listen on port {port}: {error.strerror or error}") from error
-        tasks = [asyncio.create_task(each) for each in (self._notice_missing(), self._ask_pace())]
+        tasks = [asyncio.create_task(each) for each in (self._notice_missing(), self._look(), self._ask_pace())]
         try:
             yield "127.0.0.1", server.sockets[0].getsockname()[1]
         finally:
@@ -90,9 +94,10 @@ class ChiefServer:
                 earlier.transport.abort()
                 self._broadcast(self._coordinator.worker_left(worker, time.monotonic()))
             self._writers[worker] = writer
+            self._coordinator.worker_came(worker)
             while (message := parse(await reader.readline())) is not None:
                 if message["is"] == "ready":
-                    self._broadcast(self._coordinator.worker_ready(worker))
+                    self._worker_ready(worker, message)
                 elif message["is"] == "stopping":
                     self._coordinator.worker_told(worker)
                 elif message["is"] == "alive":
@@ -115,6 +120,15 @@ class ChiefServer:
                 del self._writers[worker]
                 self._broadcast(self._coordinator.worker_left(worker, time.monotonic()))
             writer.close()
+
+    def _worker_ready(self, worker: int, message: Message) -> None:
+        if self._verdict is not None:  # it has come too late
+            self._writers[worker].write(serialize(self._verdict))
+            return
+        before = message.get("of", 0)
+        if type(before) is not int:
+            raise ValueError(f"expected a number of workers, found {before!r:.200}")
+        self._broadcast(self._coordinator.worker_ready(worker, time.monotonic(), before))
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         """The worker at the other end; raises Stranger.
@@ -176,7 +190,25 @@ class ChiefServer:
             if waited > self._timeout:
                 self._broadcast(self._coordinator.gathering_timed_out(f"waited {waited:.0f} s in vain for {missing}"))
             else:
-                self._broadcast({"do": "wait", "for": missing})
+                self._broadcast({"do": "wait", "for": missing + self._or_fewer()})
+
+    def _or_fewer(self) -> str:
+        """What comes of it if those that are missing do not come."""
+        ready, least = len(self._coordinator.ready), self._peers.least
+        if least is None:
+            return ""
+        left = self._peers.shrink_after - (time.monotonic() - self._coordinator.since)
+        if ready < least:
+            return f"; at least {least} train, {ready} have come"
+        return f"; {ready} go on without in {format_duration(left)}"
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LIFE_SECONDS)
+            waiting = self._coordinator.phase == "running" and self._coordinator.ready
+            progress = Progress.read(self._run) if waiting else None
+            trains_on = progress is None or progress.step < progress.steps
+            self._broadcast(self._coordinator.look(time.monotonic(), may_grow=trains_on))
 
     async def _ask_pace(self) -> None:
         while True:
@@ -189,16 +221,25 @@ class ChiefServer:
             return
         for writer in list(self._writers.values()):
             writer.write(serialize(message))
-        attempt = self._coordinator.attempt
         if message["do"] in ("stop", "finish"):
             self._fleet.start_again()
+        elif message["do"] == "start" and self._peers.least:
+            self._fleet.start(message["workers"])
         with contextlib.suppress(OSError):  # a full disk is the training process's to report
-            if message["do"] == "start" and attempt == 1:
-                Event.append(self._run, "start", f"training starts on {self._peers.workers} worker(s)")
-            elif message["do"] == "stop":
-                Event.append(self._run, "restart", f"attempt {attempt} ended: {message['reason']}")
-            elif message["do"] == "finish":
-                Event.append(self._run, "end", message["reason"] or "training is complete")
+            self._write_down(message)
+
+    def _write_down(self, message: Message) -> None:
+        attempt = self._coordinator.attempt
+        if message["do"] == "start" and (workers := self._coordinator.beginning):
+            kind, begins = ("start", "starts on") if attempt == 1 else ("scale", "goes on with")
+            Event.append(self._run, kind, f"training {begins} {workers}")
+            if self._peers.least:
+                self._report_line(f"training {begins} {workers}")
+        elif message["do"] == "stop" and not message["save"]:
+            Event.append(self._run, "restart", f"attempt {attempt} ended: {message['reason']}")
+        elif message["do"] == "finish":
+            self._verdict = message
+            Event.append(self._run, "end", message["reason"] or "training is complete")
 
 
 def _address(writer: asyncio.StreamWriter) -> str:

@@ -72,6 +72,7 @@ class Fleet:
         self._told: dict[int, Pace] = {}
         self._slow = SlowWorkers()
         self._named: set[int] = set()
+        self._present = ""
 
     def question(self) -> Message:
         """To all workers, once what they have said to the one before is written down."""
@@ -85,7 +86,7 @@ class Fleet:
             shown = {
                 str(worker): pace for worker, pace in fleet.items() if worker < MOST_SHOWN or worker in self._named
             }
-            self._write(FleetPace(time.time(), tuple(each.line for each in slow), shown))
+            self._write(FleetPace(time.time(), tuple(each.line for each in slow), shown, self._present))
         self._told, self._trips = {}, {}
         self._mark += 1
         self._asked_at = time.monotonic()
@@ -106,11 +107,16 @@ class Fleet:
         if pace is not None:
             self._told[worker] = pace
 
+    def start(self, present: str) -> None:
+        """These workers train together from now on, written as ``0,2-4``; to be called where not all have to."""
+        self._present = present
+        self._write(FleetPace(time.time(), present=present))
+
     def start_again(self) -> None:
         """The training processes have ended: nobody is slow now."""
-        if self._named or self._told:
+        if self._named or self._told or self._present:
             self._write(FleetPace(time.time()))
-        self._slow, self._named, self._told = SlowWorkers(), set(), {}
+        self._slow, self._named, self._told, self._present = SlowWorkers(), set(), {}, ""
 
     def _write(self, pace: FleetPace) -> None:
         with contextlib.suppress(OSError):  # a full disk is the training process's to report

@@ -5,6 +5,9 @@ again, and none may start while one of the last attempt still runs. So the super
 connection to the chief's, and it tells them when to start and when to stop. A connection that ends is how a
 lost supervisor shows. Messages are JSON objects, one a line.
 
+Where fewer workers may train for as long as there are no more, those who have come are waited for together, and go on
+without the others after a while. Who comes later waits until all of them stop once, and go on with it.
+
 :class:`Coordinator` is the decision, without input or output; :mod:`trainer.supervision.supervisor` carries it out.
 """
 
@@ -12,14 +15,19 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from maskfleet.errors import BAD_INPUT, DONE, FAILED, PEER_LOST, STOPPED
 from maskfleet.sentences import told_to_stop
+from maskfleet.text import format_duration, ranges
 
 RESTART_WINDOW_SECONDS = 3600
+SETTLE_SECONDS = 10.0
+"""After the last one that has come, before all stop to go on with it: several often come together."""
+GROW_SECONDS = 60.0
+"""Of training, before all stop for some that have come while others are still missing: a stop costs seconds."""
 MAX_REASON = 4000
 """Characters of a reason; a message is one line of at most 64 KiB."""
 NAMED_WORKERS = 5
@@ -28,14 +36,14 @@ NAMED_WORKERS = 5
 Message = dict[str, Any]
 
 
-def start(attempt: int) -> Message:
-    """Chief to all: every worker is ready, start the training process."""
-    return {"do": "start", "attempt": attempt}
+def start(attempt: int, workers: Sequence[int]) -> Message:
+    """Chief to all: ``workers``, in order, are ready and train together, start the training process."""
+    return {"do": "start", "attempt": attempt, "workers": ranges(workers)}
 
 
-def stop(reason: str) -> Message:
-    """Chief to all: end the training process of this attempt and say ``ready``."""
-    return {"do": "stop", "reason": reason}
+def stop(reason: str, *, save: bool = False) -> Message:
+    """Chief to all: end the training process of this attempt, which may ``save`` first, and say ``ready``."""
+    return {"do": "stop", "reason": reason, "save": save}
 
 
 def finish(code: int, reason: str) -> Message:
@@ -65,11 +73,11 @@ def parse(line: bytes) -> Message | None:
 
 
 _ORDERS: dict[str, dict[str, type]] = {
-    "start": {"attempt": int},
+    "start": {"attempt": int, "workers": str},
     "wait": {"for": str},
     "go on": {},
     "ping": {"mark": int},
-    "stop": {"reason": str},
+    "stop": {"reason": str, "save": bool},
     "finish": {"code": int, "reason": str},
 }
 
@@ -112,40 +120,122 @@ def names_of(workers: Sequence[int], addresses: Sequence[str]) -> str:
     return named + (f" and {len(workers) - NAMED_WORKERS} more" if len(workers) > NAMED_WORKERS else "")
 
 
+def _named(workers: Collection[int]) -> str:
+    return f"worker{'s' if len(workers) > 1 else ''} {ranges(sorted(workers), NAMED_WORKERS)}"
+
+
+def _have(workers: Collection[int]) -> str:
+    return "have" if len(workers) > 1 else "has"
+
+
 @dataclass
 class Coordinator:
     """What the chief's supervisor answers to what it hears; each answer goes to all workers.
 
+    Times are seconds by one clock, ``now`` in each call.
+
     Attributes:
-        workers: how many there are.
+        workers: how many there are at most.
         max_restarts: attempts that may fail within :data:`RESTART_WINDOW_SECONDS` before the run fails.
+        least: how many train where the others do not come; None: all have to.
+        shrink_after: how long the others are waited for.
+        since: when it began to wait for workers.
+        wanted: so many are waited for.
+        world, before: the workers of this attempt, and of the last one.
+        connected: those whose supervisors are there; not all of them are ready.
         told: workers whose supervisors have said that somebody stops them, the first one first.
+        cause: why the last attempt was stopped.
     """
 
     workers: int
     max_restarts: int
+    least: int | None = None
+    shrink_after: float = 0.0
+    since: float = 0.0
+    wanted: int = 0
     attempt: int = 0
     phase: Literal["gathering", "running", "over"] = "gathering"
+    world: frozenset[int] = frozenset()
+    before: frozenset[int] = frozenset()
+    connected: set[int] = field(default_factory=set)
     ready: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
     told: list[int] = field(default_factory=list)
     failures: deque[tuple[float, str]] = field(default_factory=deque)
+    cause: str = ""
+    _came_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.wanted = self.wanted or self.workers
 
     def missing(self) -> list[int]:
         """Workers that are not ready."""
         return sorted(set(range(self.workers)) - self.ready)
 
-    def worker_ready(self, worker: int) -> Message | None:
-        """``worker`` has no training process and can reach its peers."""
-        self.ready.add(worker)
-        if self.phase != "gathering" or len(self.ready) < self.workers:
+    def worker_came(self, worker: int) -> None:
+        """The supervisor of ``worker`` is there."""
+        self.connected.add(worker)
+
+    def worker_ready(self, worker: int, now: float, before: int = 0) -> Message | None:
+        """``worker`` has no training process and can reach its peers; it was one of ``before`` that trained together.
+
+        A chief that has just come waits for as many as there were before its time, and no longer for all.
+        """
+        self.connected.add(worker)
+        if self.phase == "running" and worker in self.world:
             return None
-        self.phase = "running"
+        self.ready.add(worker)
+        self._came_at = now
+        if self.attempt == 0 and before:
+            self.wanted = min(self.workers, max(before, self.least or self.workers))
+        return self._begin(now)
+
+    def look(self, now: float, *, may_grow: bool = True) -> Message | None:
+        """To be called now and then: time has passed. Unless the run ``may_grow``, its end is too near for that."""
+        if self.phase != "running":
+            return self._begin(now)
+        if not self.ready or self.done or not may_grow:
+            return None
+        count = len(self.world) + len(self.ready)
+        settled = now - self._came_at >= SETTLE_SECONDS and now - self.since >= GROW_SECONDS
+        if count < self.workers and not settled:
+            return None
+        return self._gather(f"{_named(self.ready)} {_have(self.ready)} come", now, count, save=True)
+
+    def _begin(self, now: float) -> Message | None:
+        """Starts an attempt if enough are there, and none of those still has a process of the last one."""
+        waited_enough = self.least is not None and now - self.since >= self.shrink_after
+        enough = self.least if self.least is not None and waited_enough else self.wanted
+        if self.phase != "gathering" or self.ready != self.connected or len(self.ready) < enough or 0 not in self.ready:
+            return None
+        self.phase, self.since = "running", now
+        self.before, self.world = self.world, frozenset(self.ready)
         self.ready.clear()
         self.attempt += 1
         self.done.clear()
         self.told.clear()
-        return start(self.attempt)
+        return start(self.attempt, sorted(self.world))
+
+    @property
+    def beginning(self) -> str:
+        """Of an attempt that has begun: how many workers train, and why others than before, if so; else empty."""
+        if self.attempt > 1 and self.world == self.before:
+            return ""
+        if self.least is None:
+            return f"{self.workers} worker(s)"
+        expected = self.before or frozenset(range(self.workers))
+        come, gone = sorted(self.world - expected), sorted(expected - self.world)
+        why = [f"{_named(come)} {_have(come)} come"] if come else []
+        if gone:
+            back = " back" if self.before else ""
+            within = f" within {format_duration(self.shrink_after)}" if len(self.world) < len(expected) else ""
+            why = [*filter(None, [self.cause]), f"{_named(gone)} {_have(gone)} not come{back}{within}", *why]
+        count = f"{len(self.world)} of {self.least} to {self.workers} workers"
+        return f"{count}: {'; '.join(why)}" if why else count
+
+    def _gather(self, reason: str, now: float, wanted: int, *, save: bool = False) -> Message:
+        self.phase, self.since, self.wanted, self.cause = "gathering", now, wanted, reason
+        return stop(reason, save=save)
 
     def worker_told(self, worker: int) -> None:
         """Somebody stops ``worker``; its training process, and with it all others, will save and end."""
@@ -154,11 +244,11 @@ class Coordinator:
 
     def worker_left(self, worker: int, now: float) -> Message | None:
         """The connection to ``worker``'s supervisor has ended."""
+        self.connected.discard(worker)
         self.ready.discard(worker)
-        if self.phase == "running" and worker not in self.done:
+        if self.phase == "running" and worker in self.world - self.done:
             if worker in self.told:
-                self.phase = "gathering"
-                return stop(told_to_stop([worker]))
+                return self._gather(told_to_stop([worker]), now, len(self.world))
             return self._restart(f"worker {worker} was lost", now)
         return None
 
@@ -168,7 +258,7 @@ class Coordinator:
             return None  # it was told to stop
         if code == DONE:
             self.done.add(worker)
-            if len(self.done) < self.workers:
+            if len(self.done) < len(self.world):
                 return None
             self.phase = "over"
             return finish(DONE, "")
@@ -178,8 +268,7 @@ class Coordinator:
         if code == STOPPED:
             # Every process saved and left because one worker was told to stop, and any of them may be heard of first.
             # That worker goes away; the others wait for it to come back.
-            self.phase = "gathering"
-            return stop(told_to_stop(self.told or [worker]))
+            return self._gather(told_to_stop(self.told or [worker]), now, len(self.world))
         return self._restart(reason, now)
 
     def gathering_timed_out(self, reason: str) -> Message:
@@ -195,5 +284,4 @@ class Coordinator:
             self.phase = "over"
             first = self.failures[0][1]
             return finish(FAILED, f"gave up after {len(self.failures) - 1} restarts; the first cause: {first}")
-        self.phase = "gathering"
-        return stop(reason)
+        return self._gather(reason, now, len(self.world))

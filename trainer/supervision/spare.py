@@ -58,13 +58,13 @@ class SpareKeeper:
         if self._when != "off" and self._keeping is None:
             self._keeping = asyncio.create_task(self._keep(training))
 
-    def take(self) -> TrainingProcess | None:
-        """The spare process, which now goes on as the training process; None if there is none."""
+    def take(self, present: str) -> TrainingProcess | None:
+        """The spare process, which now goes on as that of one of the ``present`` workers; None if there is none."""
         spare, self._spare = self._spare, None
         if self._keeping is not None:
             self._keeping.cancel()
             self._keeping = None
-        if spare is None or spare.let_go():
+        if spare is None or spare.let_go(present):
             return spare
         spare.close()
         return None

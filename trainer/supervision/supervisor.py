@@ -13,7 +13,6 @@ import math
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Coroutine, Sequence
@@ -24,7 +23,7 @@ from maskfleet import quiet
 from maskfleet.child_processes import lines, send_signal, signal_name
 from maskfleet.command_line import leave_outputs
 from maskfleet.config import TrainConfig
-from maskfleet.errors import DONE, FAILED, STOPPED, PeerLost
+from maskfleet.errors import DONE, FAILED, PEER_LOST, STOPPED, PeerLost
 from maskfleet.goodput import PEERS, STARTUP
 from maskfleet.peers import Peers
 from maskfleet.phase_log import PhaseLog
@@ -32,15 +31,17 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.sentences import ERROR, is_told_to_stop, out_of_memory, without_error
 from maskfleet.text import printable_line
 from trainer import cgroup
-from trainer.supervision.chief import NOTICE_SECONDS, ChiefServer
+from trainer.supervision.chief import ChiefServer
 from trainer.supervision.fleet import OwnPace
-from trainer.supervision.handshake import HANDSHAKE_SECONDS, Stranger, introduce, read_token
+from trainer.supervision.handshake import read_token
+from trainer.supervision.reaching import RETRY_SECONDS, Reaching
 from trainer.supervision.rendezvous import MAX_REASON, Message, parse_order, serialize
 from trainer.supervision.round_trip import acknowledge_at_once
 from trainer.supervision.spare import SpareKeeper
 from trainer.supervision.training_process import TrainingProcess, start
 
-RETRY_SECONDS = 0.2
+NAMES_SECONDS = 60.0
+"""For the names of workers that have just come to resolve everywhere."""
 END_GRACE_SECONDS = 1.0
 """For a training process to leave by itself when all have saved, or the run is over."""
 CHECKPOINT_GRACE_SECONDS = 10.0
@@ -88,12 +89,12 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._log = log
-        self._chief = peers.rendezvous_address(0)
         self._memory: cgroup.Memory | None = None
         self._alive_at = 0.0
-        self._token = b""
         self._phases = PhaseLog(run if peers.is_chief else None)
         self._pace = OwnPace()
+        self._is_ready = False
+        self._together = 0  # workers that trained together last
         self._spares = SpareKeeper(
             config.spare if spare_command else "off",
             lambda: self._started(spare_command or command, is_spare=True),
@@ -111,14 +112,16 @@ class Supervisor:
         """
         self._phases.take_over(cause=PEERS if self._peers.workers > 1 else STARTUP)
         # Alone, the chief's supervisor talks to itself: any token that nobody else has will do.
-        self._token = read_token() if self._peers.workers > 1 else secrets.token_bytes()
+        token = read_token() if self._peers.workers > 1 else secrets.token_bytes()
+        chief = self._peers.rendezvous_address(0)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         async with contextlib.AsyncExitStack() as stack:
             if self._peers.is_chief:
-                server = ChiefServer(self._config, self._peers, self._run, self._token, self._report_line)
-                self._chief = await stack.enter_async_context(server.serving())
+                server = ChiefServer(self._config, self._peers, self._run, token, self._report_line)
+                chief = await stack.enter_async_context(server.serving())
+            self._way = Reaching(self._peers, chief, token, self._report_line)
             try:
                 return await self._until_over()
             finally:
@@ -127,7 +130,8 @@ class Supervisor:
     async def _until_over(self) -> int:
         """One turn for each connection to the chief's supervisor."""
         while True:
-            connection = await self._unless_stopping(self._reach_peers())
+            limit = FAREWELL_SECONDS if self._last_code == DONE else self._config.start_timeout
+            connection = await self._unless_stopping(self._way.connection(limit))
             if connection is None:
                 return STOPPED
             _, self._writer = connection
@@ -155,7 +159,7 @@ class Supervisor:
 
     async def _obey(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int | None:
         """Does as the chief says until the run is over (an exit code) or the connection is lost (None)."""
-        self._send({"is": "ready"})
+        self._say_ready()
         while True:
             acknowledge_at_once(writer)
             line = await self._unless_stopping(_read_line(reader))
@@ -170,8 +174,7 @@ class Supervisor:
             if message is None:
                 return None
             if message["do"] == "start":
-                self._phases.begin_start(STARTUP)
-                await self._start_process(message["attempt"])
+                await self._start_together(message["attempt"], message["workers"])
             elif message["do"] == "wait":
                 self._report_line(f"waiting for {message['for']}")
             elif message["do"] == "go on":
@@ -180,82 +183,52 @@ class Supervisor:
                 self._send({"is": "pong", "mark": message["mark"]})
                 self._send(self._pace.message())
             elif message["do"] == "stop":
-                # When one was told to stop all save. Who has lost a peer could only wait for TensorFlow to notice.
-                await self._end_process(END_GRACE_SECONDS if is_told_to_stop(message["reason"]) else 0)
-                self._send({"is": "ready"})
+                if not self._is_ready:
+                    await self._end_process(self._grace_to_stop(message))
+                    self._say_ready()
             elif message["do"] == "finish":
+                came_late = self._peers.least is not None and self._is_ready
                 await self._end_process(END_GRACE_SECONDS)
                 self._phases.end()
-                if message["code"] == DONE and self._last_code != DONE:
+                if message["code"] == DONE and self._last_code != DONE and not came_late:
                     raise PeerLost(f"worker 0 (the chief) calls the run done, and worker {self._peers.worker} is not")
                 if message["reason"] and message["reason"] != self._last_words:
                     self._report_line(ERROR + message["reason"])
                 return int(message["code"])
 
-    async def _reach_peers(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Resolves every peer and connects to the chief's supervisor, trying until the start time-out.
-
-        Every name must resolve before TensorFlow starts: its first collective fails at once on one that
-        does not.
-
-        Raises:
-            PeerLost: it took too long.
-        """
-        limit = FAREWELL_SECONDS if self._last_code == DONE else self._config.start_timeout
-        started = time.monotonic()
-        notice = started + NOTICE_SECONDS
-        while True:
-            missing = await self._unresolved_peer()
-            if missing is None:
-                try:
-                    return await self._connect_to_chief()
-                except (OSError, Stranger) as error:
-                    why = (isinstance(error, OSError) and error.strerror) or str(error) or "it does not answer"
-                    missing = f"worker 0 (the chief) at {':'.join(map(str, self._chief))}: {why}"
-            if time.monotonic() - started > limit:
-                raise PeerLost(f"worker {self._peers.worker} waited {limit:.0f} s in vain for {missing}")
-            if time.monotonic() > notice:
-                self._report_line(f"waiting for {missing}")
-                notice += NOTICE_SECONDS
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _connect_to_chief(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection over which both sides have proven that they know the run's token.
-
-        Raises:
-            OSError, Stranger: there is none to be had now.
-        """
-        async with asyncio.timeout(HANDSHAKE_SECONDS):
-            reader, writer = await asyncio.open_connection(*self._chief)
+    async def _start_together(self, attempt: int, workers: str) -> None:
+        """Starts the training process, if this worker is one of those that train together."""
         try:
-            await introduce(reader, writer, self._token, self._peers.worker)
-        except BaseException:
-            writer.close()
-            raise
-        return reader, writer
+            peers = self._peers.among(workers)
+        except ValueError:
+            return
+        self._is_ready, self._together = False, peers.workers
+        self._phases.begin_start(STARTUP)
+        if self._peers.least is None:
+            await self._start_process(attempt)
+        elif missing := await self._unless_stopping(self._way.resolved(peers.present, NAMES_SECONDS)):
+            self._send({"is": "ended", "attempt": attempt, "code": PEER_LOST, "reason": missing})
+        else:
+            await self._start_process(attempt, workers)
 
-    async def _unresolved_peer(self) -> str | None:
-        if self._peers.workers == 1:
-            return None
-        loop = asyncio.get_running_loop()
-        for worker in range(self._peers.workers):
-            host, port = self._peers.rendezvous_address(worker)
-            try:
-                await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:  # of what can't be a name at all
-                return f"worker {worker}: the name {host:.200} does not resolve ({getattr(error, 'strerror', error)})"
-        return None
-
-    async def _start_process(self, attempt: int) -> None:
+    async def _start_process(self, attempt: int, present: str = "") -> None:
         self._last_code, self._is_ending = None, False
         self._memory = cgroup.memory()
-        training = self._spares.take() or await self._started(self._command)
+        training = self._spares.take(present) or await self._started(self._command, present=present)
         self._process = training.process
         self._pace.began(self._process.pid)
         self._ended = asyncio.create_task(self._follow_process(self._process, attempt, training.heartbeat))
 
-    def _started(self, command: Sequence[str], *, is_spare: bool = False) -> Coroutine[Any, Any, TrainingProcess]:
-        return start(command, is_spare=is_spare, loopback_only=self._peers.are_local, report_line=self._report_line)
+    def _started(
+        self, command: Sequence[str], *, is_spare: bool = False, present: str = ""
+    ) -> Coroutine[Any, Any, TrainingProcess]:
+        return start(
+            command,
+            is_spare=is_spare,
+            loopback_only=self._peers.are_local,
+            report_line=self._report_line,
+            present=present,
+        )
 
     def _spare_ended(self) -> None:
         """The kernel may have killed it for memory: then that says nothing of the training process."""
@@ -342,6 +315,22 @@ class Supervisor:
     def _is_saving(self) -> bool:
         """Whether the training process has a checkpoint half on the disk: the steps up to it are worth the wait."""
         return self._peers.is_chief and self._run.unfinished_checkpoint.exists()
+
+    def _say_ready(self) -> None:
+        self._is_ready = True
+        if self._peers.least is not None:
+            self._phases.hold_up(PEERS)
+        self._send({"is": "ready", "of": self._together})
+
+    def _grace_to_stop(self, order: Message) -> float:
+        """Of the training process, which saves first if it shall, and has made steps.
+
+        When one was told to stop all save. Who has lost a peer could only wait for TensorFlow to notice.
+        """
+        if order["save"] and self._pace.has_stepped and self._process is not None:
+            send_signal(self._process, signal.SIGTERM)
+            return STOP_GRACE_SECONDS
+        return END_GRACE_SECONDS if is_told_to_stop(order["reason"]) else 0
 
     async def _leave(self) -> None:
         """After SIGTERM: lets the training process save its state at a step that all workers agree on."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from maskfleet import quiet
 from maskfleet.child_processes import end_with_parent
-from maskfleet.environment import HEARTBEAT_VARIABLE
+from maskfleet.environment import HEARTBEAT_VARIABLE, PRESENT_VARIABLE
 from trainer.supervision.loopback_only import LoopbackOnly
 
 PROCESS_DEFAULTS = {
@@ -39,11 +39,11 @@ class TrainingProcess:
     heartbeat: int
     gate: int | None = None
 
-    def let_go(self) -> bool:
-        """Has a spare process become the training process; False if it is gone."""
+    def let_go(self, present: str) -> bool:
+        """Has a spare process become the training process, of one of the ``present`` workers; False if it is gone."""
         assert self.gate is not None
         try:
-            os.write(self.gate, b"\n")
+            os.write(self.gate, f"{present}\n".encode())
         except BrokenPipeError:
             return False
         finally:
@@ -60,13 +60,19 @@ class TrainingProcess:
 
 
 async def start(
-    command: Sequence[str], *, is_spare: bool, loopback_only: bool, report_line: Callable[[str], None]
+    command: Sequence[str],
+    *,
+    is_spare: bool,
+    loopback_only: bool,
+    report_line: Callable[[str], None],
+    present: str = "",
 ) -> TrainingProcess:
     """Starts ``command``; both kinds have the same environment, session, signals and outputs.
 
     Args:
         is_spare: it waits, at the pipe whose descriptor is its last argument, to be told to go on.
         loopback_only: its ports are for this machine.
+        present: the workers that train together, if not all do; a spare one is told when it is let go.
 
     Raises:
         OSError: there is no room for another process.
@@ -82,7 +88,12 @@ async def start(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={**PROCESS_DEFAULTS, **os.environ, HEARTBEAT_VARIABLE: str(heartbeat_write)},
+            env={
+                **PROCESS_DEFAULTS,
+                **os.environ,
+                HEARTBEAT_VARIABLE: str(heartbeat_write),
+                **({PRESENT_VARIABLE: present} if present else {}),
+            },
             pass_fds=theirs,
             preexec_fn=end_with_parent(signal.SIGKILL, ports.ask if ports else None),
         )

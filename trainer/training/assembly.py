@@ -164,7 +164,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
             profiler = Profiler(run.tensorboard / "train", *config.profiled)
 
     started = time.monotonic()
-    local_batch = plan.local_batch(peers.worker)
+    local_batch = plan.local_batch(peers.rank)
     features = cached_features(config, network, dataset, local_batch, report_line, worker.heartbeat)
     training_seconds = (manifest.training_seconds if manifest else 0.0) + time.monotonic() - started
     training = Training(

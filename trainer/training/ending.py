@@ -66,7 +66,7 @@ def _at_own_size(
     totals = np.zeros(1 + classes * classes)
     try:
         with averaged_weights(model, training.optimizer):
-            for truth, found, _ in predictions_at_own_size(predictor, split, peers.worker, peers.workers):
+            for truth, found, _ in predictions_at_own_size(predictor, split, peers.rank, peers.workers):
                 totals[1:] += whole_matrix(truth, found, classes).ravel()
                 training.heartbeat()
     except BadData as error:

@@ -133,8 +133,8 @@ def validate(
     batches = iter(
         evaluation_batches(
             training.dataset.seen_whole(split),
-            batch=training.plan.local_batch(training.peers.worker),
-            worker=training.peers.worker,
+            batch=training.plan.local_batch(training.peers.rank),
+            worker=training.peers.rank,
             workers=training.peers.workers,
             features=functools.partial(features.of_split, split) if features else None,
         )
@@ -170,7 +170,7 @@ def training_stream(training: Training, first_step: int) -> tuple[Iterator[Batch
     plan, train = training.plan, training.dataset.train
     steps: dict[str, Any] = {
         "global_batch": plan.global_batch,
-        "worker_slice": plan.slices[training.peers.worker],
+        "worker_slice": plan.slices[training.peers.rank],
         "seed": training.config.seed,
         "first_step": first_step,
         "last_step": plan.steps,

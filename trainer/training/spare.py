@@ -1,7 +1,7 @@
 """A training process that waits until it is needed; then it is one as any other.
 
-The supervisor starts it as ``python -m trainer.training.spare RUN GATE`` beside the one that trains, and writes a byte
-to the pipe GATE when that is lost.
+The supervisor starts it as ``python -m trainer.training.spare RUN GATE`` beside the one that trains, and writes a line
+to the pipe GATE when that is lost: which workers train together, if not all do.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from maskfleet.command_line import prepare_outputs
+from maskfleet.environment import PRESENT_VARIABLE
 from maskfleet.quiet import leave_out_warnings
 from trainer.training import process
 
@@ -32,10 +33,12 @@ def main(arguments: list[str]) -> int:
     leave_out_warnings()
     process.import_all()
     _call_itself(WAITING)
-    told = os.read(int(gate), 1)
+    with os.fdopen(int(gate)) as waiting:
+        told = waiting.readline()
     if not told:  # the supervisor does not need it any more
         return 0
-    os.close(int(gate))
+    if present := told.strip():
+        os.environ[PRESENT_VARIABLE] = present
     _call_itself(TRAINING)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:

@@ -31,9 +31,32 @@ def test_an_indexed_pod_computes_its_peers():
     assert peers.rendezvous_address(1) == ("p-1.p", 2223)
 
 
+RANGE = {"MASKFLEET_PEERS": "p-{}.p:2222", "MASKFLEET_WORKERS": "2..4", "MASKFLEET_WORKER": "3"}
+
+
+def test_a_range_says_how_few_go_on():
+    peers = Peers.from_environment({**RANGE, "MASKFLEET_SHRINK_AFTER": "90"})
+    assert (peers.least, peers.workers, peers.shrink_after, peers.rank) == (2, 4, 90, 3)
+    assert Peers.from_environment(RANGE).shrink_after == 120
+    assert str(peers.count) == "2..4"
+
+
+def test_those_that_train_together_have_places_without_gaps():
+    peers = Peers.from_environment({**RANGE, "MASKFLEET_PRESENT": "0,2-3"})
+    assert (peers.worker, peers.rank, peers.workers) == (3, 2, 3)
+    config = json.loads(peers.tf_config())
+    assert config["cluster"]["worker"] == ["p-0.p:2222", "p-2.p:2222", "p-3.p:2222"]
+    assert config["task"]["index"] == 2
+    assert peers.server_address(3) == ("p-3.p", 2222), "by its own number"
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
+        ({**RANGE, "MASKFLEET_PRESENT": "0-2"}, "expected worker 3 among 0-2"),
+        ({**RANGE, "MASKFLEET_PRESENT": "0-4"}, "expected numbers below 4 such as 0-2,5, found '0-4'"),
+        ({**RANGE, "MASKFLEET_SHRINK_AFTER": "soon"}, "MASKFLEET_SHRINK_AFTER, .*: could not convert"),
+        ({**RANGE, "MASKFLEET_WORKERS": "4..2"}, "expected numbers from 1 to 2147483647, the smaller first"),
         ({"TF_CONFIG": "{"}, "TF_CONFIG: expected"),
         ({"TF_CONFIG": "[]"}, "TF_CONFIG: expected"),
         ({"TF_CONFIG": tf_config()["TF_CONFIG"].replace('"index": 0', '"index": 1e999')}, "TF_CONFIG: expected"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskfleet.text import as_markdown, format_duration, one_line, printable, printable_line
+from maskfleet.text import as_markdown, format_duration, numbers_in, one_line, printable, printable_line, ranges
 
 
 @pytest.mark.parametrize(("text", "shown"), [
@@ -57,3 +57,16 @@ def test_a_cell_of_markdown_shows_the_text_as_it_is(text: str) -> None:
 def test_a_line_of_any_bytes_is_text_that_a_terminal_does_not_obey(line: bytes) -> None:
     text = printable_line(line).decode()
     assert not [each for each in text if each not in "\n\t" and not each.isprintable()]
+
+
+def test_numbers_as_ranges_and_back():
+    assert ranges([0, 1, 2, 5]) == "0-2,5"
+    assert ranges([0, 2, 4], 2) == "0,2,…"
+    assert numbers_in("0-2,5", 6) == [0, 1, 2, 5]
+    assert numbers_in("", 6) == []
+
+
+@pytest.mark.parametrize("text", ["0-6", "6", "2-1", "a", "1-b", "-", "0-99999999999999999999", "²"])
+def test_numbers_that_are_none_of_few_are_refused(text):
+    with pytest.raises(ValueError, match="expected numbers below 6 such as 0-2,5"):
+        numbers_in(text, 6)

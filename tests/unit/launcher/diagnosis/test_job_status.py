@@ -11,10 +11,11 @@ import pytest
 from launcher.diagnosis import reasons
 from launcher.diagnosis.capacity import node_refusal, places_on
 from launcher.diagnosis.job_status import JobStatus, job_status
-from launcher.diagnosis.tables import age, describe_status, job_table, ranges, worker_table
+from launcher.diagnosis.tables import age, describe_status, job_table, worker_table
 from launcher.job import labels
 from launcher.operations.description import history
 from launcher.streaming.stream_metrics import StreamMetrics
+from maskfleet.text import ranges
 
 CREATED = "2026-11-23T10:00:00Z"
 
@@ -268,7 +269,7 @@ def test_many_workers_take_few_rows() -> None:
         ["2", "Pending", "3,500"],
     ]
     assert len(worker_table(found.workers, wide=True)) == 1001
-    assert ranges([0, 2, 4, 6, 8]) == "0,2,4,6,…"
+    assert ranges([0, 2, 4, 6, 8], 4) == "0,2,4,6,…"
     assert describe_status(found)[0].startswith("pets: Pending")
 
 

@@ -18,7 +18,7 @@ from maskfleet.run_directory import RunDirectory
 from trainer.supervision import handshake
 from trainer.supervision.chief import SPARE_CONNECTIONS, ChiefServer
 from trainer.supervision.handshake import Stranger, introduce, read_token
-from trainer.supervision.rendezvous import MAX_REASON, Ended, names_of, parse_order, serialize
+from trainer.supervision.rendezvous import MAX_REASON, Ended, names_of, parse_order, serialize, start, stop
 
 TOKEN = b"secret"
 PEERS = Peers(0, ("127.0.0.1:0", "127.0.0.1:2"))
@@ -67,7 +67,7 @@ def test_who_knows_the_token_is_told_when_all_have_come(chief: Chief) -> None:
         for number, (reader, writer) in enumerate(workers):
             await introduce(reader, writer, TOKEN, number)
             writer.write(serialize({"is": "ready"}))
-        assert [await message_of(reader) for reader, _ in workers] == [{"do": "start", "attempt": 1}] * 2
+        assert [await message_of(reader) for reader, _ in workers] == [start(1, range(2))] * 2
 
     chief.with_clients(act)
     assert chief.lines == []
@@ -105,7 +105,7 @@ def test_a_stranger_is_hung_up_on_and_the_workers_go_on(chief: Chief, kind: str)
         for number, (theirs, ours) in enumerate(workers):
             await introduce(theirs, ours, TOKEN, number)
             ours.write(serialize({"is": "ready"}))
-        assert [await message_of(theirs) for theirs, _ in workers] == [{"do": "start", "attempt": 1}] * 2
+        assert [await message_of(theirs) for theirs, _ in workers] == [start(1, range(2))] * 2
 
     chief.with_clients(act)
     assert len(chief.lines) == 1
@@ -181,14 +181,14 @@ def test_a_worker_that_comes_again_was_lost_before(chief: Chief) -> None:
         for number, (reader, writer) in enumerate(workers):
             await introduce(reader, writer, TOKEN, number)
             writer.write(serialize({"is": "ready"}))
-        assert [await message_of(reader) for reader, _ in workers] == [{"do": "start", "attempt": 1}] * 2
+        assert [await message_of(reader) for reader, _ in workers] == [start(1, range(2))] * 2
         reader, writer = await connect()
         await introduce(reader, writer, TOKEN, 1)
-        assert await message_of(workers[0][0]) == {"do": "stop", "reason": "worker 1 was lost"}
+        assert await message_of(workers[0][0]) == stop("worker 1 was lost")
         assert await message_of(workers[1][0]) == {}
         for each in (workers[0][1], writer):
             each.write(serialize({"is": "ready"}))
-        assert [await message_of(each) for each in (workers[0][0], reader)] == [{"do": "start", "attempt": 2}] * 2
+        assert [await message_of(each) for each in (workers[0][0], reader)] == [start(2, range(2))] * 2
 
     chief.with_clients(act)
 

@@ -11,30 +11,30 @@ from trainer.supervision.rendezvous import RESTART_WINDOW_SECONDS, Coordinator, 
 def running(workers: int = 2, max_restarts: int = 3) -> Coordinator:
     coordinator = Coordinator(workers, max_restarts)
     for worker in range(workers):
-        coordinator.worker_ready(worker)
+        coordinator.worker_ready(worker, now=0)
     return coordinator
 
 
 def test_an_attempt_starts_when_the_last_worker_is_ready():
     coordinator = Coordinator(3, max_restarts=1)
-    assert coordinator.worker_ready(0) is None
-    assert coordinator.worker_ready(2) is None
+    assert coordinator.worker_ready(0, now=0) is None
+    assert coordinator.worker_ready(2, now=0) is None
     assert coordinator.missing() == [1]
-    assert coordinator.worker_ready(1) == start(1)
+    assert coordinator.worker_ready(1, now=0) == start(1, range(3))
 
 
 def test_a_lost_process_stops_all_and_a_new_attempt_starts_when_all_are_ready_again():
     coordinator = running()
     assert coordinator.process_ended(1, 1, PEER_LOST, "lost a peer", now=0) == stop("lost a peer")
     assert coordinator.process_ended(0, 1, -9, "killed", now=0) is None, "only the first cause counts"
-    coordinator.worker_ready(1)
-    assert coordinator.worker_ready(0) == start(2)
+    coordinator.worker_ready(1, now=0)
+    assert coordinator.worker_ready(0, now=0) == start(2, range(2))
 
 
 def test_a_lost_supervisor_stops_all():
     coordinator = running()
     assert coordinator.worker_left(1, now=0) == stop("worker 1 was lost")
-    assert coordinator.worker_ready(0) is None
+    assert coordinator.worker_ready(0, now=0) is None
     assert coordinator.missing() == [1]
 
 
@@ -48,8 +48,8 @@ def test_workers_that_were_done_start_again_with_one_that_failed():
     coordinator = running()
     coordinator.process_ended(0, 1, DONE, "", now=0)
     assert coordinator.process_ended(1, 1, -9, "killed", now=0) == stop("killed")
-    coordinator.worker_ready(0)
-    coordinator.worker_ready(1)
+    coordinator.worker_ready(0, now=0)
+    coordinator.worker_ready(1, now=0)
     assert coordinator.process_ended(1, 2, DONE, "", now=0) is None, "worker 0 trains again"
 
 
@@ -71,7 +71,7 @@ def test_the_worker_that_somebody_stops_is_named_whoever_is_heard_of_first(heard
     told = stop("worker 0 was told to stop")
     assert coordinator.process_ended(heard_first, 1, STOPPED, "", now=0) == told
     for worker in range(3):
-        coordinator.worker_ready(worker)
+        coordinator.worker_ready(worker, now=0)
     assert coordinator.process_ended(1, 2, STOPPED, "", now=0) == stop("worker 1 was told to stop"), "it is over"
 
 
@@ -92,8 +92,8 @@ def test_it_gives_up_with_the_first_cause():
     coordinator = running(max_restarts=2)
     for attempt, cause in enumerate(["first", "second"], start=1):
         coordinator.process_ended(0, attempt, -9, cause, now=attempt)
-        coordinator.worker_ready(0)
-        coordinator.worker_ready(1)
+        coordinator.worker_ready(0, now=0)
+        coordinator.worker_ready(1, now=0)
     message = coordinator.process_ended(0, 3, -9, "third", now=3)
     assert message == finish(FAILED, "gave up after 2 restarts; the first cause: first")
 
@@ -101,8 +101,8 @@ def test_it_gives_up_with_the_first_cause():
 def test_old_restarts_do_not_count():
     coordinator = running(max_restarts=1)
     coordinator.process_ended(0, 1, -9, "long ago", now=0)
-    coordinator.worker_ready(0)
-    coordinator.worker_ready(1)
+    coordinator.worker_ready(0, now=0)
+    coordinator.worker_ready(1, now=0)
     assert coordinator.process_ended(0, 2, -9, "now", now=RESTART_WINDOW_SECONDS + 1) == stop("now")
 
 
@@ -144,7 +144,7 @@ class Fleet(RuleBasedStateMachine):
     def comes_or_says_ready(self, worker):
         if worker not in self.connected:
             self.connected.add(worker)
-            self.obey(self.coordinator.worker_ready(worker))
+            self.obey(self.coordinator.worker_ready(worker, now=0))
 
     @precondition(lambda self: not self.over)
     @rule(worker=st.integers(0, workers - 1))
@@ -152,7 +152,7 @@ class Fleet(RuleBasedStateMachine):
         if worker in self.stopping:
             self.stopping.remove(worker)
             self.training.pop(worker, None)
-            self.obey(self.coordinator.worker_ready(worker))
+            self.obey(self.coordinator.worker_ready(worker, now=0))
 
     @precondition(lambda self: not self.over)
     @rule(worker=st.integers(0, workers - 1))
