@@ -136,6 +136,7 @@ def kind_of(schema: Mapping[str, Any]) -> str:
 _TEXTS = {
     "path": "path",
     "image-size": f"whole number from {SMALLEST_SIDE} to {LARGEST_SIDE}, or two of them: HEIGHTxWIDTH",
+    "workers": "whole number from 1 on, or a range such as 2..8",
     "size": "bytes, or a size such as 500MB or 20GiB",
 }
 """What is written, by the format that the schema names."""

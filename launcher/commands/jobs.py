@@ -11,6 +11,7 @@ from launcher.commands.options import (
     Connect,
     ObjectName,
     WithSettings,
+    Workers,
     end_as_by_ctrl_c,
     on_cluster,
     output_option,
@@ -18,9 +19,10 @@ from launcher.commands.options import (
 )
 from launcher.job.training_job import TrainingJob
 from maskfleet.command_line import UserPath, echo
-from maskfleet.config import MOST, TrainConfig
+from maskfleet.config import TrainConfig
 from maskfleet.errors import DONE, FAILED
 from maskfleet.settings import flag_layer
+from maskfleet.worker_count import WorkerCount
 
 if TYPE_CHECKING:
     from launcher.operations.submission import Submission
@@ -136,9 +138,9 @@ def render(as_job: bool, form: str | None, **arguments: Any) -> None:
 @click.command(cls=WithSettings)
 @click.argument("name", type=ObjectName())
 @click.argument("settings", nargs=-1, type=click.UNPROCESSED, metavar="[-- SETTINGS]")
-@click.option("--workers", type=click.IntRange(1, MOST), help="another number; a step keeps its examples")
+@click.option("--workers", type=Workers(), help="another number, or range; a step keeps its examples")
 @on_cluster
-def resume(connect: Connect, name: str, workers: int | None, settings: tuple[str, ...]) -> None:
+def resume(connect: Connect, name: str, workers: WorkerCount | None, settings: tuple[str, ...]) -> None:
     """Go on with a cancelled, failed or complete job from its newest checkpoint.
 
     SETTINGS change the trainer's, for example '-- --epochs 40' for a job that is complete.
@@ -154,9 +156,9 @@ def resume(connect: Connect, name: str, workers: int | None, settings: tuple[str
 
 @click.command()
 @click.argument("name", type=ObjectName())
-@click.option("--workers", type=click.IntRange(1, MOST), required=True, help="how many there shall be")
+@click.option("--workers", type=Workers(), required=True, help="how many there shall be, or a range as 2..8")
 @on_cluster
-def scale(connect: Connect, name: str, workers: int) -> None:
+def scale(connect: Connect, name: str, workers: WorkerCount) -> None:
     """Go on with another number of workers: all save and end, and as many as asked for go on at the next example.
 
     A step has as many examples as before, and the learning rate stays. A cancelled job stays cancelled until 'resume'.

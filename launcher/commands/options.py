@@ -15,6 +15,7 @@ import yaml
 
 from launcher.job.pod_settings import object_name
 from maskfleet.command_line import UserPath, echo
+from maskfleet.worker_count import WorkerCount
 
 if TYPE_CHECKING:
     from launcher.cluster.kubernetes_api import Cluster
@@ -41,6 +42,20 @@ class JobOrDestination(ObjectName):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return value if is_destination(value) else super().convert(value, param, ctx)
+
+
+class Workers(click.ParamType[WorkerCount]):
+    """A number of workers, or a range of them."""
+
+    name = "workers"
+
+    def convert(
+        self, value: str | WorkerCount, param: click.Parameter | None, ctx: click.Context | None
+    ) -> WorkerCount:
+        try:
+            return WorkerCount.parse(value)
+        except ValueError as error:
+            self.fail(f"{error}, found {value!r}", param, ctx)
 
 
 class WithSettings(click.Command):

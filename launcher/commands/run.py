@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,10 +23,22 @@ from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import launcher_lock, not_in_use
 
 
+class NumberOfWorkers(click.IntRange):
+    """Of this machine, which has room for all of them or for none."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if ".." in str(value):
+            self.fail(f"expected a number here, found the range {value}: 'launcher submit' takes one", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
 @click.command(cls=WithSettings)
 @click.option("--run-dir", type=UserPath(), help="where the run's files go  [default: runs/DATE-TIME]")
 @click.option("--resume", type=UserPath(), help="go on with the run in this directory")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="processes on this machine")
+@click.option("--workers", type=NumberOfWorkers(), default=1, show_default=True, help="processes on this machine")
 @click.option("--output", metavar="DESTINATION", help="copy the run there while it trains: gs://, s3:// or a folder")
 @keep_checkpoints_option
 @click.option("--config", type=UserPath(), help="settings as YAML or JSON; flags win")

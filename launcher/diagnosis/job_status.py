@@ -15,6 +15,7 @@ from launcher.diagnosis.placement import deadlock, gang_reason, is_gang, is_part
 from launcher.diagnosis.pods import event_time, whole_event
 from launcher.diagnosis.time_spent import time_spent
 from launcher.diagnosis.worker_status import WorkerStatus, worker_statuses
+from launcher.diagnosis.workers_range import WorkersRange
 from launcher.job.labels import (
     CANCELLED_ANNOTATION,
     PROGRESS_ANNOTATION,
@@ -45,7 +46,8 @@ class JobStatus:
 
     ``not_streamed`` tells of a job that succeeded what did not reach its output; empty if all did. ``time_spent``
     has the goodput and the seconds of each cause, see :func:`~maskfleet.goodput.goodput_facts`. ``unseen`` names the
-    kinds of objects that may not be listed, so that what they would explain is missing.
+    kinds of objects that may not be listed, so that what they would explain is missing. ``workers_range`` says, of one
+    that trains with fewer workers too, how many it has at least and at most, and which of them train now.
     """
 
     name: str
@@ -61,6 +63,7 @@ class JobStatus:
     workers: tuple[WorkerStatus, ...]
     time_spent: Mapping[str, Any] | None = None
     unseen: tuple[str, ...] = ()
+    workers_range: Mapping[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
@@ -95,7 +98,8 @@ def job_status(
     causes = find_causes(job, pods, events, {row.pod: (row.phase, row.reason) for row in rows if row.pod})
     annotations = annotations_of(job)
     details = _details(annotations)
-    phase, reason = _phase(job, rows, causes, details, workload, events, pods)
+    elastic = WorkersRange.of(job, details)
+    phase, reason = _phase(job, rows, causes, details, workload, events, pods, elastic)
     if phase != "Deleting" and is_partly_placed(pods) and (held := deadlock(job["metadata"]["name"], others)):
         reason += f"; {held}"
     left = [row for row in rows if row.pod and row.reason] if phase == "Succeeded" else []
@@ -119,6 +123,7 @@ def job_status(
         not_streamed=not_streamed,
         workers=tuple(rows),
         time_spent=goodput_facts(spent),
+        workers_range=elastic.facts() if elastic else None,
     )
 
 
@@ -152,31 +157,57 @@ def _phase(
     workload: Object | None,
     events: Sequence[Object],
     pods: Sequence[Object],
+    elastic: WorkersRange | None,
 ) -> tuple[Phase, str]:
     status = job.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
-    if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
+    if "Complete" in conditions or ("SuccessCriteriaMet" in conditions and elastic is None):
         return "Succeeded", _took(status)
+    if "SuccessCriteriaMet" in conditions:  # the chief is done, with all that it streams
+        return "Running", "the run is over, and its other workers end"
     failure = conditions.get("Failed") or conditions.get("FailureTarget")
     if failure:
         return "Failed", _failure(job, failure, causes.first.ending if causes.first else None, events)
     if is_being_deleted(job):
         return "Deleting", _deletion(job, pods)
     # What the streamer and the ledger tell begins while the pod prepares.
-    trained = bool(details.keys() - {"streamer", "time_spent", "slow"})
+    trained = bool(details.keys() - {"streamer", "time_spent", "slow", "present"})
     been_running = trained or status.get("failed", 0) > 0 or any(row.attempt > 1 for row in rows)
     if job["spec"].get("suspend"):
         return _suspended(job, workload, been_running or bool(pods) or "startTime" in status)
     troubled = [row for row in rows if row.phase not in ("Running", "Succeeded", "Finishing")]
+    if elastic and elastic.without(troubled):
+        phase, reason = _of_all_up(rows, causes, details, trained=trained)
+        why = _summary(troubled, len(rows)) if troubled else ""
+        return phase, "; ".join(filter(None, [elastic.line(why), reason]))
     if troubled:
-        if is_gang(pods) and all(row.phase == "Pending" for row in rows):
-            return "Restarting" if been_running else "Pending", gang_reason(rows, len(rows))
-        if been_running:
-            return "Restarting", _restarting(troubled, len(rows), causes)
+        phase, reason = _troubled(troubled, rows, causes, pods, been_running=been_running)
+        return phase, f"{reason}; {elastic.waits(rows)}" if elastic else reason
+    return _of_all_up(rows, causes, details, trained=trained)
+
+
+def _troubled(
+    troubled: Sequence[WorkerStatus],
+    rows: Sequence[WorkerStatus],
+    causes: Causes,
+    pods: Sequence[Object],
+    *,
+    been_running: bool,
+) -> tuple[Phase, str]:
+    """Of a job that waits for these workers."""
+    if is_gang(pods) and all(row.phase == "Pending" for row in rows):
+        return "Restarting" if been_running else "Pending", gang_reason(rows, len(rows))
+    if not been_running:
         for phase in ("Pending", "Pulling", "Starting"):
             if alike := [row for row in troubled if row.phase == phase]:
                 return phase, _summary(alike, len(rows))
-        return "Restarting", _restarting(troubled, len(rows), causes)
+    return "Restarting", _restarting(troubled, len(rows), causes)
+
+
+def _of_all_up(
+    rows: Sequence[WorkerStatus], causes: Causes, details: Mapping[str, Any], *, trained: bool
+) -> tuple[Phase, str]:
+    """Of a job that waits for no pod."""
     if details.get("state") == "restarting":
         return "Restarting", details.get("message") or "the training processes start again"
     if not trained:

@@ -11,6 +11,7 @@ from launcher.diagnosis.capacity import sum_over_containers
 from launcher.diagnosis.pods import condition_of
 from launcher.diagnosis.reasons import NO_NODE, WAITS
 from launcher.diagnosis.worker_status import WorkerStatus
+from launcher.diagnosis.workers_range import count_of
 from launcher.job.labels import INSTANCE_LABEL, labels_of
 from maskfleet.text import some_of
 
@@ -49,9 +50,13 @@ def deadlock(job: str, pods: Iterable[Object]) -> str:
 
 
 def is_partly_placed(pods: Iterable[Object]) -> bool:
-    """Whether some have a node while others find none; a gang never has."""
+    """Whether some have a node, and are too few to train, while others find none; a gang never has."""
     there = _not_ended(pods)
-    return any(map(_is_placed, there)) and any(map(_refusal, there))
+    placed = [pod for pod in there if _is_placed(pod)]
+    count = count_of(placed[0]) if placed else None
+    if count is not None and count.is_range and len(placed) >= count.least:
+        return False
+    return bool(placed) and any(map(_refusal, there))
 
 
 def _lacks(pods: Iterable[Object]) -> set[str]:

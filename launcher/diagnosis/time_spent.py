@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.diagnosis.pods import condition_of, seconds, worker_of
+from launcher.diagnosis.workers_range import count_of
 from launcher.job.labels import CANCELLED_ANNOTATION, STOPPED_ANNOTATION, annotations_of
 from maskfleet.goodput import (
     IMAGE_PULL,
@@ -53,6 +54,9 @@ def time_spent(
         placing = _placing(chief, _created(chief), end)
         for cause in (UNSCHEDULABLE, IMAGE_PULL):
             spent = moved(spent, RECOVERY, cause, placing.get(cause, 0.0))
+    count = count_of(job["spec"].get("template") or {"metadata": {}})
+    if count is not None and count.is_range:  # those that find no node hold up nobody for long
+        return spent
     # What the chief has waited for.
     placed = max((_scheduled(pod) for pod in pods if worker_of(pod) != 0), default=0.0)
     return moved(spent, PEERS, UNSCHEDULABLE, min(placed, end) - told.since)

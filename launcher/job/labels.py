@@ -40,7 +40,7 @@ PROGRESS_JSON_ANNOTATION = "maskfleet/progress.json"
 """On the Job, by the chief's sidecar: the run's progress, state and streamer, which status reads."""
 
 WORKERS_ANNOTATION = "maskfleet/workers"
-"""On a job's pods, by submit and scale: how many workers it has; their containers have it as a variable."""
+"""On a job's pods, by submit and scale: how many workers it has, ``8`` or ``2..8``; a variable of their containers."""
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 """On a pod, by the Job's controller: which worker it is."""
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"

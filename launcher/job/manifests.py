@@ -42,6 +42,7 @@ from maskfleet.environment import (
     CACHE_VARIABLE,
     GPUS_VARIABLE,
     PEERS_VARIABLE,
+    SHRINK_AFTER_VARIABLE,
     TOKEN_FILE_VARIABLE,
 )
 from maskfleet.errors import BadSettings, MaskfleetError
@@ -153,6 +154,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _config(job: TrainingJob, code: Code | None) -> str:
     settings = job.training.model_dump(mode="json", exclude_none=True)
+    if job.workers.is_range:  # whatever number of them trains
+        settings["global_batch"] = job.global_batch
     if packed_place(job.training.data) is not None and job.training.cache is None:
         # The disk that a worker sees is the node's: it would take what its volumes do not have.
         settings["cache"] = int(parse_quantity(job.scratch or SCRATCH) * _CACHED_SHARE)
@@ -195,7 +198,9 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str, code: Code | No
     if job.workers > 1 and (gang := GANG_SCHEDULERS.get(job.scheduler_name or "")):
         metadata["annotations"][gang.annotation] = str(job.workers)
     spec["suspend"] = True
-    spec["completions"] = spec["parallelism"] = job.workers
+    spec["completions"] = spec["parallelism"] = job.workers.most
+    if job.workers.is_range:  # those that never find room are no failure
+        spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
     spec["backoffLimit"] = spec["backoffLimitPerIndex"] = job.max_restarts
     if job.deadline:
         spec["activeDeadlineSeconds"] = job.deadline
@@ -273,6 +278,8 @@ def _set_trainer(trainer: Manifest, job: TrainingJob) -> None:
             amounts["ephemeral-storage"] = job.scratch
     if job.gpus_per_worker:
         trainer["env"] = [*trainer["env"], {"name": GPUS_VARIABLE, "value": str(job.gpus_per_worker)}]
+    if job.shrink_after:
+        trainer["env"] = [*trainer["env"], {"name": SHRINK_AFTER_VARIABLE, "value": str(job.shrink_after)}]
     if cache := job.cache_place:
         folder = "/".join(part for part in (CACHE_PATH, cache.path if cache.kind == "pvc" else "") if part)
         kept = {CACHE_VARIABLE: folder, "TFDS_DATA_DIR": f"{folder}/tensorflow_datasets"}

@@ -14,7 +14,15 @@ from typing import Annotated, Any, Self
 
 import click
 import yaml
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from launcher.job.labels import SPOT_LABELS
 from launcher.job.places import BUCKETS, Mount, Place, parse_mount, parse_place
@@ -29,12 +37,15 @@ from launcher.job.pod_settings import (
     parse_variable,
 )
 from launcher.job.quantities import Duration, Quantity
-from maskfleet.config import MOST, TrainConfig, absolute_path, is_address
+from maskfleet.config import TrainConfig, absolute_path, is_address
 from maskfleet.data_places import PACKED, data_path, packed_place
 from maskfleet.data_setting import check_kind
 from maskfleet.errors import BadSettings
+from maskfleet.peers import SHRINK_AFTER
 from maskfleet.settings import Layer, Settings, read_settings_file
 from maskfleet.start_setting import check_start
+from maskfleet.text import format_duration
+from maskfleet.worker_count import WorkerCount
 
 IMAGE = f"maskfleet/trainer:{version('maskfleet')}"
 GPU_IMAGE = f"{IMAGE}-gpu"
@@ -83,6 +94,12 @@ Toleration = Annotated[str, _form(parse_toleration)]
 ImageName = Annotated[str, AfterValidator(image_name)]
 ObjectName = Annotated[str, AfterValidator(object_name)]
 QueueName = Annotated[str, Field(max_length=63), AfterValidator(object_name)]  # it is the value of a label
+Workers = Annotated[
+    WorkerCount,
+    BeforeValidator(WorkerCount.parse),
+    PlainSerializer(lambda count: str(count) if count.is_range else count.most),
+    WithJsonSchema({"type": "string", "format": "workers"}),
+]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -98,7 +115,16 @@ class TrainingJob(Settings):
         default_factory=lambda: f"train-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         description="of the job and its objects; the same name again finishes an interrupted submit",
     )
-    workers: Positive = Field(default=1, description="pods that train together")
+    workers: Workers = Field(
+        default=WorkerCount(1, 1),
+        description="pods that train together; 2..8: up to 8, and fewer, but at least 2, for as long as the others "
+        "find no room",
+    )
+    shrink_after: Duration | None = Field(
+        default=None,
+        description="how long the others of a range of --workers are waited for before fewer go on; default: "
+        f"{format_duration(SHRINK_AFTER)}",
+    )
     image: ImageName = Field(
         default=IMAGE, description=f"container image of the trainer; default with GPUs: {GPU_IMAGE}"
     )
@@ -233,7 +259,12 @@ class TrainingJob(Settings):
             BadSettings: they do not suit its number of replicas, or name no kind of data.
         """
         check_kind(config.data)
-        config.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
+        if self.workers.is_range and config.batch_per_replica == "auto" and config.global_batch is None:
+            raise BadSettings(
+                f"--workers {self.workers}: by --batch-per-replica auto the workers find how many examples a step has, "
+                "and others of them would find others: expected --global-batch, or a number"
+            )
+        config.effective_global_batch(self._most_replicas)
         self._check_start(config.start_from)
         if config.code is not None and (self.code is not None or not config.code.is_absolute() or config.code.exists()):
             raise BadSettings(
@@ -242,23 +273,34 @@ class TrainingJob(Settings):
             )
         return self.model_copy(update={"training": config})
 
-    def with_workers(self, workers: int) -> Self:
+    @property
+    def _most_replicas(self) -> int:
+        return self.workers.most * max(1, self.gpus_per_worker)
+
+    @property
+    def global_batch(self) -> int:
+        """Examples of a step, where all workers are there; of a range with fewer too.
+
+        Raises:
+            BadSettings: there are fewer than replicas.
+        """
+        return self.training.effective_global_batch(self._most_replicas)
+
+    def with_workers(self, workers: WorkerCount) -> Self:
         """The same job with another number of workers; the examples of a step, and so the learning rate, stay.
 
         Raises:
-            BadSettings: it is no such number, a step has fewer examples than there would be replicas, or how many it
-                has was found by the workers alone.
+            BadSettings: a step has fewer examples than there would be replicas, or how many it has was found by the
+                workers alone.
         """
-        if not 1 <= workers <= MOST:
-            raise BadSettings(f"--workers {workers}: expected a number from 1 to {MOST}")
         if self.training.batch_per_replica == "auto" and self.training.global_batch is None:
             raise BadSettings(
                 f"--workers {workers}: by --batch-per-replica auto the workers have found how many examples a step "
                 "has, which others would find anew; submit it again with the --global-batch that their log names"
             )
-        batch = self.training.effective_global_batch(self.workers * max(1, self.gpus_per_worker))
-        training = self.training.model_copy(update={"global_batch": batch})
-        return self.model_copy(update={"workers": workers}).with_training(training)
+        training = self.training.model_copy(update={"global_batch": self.global_batch})
+        patience = self.shrink_after if workers.is_range else None
+        return self.model_copy(update={"workers": workers, "shrink_after": patience}).with_training(training)
 
     def _check_start(self, start: str | None) -> None:
         """Raises BadSettings if a run would start from what no pod has."""
@@ -423,6 +465,12 @@ class TrainingJob(Settings):
             raise ValueError(f"--spot already selects {twice}: leave out that --node-selector")
         check_free("--pod-label", self.pod_labels)
         check_free("--pod-annotation", self.pod_annotations)
+        if self.shrink_after and not self.workers.is_range:
+            raise ValueError("--shrink-after is about a range of workers: expected --workers such as 2..8 too")
+        if self.queue and self.workers.is_range:
+            raise ValueError(
+                f"--workers {self.workers}: a queue admits all workers of a job or none: expected a number with --queue"
+            )
         if self.keep_checkpoints and not self.output:
             raise ValueError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
         return self

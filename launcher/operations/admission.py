@@ -55,6 +55,19 @@ def try_objects(job: TrainingJob, cluster: Namespace, code: Code | None = None) 
         yield _try(manifest, cluster)
 
 
+def lacks(job: TrainingJob, made: Object) -> str:
+    """What the server has not kept of a Job that can't do without; an older one drops what it does not know."""
+    spec = made["spec"]
+    if not any(each.get("restartPolicy") == "Always" for each in spec["template"]["spec"]["initContainers"]):
+        return "this Kubernetes has no sidecar containers, so no trainer would be started: expected 1.29 or newer"
+    if job.workers.is_range and not spec.get("successPolicy"):
+        return (
+            "this Kubernetes has no success policy of Jobs, so a range of workers would never be done: expected 1.31 "
+            f"or newer, or --workers {job.workers.most}"
+        )
+    return ""
+
+
 def try_pod(job: TrainingJob, cluster: Namespace, account: str) -> Finding:
     """What the server says to a worker's pod; ``account`` is a ServiceAccount that is there already."""
     return _try(worker_pod(manifests(job)[0], account), cluster)

@@ -16,7 +16,7 @@ from launcher.job.code import Code
 from launcher.job.labels import QUEUE_LABEL, instance, instance_objects, labels_of
 from launcher.job.manifests import kinds, manifests
 from launcher.job.training_job import TrainingJob
-from launcher.operations.scaling import scale
+from launcher.operations.scaling import parse_workers, scale
 from launcher.operations.submission import Submission, submit
 from launcher.operations.submitted import (
     asked_job,
@@ -33,6 +33,7 @@ from maskfleet.config import TrainConfig
 from maskfleet.errors import INTERRUPTED, BadInput, MaskfleetError, NotFound, TimedOut
 from maskfleet.settings import Layer
 from maskfleet.text import some_of
+from maskfleet.worker_count import WorkerCount
 
 _BEYOND_GRACE_SECONDS = 60.0  # for a deleted pod to be gone
 _NOTICE_SECONDS = 5.0  # before and between lines that say what a deletion waits for
@@ -77,7 +78,11 @@ def cancel(name: str, cluster: Namespace | None = None) -> tuple[str, ...]:
 
 
 def resume(
-    name: str, cluster: Namespace | None = None, *, training: Sequence[str] = (), workers: int | None = None
+    name: str,
+    cluster: Namespace | None = None,
+    *,
+    training: Sequence[str] = (),
+    workers: WorkerCount | int | str | None = None,
 ) -> Submission:
     """Goes on with a cancelled or suspended job, or starts an ended one again from its output.
 
@@ -107,7 +112,7 @@ def resume(
     asked = asked_job(job)
     code = submitted_code(asked, job, cluster)
     if workers is not None:
-        asked = asked.with_workers(workers)
+        asked = asked.with_workers(parse_workers(workers))
     flags = TrainConfig.parse_flags(training)
     changed = TrainConfig.overlaid([Layer("{}", asked.training.model_dump())], flags)
     return _start_again(asked.with_training(changed), cluster, code)

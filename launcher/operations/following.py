@@ -149,4 +149,4 @@ def _asked_anew(name: str, cluster: Namespace) -> Object:
 
 def _is_behind(now: JobStatus) -> bool:
     """Whether the Job is complete and its pods, as far as they are known, are not: what they left is not known yet."""
-    return now.phase == "Succeeded" and any(worker.phase != "Succeeded" for worker in now.workers)
+    return now.phase == "Succeeded" and any(each.pod and each.phase != "Succeeded" for each in now.workers)

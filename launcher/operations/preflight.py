@@ -21,7 +21,7 @@ from launcher.job.code import Code
 from launcher.job.manifests import manifests
 from launcher.job.places import BUCKETS
 from launcher.job.training_job import TrainingJob
-from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.admission import RIGHTS, lacks, try_objects, try_pod
 from launcher.operations.gangs import check_gang
 from launcher.operations.named_objects import Check, Result, check_named_objects
 from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
@@ -106,9 +106,8 @@ def _permissions(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
 def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     """Has the server take all objects and a worker's pod without keeping them."""
     first, *others = try_objects(job, cluster, Code.of(job))
-    if first.answer == "admitted" and not _has_sidecars(first.made):
-        old = "this Kubernetes has no sidecar containers, so no trainer would be started: expected 1.29 or newer"
-        yield Check("job is admitted", "no", old)
+    if first.answer == "admitted" and (missing := lacks(job, first.made)):
+        yield Check("job is admitted", "no", missing)
     elif first.answer == "admitted":
         yield Check("job is admitted", "ok", _TAKEN)
     else:
@@ -135,11 +134,6 @@ def _admission(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
         yield Check("pods are admitted", "no" if pod.error else "ok", pod.reason or _TAKEN)
 
 
-def _has_sidecars(made: Object) -> bool:
-    """Whether the server has kept what makes an init container a sidecar; an older one drops it without a word."""
-    return any(each.get("restartPolicy") == "Always" for each in made["spec"]["template"]["spec"]["initContainers"])
-
-
 def _limits(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     """LimitRanges, for who may not try a pod; the server holds a pod that is tried against them itself."""
     found = seen(lambda: cluster.list("LimitRange"))
@@ -159,13 +153,17 @@ def _quota(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
         return
     first = manifests(job)[0]
     one = {**worker_requests(first), **{f"limits.{name}": amount for name, amount in worker_limits(first).items()}}
-    asked = {name: amount * job.workers for name, amount in one.items()}
+    least, most = (
+        {name: amount * count for name, amount in one.items()} for count in (job.workers.least, job.workers.most)
+    )
     for quota in quotas:
         name = quota["metadata"]["name"]
         if not quota_counts(quota, job.priority):
             continue
-        if shortage := quota_shortage(quota, asked):
+        if shortage := quota_shortage(quota, least):
             yield Check(f"quota {name}", "no", shortage)
+        elif job.workers.is_range and (shortage := quota_shortage(quota, most)):
+            yield Check(f"quota {name}", "ok", f"has room for {job.workers.least} worker(s), not for all: {shortage}")
         else:
             yield Check(f"quota {name}", "ok", f"has room for {job.workers} worker(s)")
 
@@ -192,17 +190,19 @@ def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace)
     pods = seen(lambda: cluster.list("Pod", everywhere=True))
     if pods is None:
         empty = sum(places_on(node, [], need) for node in fitting)
-        room = f"room for {min(empty, job.workers)} of {job.workers} worker(s) on empty nodes; pods may not be listed"
-        yield Check(what, "unknown" if empty >= job.workers else "no", room)
+        room = (
+            f"room for {min(empty, job.workers.most)} of {job.workers} worker(s) on empty nodes; pods may not be listed"
+        )
+        yield Check(what, "unknown" if empty >= job.workers.least else "no", room)
         return
     on_node: dict[str, list[Object]] = {}
     for each in pods:
         on_node.setdefault(each["spec"].get("nodeName", ""), []).append(each)
     places = sum(places_on(node, on_node.get(node["metadata"]["name"], []), need) for node in fitting)
-    room = f"room for {min(places, job.workers)} of {job.workers} worker(s) now"
+    room = f"room for {min(places, job.workers.most)} of {job.workers} worker(s) now"
     where = f"on {len(fitting)} of {len(nodes)} node(s)"
-    enough = places >= job.workers
-    yield Check(what, "ok" if enough else "no", f"{room}, {where}" + ("" if enough else rest))
+    result: Result = "ok" if places >= job.workers.least else "no"
+    yield Check(what, result, f"{room}, {where}" + ("" if places >= job.workers.most else rest))
 
 
 def _gpus(job: TrainingJob, fitting: Sequence[Object] | None) -> Iterator[Check]:
@@ -227,7 +227,7 @@ def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:
 
 def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterator[Check]:
     """Of several workers, whose ports are open to the cluster; one alone has none."""
-    if job.workers == 1:
+    if job.workers.most == 1:
         return
     found = try_policy(job, cluster) if try_network else known(cluster)
     result: Result = "unknown" if found.enforced is None else "ok" if found.enforced else "warning"

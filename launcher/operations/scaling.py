@@ -26,7 +26,8 @@ from launcher.operations.gangs import is_placed_as_gang
 from launcher.operations.submitted import asked_job, check_not_being_deleted, get_job, has_ended, submitted_code
 from launcher.operations.suspension import release, suspend
 from maskfleet.backoff import pauses
-from maskfleet.errors import BadInput, TimedOut
+from maskfleet.errors import BadInput, BadSettings, TimedOut
+from maskfleet.worker_count import WorkerCount
 
 _BEYOND_GRACE_SECONDS = 60.0  # for the pods of a suspended job to be gone
 
@@ -35,19 +36,21 @@ _BEYOND_GRACE_SECONDS = 60.0  # for the pods of a suspended job to be gone
 class Scaled:
     """What came of :func:`scale`: ``goes_on`` is False of a job that was, and is, stopped."""
 
-    before: int
+    before: WorkerCount
     job: TrainingJob
     goes_on: bool
 
 
 def scale(
     name: str,
-    workers: int,
+    workers: WorkerCount | int | str,
     cluster: Namespace | None = None,
     *,
     report_line: Callable[[str], object] = lambda line: None,
 ) -> Scaled:
     """Makes a running job go on with another number of ``workers`` at its next example; a stopped one stays stopped.
+
+    The number may be a range such as ``2..8``, of a job that was made with one.
 
     The examples of a step and the learning rate stay what they are. Should it be interrupted, the job is cancelled and
     ``resume`` goes on. ``report_line`` gets what is waited for.
@@ -62,12 +65,12 @@ def scale(
     cluster = cluster or Cluster.connect()
     job = get_job(cluster, name)
     check_not_being_deleted(job)
-    asked = asked_job(job)
-    changed = asked.with_workers(workers)
-    _check_scalable(job, asked, workers)
+    asked, count = asked_job(job), parse_workers(workers)
+    changed = asked.with_workers(count)
+    _check_scalable(job, asked, count)
     stopped = bool(job["spec"].get("suspend"))
-    if job["spec"]["completions"] == workers:
-        return Scaled(workers, asked, not stopped)
+    if asked.workers == count:
+        return Scaled(count, asked, not stopped)
     if is_placed_as_gang(job, cluster):
         raise BadInput(
             f"job {name} is placed as a gang of {asked.workers}, whose number can't be changed: delete it "
@@ -85,7 +88,15 @@ def scale(
     return Scaled(asked.workers, changed, not stopped)
 
 
-def _check_scalable(job: Object, asked: TrainingJob, workers: int) -> None:
+def parse_workers(workers: WorkerCount | int | str) -> WorkerCount:
+    """Raises BadSettings if it is neither a number of workers nor a range."""
+    try:
+        return WorkerCount.parse(workers)
+    except ValueError as error:
+        raise BadSettings(f"--workers {workers}: {error}") from error
+
+
+def _check_scalable(job: Object, asked: TrainingJob, workers: WorkerCount) -> None:
     """Raises BadInput, naming what stands in the way."""
     name = asked.name
     anew = f"delete it and submit it again with --workers {workers}; it goes on from its --output"
@@ -98,6 +109,8 @@ def _check_scalable(job: Object, asked: TrainingJob, workers: int) -> None:
             f"job {name} is admitted by the queue {labels_of(job)[QUEUE_LABEL]} with the number of workers that it "
             f"has: {anew}"
         )
+    if workers.is_range and "successPolicy" not in job["spec"]:
+        raise BadInput(f"job {name} was made for a number of workers, and Kubernetes keeps it to that: {anew}")
     if asked.output is None:
         raise BadInput(
             f"job {name} has no --output: what its workers save goes with their pods, so another number of them would "
@@ -132,5 +145,5 @@ def _set_workers(job: TrainingJob, cluster: Namespace) -> None:
     cluster.patch("ConfigMap", job.name, {"data": settings["data"]})
     annotations = {JOB_ANNOTATION: first["metadata"]["annotations"][JOB_ANNOTATION]}
     pods = {"metadata": {"annotations": {WORKERS_ANNOTATION: str(job.workers)}}}
-    spec: Object = {"completions": job.workers, "parallelism": job.workers, "template": pods}
+    spec: Object = {"completions": job.workers.most, "parallelism": job.workers.most, "template": pods}
     cluster.patch("Job", job.name, {"metadata": {"annotations": annotations}, "spec": spec})

@@ -15,7 +15,7 @@ from launcher.job.code import Code
 from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotations_of, labels_of
 from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import DATA_PATH, TrainingJob
-from launcher.operations.admission import RIGHTS, try_objects, try_pod
+from launcher.operations.admission import RIGHTS, lacks, try_objects, try_pod
 from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
 from launcher.streaming.download.code import send_code
@@ -55,7 +55,7 @@ def submit(
     the folder that the job names, which is another machine's.
 
     Raises:
-        BadInput: a different job has this name.
+        BadInput: a different job has this name, or the server is too old for it.
         ApiError: the server refuses an object, or the release; what was made before is deleted again.
         LeftBehind: the same, and the Job is still there.
     """
@@ -76,6 +76,8 @@ def submit(
         made, new = cluster.get("Job", job.name), False
         _check_same(job, made, code)
     try:
+        if new and (missing := lacks(job, made)):
+            raise BadInput(f"--name {job.name}: {missing}")
         untold = _create_owned_all(cluster, [with_token(with_owner(manifest, made)) for manifest in others])
         # Pod Security never refuses a Job for its pods, but warns of it in its answer, unless told not to. Only then
         # one of the pods is tried: where folders of the node are allowed, this costs no request.
@@ -123,6 +125,8 @@ def _dry_run(job: TrainingJob, cluster: Namespace, code: Code | None) -> Submiss
         if found.answer == "exists" and found.kind == "Job":
             _check_same(job, cluster.get("Job", job.name), code)
             new = False
+        elif found.kind == "Job" and (missing := lacks(job, found.made)):
+            raise BadInput(f"--name {job.name}: {missing}")
         elif found.answer == "exists":
             _check_owned(job.name, found.kind, cluster)
     if job.uses_host_paths:
@@ -153,9 +157,15 @@ def notes(job: TrainingJob, *, untold: str = "") -> tuple[str, ...]:
             "without --output the run lives in its chief's pod: it survives a crash of any process, but a lost chief "
             "pod starts it over, and nothing remains when the job is deleted"
         )
-    elif job.output_place and job.output_place.kind == "host" and job.workers > 1:
+    elif job.output_place and job.output_place.kind == "host" and job.workers.most > 1:
         notes.append(
             "--output host: is a folder of whichever node the chief runs on; a chief on another node starts over"
+        )
+    if job.workers.is_range:
+        share = job.workers.most / job.workers.least
+        notes.append(
+            f"a step has {job.global_batch} examples whatever number of workers trains: with {job.workers.least} each "
+            f"computes {share:.3g} times as many as with {job.workers.most}, which --memory {job.memory} has to hold"
         )
     if untold:
         mend = "name one that may with --service-account, or have somebody submit who may make Roles"
@@ -166,7 +176,7 @@ def notes(job: TrainingJob, *, untold: str = "") -> tuple[str, ...]:
 
 
 def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
-    if job.workers == 1 or (found := known(cluster)).enforced is not False:
+    if job.workers.most == 1 or (found := known(cluster)).enforced is not False:
         return ()
     return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
 

@@ -39,8 +39,8 @@ MOST_PROBLEMS = 10
 _NOTE_BYTES = 1000  # of an event; the API takes 1024
 _NO_EVENT = (400, 413, 422)  # one that the server will never take must not keep back those after it
 _LABEL_LENGTH = 63  # that the API takes
-_REASONS = {"start": "TrainingStarted", "restart": "TrainingRestarted", "checkpoint": "CheckpointSaved",
-            "end": "TrainingEnded"}  # fmt: skip
+_REASONS = {"start": "TrainingStarted", "restart": "TrainingRestarted", "scale": "WorkersChanged",
+            "checkpoint": "CheckpointSaved", "end": "TrainingEnded"}  # fmt: skip
 
 
 class JobReporter:
@@ -116,6 +116,8 @@ class JobReporter:
             details["time_spent"] = asdict(spent)
         if fleet := FleetPace.read(self._run):
             details["slow"] = list(fleet.slow)
+            if fleet.present:
+                details["present"] = fleet.present
         if streamed := StreamMetrics.load(self._run):
             details["streamer"] = _streamer(streamed)
         if not details or details == self._reported:
@@ -215,7 +217,7 @@ def _state(event: Event | None, progress: Progress | None, before: Progress | No
 
     That is told by the progress's having changed since the event, not by their times: the clock may have been set.
     """
-    state = {"start": "starting", "restart": "restarting"}.get(event.kind) if event else None
+    state = {"start": "starting", "restart": "restarting", "scale": "restarting"}.get(event.kind) if event else None
     trains = event and progress and progress.loss is not None and progress != before
     if event and state and not trains:
         return {"state": state, "message": one_line(event.message, _NOTE_BYTES)}

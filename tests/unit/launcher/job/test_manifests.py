@@ -31,6 +31,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "cache-volume": (["--workers", "2", "--data", "gs://data/pets", "--cache-volume", "pvc:fast/team/caches"], []),
     "gpu-spot": (["--workers", "8", "--gpus-per-worker", "2", "--spot", "--cpu", "8", "--memory", "32Gi"], []),
+    "range": (["--workers", "2..8", "--shrink-after", "5m"], ["--batch-per-replica", "4"]),
     "queue": (["--queue", "team", "--priority", "high", "--deadline", "12h", "--ttl", "1h", "--max-restarts", "0"], []),
     "secrets-and-places": (
         ["--env", "A=1", "--env-from-secret", "store", "--env-from-secret", "KEY=store/key", "--mount",

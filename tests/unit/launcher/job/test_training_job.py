@@ -31,7 +31,12 @@ def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:
     ("arguments", "message"),
     [
         (["--name", "Pets"], "--name: expected at most 52 lower-case letters"),
-        (["--workers", "0"], "--workers: input should be greater than or equal to 1, found '0'"),
+        (["--workers", "0"], "--workers: expected a number from 1 to 2147483647, found '0'"),
+        (["--workers", "8..2"], "--workers: expected numbers from 1 to 2147483647, the smaller first, as in 2..8"),
+        (["--workers", "2-8"], "--workers: expected a number such as 8, or a range such as 2..8, found '2-8'"),
+        (["--workers", "2..8", "--queue", "team"], "--workers 2..8: a queue admits all workers of a job or none"),
+        (["--shrink-after", "1m"], "--shrink-after is about a range of workers: expected --workers such as 2..8 too"),
+        (["--workers", "2..8", "--shrink-after", "soon"], "--shrink-after: expected a time such as 90s"),
         (["--cpu", "two"], "--cpu: expected a Kubernetes quantity such as 2, 500m or 4Gi, found 'two'"),
         (["--memory", "0"], "--memory: expected more than nothing"),
         (["--memory", "1e999"], "--memory: expected less than 8Ei"),
@@ -84,6 +89,26 @@ def test_a_wrong_trainer_setting_is_refused_before_anything_is_sent() -> None:
         job(training=("--epoch", "3"))
     with pytest.raises(BadSettings, match="--global-batch 3: expected at least one example for each of 4 replicas"):
         job("--workers", "4", training=("--global-batch", "3"))
+
+
+def test_a_range_of_workers_has_the_batch_of_all_of_them() -> None:
+    asked = job("--workers", "2..8", "--gpus-per-worker", "2", training=("--batch-per-replica", "4"))
+    assert asked.global_batch == 64
+    config = next(each for each in manifests(asked) if each["kind"] == "ConfigMap")["data"]["config.json"]
+    assert json.loads(config)["settings"]["global_batch"] == 64
+    with pytest.raises(BadSettings, match="by --batch-per-replica auto the workers find how many"):
+        job("--workers", "2..8", training=("--batch-per-replica", "auto"))
+    assert job("--workers", "2..8", training=("--batch-per-replica", "auto", "--global-batch", "16")).global_batch == 16
+
+
+@pytest.mark.parametrize("workers", ["2..8", 4, "4"])
+def test_a_range_survives_a_job_file_and_the_job_s_annotation(workers: object, tmp_path: Path) -> None:
+    asked = TrainingJob(name="pets", workers=workers)  # type: ignore[arg-type]
+    file = tmp_path / "job.yaml"
+    file.write_text(asked.to_yaml())
+    assert TrainingJob.from_sources(file, TrainingJob.parse_flags([])).workers == asked.workers
+    assert TrainingJob.model_validate_json(asked.to_json()) == asked
+    assert f'"workers": {json.dumps("2..8" if workers == "2..8" else 4)}' in asked.to_json()
 
 
 def test_a_pod_fetches_what_to_start_from_and_has_no_path_of_this_machine() -> None:
@@ -152,7 +177,7 @@ def test_flags_go_over_the_job_file(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump({"name": "pets", "workers": 4, "training": {"epochs": 3, "seed": 7}}))
     changed = TrainingJob.from_sources(file, TrainingJob.parse_flags(["--workers", "2"]), ["--epochs", "5"])
-    assert (changed.workers, changed.training.epochs, changed.training.seed) == (2, 5, 7)
+    assert (changed.workers.most, changed.training.epochs, changed.training.seed) == (2, 5, 7)
 
 
 def test_a_wrong_key_in_the_training_section_is_named_with_its_file(tmp_path: Path) -> None:
@@ -300,7 +325,7 @@ def test_the_longest_name_makes_names_that_kubernetes_takes() -> None:
     job = TrainingJob(name=name, workers=5000, output="pvc:c", queue="q" * 63)
     first, *others = manifests(job)
     pod = first["spec"]["template"]["spec"]
-    host = f"{name}-{job.workers - 1}"
+    host = f"{name}-{job.workers.most - 1}"
     assert len(host) <= 63
     assert len(pod["subdomain"]) <= 63
     assert all(len(each["metadata"]["name"]) <= 63 for each in [first, *others])

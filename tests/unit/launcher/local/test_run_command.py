@@ -20,6 +20,8 @@ from maskfleet.run_lock import launcher_lock
     (["--resume", "none"], "there is no run"),
     (["--run-dir", "new", "--", "--data", "folder:nowhere"], "expected a folder, found nothing"),
     (["--run-dir", "new", "--", "--epochs", "0"], "greater than or equal to 1"),
+    (["--run-dir", "new", "--workers", "2..8"], "expected a number here, found the range 2..8: 'launcher submit'"),
+    (["--run-dir", "new", "--workers", "0"], "0 is not in the range x>=1"),
 ])  # fmt: skip
 def test_what_is_refused_makes_no_destination(
     arguments: list[str], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

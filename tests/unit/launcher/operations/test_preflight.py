@@ -22,8 +22,9 @@ from launcher.diagnosis.capacity import (
 from launcher.job.manifests import manifests
 from launcher.job.training_job import TrainingJob
 from launcher.operations.preflight import Check, needed, preflight
+from launcher.operations.submission import submit
 from launcher.streaming.stores import opening
-from maskfleet.errors import NotFound
+from maskfleet.errors import BadInput, NotFound
 from tests.fakes.cluster import FakeCluster, Object
 
 
@@ -343,6 +344,32 @@ def test_room_says_why_other_nodes_take_none(settings: dict[str, Any], refused: 
 
 def test_a_cluster_without_nodes_has_no_room() -> None:
     assert checks(Server())["room for all workers"].detail == "no node may take one: there is none"
+
+
+@pytest.mark.parametrize("range_of_workers", ["1..2", "2..4"])
+def test_an_older_kubernetes_without_success_policies_has_no_range(range_of_workers: str) -> None:
+    class Old(Server):
+        def create(self, manifest: Object, **how: Any) -> Object:
+            made = super().create(manifest, **how)
+            made.get("spec", {}).pop("successPolicy", None)
+            return made
+
+    assert checks(Server(), workers=range_of_workers)["job is admitted"].result == "ok"
+    found = checks(Old(), workers=range_of_workers)["job is admitted"]
+    assert found.result == "no"
+    assert found.detail.startswith("this Kubernetes has no success policy of Jobs, so a range")
+    cluster = Old()
+    with pytest.raises(BadInput, match="--name job: this Kubernetes has no success policy of Jobs"):
+        submit(TrainingJob(name="job", workers=range_of_workers), cluster)
+    assert ("Job", "job") not in cluster.objects, "it is taken back"
+
+
+def test_the_least_of_a_range_has_to_have_room() -> None:
+    found = checks(Server(), workers="1..2")["quota team"]
+    assert (found.result, found.detail) == (
+        "ok", "has room for 1 worker(s), not for all: limits.cpu: 4 left of 4, the job asks for 6",
+    )  # fmt: skip
+    assert checks(Server(), workers="2..4")["quota team"].result == "no"
 
 
 def test_an_older_kubernetes_without_sidecars_is_told() -> None:

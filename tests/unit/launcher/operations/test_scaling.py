@@ -40,10 +40,22 @@ def settings_of(cluster: FakeCluster) -> Any:
 def test_it_takes_as_many_requests_whatever_the_number(workers: int) -> None:
     cluster = submitted(training={"global_batch": 6000})
     done = scale("pets", workers, cluster)
-    assert (done.before, done.job.workers, done.goes_on) == (2, workers, True)
+    assert (str(done.before), str(done.job.workers), done.goes_on) == ("2", str(workers), True)
     assert cluster.requests == [
         "get Job", "list PodGroup", "patch Job", "get Job", "patch ConfigMap", "patch Job", "patch Job",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", ["1..3", "1..1000", 5, "2..2"])
+def test_a_range_becomes_another_one_or_a_number_in_as_many_requests(workers: Any) -> None:
+    cluster = submitted(workers="2..8", shrink_after="1m", training={"global_batch": 6000})
+    done = scale("pets", workers, cluster)
+    assert (str(done.before), done.goes_on) == ("2..8", True)
+    assert len(cluster.requests) == 7
+    job, asked = job_of(cluster), asked_job(job_of(cluster))
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == asked.workers.most
+    assert job["spec"]["template"]["metadata"]["annotations"] == {WORKERS_ANNOTATION: str(asked.workers)}
+    assert settings_of(cluster)["global_batch"] == 6000
 
 
 def test_the_job_is_what_one_submitted_with_that_number_would_be() -> None:
@@ -52,7 +64,7 @@ def test_the_job_is_what_one_submitted_with_that_number_would_be() -> None:
     asked = asked_job(job_of(cluster))
     first = manifests(asked)[0]
     job = job_of(cluster)
-    assert asked.workers == 4
+    assert str(asked.workers) == "4"
     assert {**job["spec"], "suspend": True} == first["spec"]
     assert job["spec"]["suspend"] is False
     assert job["spec"]["template"]["metadata"]["annotations"] == {WORKERS_ANNOTATION: "4"}
@@ -88,7 +100,7 @@ def test_resume_takes_another_number_too() -> None:
     job_of(cluster)["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": CREATED}]}
     ending.resume("pets", cluster, workers=1, training=["--epochs", "40"])
     asked = asked_job(job_of(cluster))
-    assert (asked.workers, asked.training.epochs, asked.training.global_batch) == (
+    assert (asked.workers.most, asked.training.epochs, asked.training.global_batch) == (
         1,
         40,
         settings_of(cluster)["global_batch"],
@@ -123,11 +135,14 @@ def being_deleted(job: Object) -> None:
         ({}, of_an_earlier_launcher, 3, "job pets was made by an earlier launcher"),
         ({"training": {"global_batch": 4}}, None, 5, "--global-batch 4: expected at least one example for each of 5"),
         ({"training": {"batch_per_replica": "auto"}}, None, 3, "the workers have found how many examples a step has"),
+        ({}, None, "1..3", "job pets was made for a number of workers, and Kubernetes keeps it to that: delete it and"),
+        ({}, None, "3..1", "--workers 3..1: expected numbers from 1 to 2147483647, the smaller first"),
+        ({"queue": "team"}, None, "1..3", "job pets is admitted by the queue team with the number of workers that it"),
         ({}, None, 0, "--workers 0: expected a number from 1 to 2147483647"),
     ],
 )
 def test_what_can_not_be_is_refused_and_the_job_trains_on(
-    settings: Any, change: Any, workers: int, message: str
+    settings: Any, change: Any, workers: Any, message: str
 ) -> None:
     cluster = submitted(**settings)
     if change:

@@ -82,6 +82,22 @@ def test_the_job_is_told_what_the_run_spends_its_time_on(tmp_path: Path) -> None
     assert sum(told["seconds"].values()) == pytest.approx(told["until"] - told["since"], abs=0.3)
 
 
+def test_another_number_of_workers_is_one_event_and_they_are_named(tmp_path: Path) -> None:
+    run, recorder = RunDirectory(tmp_path), Recorder()
+    reporter = JobReporter(recorder, "pets", run)
+    PROGRESS.write(run)
+    reporter.step(last=True)
+    recorder.requests.clear()
+    FleetPace(1.0, present="0,2-999").write(run)
+    Event.append(run, "scale", "training goes on with 999 of 2 to 1000 workers: worker 1 was lost")
+    reporter.step(last=True)
+    assert recorder.requests == ["get Job", "create Event", "patch Job"]
+    (event,) = [each for (kind, _), each in recorder.objects.items() if kind == "Event"]
+    assert (event["type"], event["reason"]) == ("Normal", "WorkersChanged")
+    details = json.loads(recorder.annotations[PROGRESS_JSON_ANNOTATION])
+    assert (details["state"], details["present"]) == ("restarting", "0,2-999")
+
+
 def test_what_the_trainer_wrote_before_the_reporter_came_up_is_sent_once(tmp_path: Path) -> None:
     run, recorder = RunDirectory(tmp_path), Recorder()
     Event.append(run, "start", "training starts")
