@@ -39,5 +39,10 @@ class WorkerCount:
     def is_range(self) -> bool:
         return self.least < self.most
 
+    @property
+    def written(self) -> int | str:
+        """As settings have it."""
+        return str(self) if self.is_range else self.most
+
     def __str__(self) -> str:
         return f"{self.least}..{self.most}" if self.is_range else str(self.most)

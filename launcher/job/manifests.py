@@ -154,7 +154,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _config(job: TrainingJob, code: Code | None) -> str:
     settings = job.training.model_dump(mode="json", exclude_none=True)
-    if job.workers.is_range:  # whatever number of them trains
+    if job.count.is_range:  # whatever number of them trains
         settings["global_batch"] = job.global_batch
     if packed_place(job.training.data) is not None and job.training.cache is None:
         # The disk that a worker sees is the node's: it would take what its volumes do not have.
@@ -198,8 +198,8 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str, code: Code | No
     if job.workers > 1 and (gang := GANG_SCHEDULERS.get(job.scheduler_name or "")):
         metadata["annotations"][gang.annotation] = str(job.workers)
     spec["suspend"] = True
-    spec["completions"] = spec["parallelism"] = job.workers.most
-    if job.workers.is_range:  # those that never find room are no failure
+    spec["completions"] = spec["parallelism"] = job.count.most
+    if job.count.is_range:  # those that never find room are no failure
         spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
     spec["backoffLimit"] = spec["backoffLimitPerIndex"] = job.max_restarts
     if job.deadline:

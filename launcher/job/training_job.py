@@ -18,7 +18,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainSerializer,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -95,9 +94,8 @@ ImageName = Annotated[str, AfterValidator(image_name)]
 ObjectName = Annotated[str, AfterValidator(object_name)]
 QueueName = Annotated[str, Field(max_length=63), AfterValidator(object_name)]  # it is the value of a label
 Workers = Annotated[
-    WorkerCount,
-    BeforeValidator(WorkerCount.parse),
-    PlainSerializer(lambda count: str(count) if count.is_range else count.most),
+    int | str,
+    BeforeValidator(lambda text: WorkerCount.parse(text).written),
     WithJsonSchema({"type": "string", "format": "workers"}),
 ]
 Positive = Annotated[int, Field(ge=1)]
@@ -116,7 +114,7 @@ class TrainingJob(Settings):
         description="of the job and its objects; the same name again finishes an interrupted submit",
     )
     workers: Workers = Field(
-        default=WorkerCount(1, 1),
+        default=1,
         description="pods that train together; 2..8: up to 8, and fewer, but at least 2, for as long as the others "
         "find no room",
     )
@@ -259,7 +257,7 @@ class TrainingJob(Settings):
             BadSettings: they do not suit its number of replicas, or name no kind of data.
         """
         check_kind(config.data)
-        if self.workers.is_range and config.batch_per_replica == "auto" and config.global_batch is None:
+        if self.count.is_range and config.batch_per_replica == "auto" and config.global_batch is None:
             raise BadSettings(
                 f"--workers {self.workers}: by --batch-per-replica auto the workers find how many examples a step has, "
                 "and others of them would find others: expected --global-batch, or a number"
@@ -274,8 +272,13 @@ class TrainingJob(Settings):
         return self.model_copy(update={"training": config})
 
     @property
+    def count(self) -> WorkerCount:
+        """How many workers there are at least and at most."""
+        return WorkerCount.parse(self.workers)
+
+    @property
     def _most_replicas(self) -> int:
-        return self.workers.most * max(1, self.gpus_per_worker)
+        return self.count.most * max(1, self.gpus_per_worker)
 
     @property
     def global_batch(self) -> int:
@@ -300,7 +303,7 @@ class TrainingJob(Settings):
             )
         training = self.training.model_copy(update={"global_batch": self.global_batch})
         patience = self.shrink_after if workers.is_range else None
-        return self.model_copy(update={"workers": workers, "shrink_after": patience}).with_training(training)
+        return self.model_copy(update={"workers": workers.written, "shrink_after": patience}).with_training(training)
 
     def _check_start(self, start: str | None) -> None:
         """Raises BadSettings if a run would start from what no pod has."""
@@ -465,9 +468,9 @@ class TrainingJob(Settings):
             raise ValueError(f"--spot already selects {twice}: leave out that --node-selector")
         check_free("--pod-label", self.pod_labels)
         check_free("--pod-annotation", self.pod_annotations)
-        if self.shrink_after and not self.workers.is_range:
+        if self.shrink_after and not self.count.is_range:
             raise ValueError("--shrink-after is about a range of workers: expected --workers such as 2..8 too")
-        if self.queue and self.workers.is_range:
+        if self.queue and self.count.is_range:
             raise ValueError(
                 f"--workers {self.workers}: a queue admits all workers of a job or none: expected a number with --queue"
             )

@@ -60,10 +60,10 @@ def lacks(job: TrainingJob, made: Object) -> str:
     spec = made["spec"]
     if not any(each.get("restartPolicy") == "Always" for each in spec["template"]["spec"]["initContainers"]):
         return "this Kubernetes has no sidecar containers, so no trainer would be started: expected 1.29 or newer"
-    if job.workers.is_range and not spec.get("successPolicy"):
+    if job.count.is_range and not spec.get("successPolicy"):
         return (
             "this Kubernetes has no success policy of Jobs, so a range of workers would never be done: expected 1.31 "
-            f"or newer, or --workers {job.workers.most}"
+            f"or newer, or --workers {job.count.most}"
         )
     return ""
 

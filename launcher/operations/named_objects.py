@@ -89,7 +89,7 @@ def _claims(job: TrainingJob, cluster: Namespace, nodes: Sequence[Object] | None
     for name in names:
 
         def judge(found: Object, name: str = name) -> tuple[Result, str]:
-            return claim_verdict(found, storage, workers=job.workers.most, nodes=nodes, writes=name in written)
+            return claim_verdict(found, storage, workers=job.count.most, nodes=nodes, writes=name in written)
 
         yield _look("PersistentVolumeClaim", name, cluster, judge)
 

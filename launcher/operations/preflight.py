@@ -154,7 +154,7 @@ def _quota(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
     first = manifests(job)[0]
     one = {**worker_requests(first), **{f"limits.{name}": amount for name, amount in worker_limits(first).items()}}
     least, most = (
-        {name: amount * count for name, amount in one.items()} for count in (job.workers.least, job.workers.most)
+        {name: amount * count for name, amount in one.items()} for count in (job.count.least, job.count.most)
     )
     for quota in quotas:
         name = quota["metadata"]["name"]
@@ -162,8 +162,8 @@ def _quota(job: TrainingJob, cluster: Namespace) -> Iterator[Check]:
             continue
         if shortage := quota_shortage(quota, least):
             yield Check(f"quota {name}", "no", shortage)
-        elif job.workers.is_range and (shortage := quota_shortage(quota, most)):
-            yield Check(f"quota {name}", "ok", f"has room for {job.workers.least} worker(s), not for all: {shortage}")
+        elif job.count.is_range and (shortage := quota_shortage(quota, most)):
+            yield Check(f"quota {name}", "ok", f"has room for {job.count.least} worker(s), not for all: {shortage}")
         else:
             yield Check(f"quota {name}", "ok", f"has room for {job.workers} worker(s)")
 
@@ -191,18 +191,18 @@ def _nodes(job: TrainingJob, nodes: Sequence[Object] | None, cluster: Namespace)
     if pods is None:
         empty = sum(places_on(node, [], need) for node in fitting)
         room = (
-            f"room for {min(empty, job.workers.most)} of {job.workers} worker(s) on empty nodes; pods may not be listed"
+            f"room for {min(empty, job.count.most)} of {job.workers} worker(s) on empty nodes; pods may not be listed"
         )
-        yield Check(what, "unknown" if empty >= job.workers.least else "no", room)
+        yield Check(what, "unknown" if empty >= job.count.least else "no", room)
         return
     on_node: dict[str, list[Object]] = {}
     for each in pods:
         on_node.setdefault(each["spec"].get("nodeName", ""), []).append(each)
     places = sum(places_on(node, on_node.get(node["metadata"]["name"], []), need) for node in fitting)
-    room = f"room for {min(places, job.workers.most)} of {job.workers} worker(s) now"
+    room = f"room for {min(places, job.count.most)} of {job.workers} worker(s) now"
     where = f"on {len(fitting)} of {len(nodes)} node(s)"
-    result: Result = "ok" if places >= job.workers.least else "no"
-    yield Check(what, result, f"{room}, {where}" + ("" if places >= job.workers.most else rest))
+    result: Result = "ok" if places >= job.count.least else "no"
+    yield Check(what, result, f"{room}, {where}" + ("" if places >= job.count.most else rest))
 
 
 def _gpus(job: TrainingJob, fitting: Sequence[Object] | None) -> Iterator[Check]:
@@ -227,7 +227,7 @@ def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:
 
 def _network(job: TrainingJob, cluster: Namespace, try_network: bool) -> Iterator[Check]:
     """Of several workers, whose ports are open to the cluster; one alone has none."""
-    if job.workers.most == 1:
+    if job.count.most == 1:
         return
     found = try_policy(job, cluster) if try_network else known(cluster)
     result: Result = "unknown" if found.enforced is None else "ok" if found.enforced else "warning"

@@ -69,7 +69,7 @@ def scale(
     changed = asked.with_workers(count)
     _check_scalable(job, asked, count)
     stopped = bool(job["spec"].get("suspend"))
-    if asked.workers == count:
+    if asked.count == count:
         return Scaled(count, asked, not stopped)
     if is_placed_as_gang(job, cluster):
         raise BadInput(
@@ -85,7 +85,7 @@ def scale(
     finally:
         if not stopped:  # also if the server refused: then it goes on as it was
             release(job, cluster)
-    return Scaled(asked.workers, changed, not stopped)
+    return Scaled(asked.count, changed, not stopped)
 
 
 def parse_workers(workers: WorkerCount | int | str) -> WorkerCount:
@@ -145,5 +145,5 @@ def _set_workers(job: TrainingJob, cluster: Namespace) -> None:
     cluster.patch("ConfigMap", job.name, {"data": settings["data"]})
     annotations = {JOB_ANNOTATION: first["metadata"]["annotations"][JOB_ANNOTATION]}
     pods = {"metadata": {"annotations": {WORKERS_ANNOTATION: str(job.workers)}}}
-    spec: Object = {"completions": job.workers.most, "parallelism": job.workers.most, "template": pods}
+    spec: Object = {"completions": job.count.most, "parallelism": job.count.most, "template": pods}
     cluster.patch("Job", job.name, {"metadata": {"annotations": annotations}, "spec": spec})

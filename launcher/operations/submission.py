@@ -157,15 +157,15 @@ def notes(job: TrainingJob, *, untold: str = "") -> tuple[str, ...]:
             "without --output the run lives in its chief's pod: it survives a crash of any process, but a lost chief "
             "pod starts it over, and nothing remains when the job is deleted"
         )
-    elif job.output_place and job.output_place.kind == "host" and job.workers.most > 1:
+    elif job.output_place and job.output_place.kind == "host" and job.count.most > 1:
         notes.append(
             "--output host: is a folder of whichever node the chief runs on; a chief on another node starts over"
         )
-    if job.workers.is_range:
-        share = job.workers.most / job.workers.least
+    if job.count.is_range:
+        share = job.count.most / job.count.least
         notes.append(
-            f"a step has {job.global_batch} examples whatever number of workers trains: with {job.workers.least} each "
-            f"computes {share:.3g} times as many as with {job.workers.most}, which --memory {job.memory} has to hold"
+            f"a step has {job.global_batch} examples whatever number of workers trains: with {job.count.least} each "
+            f"computes {share:.3g} times as many as with {job.count.most}, which --memory {job.memory} has to hold"
         )
     if untold:
         mend = "name one that may with --service-account, or have somebody submit who may make Roles"
@@ -176,7 +176,7 @@ def notes(job: TrainingJob, *, untold: str = "") -> tuple[str, ...]:
 
 
 def _network_note(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
-    if job.workers.most == 1 or (found := known(cluster)).enforced is not False:
+    if job.count.most == 1 or (found := known(cluster)).enforced is not False:
         return ()
     return (f"the NetworkPolicy of namespace {cluster.namespace} {NOT_ENFORCED}, {found.why}",)
 

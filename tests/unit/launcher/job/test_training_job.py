@@ -177,7 +177,7 @@ def test_flags_go_over_the_job_file(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump({"name": "pets", "workers": 4, "training": {"epochs": 3, "seed": 7}}))
     changed = TrainingJob.from_sources(file, TrainingJob.parse_flags(["--workers", "2"]), ["--epochs", "5"])
-    assert (changed.workers.most, changed.training.epochs, changed.training.seed) == (2, 5, 7)
+    assert (changed.count.most, changed.training.epochs, changed.training.seed) == (2, 5, 7)
 
 
 def test_a_wrong_key_in_the_training_section_is_named_with_its_file(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_the_longest_name_makes_names_that_kubernetes_takes() -> None:
     job = TrainingJob(name=name, workers=5000, output="pvc:c", queue="q" * 63)
     first, *others = manifests(job)
     pod = first["spec"]["template"]["spec"]
-    host = f"{name}-{job.workers.most - 1}"
+    host = f"{name}-{job.count.most - 1}"
     assert len(host) <= 63
     assert len(pod["subdomain"]) <= 63
     assert all(len(each["metadata"]["name"]) <= 63 for each in [first, *others])

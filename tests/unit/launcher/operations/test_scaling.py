@@ -53,7 +53,7 @@ def test_a_range_becomes_another_one_or_a_number_in_as_many_requests(workers: An
     assert (str(done.before), done.goes_on) == ("2..8", True)
     assert len(cluster.requests) == 7
     job, asked = job_of(cluster), asked_job(job_of(cluster))
-    assert job["spec"]["completions"] == job["spec"]["parallelism"] == asked.workers.most
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == asked.count.most
     assert job["spec"]["template"]["metadata"]["annotations"] == {WORKERS_ANNOTATION: str(asked.workers)}
     assert settings_of(cluster)["global_batch"] == 6000
 
@@ -100,7 +100,7 @@ def test_resume_takes_another_number_too() -> None:
     job_of(cluster)["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": CREATED}]}
     ending.resume("pets", cluster, workers=1, training=["--epochs", "40"])
     asked = asked_job(job_of(cluster))
-    assert (asked.workers.most, asked.training.epochs, asked.training.global_batch) == (
+    assert (asked.count.most, asked.training.epochs, asked.training.global_batch) == (
         1,
         40,
         settings_of(cluster)["global_batch"],
