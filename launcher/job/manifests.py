@@ -195,8 +195,8 @@ def _set_job(manifest: Manifest, job: TrainingJob, account: str, code: Code | No
         metadata["annotations"][CODE_ANNOTATION] = code.fingerprint
     if job.queue:
         metadata["labels"][QUEUE_LABEL] = job.queue
-    if job.workers > 1 and (gang := GANG_SCHEDULERS.get(job.scheduler_name or "")):
-        metadata["annotations"][gang.annotation] = str(job.workers)
+    if job.count.most > 1 and (gang := GANG_SCHEDULERS.get(job.scheduler_name or "")):
+        metadata["annotations"][gang.annotation] = str(job.count.least)
     spec["suspend"] = True
     spec["completions"] = spec["parallelism"] = job.count.most
     if job.count.is_range:  # those that never find room are no failure

@@ -35,16 +35,31 @@ def is_placed_as_gang(job: Object, cluster: Namespace) -> bool:
     return groups != "none" and any(_is_of_job(group, job["metadata"]["uid"]) for group in groups)
 
 
+def refusal_of_range(job: TrainingJob) -> str:
+    """Of a namespace where Kubernetes makes a gang of each Job."""
+    return (
+        f"--workers {job.workers}: Kubernetes makes PodGroups of Jobs here, so that all {job.count.most} are placed at "
+        "once or none: expected a number"
+    )
+
+
+def makes_gangs(cluster: Namespace) -> bool:
+    """Whether Kubernetes is known to make a gang of each Job, as it has done so in this namespace."""
+    groups = _pod_groups("", cluster)
+    return groups != "none" and groups != "hidden" and any(map(_is_of_job, groups))
+
+
 def check_gang(job: TrainingJob, cluster: Namespace) -> list[Check]:
     """One line, or none for a single worker of Kubernetes' own scheduler."""
     name = job.scheduler_name or SCHEDULER
     if name == SCHEDULER:
-        return [Check("gang", *_of_kubernetes(job, cluster))] if job.workers > 1 else []
+        return [Check("gang", *_of_kubernetes(job, cluster))] if job.count.most > 1 else []
     what = f"scheduler {name}"
     if gang := GANG_SCHEDULERS.get(name):
         if _pod_groups(gang.group, cluster) == "none":
             return [Check(what, "no", f"the server has no PodGroups of {gang.group}: {name} is not installed")]
-        placed = f"places all {job.workers} workers at once or none; " if job.workers > 1 else ""
+        together = f"at least {job.count.least} of" if job.count.is_range else "all"
+        placed = f"places {together} {job.count.most} workers at once or none; " if job.count.most > 1 else ""
         return [Check(what, "unknown", placed + _NOT_KNOWN)]
     if group := dict(job.pod_labels).get(_COSCHEDULING[1]):
         return [Check(what, *_of_coscheduling(group, job, cluster))]
@@ -59,6 +74,8 @@ def _of_kubernetes(job: TrainingJob, cluster: Namespace) -> tuple[Result, str]:
     if groups == "hidden":
         return "unknown", "PodGroups may not be listed"
     if any(map(_is_of_job, groups)):
+        if job.count.is_range:
+            return "no", refusal_of_range(job)
         return "ok", f"all {job.workers} workers are placed at once or none: Kubernetes makes PodGroups of Jobs here"
     return "unknown", (
         "the server has PodGroups; whether it makes one of each Job (feature gate WorkloadWithJob) shows with the "
@@ -77,8 +94,9 @@ def _of_coscheduling(name: str, job: TrainingJob, cluster: Namespace) -> tuple[R
         there = ", ".join(sorted(by_name)[:5]) or "none in this namespace"
         return "no", f"PodGroup {name} is missing; there is {there}"
     least = by_name[name].get("spec", {}).get("minMember", 1)
-    if least != job.workers:
-        return "no", f"PodGroup {name} has minMember {one_line(str(least), 20)}, expected the workers, {job.workers}"
+    if least != job.count.least:
+        found = one_line(str(least), 20)
+        return "no", f"PodGroup {name} has minMember {found}, expected the workers, {job.count.least}"
     return "unknown", f"PodGroup {name} is a gang of {least}; {_NOT_KNOWN}"
 
 

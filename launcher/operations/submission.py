@@ -16,6 +16,7 @@ from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotation
 from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import DATA_PATH, TrainingJob
 from launcher.operations.admission import RIGHTS, lacks, try_objects, try_pod
+from launcher.operations.gangs import makes_gangs, refusal_of_range
 from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
 from launcher.streaming.download.code import send_code
@@ -55,7 +56,7 @@ def submit(
     the folder that the job names, which is another machine's.
 
     Raises:
-        BadInput: a different job has this name, or the server is too old for it.
+        BadInput: a different job has this name, or the server is too old for it, or makes gangs where it has a range.
         ApiError: the server refuses an object, or the release; what was made before is deleted again.
         LeftBehind: the same, and the Job is still there.
     """
@@ -63,6 +64,8 @@ def submit(
     code = code or Code.of(job)
     if dry_run:
         return _dry_run(job, cluster, code)
+    if job.count.is_range and makes_gangs(cluster):
+        raise BadInput(refusal_of_range(job))
     first, *others = manifests(job, code)
     if code is not None and code.archive is not None and not code.is_small:
         send_code(str(job.destination), code.object_name, code.archive)
