@@ -136,13 +136,13 @@ def test_a_worker_whose_data_lies_on_a_slow_disk_is_named_with_its_cause(tmp_pat
     with slow_disk(tmp_path) as disk:
         places = (tmp_path / "packed", disk.folder / "packed")
         for place in places:
-            write_packed(place, drawn_pairs(50, 64), train=400, test=6)
+            write_packed(place, drawn_pairs(50, 64), train=8000, test=6)
         # Less than all of the scaled pairs: then the records are read where they lie, again and again.
         settings = (*LONG, f"--data=packed:{places[0]}", "--cache=64KB")
         own = {worker: (disk.prefix(slow=worker == 1), ()) for worker in range(3)}
         own[1] = (own[1][0], (f"--data=packed:{places[1]}",))
         with pods(tmp_path, peers, *settings, own=own) as run:
             wait_for_steps(run)
-            disk.limit(reads=8)
+            disk.limit(reads=3)
             line = named(run)
     assert re.fullmatch(r"worker 1 waits .* for its data, the others .*; it waits for its disk \d+% of the time", line)
