@@ -19,6 +19,8 @@ def check_kind(data: str) -> None:
     if (packed := packed_place(data)) is not None:
         if "://" in packed and not is_remote(packed):
             raise BadSettings(f"--data {data}: expected packed:gs://…, packed:s3://… or packed:FOLDER")
+        if is_remote(packed) and not packed[5:].partition("/")[0]:
+            raise BadSettings(f"--data {data}: expected {packed[:5]}BUCKET/PREFIX")
         return
     if not (
         data == "synthetic"

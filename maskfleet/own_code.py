@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import io
 import os
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from maskfleet.errors import BadSettings
@@ -123,6 +126,23 @@ def check_functions(functions: Sequence[tuple[str, str]], sources: Sources, code
         if function not in defined and "*" not in defined:
             raise BadSettings(
                 f"{setting} {name}: {code}/{file}: expected a function {function}, found {some_of(defined) or 'none'}"
+            )
+
+
+def check_modules(functions: Sequence[tuple[str, str]]) -> None:
+    """Whether each of ``functions`` lies in a module that Python finds: installed, or in the current folder.
+
+    Only the first part of a module's name is looked for, as the rest would import it.
+
+    Raises:
+        BadSettings: there is no such module.
+    """
+    for setting, name in functions:
+        top = name.partition(":")[0].partition(".")[0]
+        here = top in sys.modules or importlib.util.find_spec(top) or PathFinder.find_spec(top, [str(Path.cwd())])
+        if not here:
+            raise BadSettings(
+                f"{setting} {name}: there is no module {top}; --code DIR names the folder that it lies in"
             )
 
 

@@ -18,6 +18,8 @@ WRONG = {
     "synthetic:3": "found 'synthetic:3'",
     "folder:": "found 'folder:'",
     "": "found ''",
+    "packed:gs://": "--data packed:gs://: expected gs://BUCKET/PREFIX",
+    "packed:s3:///x": "--data packed:s3:///x: expected s3://BUCKET/PREFIX",
     "packed:ftp://host/x": "--data packed:ftp://host/x: expected packed:gs://…, packed:s3://… or packed:FOLDER",
     "packed:nowhere": "--data packed:nowhere: expected a folder, found nothing at ",
     "folder:nowhere": "--data folder:nowhere: expected a folder, found nothing at ",

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from maskfleet.errors import BadData, BadSettings
+from maskfleet.tfds_names import data_root
 from maskfleet.tfrecords import record_places
 from trainer.data.class_rows import Row
 from trainer.data.class_table import ClassTable
 from trainer.data.examples import UNDIVIDED, Named, split_named, splits_of
 from trainer.data.images import check_label_sets, labels_in, read_labels, read_picture
 from trainer.data.kinds.pets_folder import BACKGROUND, CLASSES, COLOURS, trimap_to_mask
-from trainer.data.kinds.tfds_folder import MEND, PETS, data_root, said, whole_folder
+from trainer.data.kinds.tfds_folder import MEND, PETS, said, whole_folder
 from trainer.data.orientation import pair
 from trainer.data.remembered import remembered
 from trainer.data.source import IGNORED, Example, Reading, Source, Split, files_key

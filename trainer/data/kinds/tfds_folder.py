@@ -6,14 +6,12 @@ import contextlib
 import fnmatch
 import glob
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from maskfleet.config import absolute_path
 from maskfleet.errors import BadData, BadSettings, MaskfleetError
 from maskfleet.files import read_plain
 from maskfleet.text import one_line
@@ -27,11 +25,6 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 """Of the files' names, where a data set has none of its own."""
 _MOST_BYTES = 64 << 20
 """Of what TFDS notes about a data set."""
-
-
-def data_root(data_dir: Path | None) -> Path:
-    """Where the folders of all data sets are."""
-    return data_dir or absolute_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
 
 
 def whole_folder(root: Path, patterns: tuple[str, ...], name: str) -> tuple[Path, list[str]]:
