@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from launcher.diagnosis import reasons
 from launcher.diagnosis.pods import event_time, first_time, worker_of, worker_of_pod_name
+from maskfleet.config import MOST
 from maskfleet.errors import STOPPED
-from maskfleet.text import one_line
+from maskfleet.text import numbers_in, one_line
 
 Object = Mapping[str, Any]
 
@@ -69,11 +70,7 @@ def completed(job: Object) -> frozenset[int]:
 
 def indexes(text: str) -> frozenset[int]:
     """``0,2-4`` -> {0, 2, 3, 4}"""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
+    return frozenset(numbers_in(text, MOST))
 
 
 @dataclass(frozen=True)

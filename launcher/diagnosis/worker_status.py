@@ -72,13 +72,17 @@ def _row(
 
 @dataclass(frozen=True)
 class _WithoutPod:
-    """What is to be said of workers that have no pod: ``over`` is why none will come, empty if one will."""
+    """What is to be said of workers that have no pod: ``over`` is why none will come, empty if one will.
+
+    ``by_chief``: the job is complete when the chief is done.
+    """
 
     done: frozenset[int]
     failed: frozenset[int]
     complete: bool
     over: str
     suspended: bool
+    by_chief: bool
 
     @classmethod
     def of(cls, job: Object) -> Self:
@@ -93,11 +97,20 @@ class _WithoutPod:
         elif suspended and CANCELLED_ANNOTATION in annotations_of(job):
             over = "its pod is gone: the job is cancelled"
         complete = bool(true & {"Complete", "SuccessCriteriaMet"})
-        return cls(completed(job), indexes(status.get("failedIndexes", "")), complete, over, suspended)
+        return cls(
+            completed(job),
+            indexes(status.get("failedIndexes", "")),
+            complete,
+            over,
+            suspended,
+            "successPolicy" in job["spec"],
+        )
 
     def row(self, worker: int, gone: int, refusal: str | None) -> WorkerStatus:
-        if self.complete or worker in self.done:
+        if worker in self.done or (self.complete and not self.by_chief):
             return WorkerStatus(worker, None, None, max(1, gone), "Succeeded", "its pod is gone")
+        if self.complete:
+            return WorkerStatus(worker, None, None, max(1, gone), "Stopped", "the run is over without it")
         if self.over:
             phase = "Failed" if worker in self.failed else "Stopped"
             return WorkerStatus(worker, None, None, max(1, gone), phase, self.over)

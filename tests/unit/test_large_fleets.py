@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -271,6 +271,42 @@ def test_every_message_of_the_rendezvous_fits_a_line() -> None:
     for message in (started, stopped, waiting, finish(FAILED, reason)):
         assert message is not None
         assert len(serialize(message)) < LINE
+
+
+@pytest.mark.parametrize("workers", [8, 1000, MANY])
+def test_a_range_shrinks_and_grows_by_one_stop_and_one_short_start(workers: int) -> None:
+    coordinator = Coordinator(workers, max_restarts=9, least=4, shrink_after=60)
+    messages = []
+
+    def ready(those: Iterable[int], now: float) -> None:
+        messages.extend(coordinator.worker_ready(worker, now) for worker in those)
+
+    with quick():
+        ready(range(0, workers, 2), now=0)
+        messages.append(coordinator.look(60))  # every other one has come
+        ready(range(1, workers, 2), now=200)
+        messages.append(coordinator.look(200))  # the rest comes
+        ready(range(workers), now=201)
+        messages += [
+            coordinator.worker_left(worker, now=300) for worker in range(workers // 2, workers)
+        ]  # half of them
+        ready(range(workers // 2), now=301)
+        messages.append(coordinator.look(361))
+    sent = [message for message in messages if message is not None]
+    assert [message["do"] for message in sent] == ["start", "stop", "start", "stop", "start"]
+    assert max(len(serialize(message)) for message in sent) < LINE
+    assert len(coordinator.beginning) < 300
+
+
+def test_a_range_of_many_takes_as_many_requests_as_a_number() -> None:
+    requests = {}
+    for workers in ("4", "2..4", f"8..{MANY}"):
+        cluster: Any = FakeCluster()
+        submit(TrainingJob(name=NAME, workers=workers), cluster)
+        requests[workers] = len(cluster.requests)
+    assert requests["2..4"] == requests[f"8..{MANY}"] == requests["4"] + 1, "whether there are gangs is asked for"
+    sizes = [len(json.dumps(manifests(TrainingJob(name="pets", workers=f"1..{most}")))) for most in (2, MANY)]
+    assert sizes[1] - sizes[0] < 30
 
 
 def test_who_is_slow_among_many_is_found_quickly() -> None:

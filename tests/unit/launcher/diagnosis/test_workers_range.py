@@ -126,4 +126,5 @@ def test_workers_that_never_came_keep_nobody_waiting() -> None:
     done = [of_range(worker_pod(worker, phase="Succeeded")) for worker in (0, 1)]
     now = job_status(job(conditions=("SuccessCriteriaMet", "Complete")), done)
     assert (now.exit_code, now.not_streamed) == (0, "")
+    assert [(row.phase, row.reason) for row in now.workers[2:]] == [("Stopped", "the run is over without it")] * 2
     assert not following._is_behind(now)
