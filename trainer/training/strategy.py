@@ -6,6 +6,7 @@ The first part is plain Python, for the supervisor; only :func:`check_gpus`, :fu
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -46,6 +47,7 @@ def check_gpus(environment: Mapping[str, str] = os.environ) -> None:
 def make_strategy(peers: Peers) -> tf.distribute.Strategy:
     """MultiWorkerMirroredStrategy for several workers, MirroredStrategy for several GPUs, else one device.
 
+    Its variables differ between workers until :func:`trainer.training.collectives.broadcast_from_chief` was called.
     Blocks until all peers have come: the supervisor holds the time-out.
     """
     import tensorflow as tf
@@ -71,10 +73,24 @@ def make_strategy(peers: Peers) -> tf.distribute.Strategy:
         options = tf.distribute.experimental.CommunicationOptions(
             implementation=collectives.NCCL if gpus else collectives.RING
         )
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        _keep_initial_values(strategy)
+        return strategy
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def _keep_initial_values(strategy: tf.distribute.Strategy) -> None:
+    """Leaves each worker its own initial values, until all get the chief's state at once.
+
+    The strategy would send the chief's, one variable after the other: a third of what it takes to build a network, and
+    several round trips for each of its hundreds of variables.
+    """
+    from tensorflow.python.distribute.mirrored_strategy import MirroredExtended
+
+    own = MirroredExtended._get_variable_creator_initial_value
+    strategy.extended._get_variable_creator_initial_value = functools.partial(own, strategy.extended)
 
 
 def wait_for_server(address: tuple[str, int], longest: float = 10.0) -> None:
