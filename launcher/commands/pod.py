@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -17,6 +17,9 @@ from maskfleet.goodput import PREPARING
 from maskfleet.phase_log import PhaseLog
 from maskfleet.run_directory import RunDirectory
 from maskfleet.text import format_bytes
+
+if TYPE_CHECKING:
+    from launcher.streaming.stores.store import StoredObject
 
 T = TypeVar("T")
 
@@ -97,14 +100,20 @@ def _fetch_data(url: str, folder: Path) -> str:
     from launcher.streaming.stores.opening import open_store
 
     fetched: dict[str, Fetched] = {}
+    whole: list[int] = []
+
+    def report(objects: Sequence[StoredObject] = ()) -> None:
+        whole[:] = [each.size for each in objects] or whole
+        got = format_bytes(sum(each.size for each in fetched.values()))
+        echo(f"fetched {len(fetched)} of {len(whole)} files, {got} of {format_bytes(sum(whole))}")
 
     def fetch() -> None:
         reported = time.monotonic()
-        for each in pull(open_store(url), folder):  # keeps what an interrupted attempt brought
+        for each in pull(open_store(url), folder, report):  # keeps what an interrupted attempt brought
             fetched[each.name] = each
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()
-                echo(f"{len(fetched)} files, {format_bytes(sum(one.size for one in fetched.values()))} so far")
+                report()
 
     try:
         _waited_for(fetch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -44,8 +44,12 @@ class Fetched:
     verified: bool
 
 
-def pull(store: Store, folder: Path) -> Iterator[Fetched]:
+def pull(
+    store: Store, folder: Path, listed: Callable[[Sequence[StoredObject]], object] = lambda objects: None
+) -> Iterator[Fetched]:
     """Copies all objects into ``folder``; yields each one that was fetched. What is there already is kept.
+
+    ``listed`` gets all of them before the first one is fetched.
 
     Manifests come last, as they went up. Meanwhile a file :data:`FETCHING` says that what is there is a part. Nothing
     is written through a link: an object in whose place one is, or a folder, or whose name this disk can't hold, is left
@@ -62,6 +66,7 @@ def pull(store: Store, folder: Path) -> Iterator[Fetched]:
     objects = [found for found in store.list() if not found.name.startswith(INTERNAL)]
     if not objects:
         raise NotFound(f"{store.url}: there is nothing")
+    listed(objects)
     for found in objects:
         if not stays_inside(found.name):
             raise BadSettings(f"{store.url}/{found.name}: is no name of a file in {folder}; rename the object")
