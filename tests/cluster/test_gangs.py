@@ -6,6 +6,7 @@ Sizes are shares of the CPU that is free on the node.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -34,8 +35,13 @@ def has_gangs(cluster: Cluster) -> bool:
 
 
 def free_millicpu(cluster: Cluster) -> int:
-    """Of the emptiest node that is not a simulated one."""
+    """Of the emptiest node that is not a simulated one, once the pods of earlier tests have made room."""
+    deadline = time.monotonic() + 60
     pods = cluster.list("Pod", everywhere=True)
+    while any(pod["metadata"].get("deletionTimestamp") for pod in pods):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        pods = cluster.list("Pod", everywhere=True)
     nodes = [node for node in cluster.list("Node") if not node["spec"].get("taints")]
     return max(places_on(node, pods, {"cpu": 0.001}) for node in nodes)
 
