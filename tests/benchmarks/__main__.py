@@ -19,6 +19,7 @@ BENCHMARKS = (
     "training_speed",
     "against_pytorch",
     "around_training",
+    "prediction",
     "start",
     "time_to_quality",
     "fine_tuning",

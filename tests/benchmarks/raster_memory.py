@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from maskfleet.image_size import Size
 from trainer.results.legend import Legend
-from trainer.results.predict import Predictor, predict_files
+from trainer.results.predict import Predictor
+from trainer.results.predict_files import predict_files
 
 file, window, classes = Path(sys.argv[1]), sys.argv[2] == "window", int(sys.argv[3])
 slopes = np.arange(classes, dtype=np.float32)

@@ -74,7 +74,7 @@ def predict(
     for place in places:  # before TensorFlow is imported
         existing_network(place)
     from trainer.data.source import Reading
-    from trainer.results.predict import find_images, is_done, predict_files
+    from trainer.results.predict_files import find_images, is_done, predict_files
 
     files = find_images(images, out)
     done = {file for file in files if skip_done and is_done(file, out, with_probabilities=probabilities)}

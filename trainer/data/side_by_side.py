@@ -1,19 +1,21 @@
-"""Examples read by several threads, as many as memory allows. Imports no TensorFlow."""
+"""Pictures worked on by several threads, as many as memory allows. Imports no TensorFlow."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, NamedTuple, TypeVar
 
 from trainer.cgroup import cpu_limit
 
 _PIXELS_AT_ONCE = 100_000_000
 """Of pictures that are in memory at the same time, some 10 bytes each. A larger one is read alone."""
 
+_Begun = TypeVar("_Begun")
+_Made = TypeVar("_Made")
 _Result = TypeVar("_Result")
 
 
@@ -51,6 +53,64 @@ def in_groups(count: int, pixels: Callable[[int], int], most: int, at_once: int)
             end += 1
         yield range(start, end)
         start = end
+
+
+def in_stages(
+    groups: Iterable[range],
+    begin: Callable[[int], _Begun],
+    together: Callable[[Sequence[_Begun]], Iterable[_Made]],
+    end: Callable[[_Made], _Result],
+    pixels: Callable[[int], int],
+    at_once: int,
+) -> Iterator[_Result]:
+    """What ``end`` makes of each picture, in their order, while three groups of pictures are on their way.
+
+    Args:
+        begin: by threads, as many as there are CPUs, while the group before is computed.
+        together: of what was begun of a whole group, in the caller's own thread: something for each of its pictures.
+        end: by the same threads, while the group after is computed.
+        pixels: of picture i. Groups wait while there would be more than ``at_once`` together; a larger one is alone.
+    """
+    threads = ThreadPoolExecutor(cpu_limit())
+    begun: _Stage[_Begun] | None = None
+    ending: _Stage[_Result] | None = None
+
+    def compute(stage: _Stage[_Begun]) -> _Stage[_Result]:
+        made = together([future.result() for future in stage.futures])
+        return _Stage(stage.pixels, [threads.submit(end, each) for each in made])
+
+    try:
+        for group in groups:
+            size = sum(map(pixels, group))
+            while (begun or ending) and size + sum(stage.pixels for stage in (begun, ending) if stage) > at_once:
+                if ending:
+                    yield from ending.results()
+                    ending = None
+                elif begun:
+                    ending = compute(begun)
+                    begun = None
+            following = _Stage(size, [threads.submit(begin, i) for i in group])
+            if begun:
+                computed = compute(begun)
+                if ending:
+                    yield from ending.results()
+                ending = computed
+            begun = following
+        last = compute(begun) if begun else None
+        for stage in filter(None, (ending, last)):
+            yield from stage.results()
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+class _Stage(NamedTuple, Generic[_Result]):
+    """A group of pictures of which something is being made."""
+
+    pixels: int
+    futures: list[Future[_Result]]
+
+    def results(self) -> Iterator[_Result]:
+        return (future.result() for future in self.futures)
 
 
 class _Budget:

@@ -1,4 +1,4 @@
-"""The same network in fewer operations: what training and validation compute instead of layer after layer.
+"""The same network in fewer operations: what is computed instead of layer after layer.
 
 The network itself stays plain Keras, since it is saved, exported and loaded by others. Some things are done otherwise
 here, with the same variables and the same results but for the order of additions:
@@ -28,13 +28,16 @@ from keras import layers
 from trainer.models.enlarging import TAPS, InterpolatedConvolution, transposed_convolution
 
 
-def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
+def fuse(model: keras.Model, *, frozen_features: bool = False, learns: bool = True) -> keras.Model:
     """A model of the same variables that computes what ``model`` does, faster; not for saving.
 
     Args:
         frozen_features: no gradient into the model's inputs is wanted.
+        learns: it is trained; else all statistics of its batch normalisation are as good as frozen.
     """
     made: dict[int, tuple[keras.Layer, Any]] = {}
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
 
     def parts_of(tensor: Any) -> list[Any]:
         layer, inputs = made.get(id(tensor), (None, tensor))
@@ -42,6 +45,8 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         before, source = made.get(id(args[0]), (None, None)) if args else (None, None)
+        if is_graph(layer):
+            return fuse(layer, frozen_features=frozen_features, learns=learns)(*args, **kwargs)
         if isinstance(before, layers.UpSampling2D) and _is_interpolated_convolution(before, layer):
             return InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
         if _is_transposed_convolution(layer):
@@ -59,7 +64,7 @@ def fuse(model: keras.Model, *, frozen_features: bool = False) -> keras.Model:
         if _is_dilated_beyond(layer, args):
             return CentreOfKernel(layer)(*args)
         if isinstance(layer, layers.BatchNormalization):
-            if _can_be_folded(before, layer):
+            if _can_be_folded(before, layer, learns):
                 return NormalizedConvolution(before, layer)(source)
             if _is_better_fused(layer, args[0]):
                 return FusedBatchNormalization(layer)(*args)
@@ -183,6 +188,11 @@ class FusedBatchNormalization(layers.Layer):
         return shape
 
 
+def is_graph(layer: keras.Layer) -> bool:
+    """Whether it is a model whose operations are known, and no class of somebody's that computes what it likes."""
+    return isinstance(layer, keras.Model) and hasattr(layer, "operations")
+
+
 def _joins_channels(layer: keras.Layer | None) -> bool:
     return isinstance(layer, layers.Concatenate) and layer.axis in (-1, 3)
 
@@ -233,12 +243,12 @@ def _is_dilated_beyond(layer: keras.Layer, inputs: Sequence[Any]) -> bool:
     )
 
 
-def _can_be_folded(before: keras.Layer | None, layer: layers.BatchNormalization) -> bool:
+def _can_be_folded(before: keras.Layer | None, layer: layers.BatchNormalization, learns: bool) -> bool:
     """Whether ``layer`` scales with what it has, and ``before`` is a convolution that can do so in its place."""
     return (
         isinstance(before, layers.Conv2D | layers.DepthwiseConv2D)
         and _is_plain(layer)
-        and not layer.trainable
+        and not (learns and layer.trainable)
         and getattr(before, "groups", 1) == 1
         and before.activation is keras.activations.linear
     )

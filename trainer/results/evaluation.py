@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadSettings
 from trainer.data.cache import Arrays, Dataset
-from trainer.data.source import Source
+from trainer.data.source import IGNORED, Source
+from trainer.models.inference import logits_of
 from trainer.objective.boundary import boundary_f1
-from trainer.objective.metrics import Scores, confusion_matrix
+from trainer.objective.metrics import Scores
 from trainer.results.legend import Legend
 
 Masker = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -35,7 +36,7 @@ class Evaluation:
     Attributes:
         boundary_f1: of each class, mean over the images in which it has a boundary (nan if there is none).
         image_miou: [N], of each image by itself, in the order of the split.
-        images_per_second: of the prediction alone, without its first batch.
+        images_per_second: of the prediction alone, without its first batch, while images are read and scored beside it.
     """
 
     scores: Scores
@@ -65,11 +66,11 @@ class Evaluation:
 
 def masker(model: keras.Model) -> Masker:
     """The network as a function from images to masks of its input's size."""
+    logits = logits_of(model)
 
-    # Batches of any size: the last one, which is smaller, shall not be traced again.
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)])
     def run(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.argmax(model(images, training=False), axis=-1), tf.uint8)
+        return tf.cast(tf.argmax(logits(images), axis=-1), tf.uint8)
 
     return lambda images: run(tf.constant(images)).numpy()
 
@@ -97,17 +98,25 @@ def evaluate(predict: Masker, split: Arrays, legend: Legend, batch_size: int = B
         predictions = predict(images)
         seconds.append((time.monotonic() - began) / len(images))
         for mask, prediction in zip(masks, predictions, strict=True):
-            tally.add(mask, prediction)
+            tally.add(tally.judgement(mask, prediction))
     return tally.evaluation(seconds[1:] or seconds)
 
 
 def whole_matrix(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """The confusion matrix, int64 [classes, classes], of one image [H, W] of any size: a part of it at a time."""
-    matrix = np.zeros((classes, classes), np.int64)
+    counts = np.zeros((IGNORED + 1) * classes, np.int64)
     rows = max(1, _PIXELS_AT_ONCE // truth.shape[1])
     for top in range(0, len(truth), rows):
-        matrix += confusion_matrix(truth[top : top + rows], prediction[top : top + rows], classes).numpy()
-    return matrix
+        cells = truth[top : top + rows].astype(np.uint16) * classes + prediction[top : top + rows]
+        counts += np.bincount(cells.ravel(), minlength=len(counts))
+    return counts.reshape(-1, classes)[:classes]
+
+
+class Judgement(NamedTuple):
+    """Of one image: its confusion matrix, int64 [classes, classes], and the boundary F1 of each class."""
+
+    matrix: NDArray[np.int64]
+    boundary_f1: NDArray[np.float64]
 
 
 class Tally:
@@ -119,13 +128,16 @@ class Tally:
         self._mious: list[float] = []
         self._boundaries: list[NDArray[np.float64]] = []
 
-    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
-        """Class indices [H, W] of one image, of any size."""
-        classes = self._legend.classes
-        matrix = whole_matrix(truth, prediction, len(classes))
-        self._matrix += matrix
-        self._mious.append(Scores(matrix, classes).miou)
-        self._boundaries.append(boundary_f1(truth, prediction, len(classes)))
+    def judgement(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Judgement:
+        """Of class indices [H, W] of one image, of any size; several threads may ask."""
+        classes = len(self._legend.classes)
+        return Judgement(whole_matrix(truth, prediction, classes), boundary_f1(truth, prediction, classes))
+
+    def add(self, judgement: Judgement) -> None:
+        """That of the next image."""
+        self._matrix += judgement.matrix
+        self._mious.append(Scores(judgement.matrix, self._legend.classes).miou)
+        self._boundaries.append(judgement.boundary_f1)
 
     def evaluation(self, seconds: Sequence[float]) -> Evaluation:
         """What follows from all of them; ``seconds`` are those that the prediction of an image took."""

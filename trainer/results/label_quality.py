@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from maskfleet.text import one_line
 from trainer.data.cache import Arrays
 from trainer.data.source import IGNORED
+from trainer.models.inference import logits_of
 from trainer.results.evaluation import BATCH, batch_that_fits
 from trainer.results.legend import Legend
 
@@ -64,16 +65,12 @@ def softmin_score(confidences: NDArray[np.floating]) -> float:
 
 def _of_split(model: keras.Model, name: str, split: Arrays, legend: Legend) -> Iterator[Suspect]:
     classes = len(legend.classes)
-
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)])
-    def probabilities(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(tf.cast(model(images, training=False), tf.float32))
-
+    run = logits_of(model)
     at_once = batch_that_fits(BATCH, math.prod(model.input_shape[1:3]), classes)
     for start in range(0, len(split), at_once):
         stop = min(start + at_once, len(split))
         images, masks = split.read(slice(start, stop))
-        outputs = probabilities(tf.constant(images)).numpy()
+        outputs = tf.nn.softmax(run(tf.constant(images))).numpy()
         for index, mask, output in zip(range(start, stop), masks, outputs, strict=True):
             valid = mask != IGNORED
             if not valid.any():

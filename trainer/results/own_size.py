@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
-from trainer.data.side_by_side import in_groups, side_by_side
+from trainer.data.side_by_side import in_groups, in_stages
 from trainer.data.source import Example, Mask, Split
 from trainer.results.evaluation import Evaluation, Tally
 from trainer.results.legend import Legend
-from trainer.results.predict import PIXELS_AT_ONCE, Image
+from trainer.results.predict import PIXELS_AT_ONCE, PIXELS_OF_GROUP, Image
+
+_Result = TypeVar("_Result")
 
 
 class Segmenter(Protocol):
@@ -47,9 +49,11 @@ def evaluate_at_own_size(predictor: Segmenter, split: Split, legend: Legend) -> 
         BadData: names the first bad file.
     """
     tally, seconds = Tally(legend), []
-    for judged in predictions_at_own_size(predictor, split):
-        tally.add(judged.truth, judged.found)
-        seconds.append(judged.seconds)
+    for judgement, taken in _judged(
+        predictor, split, lambda judged: (tally.judgement(judged.truth, judged.found), judged.seconds)
+    ):
+        tally.add(judgement)
+        seconds.append(taken)
     return tally.evaluation(seconds[predictor.batch_size :] or seconds)
 
 
@@ -61,15 +65,21 @@ def predictions_at_own_size(predictor: Segmenter, split: Split, worker: int = 0,
     Raises:
         BadData: names the first bad file.
     """
-    groups = in_groups(len(split), split.pixels, predictor.images_at_once, PIXELS_AT_ONCE)
-    for group in itertools.islice(groups, worker, None, workers):
-        examples = _read(split, group)
+    return _judged(predictor, split, lambda judged: judged, worker, workers)
+
+
+def _judged(
+    predictor: Segmenter, split: Split, judge: Callable[[Judged], _Result], worker: int = 0, workers: int = 1
+) -> Iterator[_Result]:
+    """What ``judge`` makes of each, while those before are read and those after are predicted."""
+
+    def predicted(examples: Sequence[Example]) -> Iterator[Judged]:
         masks = predictor.masks([example.image for example in examples])
         for example in examples:
             began = time.monotonic()
             found = next(masks)
             yield Judged(example.mask, found, time.monotonic() - began)
 
-
-def _read(split: Split, group: range) -> list[Example]:
-    return list(side_by_side(lambda i: split.read(group[i]), len(group), lambda i: split.pixels(group[i])))
+    groups = in_groups(len(split), split.pixels, predictor.images_at_once, PIXELS_OF_GROUP)
+    mine = itertools.islice(groups, worker, None, workers)
+    return in_stages(mine, split.read, predicted, judge, split.pixels, PIXELS_AT_ONCE)

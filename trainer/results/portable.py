@@ -12,6 +12,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from maskfleet.image_size import Fit, Size
+from trainer.models.fused import is_graph
 from trainer.results.in_graph import classes_of, grown, in_stacked_windows, scaled, size_within
 
 
@@ -35,7 +36,7 @@ def portable(model: keras.Model) -> keras.Model:
                 return _Interpolated((rows, columns), "bicubic", dtype=layer.dtype_policy)(args[0])
         if isinstance(layer, layers.Activation) and layer.activation is keras.activations.gelu:
             return _Gelu(dtype=layer.dtype_policy)(args[0])
-        if isinstance(layer, keras.Model) and hasattr(layer, "operations"):
+        if is_graph(layer):
             return portable(layer)(*args, **kwargs)
         return layer(*args, **kwargs)
 

@@ -75,7 +75,7 @@ def _write_mask(raster: Raster, tiles: Iterator[Tile], legend: Legend, store: Pa
             for tile in tiles:
                 for each in kept:
                     each.write(tile)
-                found = np.argmax(tile.probabilities, axis=-1).astype(np.uint8)
+                found = np.argmax(tile.scores, axis=-1).astype(np.uint8)
                 mask.write(found, 1, window=(_ends(tile.rows), _ends(tile.columns)))
 
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 class Tile(NamedTuple):
-    """A part of an image: its place there, and probabilities float32 [rows, columns, classes]."""
+    """A part of an image: its place there, and scores float32 [rows, columns, classes]: probabilities, or logits."""
 
     rows: slice
     columns: slice
-    probabilities: NDArray[np.float32]
+    scores: NDArray[np.float32]
 
 
 class NumbersFile:
@@ -27,6 +27,6 @@ class NumbersFile:
 
     def write(self, tile: Tile) -> None:
         _, width, classes = self._shape
-        for row, numbers in zip(range(tile.rows.start, tile.rows.stop), tile.probabilities, strict=True):
+        for row, numbers in zip(range(tile.rows.start, tile.rows.stop), tile.scores, strict=True):
             self._file.seek(self._start + 4 * classes * (row * width + tile.columns.start))
             self._file.write(numbers.astype("<f4").tobytes())

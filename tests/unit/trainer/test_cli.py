@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -87,6 +88,29 @@ def test_bad_photographs_are_named_at_the_end_whatever_their_names_and_the_outpu
     again = trainer("predict", network, folder, "--out", out, "--skip-done")
     assert again.returncode == 2
     assert again.stdout == f"0 mask(s) in {out}, 3 were there\n"
+
+
+def test_a_prediction_that_was_killed_goes_on_with_what_is_left(network: Path, tmp_path: Path) -> None:
+    names = [f"{number:03d}{'x' * (number % 7)}.png" for number in range(300)]
+    folder, out = photos(tmp_path / "photos", *names), tmp_path / "out"
+    with subprocess.Popen(command("predict", network, folder, "--out", out), stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while len(list(out.glob("*_overlay.png"))) < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    there = {file: file.stat().st_mtime_ns for file in out.glob("*_overlay.png")}
+    assert 5 <= len(there) < 300
+    again = trainer("predict", network, folder, "--out", out, "--skip-done")
+    assert again.returncode == 0, again.stderr
+    made, were = map(int, re.findall(r"\d+", again.stdout.replace(str(out), "")))
+    assert made + were == 300
+    assert were >= len(there) - 2  # whose masks were not in their places yet
+    whole = tmp_path / "whole"
+    assert trainer("predict", network, folder, "--out", whole).returncode == 0
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {
+        file.name: file.read_bytes() for file in whole.iterdir()
+    }  # and nothing that the kill has left
+    assert sum(file.stat().st_mtime_ns == changed for file, changed in there.items()) >= were
 
 
 def test_a_terminal_shows_progress_and_a_pipe_none(network: Path, tmp_path: Path) -> None:

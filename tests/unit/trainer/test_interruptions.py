@@ -33,7 +33,8 @@ from trainer.data import rasters
 from trainer.results.compare import _write_tensorboard
 from trainer.results.exporting import _staged
 from trainer.results.legend import Legend
-from trainer.results.predict import Predictor, is_done, predict_files
+from trainer.results.predict import Predictor
+from trainer.results.predict_files import is_done, predict_files
 from trainer.training.event_file import EventFile
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)

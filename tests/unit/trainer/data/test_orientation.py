@@ -23,7 +23,8 @@ from trainer.data.orientation import orientation_of, orientation_of_png
 from trainer.data.source import Example, Reading
 from trainer.data.verify import verify
 from trainer.results.legend import Legend
-from trainer.results.predict import Predictor, predict_files
+from trainer.results.predict import Predictor
+from trainer.results.predict_files import predict_files
 
 LABELS = np.array([[0, 0, 1, 1], [0, 0, 0, 2], [0, 0, 0, 0]], np.uint8)
 """(3, 4), a shape that is another one by each turn and mirroring."""

@@ -12,7 +12,8 @@ import tensorflow as tf
 from maskfleet.config import TrainConfig
 from tests.unit.trainer.models.test_network import DECODERS, MODELS, decoder_inputs
 from trainer.models.enlarging import ProductTransposedConvolution, enlarging_taps
-from trainer.models.fused import fuse
+from trainer.models.fused import NormalizedConvolution, fuse, is_graph
+from trainer.models.inference import logits_of
 from trainer.models.network import build_network, dtype_policy
 
 KINDS = ("nearest", "bilinear", "bicubic")
@@ -243,3 +244,19 @@ def test_single_places_are_enlarged_where_there_is_nothing_else() -> None:
     generator = tf.random.Generator.from_seed(1)
     values = [generator.normal((2, *each.shape[1:])) for each in symbols]
     assert_same(keras.Model(symbols, keras.layers.Conv2D(7, 1)(x)), values)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("encoder", ["mobilenet_v2", "resnet50"])
+def test_a_network_that_learns_no_more_computes_the_same_with_its_statistics_folded(name: str, encoder: str) -> None:
+    config = TrainConfig(model=name, encoder=encoder, encoder_weights="none", image_size=32, unfreeze_from="all")
+    model = build_network(config, classes=3).model
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        if "moving_" in variable.path or "/gamma" in variable.path:
+            variable.assign(generator.uniform(0.8, 1.2, variable.shape))
+    images = tf.constant(generator.integers(0, 256, (2, 32, 32, 3), np.uint8))
+    plain = model(images, training=False)
+    np.testing.assert_allclose(logits_of(model)(images), plain, rtol=1e-4, atol=1e-5 * np.abs(plain).max())
+    kinds = {type(layer) for part in fuse(model, learns=False).layers if is_graph(part) for layer in part.layers}
+    assert NormalizedConvolution in kinds

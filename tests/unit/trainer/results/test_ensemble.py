@@ -47,7 +47,7 @@ def probabilities(trained: Trained, **choices: object) -> list[np.ndarray]:
     for image, tiles in zip(IMAGES, predictor.tiles(list(IMAGES)), strict=True):
         whole = np.zeros((*image.shape[:2], len(trained.legend.classes)), np.float32)
         for tile in tiles:
-            whole[tile.rows, tile.columns] = tile.probabilities
+            whole[tile.rows, tile.columns] = tile.scores
         found.append(whole)
     return found
 

@@ -104,7 +104,7 @@ def test_the_saved_model_prepares_images_as_training_did(fit: Fit, tmp_path: Pat
         for mask, tiles in zip(masks, predictor.tiles(list(pixels)), strict=True):
             expected = np.empty_like(mask)
             for tile in tiles:
-                expected[tile.rows, tile.columns] = tile.probabilities.argmax(-1)
+                expected[tile.rows, tile.columns] = tile.scores.argmax(-1)
             assert np.mean(mask == expected) > (0.999 if fit == "crop" else 0.95)
 
 

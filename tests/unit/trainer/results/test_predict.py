@@ -17,7 +17,9 @@ from maskfleet.image_size import Size
 from trainer.data.fitting import within
 from trainer.data.source import Reading
 from trainer.results.legend import Legend
-from trainer.results.predict import Predictor, Tile, _scaled, find_images, is_done, predict_files
+from trainer.results.predict import Predictor, _scaled
+from trainer.results.predict_files import find_images, is_done, predict_files
+from trainer.results.tiles import Tile
 
 LEGEND = Legend(("dark", "bright"), np.array([[9, 8, 7], [250, 240, 230]], np.uint8), None)
 
@@ -49,8 +51,8 @@ def put_together(tiles: Iterable[Tile], pixels: np.ndarray) -> np.ndarray:
     found, times = np.zeros((*pixels.shape[:2], 0)), np.zeros(pixels.shape[:2], int)
     for tile in tiles:
         if not found.size:
-            found = np.zeros((*pixels.shape[:2], tile.probabilities.shape[-1]), np.float32)
-        found[tile.rows, tile.columns] = tile.probabilities
+            found = np.zeros((*pixels.shape[:2], tile.scores.shape[-1]), np.float32)
+        found[tile.rows, tile.columns] = tile.scores
         times[tile.rows, tile.columns] += 1
     assert (times == 1).all()
     return found
@@ -191,7 +193,22 @@ def test_tiles_are_to_the_bit_what_one_array_would_hold(
     expected = (slid_at_once if window else scaled_at_once)(predictor, pixels)
     np.testing.assert_array_equal(whole(predictor, pixels), expected)
     (tiles,) = predictor.tiles([pixels])
-    assert max(tile.probabilities.size for tile in tiles) <= numbers
+    assert max(tile.scores.size for tile in tiles) <= numbers
+
+
+@pytest.mark.parametrize("whole", [0, 1 << 22])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (47, 61)])
+def test_the_likeliest_class_is_told_by_logits_too(
+    height: int, width: int, flip: bool, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.results.predict._WHOLE", whole)
+    monkeypatch.setattr("trainer.results.predict.PART", 700)
+    predictor = Predictor(five_classes, Size.of(16), 5, flip=flip)
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    (mask,) = predictor.masks([pixels], [predictor.shown(pixels)])
+    (tiles,) = predictor.tiles([pixels])
+    np.testing.assert_array_equal(mask, put_together(tiles, pixels).argmax(-1))
 
 
 def test_files_are_a_palette_mask_an_overlay_and_probabilities(tmp_path: Path) -> None:
@@ -341,7 +358,8 @@ from pathlib import Path
 import numpy as np
 from trainer.results.legend import Legend
 from maskfleet.image_size import Size
-from trainer.results.predict import Predictor, predict_files
+from trainer.results.predict import Predictor
+from trainer.results.predict_files import predict_files
 
 def network(images):
     found = np.random.default_rng(0).random((len(images), 64, 64, 150), np.float32)

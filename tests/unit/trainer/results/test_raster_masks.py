@@ -17,7 +17,8 @@ from tests.unit.trainer.data.test_bands import write_raster
 from trainer.data import rasters
 from trainer.data.source import Reading
 from trainer.results.legend import Legend
-from trainer.results.predict import Predictor, is_done, predict_files
+from trainer.results.predict import Predictor
+from trainer.results.predict_files import is_done, predict_files
 
 LEGEND = Legend.unnamed(5)
 PLACE = from_origin(443_000, 5_700_000, 10, 10)
@@ -37,7 +38,7 @@ def in_memory(pixels: NDArray[np.uint8], *, window: bool) -> NDArray[np.uint8]:
     mask = np.empty(pixels.shape[:2], np.uint8)
     (tiles,) = predictor(window=window).tiles([pixels])
     for tile in tiles:
-        mask[tile.rows, tile.columns] = tile.probabilities.argmax(-1)
+        mask[tile.rows, tile.columns] = tile.scores.argmax(-1)
     return mask
 
 
