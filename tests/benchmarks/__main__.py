@@ -32,6 +32,7 @@ BENCHMARKS = (
     "estimate",
     "memory",
     "opening",
+    "decoding",
     "raster_memory",
     "streaming",
     "packed",

@@ -107,9 +107,8 @@ def test_a_prediction_that_was_killed_goes_on_with_what_is_left(network: Path, t
     assert were >= len(there) - 2  # whose masks were not in their places yet
     whole = tmp_path / "whole"
     assert trainer("predict", network, folder, "--out", whole).returncode == 0
-    assert {file.name: file.read_bytes() for file in out.iterdir()} == {
-        file.name: file.read_bytes() for file in whole.iterdir()
-    }  # and nothing that the kill has left
+    assert sorted(file.name for file in out.iterdir()) == sorted(file.name for file in whole.iterdir())
+    assert [file.name for file in whole.iterdir() if file.read_bytes() != (out / file.name).read_bytes()] == []
     assert sum(file.stat().st_mtime_ns == changed for file, changed in there.items()) >= were
 
 
