@@ -23,6 +23,7 @@ from tests.helpers.processes import INVARIANT, SETTINGS, LocalRun, losses
 
 SUPERVISED = """
 from maskfleet.config import TrainConfig
+from maskfleet.errors import MaskfleetError
 from maskfleet.peers import Peers
 from maskfleet.run_directory import RunDirectory
 from maskfleet.run_lock import open_worker_log
@@ -30,7 +31,11 @@ from trainer.supervision.supervisor import supervise
 command = [sys.executable, "-c", os.environ["PROGRAM"], str(run)]
 run, peers = RunDirectory(run), Peers.from_environment()
 with open_worker_log(run, peers.worker) as log:
-    sys.exit(supervise(command, TrainConfig(), peers, run, log))
+    try:
+        sys.exit(supervise(command, TrainConfig(), peers, run, log))
+    except MaskfleetError as error:  # as the trainer's command line does
+        print(f"error: {error}")
+        sys.exit(error.exit_code)
 """
 PROGRAM = """
 import json, os, signal, sys, time
