@@ -102,8 +102,9 @@ def job_status(
     phase, reason = _phase(job, rows, causes, details, workload, events, pods, elastic)
     if phase != "Deleting" and is_partly_placed(pods) and (held := deadlock(job["metadata"]["name"], others)):
         reason += f"; {held}"
-    left = [row for row in rows if row.pod and row.reason] if phase == "Succeeded" else []
-    not_streamed = _summary(left, len(rows)) if left else ""
+    # Of a range, a worker whose last pod failed was not needed any more.
+    left = [row for row in rows if row.pod and row.reason and (elastic is None or row.phase == "Succeeded")]
+    not_streamed = _summary(left, len(rows)) if left and phase == "Succeeded" else ""
     if not_streamed:
         reason += f"; {not_streamed}"
     if is_being_deleted(job) and phase != "Deleting":

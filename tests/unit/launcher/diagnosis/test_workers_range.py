@@ -124,6 +124,10 @@ def test_a_job_that_trains_with_fewer_holds_up_nobody() -> None:
 
 def test_workers_that_never_came_keep_nobody_waiting() -> None:
     done = [of_range(worker_pod(worker, phase="Succeeded")) for worker in (0, 1)]
+    made_room = of_range(
+        worker_pod(2, phase="Failed", terminated={"exitCode": 75, "message": "error: worker 2 makes room"})
+    )
+    assert job_status(job(conditions=("Complete",)), [*done, made_room]).exit_code == 0
     now = job_status(job(conditions=("SuccessCriteriaMet", "Complete")), done)
     assert (now.exit_code, now.not_streamed) == (0, "")
     assert [(row.phase, row.reason) for row in now.workers[2:]] == [("Stopped", "the run is over without it")] * 2
