@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from launcher.cluster.kubernetes_api import Object
 from launcher.diagnosis.pods import condition_of
 from launcher.job.labels import labels_of
 from launcher.job.quantities import is_more, parse_quantity
 from maskfleet.text import format_bytes
+
+Object = Mapping[str, Any]
 
 
 def worker_requests(job: Object) -> dict[str, float]:

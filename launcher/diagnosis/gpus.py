@@ -6,10 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from launcher.cluster.kubernetes_api import Object
 from launcher.job.labels import labels_of
 from maskfleet.text import format_bytes, one_line, some_of
+
+Object = Mapping[str, Any]
 
 TENSORFLOW = "2.21"
 KERNELS = ((6, 0), (7, 0), (8, 0), (8, 9), (9, 0))
