@@ -72,6 +72,7 @@ def unschedulable(message: str, pod: Object) -> str:
     causes = re.sub(r"(\d+) Insufficient ([^\s,]+)", r"\1 with too little free \2", causes)
     nodes = "1 node" if match[1] == "1" else f"{match[1]} nodes"
     causes = re.sub(rf"^{match[1]} ", f"{nodes} ", causes)
+    causes = causes.replace("1 node were ", "1 node was ")
     causes = re.sub(r"^(\d+) (?!nodes? )", rf"\1 of {nodes} ", causes)
     return f"{NO_NODE} ({causes}); a worker asks for {requests(pod)}"
 

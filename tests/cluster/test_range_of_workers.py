@@ -109,7 +109,7 @@ def test_it_shrinks_when_a_node_is_drained_and_grows_when_it_is_back(
     until("job", open_cluster, trained_by(0, 1, 2))
     kit("fault", "drain-node", f"{ONLY_POD}1")
     fewer = until("job", open_cluster, trained_by(0, 2))
-    assert fewer.reason.startswith("2 of 1..3 workers; worker 1: no node can take it (1 node: ")
+    assert fewer.reason.startswith("2 of 1..3 workers; worker 1: no node can take it (1 node was unschedulable); ")
     kit("fault", "uncordon")
     until("job", open_cluster, trained_by(0, 1, 2))
     (shared / "end").touch()
