@@ -54,11 +54,6 @@ class Peers:
         return self.present.index(self.worker) if self.present else self.worker
 
     @property
-    def count(self) -> WorkerCount:
-        """How many there are at least and at most."""
-        return WorkerCount(self.least or len(self.addresses), len(self.addresses))
-
-    @property
     def is_chief(self) -> bool:
         return self.worker == 0
 
