@@ -98,6 +98,15 @@ def trainer_image(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A folder of the node, which is this machine, that the streamer's user may write."""
+    folder = tmp_path / "output"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A new namespace that enforces Pod Security ``restricted``, deleted afterwards."""
     with namespace("restricted") as connection:

@@ -35,15 +35,6 @@ def job(image: str, code: Path, output: Path) -> TrainingJob:
     return TrainingJob.from_sources(None, TrainingJob.parse_flags(flags), SETTINGS)
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    """A folder of the node, which is this machine, that the streamer's user may write."""
-    folder = tmp_path / "output"
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
-
-
 def test_they_end_with_the_weights_of_a_local_run(
     open_cluster: Cluster, trainer_image: str, code: Path, output: Path, tmp_path: Path
 ) -> None:

@@ -148,15 +148,6 @@ def test_another_worker_makes_room_for_the_chief(open_cluster: Cluster, range_of
     assert (end.phase, end.exit_code) == ("Succeeded", 0)
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    """A folder of the node that the streamer's user may write."""
-    folder = tmp_path / "output"
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
-
-
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 def test_a_range_ends_with_the_losses_of_a_run_that_nothing_happened_to(

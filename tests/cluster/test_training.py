@@ -32,15 +32,6 @@ DISTURBED_SECONDS = 90
 """How long the disturbed run trains, about, so that it is still at it when the last fault comes."""
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    """A folder of the node, which is this machine, that the streamer's user may write."""
-    folder = tmp_path / "output"
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
-
-
 def job(image: str, *flags: str, training: tuple[str, ...] = SETTINGS) -> TrainingJob:
     given = ["--name", "job", "--image", image, *SIZE, *flags]
     return TrainingJob.from_sources(None, TrainingJob.parse_flags(given), training)
