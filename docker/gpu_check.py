@@ -15,8 +15,9 @@ import mmap
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from launcher.diagnosis.gpus import KERNELS
 from launcher.job.manifests import manifests
@@ -98,7 +99,7 @@ def compiler(nvidia: Path) -> Iterator[str]:
     print("looked at: ptxas, libdevice")
 
 
-def versions(build: dict[str, object]) -> Iterator[str]:
+def versions(build: Mapping[str, Any]) -> Iterator[str]:
     """The wheels against what TensorFlow was built with: the same major version, and not older."""
     told = []
     for key, package in (("cuda_version", "nvidia-cuda-runtime-cu12"), ("cudnn_version", "nvidia-cudnn-cu12")):
@@ -110,9 +111,9 @@ def versions(build: dict[str, object]) -> Iterator[str]:
     print(f"looked at: {'; '.join(told)}")
 
 
-def kernels(build: dict[str, object]) -> Iterator[str]:
+def kernels(build: Mapping[str, Any]) -> Iterator[str]:
     """The cards that preflight and submit say something of, against what the wheel has kernels for."""
-    told = [str(each) for each in build.get("cuda_compute_capabilities", ())]  # type: ignore[attr-defined]
+    told = [str(each) for each in build.get("cuda_compute_capabilities", ())]
     there = tuple(sorted((int(each[:-1].split("_")[1]), int(each[-1])) for each in told))
     if there != KERNELS:
         yield f"launcher/diagnosis/gpus.py: expected KERNELS = {there}, found {KERNELS}"

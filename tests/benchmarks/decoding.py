@@ -13,11 +13,11 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
@@ -38,7 +38,7 @@ def rows() -> Iterable[Row]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         draw(folder / "set")
-        make = {"ours": our_cache, "tf.data": tf_data_cache} | ({"Grain": grain_arrays} if has_grain() else {})
+        make = {"ours": our_cache, "tf.data": tf_data_cache} | ({"Grain": grain_arrays} if find_spec("grain") else {})
         ways = {
             way: stack.enter_context(in_own_process(functools.partial(function, folder)))
             for way, function in make.items()
@@ -103,14 +103,6 @@ def tf_data_cache(folder: Path) -> Way:
             pass
 
     return run
-
-
-def has_grain() -> bool:
-    try:
-        pytest.importorskip("grain")
-    except pytest.skip.Exception:
-        return False
-    return True
 
 
 def grain_arrays(folder: Path) -> Way:
