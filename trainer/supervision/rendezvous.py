@@ -250,7 +250,7 @@ class Coordinator:
             if worker in self.told:
                 return self._gather(told_to_stop([worker]), now, len(self.world))
             return self._restart(f"worker {worker} was lost", now)
-        return None
+        return self._begin(now)  # the others may have waited for this one alone
 
     def process_ended(self, worker: int, attempt: int, code: int, reason: str, now: float) -> Message | None:
         """The training process of ``worker`` has ended: see :class:`Ended`."""

@@ -57,6 +57,13 @@ def test_who_is_there_and_still_ends_a_process_is_waited_for() -> None:
     assert coordinator.worker_ready(2, now=PATIENCE) == start(1, [0, 1, 2])
 
 
+def test_who_was_waited_for_alone_and_goes_holds_nobody_up() -> None:
+    coordinator = waiting(0, 1)
+    coordinator.worker_came(2)
+    assert coordinator.look(PATIENCE) is None
+    assert coordinator.worker_left(2, now=PATIENCE) == start(1, [0, 1])
+
+
 def test_one_that_is_lost_is_waited_for_and_then_left_behind() -> None:
     coordinator = training(0, 1, 2)
     assert coordinator.worker_left(2, now=500) == stop("worker 2 was lost")
