@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
@@ -22,9 +23,12 @@ from trainer.data.cache import load_dataset
 from trainer.results.evaluation import masker
 from trainer.training.collectives import make_sum_over_workers
 from trainer.training.loop import validate
+from trainer.training.state import Training
 from trainer.training.steps import make_evaluation_function
 
 BATCHES = 8
+SIZE = 224
+"""Of the default's network, pixels."""
 TURNS = 3
 
 
@@ -35,7 +39,6 @@ def rows() -> Iterable[Row]:
     images = tutorial.model_copy(update={"cache_features": False})
     model = plain_keras.compiled("none", dataset)
     test, pictures = plain_keras.testing_pipeline(dataset.test), dataset.test.images
-    evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
     predict = masker(training.network.model)
     with tempfile.TemporaryDirectory() as folder:
         state = tf.train.Checkpoint(
@@ -49,7 +52,8 @@ def rows() -> Iterable[Row]:
                 reader(plain_keras.training_pipeline(dataset.train)),
                 reader(batches(set_up(images, dataset))),
             ),
-            "validation": (lambda: model.evaluate(test, verbose=0), lambda: validate(training, evaluate, add_up)),
+            "validation": (lambda: model.evaluate(test, verbose=0), validator(training)),
+            "validation of the default's network": validations_of_the_default(),
             "prediction": (
                 lambda: model.predict(pictures, batch_size=plain_keras.BATCH, verbose=0),
                 lambda: [predict(pictures[start : start + 16]) for start in range(0, len(pictures), 16)],
@@ -67,6 +71,22 @@ def rows() -> Iterable[Row]:
                 "x",
                 f"{seconds['ours']:.3f} s against {seconds['theirs']:.3f} s",
             )
+
+
+def validator(training: Training) -> Callable[[], object]:
+    """Scores the split on which epochs are validated."""
+    evaluate, add_up = make_evaluation_function(training), make_sum_over_workers(training)
+    return lambda: validate(training, evaluate, add_up)
+
+
+def validations_of_the_default() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Keras's ``evaluate`` with the loss and the accuracy, and ours."""
+    dataset = load_dataset("synthetic", None, SIZE)
+    training = set_up(TrainConfig(encoder_weights="none", image_size=SIZE), dataset)
+    model = keras.models.clone_model(training.network.model)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    test = plain_keras.testing_pipeline(dataset.test)
+    return lambda: model.evaluate(test, verbose=0), validator(training)
 
 
 def reader(data: tf.data.Dataset) -> Callable[[], None]:

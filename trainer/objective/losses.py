@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadSettings
 from trainer.data.source import IGNORED
+from trainer.objective.metrics import FEW_CLASSES
 from trainer.objective.own import OwnTerm
 
 Masks = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
@@ -21,9 +22,6 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 An example's loss is about its own valid pixels alone; without any it is 0, and so is its gradient.
 """
-
-_FEW_CLASSES = 16
-"""Up to which planes of one class each are worth it: with 21 they take as long as TensorFlow's kernel."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,10 @@ def _class_weights(
 def _minus_log_probability(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """-log p of each pixel's true class, [b, N].
 
-    TensorFlow's kernel goes from pixel to pixel, and leaves a processor's registers empty where the classes are few. In
-    planes of one class each it takes half the time.
+    In planes of one class each it takes half the time of TensorFlow's kernel, where the classes are few.
     """
     classes = logits.shape[-1]
-    if classes > _FEW_CLASSES:
+    if classes > FEW_CLASSES:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
     @tf.custom_gradient

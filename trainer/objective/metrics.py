@@ -16,6 +16,22 @@ from trainer.data.source import IGNORED
 
 MEANS = tuple(name for name in get_args(TrainConfig.model_fields["best_by"].annotation) if name != "loss")
 """The scores that are one number: those by which a checkpoint can be the best."""
+FEW_CLASSES = 16
+"""Up to which planes of one class each are worth it on a processor: with 21 they take as long as TensorFlow's kernels,
+which go from pixel to pixel and leave registers empty where the classes are few."""
+
+
+def most_likely(logits: tf.Tensor) -> tf.Tensor:
+    """The class of the largest logit at each place, int32 [..., H, W] of [..., H, W, classes]; of equals the first."""
+    classes = logits.shape[-1]
+    if classes > FEW_CLASSES:
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+    most, *others = tf.unstack(tf.transpose(logits, (logits.shape.rank - 1, *range(logits.shape.rank - 1))))
+    found = tf.zeros_like(most, tf.int32)
+    for number, plane in enumerate(others, start=1):
+        found = tf.where(plane > most, number, found)
+        most = tf.maximum(most, plane)
+    return found
 
 
 def confusion_matrix(labels: tf.Tensor, predictions: tf.Tensor, classes: int) -> tf.Tensor:

@@ -18,7 +18,7 @@ from trainer.data.cache import Arrays, Dataset
 from trainer.data.source import IGNORED, Source
 from trainer.models.inference import logits_of
 from trainer.objective.boundary import boundary_f1
-from trainer.objective.metrics import Scores
+from trainer.objective.metrics import Scores, most_likely
 from trainer.results.legend import Legend
 
 Masker = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -70,7 +70,7 @@ def masker(model: keras.Model) -> Masker:
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)])
     def run(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.argmax(logits(images), axis=-1), tf.uint8)
+        return tf.cast(most_likely(logits(images)), tf.uint8)
 
     return lambda images: run(tf.constant(images)).numpy()
 

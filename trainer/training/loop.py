@@ -133,7 +133,8 @@ def validate(
     batches = iter(
         evaluation_batches(
             training.dataset.seen_whole(split),
-            batch=training.plan.local_batch(training.peers.rank),
+            # Twice a step's: nothing is kept for gradients.
+            batch=2 * training.plan.local_batch(training.peers.rank),
             worker=training.peers.rank,
             workers=training.peers.workers,
             features=functools.partial(features.of_split, split) if features else None,

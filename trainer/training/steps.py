@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.pipeline import worker_slices
-from trainer.objective.metrics import confusion_matrix
+from trainer.models.fused import fuse
+from trainer.objective.metrics import confusion_matrix, most_likely
 from trainer.training.accumulation import Compute, in_parts
 from trainer.training.state import Batch, Inputs, Training
 
@@ -190,7 +191,7 @@ def _make_compute(training: Training) -> Compute:
             logits = decoder(features, training=True)
             loss = tf.reduce_sum(training.loss(masks, logits)) / global_batch
             scaled = optimizer.scale_loss(loss)
-        return loss, tf.argmax(logits, axis=-1), tape.gradient(scaled, trainable)
+        return loss, most_likely(logits), tape.gradient(scaled, trainable)
 
     if training.config.xla:  # without what goes between replicas
         compute = tf.function(compute, autograph=False, jit_compile=True)
@@ -206,6 +207,8 @@ def make_evaluation_function(training: Training) -> Callable[[Inputs, tf.Tensor]
     """(inputs, masks) -> float64 vector: sum of the examples' losses, their number, confusion matrix [C x C]."""
     network, classes = training.network, len(training.dataset.classes)
     split, features = training.dataset.chooses, training.features
+    cached = features is not None
+    scorer = fuse(network.decoder if cached else network.model, frozen_features=cached, learns=False)
 
     def any_number(array: np.ndarray) -> tf.TensorSpec:
         """Of examples: the last batch, which is smaller, shall not be traced again."""
@@ -215,8 +218,8 @@ def make_evaluation_function(training: Training) -> Callable[[Inputs, tf.Tensor]
 
     @tf.function(autograph=False, input_signature=[inputs, any_number(split.masks)])
     def evaluate(inputs: Inputs, masks: tf.Tensor) -> tf.Tensor:
-        logits = network.fused_decoder(features_of(training, inputs), training=False)
-        matrix = confusion_matrix(masks, tf.argmax(logits, axis=-1), classes)
+        logits = scorer(list(inputs) if cached else inputs, training=False)
+        matrix = confusion_matrix(masks, most_likely(logits), classes)
         loss = tf.reduce_sum(tf.cast(training.loss(masks, logits), tf.float64))
         count = tf.cast(tf.shape(masks)[0], tf.float64)
         return tf.concat([[loss, count], tf.reshape(tf.cast(matrix, tf.float64), [-1])], axis=0)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from maskfleet.config import TrainConfig
-from trainer.objective.metrics import Scores, confusion_matrix
+from trainer.objective.metrics import FEW_CLASSES, Scores, confusion_matrix, most_likely
 
 
 def test_rows_are_truth_and_ignored_pixels_do_not_count() -> None:
@@ -17,6 +17,16 @@ def test_rows_are_truth_and_ignored_pixels_do_not_count() -> None:
     matrix = confusion_matrix(labels, predictions, 2)
     assert matrix.dtype == tf.int64
     np.testing.assert_array_equal(matrix, [[1, 1], [0, 1]])
+
+
+@pytest.mark.parametrize("classes", [1, 2, FEW_CLASSES, FEW_CLASSES + 1])
+def test_the_most_likely_class_is_the_first_of_the_largest(classes: int) -> None:
+    logits = np.random.default_rng(0).integers(-2, 3, (2, 9, 7, classes)).astype(np.float32)
+    logits[logits == -2] = -np.inf
+    for kind in (tf.float32, tf.bfloat16, tf.float16):
+        found = most_likely(tf.cast(logits, kind))
+        assert found.dtype == tf.int32
+        np.testing.assert_array_equal(found, logits.argmax(-1))
 
 
 def test_it_counts_every_pair_and_adds_up_over_parts() -> None:

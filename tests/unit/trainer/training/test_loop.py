@@ -53,8 +53,8 @@ def test_a_long_validation_saves_the_state_and_not_the_averages(monkeypatch: pyt
 
 
 def saving(run: RunDirectory) -> tuple[Training, CheckpointStore]:
-    """Training of two epochs, of five steps each."""
-    config = TrainConfig(image_size=32, encoder_weights="none", batch_per_replica=48, epochs=2, keep=3)
+    """Training of two epochs, of ten steps each."""
+    config = TrainConfig(image_size=32, encoder_weights="none", batch_per_replica=24, epochs=2, keep=3)
     training = set_up(config, load_dataset("synthetic", None, 32))
     state = tf.train.Checkpoint(
         weights=weights_by_path(training.network.model),
@@ -62,7 +62,7 @@ def saving(run: RunDirectory) -> tuple[Training, CheckpointStore]:
         state=training.state,
     )
     store = CheckpointStore(run, state, config.keep)
-    plan = Plan(len(training.dataset.train), 48, 2, (slice(0, 48),))
+    plan = Plan(len(training.dataset.train), 24, 2, (slice(0, 24),))
     return replace(training, plan=plan, checkpoints=store), store
 
 
@@ -100,18 +100,18 @@ def test_what_is_saved_during_a_validation_gets_its_score(
             loop.train(training, 0.0)
     if killed:
         store.wait()
-        assert {step: each.score for step, each in manifests_of(run).items()} == {5: None}
+        assert {step: each.score for step, each in manifests_of(run).items()} == {10: None}
         training, store = saving(run)
         assert store.restore() is not None
         loop.train(training, 0.0)
     manifests = manifests_of(run)
-    score = manifests[5].score
+    score = manifests[10].score
     assert score is not None
-    assert score == manifests[5].miou
+    assert score == manifests[10].miou
     best = max(each.score for each in manifests.values() if each.score is not None)
     assert float(training.state.best.numpy()) == best
     assert store.restore_best(best) is None
-    assert manifests[5].problem(run.checkpoints) is None
+    assert manifests[10].problem(run.checkpoints) is None
 
 
 def test_a_checkpoint_that_could_not_be_written_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
