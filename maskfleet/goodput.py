@@ -16,6 +16,7 @@ from maskfleet.text import format_duration
 
 QUEUED = "queued"
 UNSCHEDULABLE = "unschedulable"
+VOLUMES = "volume_mount"
 IMAGE_PULL = "image_pull"
 PREPARING = "training_prep"
 STARTUP = "program_startup"
@@ -41,6 +42,7 @@ CAUSES: Mapping[str, str] = {
     RECOVERY: "restart",
     QUEUED: "queued",
     UNSCHEDULABLE: "unschedulable",
+    VOLUMES: "mounting volumes",
     IMAGE_PULL: "image pull",
     PREPARING: "preparing data",
     PEERS: "waiting for peers",

@@ -37,6 +37,7 @@ WAITS = "waits "
 WAITS_FOR_GANG = f"{WAITS}until its whole gang finds room"
 """Of a pod that has found room, while others of its gang have not."""
 NO_NODE = "no node can take it"
+_MOUNTING_TAKES_LONG = "Unable to attach or mount volumes: "
 _OUT_OF_MEMORY = "OOMKilled"
 SAID = "Said"
 """Reason of what stands among a pod's events and is the last line that its container has printed."""
@@ -121,17 +122,33 @@ def waiting(pod: Object, events: Sequence[Object]) -> tuple[str, str]:
             return "Pulling", f"image {status['image']} can't be pulled: {detail}"
         if reason in _CONFIG_FAILURES:
             return "Starting", missing_object(message) or f"container {status['name']}: {reason}: {one_line(message)}"
-    newest = max(events, key=event_time, default=None)
+    newest = max(_telling(events), key=event_time, default=None)
     if is_preparing(pod):
         said = next((event["message"] for event in events if event["reason"] == SAID), "")
         return "Starting", _prepares(pod) + (f": {one_line(said)}" if said else "")
     if newest and newest["reason"] in ("FailedMount", "FailedAttachVolume"):
-        return "Starting", missing_object(newest["message"]) or one_line(newest["message"])
+        return "Starting", missing_object(newest["message"]) or _not_mounted(newest["message"], pod)
     if newest and newest["reason"] == "Pulling":
         return "Pulling", one_line(newest["message"])
     if newest and newest["reason"] == "FailedCreatePodSandBox":
         return "Starting", one_line(newest["message"])
     return "Starting", "containers are being created"
+
+
+def _telling(events: Sequence[Object]) -> Sequence[Object]:
+    """Without the kubelet's that mounting takes long, said every two minutes, where there are others that say why."""
+    return [event for event in events if not event["message"].startswith(_MOUNTING_TAKES_LONG)] or events
+
+
+def _not_mounted(message: str, pod: Object) -> str:
+    """Why a volume can't be mounted, and where it should have been."""
+    match = re.match(r'\w+\.\w+ failed for volume "([^"]+)" : (.*)', message, re.DOTALL)
+    if not match:
+        return f"volumes can't be mounted: {one_line(message.removeprefix(_MOUNTING_TAKES_LONG))}"
+    containers = (*pod["spec"].get("containers", []), *pod["spec"].get("initContainers", []))
+    mounts = (mount for container in containers for mount in container.get("volumeMounts", []))
+    place = next((mount["mountPath"] for mount in mounts if mount["name"] == match[1]), match[1])
+    return f"volume {place} can't be mounted: {one_line(match[2])}"
 
 
 def _other_scheduler(pod: Object) -> str:

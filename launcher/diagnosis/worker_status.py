@@ -128,11 +128,11 @@ def _pod_phase(pod: Object, events: Sequence[Object], nodes: frozenset[str] | No
         # Its replacement waits for that.
         return "Failed", "; ".join(filter(None, [ended.reason, reasons.what_it_still_does(pod)]))
     if node and nodes is not None and node not in nodes:
-        return "Lost", f"node {node} is gone from the cluster"
+        return "Lost", "its node is gone from the cluster"
     if status.get("reason") == "NodeLost" or any(event["reason"] == "NodeNotReady" for event in events):
         ready = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), None)
         if ready and ready["status"] != "True":
-            return "Lost", f"node {node} does not answer"
+            return "Lost", "its node does not answer"
     if pod["metadata"].get("deletionTimestamp"):
         return "Stopping", "its pod was deleted or evicted; it saves and ends"
     trainer = next((s for s in status.get("containerStatuses", []) if s["name"] == "trainer"), None)

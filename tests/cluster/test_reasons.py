@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from launcher import JobStatus
 from launcher.cluster.kubernetes_api import Cluster
 from launcher.job.training_job import TrainingJob
 from launcher.operations import ending, submission
@@ -17,6 +18,7 @@ from launcher.operations.logs import logs
 from launcher.operations.pod_log import LogRequest
 from maskfleet.config import TrainConfig
 from maskfleet.errors import BadInput, MaskfleetError
+from maskfleet.goodput import IMAGE_PULL, VOLUMES
 from tests.cluster.conftest import Kit, Scripted, defined, until
 
 FOREVER = "time.sleep(3600)"
@@ -46,6 +48,28 @@ def test_a_worker_that_can_not_start(
     now = until("job", cluster, lambda now: re.search(reason, now.reason) is not None)
     assert now.phase == phase
     assert "\n" not in now.reason
+
+
+def test_the_wait_for_a_volume_is_booked_as_such(cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted("print(open('/files/key').read())", mount=("secret:late=/files",)), cluster)
+    waiting = until("job", cluster, lambda now: spent_on(VOLUMES, now) > 5)
+    assert waiting.reason == "Secret late is missing"
+    assert spent_on(IMAGE_PULL, waiting) == 0
+    metadata = {"name": "late"}
+    cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"key": "here"}})
+    assert operations.wait("job", cluster, timeout=300).phase == "Succeeded"
+    assert [line.text for line in logs("job", cluster, LogRequest())] == ["here"]
+
+
+def spent_on(cause: str, now: JobStatus) -> float:
+    return float((now.time_spent or {"seconds": {}})["seconds"].get(cause, 0))
+
+
+def test_a_folder_that_is_a_file_can_not_be_mounted(open_cluster: Cluster, scripted: Scripted) -> None:
+    submission.submit(scripted(FOREVER, mount=("host:/etc/passwd=/files",)), open_cluster)
+    reason = "volume /files can't be mounted: hostPath type check failed: /etc/passwd is not a directory"
+    now = until("job", open_cluster, lambda now: now.reason == reason)
+    assert now.phase == "Starting"
 
 
 def test_a_quota_refusal(cluster: Cluster, scripted: Scripted) -> None:

@@ -6,14 +6,14 @@ import contextlib
 import time
 
 from maskfleet.config import TrainConfig
-from maskfleet.goodput import CHECKPOINT, IMAGE_PULL, QUEUED, STOPPED, UNSCHEDULABLE
+from maskfleet.goodput import CHECKPOINT, IMAGE_PULL, QUEUED, STOPPED, UNSCHEDULABLE, VOLUMES
 from maskfleet.records import Event
 from trainer.cgroup import cpu_limit
 from trainer.checkpoints.interval import best_interval, faults_in, mean_time_between_faults
 from trainer.training.state import Training
 from trainer.training.summaries import Validation
 
-_NOT_AT_WORK = (QUEUED, UNSCHEDULABLE, IMAGE_PULL, STOPPED)
+_NOT_AT_WORK = (QUEUED, UNSCHEDULABLE, VOLUMES, IMAGE_PULL, STOPPED)
 """Causes of time in which no process of the run can be lost."""
 FIRST_SECONDS = 10.0
 """Until the first checkpoint of a process, of which nothing is known yet: with ``auto``."""

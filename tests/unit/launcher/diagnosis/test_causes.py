@@ -206,7 +206,7 @@ def test_a_worker_whose_node_is_silent_is_named_and_not_those_that_wait_for_it(k
     events = [] if known else [event("pets-0-aaaaa", "NodeNotReady", 140, "Node is not ready")]
     found = job_status(job(3), pods, events, known)
     assert found.phase == "Restarting"
-    why = "node node-0 is gone from the cluster" if known else "node node-0 does not answer"
+    why = "its node is gone from the cluster" if known else "its node does not answer"
     assert found.reason == f"worker 0: {why} (and 2 for other reasons)"
 
 

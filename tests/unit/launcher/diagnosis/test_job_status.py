@@ -86,7 +86,7 @@ def waiting(scheduler: str) -> dict[str, Any]:
          "Cancelled", "cancelled at 10:07; 'launcher resume pets' goes on"),
         (
             job_status(job(2, metadata=TRAINING), [pod(0, **UP), pod(1, **UP)], nodes=frozenset({"node-2"})),
-            "Restarting", "all 2 workers: node node-1 is gone from the cluster",
+            "Restarting", "all 2 workers: its node is gone from the cluster",
         ),
         (
             job_status(job(conditions=[{"type": "Complete", "status": "True"}], startTime=CREATED,
@@ -112,6 +112,35 @@ def test_the_first_failure_is_the_cause_and_lost_peers_follow() -> None:
     assert found.reason == "ValueError: bad mask (loop.py, line 12) (gave up after 3 failed pods)"
     assert found.evidence == tuple(trace.splitlines())
     assert found.exit_code == 1
+
+
+NO_SECRET = 'MountVolume.SetUp failed for volume "files" : secret "s" not found'
+TAKES_LONG = "Unable to attach or mount volumes: unmounted volumes=[files], failed to process volumes=[]: timed out"
+WRONG_MODE = f"{TAKES_LONG[:60]}, failed to process volumes=[files]: claim c has volumeMode Block"
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ((NO_SECRET,), "Secret s is missing"),
+        ((NO_SECRET, TAKES_LONG), "Secret s is missing"),
+        ((NO_SECRET.replace("secret", "configmap"),), "ConfigMap s is missing"),
+        (('MountVolume.SetUp failed for volume "files" : references non-existent secret key: k',),
+         "volume /at can't be mounted: references non-existent secret key: k"),
+        (('MountVolume.SetUp failed for volume "files" : hostPath type check failed:\n/srv/x is not a directory',),
+         "volume /at can't be mounted: hostPath type check failed: /srv/x is not a directory"),
+        (('AttachVolume.Attach failed for volume "pvc-1" : disk d is used by node-2',),
+         "volume pvc-1 can't be mounted: disk d is used by node-2"),
+        ((WRONG_MODE,), f"volumes can't be mounted: {WRONG_MODE.removeprefix('Unable to attach or mount volumes: ')}"),
+    ],
+)  # fmt: skip
+def test_a_volume_that_can_not_be_mounted_says_why(told: tuple[str, ...], reason: str) -> None:
+    events = [event("pets-0-abcde", "FailedMount", each, f"2026-11-23T10:0{minute}:00Z")
+              for minute, each in enumerate(told)]  # fmt: skip
+    waiting = pod(phase="Pending", **trainer(waiting={"reason": "PodInitializing"}))
+    waiting["spec"]["containers"][0]["volumeMounts"] = [{"name": "files", "mountPath": "/at"}]
+    found = job_status(job(), [waiting], events)
+    assert (found.phase, found.reason) == ("Starting", reason)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from maskfleet.goodput import (
     RESULTS,
     STOPPED,
     UNSCHEDULABLE,
+    VOLUMES,
     TimeSpent,
 )
 
@@ -42,11 +43,16 @@ def job(started: float | None = 10, *, suspended: bool = False, **annotations: s
 
 
 def pod(
-    created: float, scheduled: float | None = None, running: float | None = None, worker: int = 0
+    created: float, scheduled: float | None = None, running: float | None = None, worker: int = 0, **mounted: Any
 ) -> dict[str, Any]:
-    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": at(scheduled or 0)}]
-    if scheduled is None:
-        conditions[0]["status"] = "False"
+    """``mounted`` is when its volumes were; None: not yet, or not any more. Old servers do not tell."""
+    told = {"PodScheduled": scheduled}
+    if mounted:
+        told["PodReadyToStartContainers"] = mounted["mounted"]
+    conditions = [
+        {"type": kind, "status": str(time is not None), "lastTransitionTime": at(time or 0)}
+        for kind, time in told.items()
+    ]
     state = {"waiting": {"reason": "PodInitializing"}} if running is None else {"running": {"startedAt": at(running)}}
     return {
         "metadata": {"creationTimestamp": at(created), "annotations": {INDEX_ANNOTATION: str(worker)}},
@@ -65,6 +71,12 @@ def told(since: float, until: float, then: str = COMPUTING, **seconds: float) ->
     (job(), [pod(11, 31)], {QUEUED: 10, UNSCHEDULABLE: 21, IMAGE_PULL: 69}),
     (job(), [pod(11, 31, 40)], {QUEUED: 10, UNSCHEDULABLE: 21, IMAGE_PULL: 9, PREPARING: 60}),
     (job(), [pod(11, 31, 40), pod(11, worker=1)], {QUEUED: 10, UNSCHEDULABLE: 21, IMAGE_PULL: 9, PREPARING: 60}),
+    (job(), [pod(11, 31, mounted=None)], {QUEUED: 10, UNSCHEDULABLE: 21, VOLUMES: 69}),
+    (job(), [pod(11, 31, mounted=51)], {QUEUED: 10, UNSCHEDULABLE: 21, VOLUMES: 20, IMAGE_PULL: 49}),
+    (job(), [pod(11, 31, 60, mounted=51)],
+     {QUEUED: 10, UNSCHEDULABLE: 21, VOLUMES: 20, IMAGE_PULL: 9, PREPARING: 40}),
+    (job(), [pod(11, 31, 60, mounted=None)], {QUEUED: 10, UNSCHEDULABLE: 21, IMAGE_PULL: 29, PREPARING: 40}),  # ended
+    (job(), [pod(11, 31, 60, mounted=80)], {QUEUED: 10, UNSCHEDULABLE: 21, VOLUMES: 29, PREPARING: 40}),  # made anew
     (job(200), [], {OTHER: 100}),  # its clock is ahead
 ])  # fmt: skip
 def test_before_the_run_has_told_anything(job, pods, spent):
@@ -87,10 +99,12 @@ def test_since_the_run_has_told_last(job, pods, then, finished, more):
 
 
 def test_a_later_pod_tells_why_the_restart_took_so_long():
-    spent = time_spent(job(), [pod(50, 60, 63)], told(22, 80, computing=38.0, **{RECOVERY: 20.0}), None, BEGAN + 80)
+    later = pod(50, 60, 67, mounted=64)
+    spent = time_spent(job(), [later], told(22, 80, computing=38.0, **{RECOVERY: 20.0}), None, BEGAN + 80)
     assert spent[UNSCHEDULABLE] == 10
+    assert spent[VOLUMES] == 4
     assert spent[IMAGE_PULL] == 3
-    assert spent[RECOVERY] == 7
+    assert spent[RECOVERY] == 3
     assert sum(spent.values()) == 80
 
 
@@ -117,9 +131,9 @@ def test_an_annotation_that_is_no_time_is_none(written: str):
 times = st.none() | st.integers(0, 300)
 
 
-@given(times, times, times, times, st.integers(1, 300), st.booleans(), st.booleans())
-def test_all_time_is_booked_once(started, created, scheduled, running, now, suspended, tells):
-    pods = [] if created is None else [pod(created, scheduled, running)]
+@given(times, times, times, times, times, st.integers(1, 300), st.booleans(), st.booleans())
+def test_all_time_is_booked_once(started, created, scheduled, mounted, running, now, suspended, tells):
+    pods = [] if created is None else [pod(created, scheduled, running, mounted=mounted)]
     since = min(now, 20)
     lines = told(since, now, infrastructure_recovery_from_disruption=float(now - since)) if tells else None
     spent = time_spent(job(started, suspended=suspended), pods, lines, None, BEGAN + now)

@@ -137,7 +137,7 @@ def test_describe_and_list_say_that_a_node_is_gone() -> None:
     cluster: Any = submitted()
     cluster.objects["Pod", "p"] = worker_pod(0)
     cluster.objects["Node", "other"] = {"kind": "Node", "metadata": {"name": "other"}}
-    told = "node node-1 is gone from the cluster"
+    told = "its node is gone from the cluster"
     assert operations.list_jobs(cluster)[0].reason == describe("pets", cluster)["status"]["reason"] == told
 
 
