@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,9 @@ import yaml
 
 from launcher.cluster.kubernetes_api import Object
 from launcher.cluster.namespace import Namespace
+from launcher.diagnosis.job_status import DULL_EVENTS
 from launcher.diagnosis.pods import event_time, whole_event, worker_of_pod_name
+from launcher.diagnosis.reasons import steady
 from launcher.diagnosis.tables import MOST_ROWS, table, worker_table
 from launcher.job.labels import instance
 from launcher.operations.submitted import asked_job, get_job
@@ -21,6 +23,10 @@ from maskfleet.goodput import CAUSES
 from maskfleet.text import one_line
 
 _MOST_EVENTS = 200
+_MOST_ALIKE = 8
+"""Events that are shown one by one although they say the same of several pods."""
+_OF_ANY_POD = (*DULL_EVENTS, "SuccessfulDelete", "FailedScheduling")
+"""Reasons of events whose messages differ from pod to pod and tell the same."""
 
 
 def describe(name: str, cluster: Namespace) -> dict[str, Any]:
@@ -44,18 +50,46 @@ def describe(name: str, cluster: Namespace) -> dict[str, Any]:
 
 
 def history(name: str, uid: str, events: Sequence[Object]) -> list[dict[str, str]]:
-    """The events of a Job and of its workers' pods, those that are gone included, the oldest first."""
+    """The events of a Job and of its workers' pods, those that are gone included, the oldest first.
+
+    What is told of many pods between two events of the job itself is one.
+    """
     ours = [event for event in map(whole_event, events) if _concerns(event["involvedObject"], name, uid)]
     ours.sort(key=_first_time)
-    return [
-        {
-            "time": _first_time(event),
-            "object": f"{event['involvedObject']['kind']}/{event['involvedObject']['name']}",
-            "reason": event["reason"],
-            "message": one_line(event.get("message", "")) + _repeats(event),
-        }
-        for event in ours[-_MOST_EVENTS:]
-    ]
+    return [_entry(alike) for alike in _together(ours)[-_MOST_EVENTS:]]
+
+
+def _together(events: Iterable[Object]) -> list[list[Object]]:
+    """Events, by their first time; those of many pods that say the same stand together."""
+    groups: list[list[Object]] = []
+    alike: dict[tuple[str, str], list[Object]] = {}
+    for event in events:
+        reason = event["reason"]
+        if event["involvedObject"].get("kind") != "Pod" and reason not in _OF_ANY_POD:
+            groups.append([event])
+            alike = {}
+            continue
+        key = reason, "" if reason in _OF_ANY_POD else steady(event["message"])
+        if key not in alike:
+            alike[key] = []
+            groups.append(alike[key])
+        alike[key].append(event)
+    single = [[each] for group in groups if len(group) <= _MOST_ALIKE for each in group]
+    return sorted(
+        [*single, *(group for group in groups if len(group) > _MOST_ALIKE)], key=lambda it: _first_time(it[0])
+    )
+
+
+def _entry(alike: Sequence[Object]) -> dict[str, str]:
+    """Of an event, or of those of many pods, with the newest one's message."""
+    first, last = alike[0], alike[-1]
+    more = f" (and {len(alike) - 1} more until {_clock(_first_time(last))})" if len(alike) > 1 else ""
+    return {
+        "time": _first_time(first),
+        "object": f"{first['involvedObject']['kind']}/{first['involvedObject']['name']}",
+        "reason": first["reason"],
+        "message": one_line(last.get("message", "")) + (more or _repeats(first)),
+    }
 
 
 def describe_lines(found: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from launcher.diagnosis.tables import describe_status, job_table, worker_table
 from launcher.job.manifests import LONGEST_VARIABLE, manifests
 from launcher.job.training_job import TrainingJob
 from launcher.operations import following
-from launcher.operations.description import describe, describe_lines
+from launcher.operations.description import describe, describe_lines, history
 from launcher.operations.logs import logs, stored_lines
 from launcher.operations.pod_log import LogRequest
 from launcher.operations.preflight import preflight
@@ -160,6 +160,33 @@ def test_status_list_and_describe_are_quick() -> None:
         following.list_jobs(cluster)
         lines = describe_lines(describe(NAME, cluster))
     assert len(lines) < 400
+
+
+def test_the_events_of_many_pods_do_not_hide_those_of_the_job() -> None:
+    def told(worker: int, second: int, reason: str, message: str) -> Object:
+        return {
+            **event(worker, reason, message),
+            "firstTimestamp": f"2026-11-23T10:{second // 60:02}:{second % 60:02}Z",
+        }
+
+    def of_job(second: int, message: str) -> Object:
+        return {**told(0, second, "WorkersChanged", message), "involvedObject": {"kind": "Job", "name": NAME}}
+
+    events = [of_job(0, "training starts")]
+    for change in range(1, 4):
+        for worker in range(MANY):
+            placed = f"Successfully assigned team/{NAME}-{worker}-zzzzz to node-{worker % 97}"
+            events.append(told(worker, change * 100 + worker // 100, "Scheduled", placed))
+        events.append(of_job(change * 100 + 60, f"change {change}"))
+    events += [told(worker, 500, "Killing", "Stopping container trainer") for worker in range(3)]
+    with quick():
+        found = history(NAME, "0-1", events)
+    assert [each["message"] for each in found if each["object"].startswith("Job/")] == [
+        "training starts", "change 1", "change 2", "change 3",
+    ]  # fmt: skip
+    assert [each["reason"] for each in found].count("Scheduled") == 3
+    assert found[1]["message"].endswith(f"to node-{(MANY - 1) % 97} (and {MANY - 1} more until 2026-11-23 10:02:29Z)")
+    assert [each["reason"] for each in found[-3:]] == ["Killing"] * 3, "those of a few pods stand by themselves"
 
 
 @pytest.mark.parametrize(("previous", "newest"), [(False, "second"), (True, "first")])
