@@ -29,29 +29,11 @@ from launcher.operations.pod_log import LogRequest
 from launcher.operations.scaling import scale
 from maskfleet.errors import BadInput, MaskfleetError, NotFound, TimedOut
 from tests.cluster.conftest import Scripted, until
+from tests.cluster.counting import Counting
 from tests.unit.launcher.job.test_manifests import CASES
 from tests.unit.launcher.job.test_manifests import job as golden_job
 
 FOREVER = "time.sleep(3600)"
-
-
-class Counting(Cluster):
-    """Counts the requests and keeps what they say, and gives up before one if told so."""
-
-    sent = 0
-    allowed = 1 << 30
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.bodies: list[tuple[str, Any]] = []
-
-    def _send(self, *arguments, **keywords):  # type: ignore[no-untyped-def]
-        if self.sent >= self.allowed:
-            raise KeyboardInterrupt
-        self.sent += 1
-        method, _, _, *body = arguments
-        self.bodies += [(method, each) for each in body[:1] if each is not None]
-        return super()._send(*arguments, **keywords)
 
 
 def launcher(cluster: Cluster, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
