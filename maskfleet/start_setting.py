@@ -67,17 +67,18 @@ def existing_network(place: Path, files: str = "a .keras or .h5 file") -> None:
 
     Raises:
         NotFound: there is nothing.
-        BadInput: it is a folder without a run, or has a name that TensorFlow does not take.
+        BadInput: it is a folder without a run, another file, or has a name that TensorFlow does not take.
     """
     check_name(place)
-    if checkpoint_at(str(place)) or RunDirectory(place).config.is_file() or place.is_file():
+    is_network = place.is_file() and place.name.endswith(NETWORK_FILES)
+    if checkpoint_at(str(place)) or RunDirectory(place).config.is_file() or is_network:
         return
     if place.exists():
-        raise BadInput(f"{place}: expected a run directory with config.json, or {files}")
+        raise BadInput(f"{place}: expected a run directory with config.json, or {files}, found {_found(place)}")
     raise NotFound(f"{place}: expected a run directory, or {files}, found nothing")
 
 
 def _found(place: Path) -> str:
-    if place.is_file():
-        return "another file"
-    return "a folder without config.json" if place.is_dir() else "nothing"
+    if place.is_dir():
+        return "a folder without config.json"
+    return "another file" if place.exists() else "nothing"

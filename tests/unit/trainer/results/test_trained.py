@@ -154,6 +154,12 @@ def test_only_a_run_has_a_best_checkpoint(place: str, tmp_path: Path) -> None:
     [
         (None, NotFound, "place: expected a run directory, or a .keras or .h5 file, found nothing"),
         ({}, BadInput, "place: expected a run directory with config.json, or a .keras or .h5 file"),
+        ({}, BadInput, "or a .keras or .h5 file, found a folder without config.json"),
+        (
+            {"place.png": "text"},
+            BadInput,
+            "place.png: expected a run directory with config.json, or a .keras or .h5 file, found another file",
+        ),
         ({"place.keras": "text"}, BadInput, "place.keras: expected a network that 'trainer export' wrote"),
         ({"config.json": "{"}, BadInput, "config.json: expected YAML or JSON"),
         ({"config.json": '{"settings": {}}'}, BadInput, "config.json: expected classes, colours and background"),
@@ -172,7 +178,7 @@ def test_anything_else_is_one_line(
         place.mkdir()
         for name, text in content.items():
             (place / name).write_text(text)
-            if name.endswith(".keras"):
+            if name.startswith("place."):
                 place = place / name
     with pytest.raises(error) as caught:
         load_trained(place)
