@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from maskfleet.own_code import is_own
@@ -11,6 +12,8 @@ PACKED = "packed:"
 DATA_KINDS = ("folder", "voc", "coco", "yolo", "labelme", "cvat", "cityscapes", "ade20k", "file")
 """What may stand before a path in ``data``."""
 
+BUCKET_NAME = "BUCKET of lower-case letters, digits, '-', '_' and '.'"
+"""What :func:`is_bucket` wants, for messages."""
 FETCHING = ".maskfleet-fetching"
 """In a folder while ``launcher pull`` brings files into it: what is there is a part."""
 
@@ -41,6 +44,11 @@ def data_path(data: str) -> tuple[str, str] | None:
 def packed_place(data: str) -> str | None:
     """Where the packed data lies that ``data`` names: a folder, ``gs://…`` or ``s3://…``; None for other data."""
     return data.removeprefix(PACKED) if data.startswith(PACKED) and data != PACKED else None
+
+
+def is_bucket(name: str) -> bool:
+    """Whether a bucket may be called so, in Google's storage or in S3."""
+    return re.fullmatch(r"[a-z0-9][-a-z0-9_.]*", name) is not None
 
 
 def is_remote(place: str) -> bool:

@@ -6,7 +6,16 @@ import difflib
 from pathlib import Path
 
 from maskfleet.config import absolute_path
-from maskfleet.data_places import DATA_KINDS, FETCHING, data_path, is_remote, own_data, packed_place
+from maskfleet.data_places import (
+    BUCKET_NAME,
+    DATA_KINDS,
+    FETCHING,
+    data_path,
+    is_bucket,
+    is_remote,
+    own_data,
+    packed_place,
+)
 from maskfleet.errors import BadData, BadSettings
 
 _FILES = ("coco", "cvat", "yolo", "file")
@@ -19,8 +28,8 @@ def check_kind(data: str) -> None:
     if (packed := packed_place(data)) is not None:
         if "://" in packed and not is_remote(packed):
             raise BadSettings(f"--data {data}: expected packed:gs://…, packed:s3://… or packed:FOLDER")
-        if is_remote(packed) and not packed[5:].partition("/")[0]:
-            raise BadSettings(f"--data {data}: expected {packed[:5]}BUCKET/PREFIX")
+        if is_remote(packed) and not is_bucket(packed[5:].partition("/")[0]):
+            raise BadSettings(f"--data {data}: expected {packed[:5]}BUCKET/PREFIX, {BUCKET_NAME}")
         return
     if not (
         data == "synthetic"
@@ -42,7 +51,7 @@ def _meant(data: str) -> str:
     kind, _, _ = data.lower().partition(":")
     near = difflib.get_close_matches(kind, ("oxford_iiit_pet", "tfds", "synthetic", *DATA_KINDS), n=1)
     if not near or near[0] == data.rstrip(":"):
-        return ""
+        return f"; there is no {absolute_path(data, '--data')}" if data and ":" not in data else ""
     return f"; did you mean {near[0]}{':PATH' if near[0] in DATA_KINDS else ''}?"
 
 

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from maskfleet.data_places import BUCKET_NAME, is_bucket
+
 Kind = Literal["pvc", "host", "secret", "configmap", "gs", "s3"]
 
 BUCKETS = ("gs", "s3")
@@ -90,7 +92,9 @@ def parse_place(text: str, kinds: tuple[Kind, ...]) -> Place:
         rest = rest[2:]
     name, _, path = rest.partition("/")
     path = path.strip("/")
-    if not _NAME.fullmatch(name) and not (kind in BUCKETS and re.fullmatch(r"[a-z0-9][-a-z0-9_.]+", name)):
+    if kind in BUCKETS and not is_bucket(name):
+        raise ValueError(f"expected {_FORMS[kind]}, {BUCKET_NAME}")
+    if kind not in BUCKETS and not _NAME.fullmatch(name):
         raise ValueError(f"expected {_FORMS[kind]}")
     if ".." in path.split("/") or (path and kind in ("secret", "configmap")):
         raise ValueError(f"expected {_FORMS[kind]}")

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from launcher.streaming.stores.store import Store
 from maskfleet.config import absolute_path
+from maskfleet.data_places import BUCKET_NAME, is_bucket
 from maskfleet.errors import BadSettings
 
 
@@ -20,8 +21,8 @@ def open_store(destination: str) -> Store:
     parts = urlsplit(destination)
     if parts.scheme in ("gs", "s3"):
         prefix = parts.path.strip("/")
-        if not parts.netloc or parts.query or parts.fragment or "//" in prefix:
-            raise BadSettings(f"{destination}: expected {parts.scheme}://BUCKET/PREFIX")
+        if not is_bucket(parts.netloc) or parts.query or parts.fragment or "//" in prefix:
+            raise BadSettings(f"{destination}: expected {parts.scheme}://BUCKET/PREFIX, {BUCKET_NAME}")
         if parts.scheme == "gs":
             from launcher.streaming.stores.gcs import GcsStore
 

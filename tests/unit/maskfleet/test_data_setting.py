@@ -19,6 +19,8 @@ WRONG = {
     "folder:": "found 'folder:'",
     "": "found ''",
     "packed:gs://": "--data packed:gs://: expected gs://BUCKET/PREFIX",
+    "packed:s3://X!/x": "expected s3://BUCKET/PREFIX, BUCKET of lower-case letters, digits, '-', '_' and '.'",
+    "nothing-here": "or synthetic, found 'nothing-here'; there is no /",
     "packed:s3:///x": "--data packed:s3:///x: expected s3://BUCKET/PREFIX",
     "packed:ftp://host/x": "--data packed:ftp://host/x: expected packed:gs://…, packed:s3://… or packed:FOLDER",
     "packed:nowhere": "--data packed:nowhere: expected a folder, found nothing at ",

@@ -51,6 +51,7 @@ def job(*arguments: str, training: tuple[str, ...] = ()) -> TrainingJob:
         (["--data", "./here/data.yaml"], "--data: a folder of this machine is not in the pod"),
         (["--output", "/here"], "--output: expected gs://BUCKET[/PATH] or s3://BUCKET[/PATH] or pvc:CLAIM[/PATH]"),
         (["--output", "gs:bucket"], "--output: expected gs://BUCKET[/PATH]"),
+        (["--output", "s3://My_Bucket"], "--output: expected s3://BUCKET[/PATH], BUCKET of lower-case letters, digits"),
         (["--env", "NAME"], "--env: expected VARIABLE=VALUE, not 'NAME'"),
         (["--env-from-secret", "KEY=secret"], "--env-from-secret: expected SECRET or VARIABLE=SECRET/KEY"),
         (["--mount", "pvc:claim"], "--mount: expected SOURCE=/PATH"),

@@ -299,6 +299,7 @@ def test_soft_delete_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("gs://", "gs://: expected gs://BUCKET/PREFIX"),
         ("gs:///run", "gs:///run: expected gs://BUCKET/PREFIX"),
+        ("s3://My_Bucket!/run", "s3://My_Bucket!/run: expected s3://BUCKET/PREFIX, BUCKET of lower-case letters"),
         ("s3://bucket/a?b", "expected s3://BUCKET/PREFIX"),
         ("http://bucket/run", "expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a folder's path"),
         ("folder:runs/pets", "a folder as destination has no word before it; write runs/pets"),
