@@ -120,7 +120,7 @@ def _ended(command: Callable[[], Any]) -> int:
         click.echo(error.format_message(), err=True)
         return BAD_INPUT
     except click.ClickException as error:
-        return report_error(error.format_message(), BAD_INPUT)
+        return report_error(_with_help(error), BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -129,6 +129,16 @@ def _ended(command: Callable[[], Any]) -> int:
     except OSError as error:  # that no command knows more about
         what = "can't read or write" if error.filename is None else one_line(os.fsdecode(error.filename))
         return report_error(f"{what}: {error.strerror or error}", BAD_INPUT if error.errno in _OF_A_NAME else FAILED)
+
+
+def _with_help(error: click.ClickException) -> str:
+    """What click says, and where it does not say how to mend that, what does."""
+    message = error.format_message()
+    mute = (click.MissingParameter, click.NoSuchOption)
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is None or message.endswith("?") or not (isinstance(error, mute) or message.startswith("Got unexpected")):
+        return message
+    return f"{message.rstrip('.')}; '{ctx.command_path} --help' shows how it is called"
 
 
 def report_error(message: str, code: int) -> int:

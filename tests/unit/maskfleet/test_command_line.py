@@ -56,6 +56,13 @@ def command(*arguments: str, shell: str = "", **variables: str) -> tuple[int, st
     (["say", "█ä…"], "", {"PYTHONIOENCODING": "ascii"}, (0, "#\\xe4...\n", "")),
     (["say", "█ä…"], "", {"PYTHONIOENCODING": "latin-1"}, (0, "#\ufffd...\n", "")),
     (["fail"], "", {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, (2, "", "error: no such #\n")),
+    (["say"], "", {}, (2, "", "error: Missing argument 'TEXT'; '-c say --help' shows how it is called\n")),
+    (["read", "--out"], "", {}, (2, "", "error: Option '--out' requires an argument.\n")),
+    (["fail", "x"], "", {}, (
+        2, "", "error: Got unexpected extra argument (x); '-c fail --help' shows how it is called\n"
+    )),
+    (["fail", "--x"], "", {}, (2, "", "error: No such option '--x'; '-c fail --help' shows how it is called\n")),
+    (["read", "--oot", "x"], "", {}, (2, "", "error: No such option '--oot'. Did you mean '--out'?\n")),
     (["sya", "x"], "", {}, (2, "", "error: sya: there is no such command; did you mean say?\n")),
     (["train"], "", {}, (2, "", "error: train: there is no such command; expected one of fail, read, say, write\n")),
     (["say", "x"], ">&-", {}, (0, "", "")),
