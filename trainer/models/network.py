@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import keras
+import tensorflow as tf
 
 from maskfleet.config import TrainConfig
 from maskfleet.own_code import is_own
@@ -16,6 +17,7 @@ from trainer.models.deeplab import deeplabv3plus
 from trainer.models.encoders import COARSEST, STRIDES, build_encoder, padding
 from trainer.models.fcn import Decoder, fcn8s, fcn16s, fcn32s
 from trainer.models.fused import fuse
+from trainer.models.inference import logits_of
 from trainer.models.lraspp import lraspp
 from trainer.models.own import Own
 from trainer.models.pspnet import pspnet
@@ -70,6 +72,11 @@ class Network:
     def fused_decoder(self) -> keras.Model:
         """What ``decoder`` computes, faster."""
         return fuse(self.decoder, frozen_features=self.is_frozen)
+
+    @cached_property
+    def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """What ``model`` says of images, for validation and pictures: :func:`trainer.models.inference.logits_of`."""
+        return logits_of(self.model)
 
 
 def build_network(config: TrainConfig, classes: int) -> Network:

@@ -36,6 +36,7 @@ from trainer.data.pipeline import worker_slices
 from trainer.data.source import Source
 from trainer.models.network import Network, build_network
 from trainer.objective.losses import build_loss
+from trainer.objective.metrics import most_likely
 from trainer.objective.optimizers import build_optimizer
 from trainer.objective.schedules import learning_rate
 from trainer.training.collectives import broadcast_from_chief, value_of_chief, wait_for_all
@@ -155,7 +156,7 @@ def assemble(worker: Worker) -> tuple[Training, tf.train.Checkpoint, float]:
     broadcast_from_chief(strategy, [*variables, *state.variables], is_chief=peers.is_chief)
     worker.phases.begin_start(STARTUP, step=int(state.step.numpy()))
     if peers.is_chief:
-        predict = functools.partial(_predict, network.model, optimizer)
+        predict = functools.partial(_predict, network, optimizer)
         first_step, validated = int(state.step.numpy()), int(state.validated.numpy())
         tracking = config.tracker and Tracking(config.tracker, run.path, config.model_dump(mode="json"))
         summaries = Summaries(run, plan, dataset, predict, first_step, validated, tracking or None, worker.phases)
@@ -294,10 +295,10 @@ def _leave_results(worker: Worker, training: Training) -> None:
         write_atomically(run.report, report.encode())
 
 
-def _predict(model: keras.Model, optimizer: keras.Optimizer, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _predict(network: Network, optimizer: keras.Optimizer, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 images [b, H, W, 3] -> class indices uint8 [b, H, W]."""
-    with averaged_weights(model, optimizer):
-        return np.asarray(np.argmax(model(images, training=False), axis=-1), np.uint8)
+    with averaged_weights(network.model, optimizer):
+        return np.asarray(most_likely(network.logits(tf.constant(images))), np.uint8)
 
 
 def _ending(training: Training, everything: tf.train.Checkpoint) -> str:

@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
 from trainer.data.pipeline import worker_slices
 from trainer.models.fused import fuse
+from trainer.models.network import Network
 from trainer.objective.metrics import confusion_matrix, most_likely
 from trainer.training.accumulation import Compute, in_parts
+from trainer.training.features import Features
 from trainer.training.state import Batch, Inputs, Training
 
 Taken: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
@@ -206,25 +207,29 @@ def _make_compute(training: Training) -> Compute:
 def make_evaluation_function(training: Training) -> Callable[[Inputs, tf.Tensor], tf.Tensor]:
     """(inputs, masks) -> float64 vector: sum of the examples' losses, their number, confusion matrix [C x C]."""
     network, classes = training.network, len(training.dataset.classes)
-    split, features = training.dataset.chooses, training.features
-    cached = features is not None
-    scorer = fuse(network.decoder if cached else network.model, frozen_features=cached, learns=False)
+    # Of any number of examples: the last batch, which is smaller, shall not be traced again.
+    shape = (None, *training.dataset.chooses.masks.shape[1:])
 
-    def any_number(array: np.ndarray) -> tf.TensorSpec:
-        """Of examples: the last batch, which is smaller, shall not be traced again."""
-        return tf.TensorSpec([None, *array.shape[1:]], tf.as_dtype(array.dtype))
-
-    inputs = any_number(split.images) if features is None else features.signature
-
-    @tf.function(autograph=False, input_signature=[inputs, any_number(split.masks)])
-    def evaluate(inputs: Inputs, masks: tf.Tensor) -> tf.Tensor:
-        logits = scorer(list(inputs) if cached else inputs, training=False)
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((*shape, classes)), tf.TensorSpec(shape, tf.uint8)])
+    def score(logits: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
         matrix = confusion_matrix(masks, most_likely(logits), classes)
         loss = tf.reduce_sum(tf.cast(training.loss(masks, logits), tf.float64))
         count = tf.cast(tf.shape(masks)[0], tf.float64)
         return tf.concat([[loss, count], tf.reshape(tf.cast(matrix, tf.float64), [-1])], axis=0)
 
-    traced: Callable[[Inputs, tf.Tensor], tf.Tensor] = evaluate
+    # Two functions and not one around both: pictures are predicted by the first of them too, traced and optimized once.
+    logits = network.logits if training.features is None else _logits_of_features(training.features, network)
+    return lambda inputs, masks: score(logits(inputs), masks)
+
+
+def _logits_of_features(features: Features, network: Network) -> Callable[[Inputs], tf.Tensor]:
+    decoder = fuse(network.decoder, frozen_features=True, learns=False)
+
+    @tf.function(autograph=False, input_signature=[features.signature])
+    def logits(features: Inputs) -> tf.Tensor:
+        return tf.cast(decoder(list(features), training=False), tf.float32)
+
+    traced: Callable[[Inputs], tf.Tensor] = logits
     return traced
 
 
