@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.job.labels import labels_of
+from maskfleet.config import TrainConfig
+from maskfleet.gpu_memory import StepMemory
 from maskfleet.text import format_bytes, one_line, some_of
 
 Object = Mapping[str, Any]
@@ -89,6 +91,12 @@ def describe_cards(cards: Mapping[Card, int]) -> str:
 def gpu_troubles(cards: Iterable[Card]) -> list[str]:
     """One for each card that a worker may get and not train on."""
     return [f"{card.product}: {card.trouble}" for card in cards if card.trouble]
+
+
+def memory_troubles(cards: Iterable[Card], step: StepMemory, config: TrainConfig) -> list[str]:
+    """One for each card that a worker may get and that is surely too small for a step."""
+    found = ((card, step.trouble(card.memory, config)) for card in cards if card.memory is not None)
+    return [f"{card}: {trouble}" for card, trouble in found if trouble]
 
 
 def _by_name(name: str) -> Card:

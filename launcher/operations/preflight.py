@@ -15,7 +15,7 @@ from launcher.diagnosis.capacity import (
     worker_limits,
     worker_requests,
 )
-from launcher.diagnosis.gpus import cards_of, describe_cards, gpu_troubles
+from launcher.diagnosis.gpus import Card, cards_of, describe_cards, gpu_troubles, memory_troubles
 from launcher.diagnosis.limits import limit_range_troubles
 from launcher.job.code import Code
 from launcher.job.manifests import manifests
@@ -25,9 +25,11 @@ from launcher.operations.admission import RIGHTS, lacks, try_objects, try_pod
 from launcher.operations.gangs import check_gang
 from launcher.operations.named_objects import Check, Result, check_named_objects
 from launcher.operations.network_policy import NOT_ENFORCED, known, try_policy
+from launcher.operations.step_memory import step_memory
 from launcher.operations.surroundings import seen
 from maskfleet.errors import MaskfleetError
-from maskfleet.text import one_line, some_of
+from maskfleet.gpu_memory import StepMemory
+from maskfleet.text import format_bytes, one_line, some_of
 
 _TAKEN = "the server would take it"
 
@@ -217,6 +219,20 @@ def _gpus(job: TrainingJob, fitting: Sequence[Object] | None) -> Iterator[Check]
         yield Check("GPU", "no" if len(troubles) == len(cards) else "warning", f"{told}; {'; '.join(troubles)}")
     else:
         yield Check("GPU", "ok", told)
+    yield _gpu_memory(job, cards)
+
+
+def _gpu_memory(job: TrainingJob, cards: Mapping[Card, int]) -> Check:
+    """Whether a step will fit each card whose memory is known."""
+    what, known = "GPU memory", [card for card in cards if card.memory is not None]
+    if not known:
+        return Check(what, "unknown", "no label of a node tells how much there is")
+    step = step_memory(job)
+    if not isinstance(step, StepMemory):
+        return Check(what, "unknown", step)
+    if troubles := memory_troubles(known, step, job.training):
+        return Check(what, "no" if len(troubles) == len(cards) else "warning", "; ".join(troubles))
+    return Check(what, "ok", f"a step takes {format_bytes(step.least)} or more")
 
 
 def _fitting(job: TrainingJob, nodes: Sequence[Object]) -> Sequence[Object]:

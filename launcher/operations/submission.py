@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from launcher.cluster.kubernetes_api import ApiError, Cluster, Object, Unreachable
 from launcher.cluster.namespace import Namespace
-from launcher.diagnosis.gpus import cards_of, describe_cards, gpu_troubles
+from launcher.diagnosis.gpus import cards_of, describe_cards, gpu_troubles, memory_troubles
 from launcher.diagnosis.jobs import suspended_by
 from launcher.job.code import Code
 from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotations_of, labels_of
@@ -18,9 +18,11 @@ from launcher.job.training_job import DATA_PATH, TrainingJob
 from launcher.operations.admission import RIGHTS, lacks, try_objects, try_pod
 from launcher.operations.gangs import makes_gangs, refusal_of_range
 from launcher.operations.network_policy import NOT_ENFORCED, known
+from launcher.operations.step_memory import may_be_too_much, step_memory
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
 from launcher.streaming.download.code import send_code
 from maskfleet.errors import BadInput, MaskfleetError, NotFound
+from maskfleet.gpu_memory import StepMemory
 from maskfleet.text import one_line
 
 _GARBAGE_SECONDS = 60.0  # for the objects of a deleted job of the same name to go
@@ -194,7 +196,13 @@ def _gpu_notes(job: TrainingJob, cluster: Namespace) -> tuple[str, ...]:
         return ()
     wanted = dict(job.node_labels).items()
     cards = cards_of(node for node in nodes if wanted <= labels_of(node).items())
-    return (f"GPU: {describe_cards(cards)}", *gpu_troubles(cards)) if cards else ()
+    if not cards:
+        return ()
+    told = (f"GPU: {describe_cards(cards)}", *gpu_troubles(cards))
+    if not may_be_too_much(job, (card.memory for card in cards if card.memory is not None)):
+        return told
+    step = step_memory(job)
+    return (*told, *memory_troubles(cards, step, job.training)) if isinstance(step, StepMemory) else told
 
 
 def _check_same(asked: TrainingJob, made: Object, code: Code | None) -> None:

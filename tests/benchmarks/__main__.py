@@ -31,6 +31,7 @@ BENCHMARKS = (
     "scaling",
     "estimate",
     "memory",
+    "step_memory",
     "opening",
     "decoding",
     "raster_memory",

@@ -12,13 +12,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskfleet.child_processes import end_with_parent
 from maskfleet.config import DEFAULT_BATCH, TrainConfig
 from maskfleet.errors import BadSettings
 from maskfleet.run_directory import RunDirectory
 from maskfleet.settings import read_settings_file
+from trainer.own_code import use_code
 from trainer.training.precision import chosen_precision
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SAFETY = 0.9
 """Share of the largest size that is used: fragmentation and other batches' shapes need some room."""
@@ -71,10 +76,23 @@ def largest_that_fits(fits: Callable[[int], bool], largest: int) -> int:
 
 
 def try_step(config: TrainConfig, batch: int, classes: int) -> None:
-    """One training step on an empty batch, as the loop does it, for the memory that it takes.
+    """One training step on an empty batch, for the memory that it takes.
 
     Raises:
         tf.errors.ResourceExhaustedError: it does not fit.
+    """
+    import tensorflow as tf
+
+    step, _ = step_of(config, classes)
+    shape = [batch, *config.image_size]
+    step(tf.zeros([*shape, config.bands], tf.uint8), tf.zeros(shape, tf.uint8))
+
+
+def step_of(config: TrainConfig, classes: int) -> tuple[tf.types.experimental.PolymorphicFunction, list[tf.Variable]]:
+    """A training step as the loop takes it, of images and masks, with random weights; and all that it keeps.
+
+    Raises:
+        MaskfleetError: the network, the loss or the optimizer can't be made.
     """
     import numpy as np
     import tensorflow as tf
@@ -84,26 +102,28 @@ def try_step(config: TrainConfig, batch: int, classes: int) -> None:
     from trainer.objective.optimizers import build_optimizer
     from trainer.objective.schedules import learning_rate
 
-    network = build_network(config.model_copy(update={"encoder_weights": "none"}), classes)
+    # Which layers are trained stays that of the weights that will be there.
+    start = config.start_from or ("anywhere" if config.encoder_is_trained else None)
+    config = config.model_copy(update={"encoder_weights": "none", "start_from": start, "class_weights": None})
+    network = build_network(config, classes)
     schedule = learning_rate(config, steps_per_epoch=1, total_steps=1, scale=1.0)
     optimizer = build_optimizer(config, schedule, network.encoder)
     variables = network.model.trainable_variables
     optimizer.build(variables)
-    size = config.image_size
-    images, masks = tf.zeros([batch, *size, config.bands], tf.uint8), tf.zeros([batch, *size], tf.uint8)
-    loss = build_loss(config.model_copy(update={"class_weights": None}), classes, np.zeros([1, *size], np.uint8))
+    loss = build_loss(config, classes, np.zeros([1, *config.image_size], np.uint8))
 
     @tf.function(autograph=False)
-    def step() -> None:
+    def step(images: tf.Tensor, masks: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
             logits = network.fused_decoder(network.fused_encoder(images, training=True), training=True)
             total = optimizer.scale_loss(tf.reduce_mean(loss(masks, logits)))
         optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
 
-    step()
+    return step, [variable.value for variable in (*network.model.variables, *optimizer.variables)]
 
 
 if __name__ == "__main__":
     path, batch_size, class_count = sys.argv[1:]
     settings = TrainConfig.resolve([read_settings_file(RunDirectory(Path(path)).config)])
+    use_code(settings.code)
     try_step(chosen_precision(settings), int(batch_size), int(class_count))

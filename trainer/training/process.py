@@ -15,7 +15,7 @@ from maskfleet.child_processes import report_line
 from maskfleet.command_line import prepare_outputs
 from maskfleet.config import TrainConfig
 from maskfleet.environment import is_debugging
-from maskfleet.errors import DONE, MaskfleetError, PeerLost, Stopped, TrainingFailed, reason
+from maskfleet.errors import DONE, MaskfleetError, Stopped
 from maskfleet.goodput import PEERS, PREPARING, STARTUP
 from maskfleet.peers import Peers
 from maskfleet.phase_log import PhaseLog
@@ -99,17 +99,15 @@ def train_run(run: RunDirectory, config: TrainConfig, peers: Peers) -> None:
     import tensorflow as tf
 
     from trainer.training.assembly import Worker
+    from trainer.training.failures import meaning_of
 
     try:
         _train(Worker(run, config, peers, strategy, dataset, source, fitting, heartbeat, phases))
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        raise PeerLost(_lost_peer(peers, error)) from error
-    except (tf.errors.InternalError, tf.errors.DeadlineExceededError, tf.errors.UnknownError) as error:
-        if peers.workers == 1:
+    except (OSError, tf.errors.OpError) as error:
+        meaning = meaning_of(error, run, peers)
+        if meaning is None:
             raise
-        raise PeerLost(_lost_peer(peers, error)) from error
-    except (OSError, tf.errors.ResourceExhaustedError) as error:
-        raise TrainingFailed(_no_room(run, error)) from error
+        raise meaning from error
 
 
 def import_all() -> None:
@@ -144,20 +142,6 @@ def _train(worker: Worker) -> None:
     finally:
         if worker.dataset.packed is not None:
             worker.dataset.packed.close()
-
-
-def _lost_peer(peers: Peers, error: Exception) -> str:
-    words = " ".join(str(getattr(error, "message", error)).split())
-    return f"worker {peers.worker} lost a peer ({type(error).__name__}: {words[:200]})"
-
-
-def _no_room(run: RunDirectory, error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename or run.path}: {reason(error)}; free some space, if that is it, and resume the run"
-    return (
-        f"there is no room, in memory or under {run.path}: {reason(error)}; lower --batch-per-replica or --image-size, "
-        "or free some space, and resume the run"
-    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from launcher.diagnosis.gpus import card_of, cards_of, describe_cards, gpu_troub
 from launcher.job.training_job import TrainingJob
 from launcher.operations.preflight import preflight
 from launcher.operations.submission import submit
+from maskfleet.config import TrainConfig
 from maskfleet.errors import NotFound
 from tests.fakes.cluster import CREATED, FakeCluster
 
@@ -89,7 +90,8 @@ def test_several_cards_are_counted() -> None:
     )
 
 
-GPUS = TrainingJob(name="pets", gpus_per_worker=1)
+GPUS = TrainingJob(name="pets", gpus_per_worker=1, training=TrainConfig(batch_per_replica="auto"))
+"""Whose step takes what there is."""
 
 
 @pytest.mark.parametrize(

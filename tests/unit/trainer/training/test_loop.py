@@ -155,7 +155,7 @@ def test_automatic_checkpoints_follow_what_they_cost_and_the_faults(
         ),
         (
             tf.errors.ResourceExhaustedError(None, None, "{{node a}} OOM when allocating tensor with shape[64]"),
-            "OOM when allocating tensor with shape[64]; lower --batch-per-replica or --image-size, or free some space",
+            "a step does not fit the memory of the GPU or the machine: OOM when allocating tensor with shape[64]",
         ),
     ],
 )
