@@ -30,6 +30,8 @@ def step_memory(job: TrainingJob) -> StepMemory | str:
         return "--preset auto chooses by the data"
     if config.batch_per_replica == "auto" and config.global_batch is None:
         return "--batch-per-replica auto takes what fits"
+    if config.xla:
+        return "what --xla keeps, its compiler decides"
     if importlib.util.find_spec("tensorflow") is None:
         return "it is computed where TensorFlow is: pip install 'maskfleet[trainer]'"
     # 'auto' is float32 on older cards, which takes more.

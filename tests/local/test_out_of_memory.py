@@ -11,7 +11,8 @@ import tensorflow as tf
 
 
 def loss(masks, logits):
-    much = tf.zeros([1 << 44 if (masks.shape[0] or 0) > 2 else 1])  # not yet in the trial on two examples
+    count = 1 << 44 if (masks.shape[0] or 0) > 2 else 1  # not yet in the trial on two examples
+    much = tf.random.stateless_uniform([count], seed=[0, 0])
     return tf.reduce_mean(logits, axis=[1, 2, 3]) + tf.reduce_mean(much)
 """
 

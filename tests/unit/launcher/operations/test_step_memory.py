@@ -39,7 +39,7 @@ LARGE = job(image_size=1024, batch_per_replica=32)
 @pytest.mark.parametrize(
     ("cards", "result", "said"),
     [
-        ([T4], "no", f"{T4} (16.0 GiB, compute capability 7.5): a step takes "),
+        ([T4], "warning", f"{T4} (16.0 GiB, compute capability 7.5): a step takes "),
         ([T4, H200], "warning", f"{T4} (16.0 GiB, compute capability 7.5): a step takes "),
         ([H200], "ok", "a step takes "),
     ],
@@ -69,6 +69,7 @@ def test_submit_warns_only_of_what_does_not_fit(monkeypatch: pytest.MonkeyPatch)
     [
         ({"preset": "auto"}, "--preset auto chooses by the data"),
         ({"batch_per_replica": "auto"}, "--batch-per-replica auto takes what fits"),
+        ({"xla": True}, "what --xla keeps, its compiler decides"),
         ({"model": "nowhere:network"},
          "the network can't be built here: --model nowhere:network: there is no module nowhere; --code DIR names the "
          "folder that it lies in"),
