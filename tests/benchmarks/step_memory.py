@@ -22,7 +22,7 @@ NETWORKS: tuple[dict[str, Any], ...] = (
     {"model": "deeplabv3plus", "encoder": "resnet50", "unfreeze_from": "all"},
     {"model": "segformer", "encoder": "mit_b0", "unfreeze_from": "all"},
 )
-SIZES, BATCHES, CLASSES = (96, 192), (2, 6), 3
+SIZES, BATCHES, CLASSES = (96, 160), (2, 6), 3
 
 
 def rows() -> Iterable[Row]:
