@@ -35,11 +35,13 @@ class DelayedNetwork:
 
     Attributes:
         delay: seconds of each packet, one way; may be changed at any time.
+        cut: no packet arrives any more.
     """
 
     def __init__(self) -> None:
         self.names = tuple(f"maskfleet-{os.getpid()}-{side}" for side in range(2))
         self.delay = 0.0
+        self.cut = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._forward)
         self._opened: list[int] = []
@@ -95,6 +97,8 @@ class DelayedNetwork:
             wait = max(0.0, on_their_way[0][0] - time.monotonic()) if on_their_way else 0.05
             for device in select.select(self._opened, [], [], wait)[0]:
                 packet = os.read(device, 1 << 16)
+                if self.cut:
+                    continue
                 on_their_way.append((time.monotonic() + self.delay, other[device], packet))
             while on_their_way and on_their_way[0][0] <= time.monotonic():
                 _, device, packet = on_their_way.popleft()

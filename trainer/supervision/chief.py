@@ -21,6 +21,7 @@ from trainer.supervision.fleet import LOOK_SECONDS, Fleet
 from trainer.supervision.handshake import Stranger, admit
 from trainer.supervision.rendezvous import Coordinator, Ended, Message, names_of, parse, serialize
 from trainer.supervision.round_trip import round_trip
+from trainer.supervision.silence import end_when_silent
 
 NOTICE_SECONDS = 10
 """Between two lines that say who is missing."""
@@ -89,6 +90,7 @@ class ChiefServer:
     async def _serve_worker(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         worker = None
         try:
+            end_when_silent(writer)
             worker = await self._admit(reader, writer)
             if (earlier := self._writers.pop(worker, None)) is not None:  # nobody has heard yet that it was lost
                 earlier.transport.abort()

@@ -12,6 +12,7 @@ from maskfleet.peers import Peers
 from maskfleet.text import format_duration
 from trainer.supervision.chief import NOTICE_SECONDS
 from trainer.supervision.handshake import HANDSHAKE_SECONDS, Stranger, introduce
+from trainer.supervision.silence import end_when_silent
 
 RETRY_SECONDS = 0.2
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -100,6 +101,7 @@ class Reaching:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             reader, writer = await asyncio.open_connection(*self._chief)
         try:
+            end_when_silent(writer)
             await introduce(reader, writer, self._token, self._peers.worker)
         except BaseException:
             writer.close()
