@@ -294,8 +294,10 @@ class TrainingJob(Settings):
 
         Raises:
             BadSettings: a step has fewer examples than there would be replicas, or how many it has was found by the
-                workers alone.
+                workers alone, or a queue admits the job, which may have no range.
         """
+        if self.queue and workers.is_range:
+            raise BadSettings(_number_for_queue(workers))
         if self.training.batch_per_replica == "auto" and self.training.global_batch is None:
             raise BadSettings(
                 f"--workers {workers}: by --batch-per-replica auto the workers have found how many examples a step "
@@ -471,12 +473,14 @@ class TrainingJob(Settings):
         if self.shrink_after and not self.count.is_range:
             raise ValueError("--shrink-after is about a range of workers: expected --workers such as 2..8 too")
         if self.queue and self.count.is_range:
-            raise ValueError(
-                f"--workers {self.workers}: a queue admits all workers of a job or none: expected a number with --queue"
-            )
+            raise ValueError(_number_for_queue(self.count))
         if self.keep_checkpoints and not self.output:
             raise ValueError("--keep-checkpoints is about the checkpoints in --output: expected --output too")
         return self
+
+
+def _number_for_queue(workers: WorkerCount) -> str:
+    return f"--workers {workers}: a queue admits all workers of a job or none: expected a number with --queue"
 
 
 def _data_place(text: str) -> Place | None:

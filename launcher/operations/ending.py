@@ -16,6 +16,7 @@ from launcher.job.code import Code
 from launcher.job.labels import QUEUE_LABEL, instance, instance_objects, labels_of
 from launcher.job.manifests import kinds, manifests
 from launcher.job.training_job import TrainingJob
+from launcher.operations.gangs import check_range
 from launcher.operations.scaling import parse_workers, scale
 from launcher.operations.submission import Submission, submit
 from launcher.operations.submitted import (
@@ -134,6 +135,7 @@ def _check_stopped(job: Object, workload: Object | None, cluster: Namespace) -> 
 
 def _start_again(job: TrainingJob, cluster: Namespace, code: Code | None) -> Submission:
     manifests(job, code)  # what can't be made is refused while the job is still there
+    check_range(job, cluster)
     kept = _kept_files(job, code)
     file = kept[0]
     going = False

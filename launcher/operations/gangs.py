@@ -13,7 +13,7 @@ from launcher.job.labels import GANG_SCHEDULERS, annotations_of, instance
 from launcher.job.training_job import TrainingJob
 from launcher.operations.named_objects import Check, Result
 from launcher.operations.surroundings import seen
-from maskfleet.errors import NotFound
+from maskfleet.errors import BadInput, NotFound
 from maskfleet.text import one_line
 
 _ONE_BY_ONE = "workers are placed one by one, as room appears"
@@ -35,18 +35,13 @@ def is_placed_as_gang(job: Object, cluster: Namespace) -> bool:
     return groups != "none" and any(_is_of_job(group, job["metadata"]["uid"]) for group in groups)
 
 
-def refusal_of_range(job: TrainingJob) -> str:
-    """Of a namespace where Kubernetes makes a gang of each Job."""
-    return (
-        f"--workers {job.workers}: Kubernetes makes PodGroups of Jobs here, so that all {job.count.most} are placed at "
-        "once or none: expected a number"
-    )
-
-
-def makes_gangs(cluster: Namespace) -> bool:
-    """Whether Kubernetes is known to make a gang of each Job, as it has done so in this namespace."""
+def check_range(job: TrainingJob, cluster: Namespace) -> None:
+    """Raises BadInput if it has a range of workers and Kubernetes is known to make a gang of each Job here."""
+    if not job.count.is_range:
+        return
     groups = _pod_groups("", cluster)
-    return groups != "none" and groups != "hidden" and any(map(_is_of_job, groups))
+    if groups != "none" and groups != "hidden" and any(map(_is_of_job, groups)):
+        raise BadInput(_refusal_of_range(job))
 
 
 def check_gang(job: TrainingJob, cluster: Namespace) -> list[Check]:
@@ -75,11 +70,18 @@ def _of_kubernetes(job: TrainingJob, cluster: Namespace) -> tuple[Result, str]:
         return "unknown", "PodGroups may not be listed"
     if any(map(_is_of_job, groups)):
         if job.count.is_range:
-            return "no", refusal_of_range(job)
+            return "no", _refusal_of_range(job)
         return "ok", f"all {job.workers} workers are placed at once or none: Kubernetes makes PodGroups of Jobs here"
     return "unknown", (
         "the server has PodGroups; whether it makes one of each Job (feature gate WorkloadWithJob) shows with the "
         f"first job of several workers in this namespace: if not, {_ONE_BY_ONE}"
+    )
+
+
+def _refusal_of_range(job: TrainingJob) -> str:
+    return (
+        f"--workers {job.workers}: Kubernetes makes PodGroups of Jobs here, so that all {job.count.most} are placed at "
+        "once or none: expected a number"
     )
 
 

@@ -16,7 +16,7 @@ from launcher.job.labels import CODE_ANNOTATION, PROGRESS_ANNOTATION, annotation
 from launcher.job.manifests import manifests, with_owner, with_token
 from launcher.job.training_job import DATA_PATH, TrainingJob
 from launcher.operations.admission import RIGHTS, lacks, try_objects, try_pod
-from launcher.operations.gangs import makes_gangs, refusal_of_range
+from launcher.operations.gangs import check_range
 from launcher.operations.network_policy import NOT_ENFORCED, known
 from launcher.operations.step_memory import may_be_too_much, step_memory
 from launcher.operations.submitted import asked_job, has_ended, is_cancelled
@@ -64,10 +64,9 @@ def submit(
     """
     cluster = cluster or Cluster.connect()
     code = code or Code.of(job)
+    check_range(job, cluster)
     if dry_run:
         return _dry_run(job, cluster, code)
-    if job.count.is_range and makes_gangs(cluster):
-        raise BadInput(refusal_of_range(job))
     first, *others = manifests(job, code)
     if code is not None and code.archive is not None and not code.is_small:
         send_code(str(job.destination), code.object_name, code.archive)
@@ -130,7 +129,7 @@ def _dry_run(job: TrainingJob, cluster: Namespace, code: Code | None) -> Submiss
         if found.answer == "exists" and found.kind == "Job":
             _check_same(job, cluster.get("Job", job.name), code)
             new = False
-        elif found.kind == "Job" and (missing := lacks(job, found.made)):
+        elif found.kind == "Job" and found.answer == "admitted" and (missing := lacks(job, found.made)):
             raise BadInput(f"--name {job.name}: {missing}")
         elif found.answer == "exists":
             _check_owned(job.name, found.kind, cluster)

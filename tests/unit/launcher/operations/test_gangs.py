@@ -77,6 +77,8 @@ def test_a_range_is_refused_before_it_is_made_where_kubernetes_makes_gangs() -> 
     cluster = FakeCluster(group(owner="Job"))
     with pytest.raises(BadInput, match="Kubernetes makes PodGroups of Jobs here, so that all 4 are placed at once"):
         submit(TrainingJob(name="pets", workers="2..4"), cluster)
+    with pytest.raises(BadInput, match="expected a number"):
+        submit(TrainingJob(name="pets", workers="2..4"), cluster, dry_run=True)
     assert ("Job", "pets") not in cluster.objects
     assert submit(TrainingJob(name="pets", workers=4), cluster).new
 

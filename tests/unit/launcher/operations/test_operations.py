@@ -114,6 +114,17 @@ def test_a_role_that_is_not_there_yet_is_no_reason_against_a_job() -> None:
     assert submit(TrainingJob(name="pets"), cluster, dry_run=True).new
 
 
+def test_a_webhook_that_bears_no_dry_run_is_no_reason_against_a_job() -> None:
+    cluster = FakeCluster()
+
+    def bear_none(request: str) -> None:
+        if request.startswith("try "):
+            raise ApiError(400, "BadRequest", 'admission webhook "policy" does not support dry run')
+
+    cluster.before = bear_none
+    assert submit(TrainingJob(name="pets"), cluster, dry_run=True).new
+
+
 def queued() -> FakeCluster:
     cluster = submitted(queue="team")
     condition = {"type": "QuotaReserved", "status": "False", "message": "insufficient quota for cpu"}

@@ -20,6 +20,9 @@ from launcher.operations.submitted import asked_job, is_cancelled
 from maskfleet.errors import BadInput, BadSettings, NotFound, TimedOut
 from tests.fakes.cluster import CREATED, FakeCluster, Object, bare, worker_pod
 
+GANG = bare("PodGroup", "another")
+GANG["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "another", "uid": "1"}]
+
 
 def submitted(**settings: Any) -> Any:
     cluster = FakeCluster()
@@ -107,6 +110,24 @@ def test_resume_takes_another_number_too() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "objects", "message"),
+    [
+        ({"queue": "team"}, (), "--workers 1..3: a queue admits all workers of a job or none"),
+        ({}, (GANG,), "--workers 1..3: Kubernetes makes PodGroups of Jobs here"),
+    ],
+)
+def test_an_ended_job_is_still_there_where_a_range_can_not_be(
+    settings: dict[str, Any], objects: tuple[Object, ...], message: str
+) -> None:
+    cluster = submitted(**settings)
+    ended(job_of(cluster))
+    cluster.objects |= {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    with pytest.raises((BadInput, BadSettings), match=message):
+        ending.resume("pets", cluster, workers="1..3")
+    assert "delete Job" not in cluster.requests
+
+
 def test_the_same_number_changes_nothing() -> None:
     cluster = submitted()
     scale("pets", 2, cluster)
@@ -137,7 +158,12 @@ def being_deleted(job: Object) -> None:
         ({"training": {"batch_per_replica": "auto"}}, None, 3, "the workers have found how many examples a step has"),
         ({}, None, "1..3", "job pets was made for a number of workers, and Kubernetes keeps it to that: delete it and"),
         ({}, None, "3..1", "--workers 3..1: expected numbers from 1 to 2147483647, the smaller first"),
-        ({"queue": "team"}, None, "1..3", "job pets is admitted by the queue team with the number of workers that it"),
+        (
+            {"queue": "team"},
+            None,
+            "1..3",
+            "--workers 1..3: a queue admits all workers of a job or none: expected a number",
+        ),
         ({}, None, 0, "--workers 0: expected a number from 1 to 2147483647"),
     ],
 )
