@@ -69,6 +69,10 @@ class Peers:
         hosts = {self.rendezvous_address(worker)[0] for worker in range(len(self.addresses))}
         return len(self.addresses) > 1 and hosts <= set(LOOPBACK)
 
+    def longest_wait(self, start_timeout: float) -> float:
+        """Seconds for others to come, before a start is given up; where fewer may go on they have gone on before."""
+        return start_timeout + (0 if self.least is None else self.shrink_after)
+
     def server_address(self, worker: int) -> tuple[str, int]:
         """Host and port at which TensorFlow's server of ``worker`` listens."""
         host, _, port = self.addresses[worker].rpartition(":")

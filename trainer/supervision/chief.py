@@ -46,7 +46,7 @@ class ChiefServer:
             peers.workers, config.max_restarts, peers.least, peers.shrink_after, since=time.monotonic()
         )
         self._peers = peers
-        self._timeout = max(config.start_timeout, peers.shrink_after if peers.least else 0)
+        self._timeout = peers.longest_wait(config.start_timeout)
         self._run = run
         self._token = token
         self._report_line = report_line

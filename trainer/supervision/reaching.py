@@ -32,6 +32,7 @@ class Reaching:
         self._chief = chief
         self._token = token
         self._report_line = report_line
+        self._last_since: float | None = None  # of those that are there; None: another one is
 
     async def connection(self, limit: float) -> Connection:
         """Resolves every peer and connects to the chief's supervisor, trying for ``limit`` seconds.
@@ -74,7 +75,8 @@ class Reaching:
         """Where workers train without those that find no room, the chief has to be one that does.
 
         Its name does not resolve until it has a node. After a while the last worker that is there gives up its own,
-        and another pod of it waits behind the chief's.
+        and another pod of it waits behind the chief's. Who is the last one then waits as long again, since the chief
+        may take the place that was made.
 
         Args:
             seconds: for which the chief's name has not resolved.
@@ -82,11 +84,16 @@ class Reaching:
         Raises:
             PeerLost: it is this one.
         """
-        if self._peers.least is None or seconds < self._peers.shrink_after:
+        if self._peers.least is None or seconds < NOTICE_SECONDS:
             return
         for worker in range(self._peers.worker + 1, self._peers.workers):
             if await self._unresolved([worker]) is None:
+                self._last_since = None
                 return
+        now = time.monotonic()
+        self._last_since = now if self._last_since is None else self._last_since
+        if min(seconds, now - self._last_since) < self._peers.shrink_after:
+            return
         raise PeerLost(
             f"worker {self._peers.worker} makes room for worker 0 (the chief), which has found none for "
             f"{format_duration(seconds)}"

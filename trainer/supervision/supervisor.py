@@ -130,7 +130,8 @@ class Supervisor:
     async def _until_over(self) -> int:
         """One turn for each connection to the chief's supervisor."""
         while True:
-            limit = FAREWELL_SECONDS if self._last_code == DONE else self._config.start_timeout
+            patience = self._peers.longest_wait(self._config.start_timeout)
+            limit = FAREWELL_SECONDS if self._last_code == DONE else patience
             connection = await self._unless_stopping(self._way.connection(limit))
             if connection is None:
                 return STOPPED

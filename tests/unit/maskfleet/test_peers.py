@@ -80,6 +80,12 @@ def test_a_malformed_environment_gets_one_line(environment, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_range_is_waited_for_longer_than_until_fewer_go_on():
+    addresses = ("a:1", "b:1")
+    assert Peers(0, addresses).longest_wait(600) == 600
+    assert Peers(0, addresses, least=1, shrink_after=600).longest_wait(600) == 1200
+
+
 def test_workers_of_one_host_share_it():
     assert Peers(0, ("127.0.0.1:1", "127.0.0.1:3", "other:1")).local_workers == 2
 
