@@ -11,6 +11,8 @@ here, with the same variables and the same results but for the order of addition
   channels (1x1), each is done before its features are enlarged.
 - *A kernel that is dilated beyond the image* is its centre: all else reads nothing but the padding.
 
+A class of somebody's own that derives from one of Keras's may compute what it likes, and stays as it is.
+
 Keras names the layers here after their classes, of which TensorFlow takes none that begins with an underscore.
 """
 
@@ -47,7 +49,7 @@ def fuse(model: keras.Model, *, frozen_features: bool = False, learns: bool = Tr
         before, source = made.get(id(args[0]), (None, None)) if args else (None, None)
         if is_graph(layer):
             return fuse(layer, frozen_features=frozen_features, learns=learns)(*args, **kwargs)
-        if isinstance(before, layers.UpSampling2D) and _is_interpolated_convolution(before, layer):
+        if before is not None and type(before) is layers.UpSampling2D and _is_interpolated_convolution(before, layer):
             return InterpolatedConvolution(layer, before.interpolation)(parts_of(source))
         if _is_transposed_convolution(layer):
             parts = parts_of(args[0])
@@ -57,13 +59,13 @@ def fuse(model: keras.Model, *, frozen_features: bool = False, learns: bool = Tr
         if _joins_channels(before) and _is_product(layer):
             parts = parts_of(args[0])
             makers = [made.get(id(part), (None, None)) for part in parts]
-            enlarged = [isinstance(maker, layers.UpSampling2D) for maker, _ in makers]
+            enlarged = [type(maker) is layers.UpSampling2D for maker, _ in makers]
             sources = [inputs if big else part for part, (_, inputs), big in zip(parts, makers, enlarged, strict=True)]
             enlarging = [maker if big else None for (maker, _), big in zip(makers, enlarged, strict=True)]
             return SplitProduct(layer, enlarging)(sources)
         if _is_dilated_beyond(layer, args):
             return CentreOfKernel(layer)(*args)
-        if isinstance(layer, layers.BatchNormalization):
+        if type(layer) is layers.BatchNormalization:
             if _can_be_folded(before, layer, learns):
                 return NormalizedConvolution(before, layer)(source)
             if _is_better_fused(layer, args[0]):
@@ -190,17 +192,17 @@ class FusedBatchNormalization(layers.Layer):
 
 def is_graph(layer: keras.Layer) -> bool:
     """Whether it is a model whose operations are known, and no class of somebody's that computes what it likes."""
-    return isinstance(layer, keras.Model) and hasattr(layer, "operations")
+    is_keras = type(layer).__module__.startswith("keras.")
+    return is_keras and isinstance(layer, keras.Model) and hasattr(layer, "operations")
 
 
 def _joins_channels(layer: keras.Layer | None) -> bool:
-    return isinstance(layer, layers.Concatenate) and layer.axis in (-1, 3)
+    return layer is not None and type(layer) is layers.Concatenate and layer.axis in (-1, 3)
 
 
 def _is_interpolated_convolution(enlarging: layers.UpSampling2D, layer: keras.Layer) -> bool:
     return (
-        isinstance(layer, layers.Conv2D)
-        and not isinstance(layer, layers.Conv2DTranspose)
+        type(layer) is layers.Conv2D
         and tuple(enlarging.size) == (2, 2)
         and layer.kernel_size == (TAPS, TAPS)
         and layer.strides == (1, 1)
@@ -213,7 +215,7 @@ def _is_interpolated_convolution(enlarging: layers.UpSampling2D, layer: keras.La
 
 def _is_transposed_convolution(layer: keras.Layer) -> bool:
     return (
-        isinstance(layer, layers.Conv2DTranspose)
+        type(layer) is layers.Conv2DTranspose
         and layer.strides == (2, 2)
         and layer.padding == "same"
         and layer.output_padding is None
@@ -233,7 +235,7 @@ def _is_product(layer: keras.Layer) -> bool:
 
 def _is_dilated_beyond(layer: keras.Layer, inputs: Sequence[Any]) -> bool:
     return (
-        isinstance(layer, layers.DepthwiseConv2D)
+        type(layer) is layers.DepthwiseConv2D
         and layer.padding == "same"
         and layer.strides == (1, 1)
         and layer.depth_multiplier == 1
@@ -246,7 +248,8 @@ def _is_dilated_beyond(layer: keras.Layer, inputs: Sequence[Any]) -> bool:
 def _can_be_folded(before: keras.Layer | None, layer: layers.BatchNormalization, learns: bool) -> bool:
     """Whether ``layer`` scales with what it has, and ``before`` is a convolution that can do so in its place."""
     return (
-        isinstance(before, layers.Conv2D | layers.DepthwiseConv2D)
+        before is not None
+        and type(before) in (layers.Conv2D, layers.DepthwiseConv2D)
         and _is_plain(layer)
         and not (learns and layer.trainable)
         and getattr(before, "groups", 1) == 1

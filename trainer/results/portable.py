@@ -27,14 +27,14 @@ def portable(model: keras.Model) -> keras.Model:
         model = keras.Model(model.inputs, model.outputs, name=model.name)
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, layers.UpSampling2D | layers.Resizing):
+        if type(layer) in (layers.UpSampling2D, layers.Resizing):
             _, height, width, _ = args[0].shape
             _, rows, columns, _ = layer.compute_output_shape(args[0].shape)
             if (height, width) == (1, 1):
                 return _Repeated((rows, columns), dtype=layer.dtype_policy)(args[0])
             if layer.interpolation == "bicubic":
                 return _Interpolated((rows, columns), "bicubic", dtype=layer.dtype_policy)(args[0])
-        if isinstance(layer, layers.Activation) and layer.activation is keras.activations.gelu:
+        if type(layer) is layers.Activation and layer.activation is keras.activations.gelu:
             return _Gelu(dtype=layer.dtype_policy)(args[0])
         if is_graph(layer):
             return portable(layer)(*args, **kwargs)

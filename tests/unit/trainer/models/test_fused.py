@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -244,6 +245,57 @@ def test_single_places_are_enlarged_where_there_is_nothing_else() -> None:
     generator = tf.random.Generator.from_seed(1)
     values = [generator.normal((2, *each.shape[1:])) for each in symbols]
     assert_same(keras.Model(symbols, keras.layers.Conv2D(7, 1)(x)), values)
+
+
+def doubling(kind: type[keras.Layer]) -> type[keras.Layer]:
+    """A class as users write them: one of Keras's that computes something else."""
+
+    class Doubling(kind):  # type: ignore[misc,valid-type]
+        def call(self, inputs: Any) -> Any:
+            return 2 * super().call(inputs)
+
+    return Doubling
+
+
+class DoublingNormalization(keras.layers.BatchNormalization):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return 2 * super().call(inputs, training=training)
+
+
+class DoublingModel(keras.Model):
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        return 2 * super().call(*args, **kwargs)
+
+
+def own_model(x: Any) -> Any:
+    image = keras.Input(x.shape[1:])
+    return DoublingModel(image, keras.layers.Conv2D(3, 1)(image))(x)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda x: keras.layers.BatchNormalization()(doubling(keras.layers.Conv2D)(3, 1)(x)),
+        lambda x: keras.layers.BatchNormalization()(doubling(keras.layers.DepthwiseConv2D)(3, padding="same")(x)),
+        lambda x: DoublingNormalization()(keras.layers.Conv2D(3, 1)(x)),
+        lambda x: doubling(keras.layers.Conv2D)(3, 3, padding="same")(keras.layers.UpSampling2D(2)(x)),
+        lambda x: keras.layers.Conv2D(3, 3, padding="same")(doubling(keras.layers.UpSampling2D)(2)(x)),
+        lambda x: keras.layers.Conv2D(3, 1)(doubling(keras.layers.Concatenate)()([x, x])),
+        lambda x: doubling(keras.layers.DepthwiseConv2D)(3, padding="same", dilation_rate=4)(x),
+        lambda x: doubling(keras.layers.Conv2DTranspose)(3, 3, strides=2, padding="same")(x),
+        own_model,
+    ],
+)
+def test_a_user_s_own_class_stays_as_it_is(block: Callable[[Any], Any], learns: bool) -> None:
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, block(image))
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(generator.uniform(0.5, 2.0, variable.shape))
+    pixels = tf.constant(generator.normal(size=(2, 4, 4, 3)), tf.float32)
+    plain = model(pixels, training=learns)
+    np.testing.assert_allclose(fuse(model, learns=learns)(pixels, training=learns), plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
