@@ -182,13 +182,17 @@ def test_a_range_shrinks_and_grows_by_one_event_a_change(
         until("job", cluster, lambda now: trained_by_some(now, most), seconds=PATIENCE)
         began = time.monotonic()
         with removed([node for node in room if node != chiefs], cluster):
-            fewer = until("job", cluster, lambda now: now.reason.startswith(without), seconds=PATIENCE)
+            fewer = until(
+                "job",
+                cluster,
+                lambda now: trained_by_some(now, 8) and now.reason.startswith(without),
+                seconds=PATIENCE,
+            )
         again = until("job", cluster, lambda now: trained_by_some(now, most), seconds=PATIENCE)
         seconds = time.monotonic() - began
+        happened = [event.kind for event in Event.read_all(run)]
     print(fewer.reason, *told(cluster), sep="\n")
-    assert trained_by_some(fewer, 8)
     assert all(len(describe_status(now)) < 30 for now in (fewer, again))
-    happened = [event.kind for event in Event.read_all(run)]
     # Those that come are waited for until ten seconds bring nobody, so how many stops they take is up to the cluster.
     assert happened[:3] == ["start", "restart", "scale"]
     assert 1 <= happened[3:].count("scale") == len(happened) - 3 <= 1 + seconds / GROW_SECONDS
