@@ -29,7 +29,7 @@ class ArrayFiles:
 
     def add(self, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
         for file, array in zip(self._files, (image, mask), strict=True):
-            file.write(array.tobytes())
+            file.write(array.ravel().data)  # no copy of what is in one piece
         self._sizes.append(mask.shape)
 
     def __exit__(self, *_: object) -> None:

@@ -391,7 +391,7 @@ def _fill(
                 filled.lost.update(example.labels - example.seen - {IGNORED})
                 for image, mask in example.inputs:
                     for pixels in (image, mask):
-                        digest.update(pixels.tobytes())
+                        digest.update(pixels.ravel().data)  # no copy of what is in one piece
                     files.add(image, mask)
                     names.append(split.names[i])
                 filled.label_sets.add(example.labels)
@@ -465,12 +465,12 @@ def _fitted(split: Split, size: Size, fit: Fit, whole: bool) -> Iterator[_Fitted
     """All examples, as they are if ``whole``."""
 
     def read(i: int) -> _Fitted:
-        image, mask, *_ = split.read(i)
-        labels = labels_in(mask)
-        inputs = [(image, mask)] if whole else [*inputs_of(image, mask, size, fit)]
+        example = split.read(i)
+        labels = labels_in(example.mask)
+        inputs = [(example.image, example.mask)] if whole else [*inputs_of(example.decoded, example.mask, size, fit)]
         if fit != "crop":
             return _Fitted(inputs, labels, labels_in(inputs[0][1]), "")
-        digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{example.image.shape}".encode() + example.image.tobytes()).hexdigest()
         return _Fitted(inputs, labels, labels, digest)
 
     return side_by_side(read, len(split), split.pixels)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
 from trainer.data.class_table import ClassTable
+from trainer.data.decoded import size_of
 from trainer.data.images import IMAGE_SUFFIXES, pixels_of, read_picture, without_arrays_beside
 from trainer.data.lists import SPLIT_NAMES, divide, shown
 from trainer.data.orientation import is_sideways, pair
@@ -123,7 +124,7 @@ def drawn_example(image: Path, where: str, reading: Reading, draw: Callable[[int
         BadData: the picture can't be read, or what ``draw`` raises.
     """
     picture = read_picture(image, max_pixels=reading.max_pixels, bands=reading.bands)
-    height, width = picture.pixels.shape[:2]
+    height, width = size_of(picture.decoded)
     try:
         mask = draw(height, width)
     except BadData as error:

@@ -13,6 +13,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from maskfleet.image_size import Fit, Size
+from trainer.data.decoded import Decoded, array_of
 from trainer.data.source import IGNORED
 from trainer.data.windows import windows
 
@@ -20,13 +21,14 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """Image uint8 (H, W, bands) and mask uint8 (H, W)."""
 
 
-def inputs_of(image: NDArray[np.uint8], mask: NDArray[np.uint8], size: Size, fit: Fit) -> Iterator[Pair]:
+def inputs_of(image: Decoded, mask: NDArray[np.uint8], size: Size, fit: Fit) -> Iterator[Pair]:
     """A whole picture as inputs of ``size``: one, or by "crop" windows at its own scale.
 
     Each pixel of a picture counts in one window alone, the one that sees most around it; in the masks of the others it
     is ignored.
     """
     if fit == "crop":
+        image = array_of(image)
         for window in windows(Size(*mask.shape), size):
             image_part, mask_part = image[window.rows, window.columns], mask[window.rows, window.columns]
             counted = np.full_like(mask_part, IGNORED)
@@ -45,15 +47,18 @@ def within(picture: Size, box: Size) -> Size:
     return Size(height, width)
 
 
-def scaled_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+def scaled_image(image: Decoded, size: Size) -> NDArray[np.uint8]:
     """uint8 (*size, bands), with an antialiased bilinear filter."""
-    if image.shape[2] != 3:
-        return np.stack([_resized(np.ascontiguousarray(band), size) for band in np.moveaxis(image, -1, 0)], axis=-1)
-    return _resized(image, size)
+    if isinstance(image, PIL.Image.Image):
+        return _resized(image, size)
+    if image.shape[2] == 3:
+        return _resized(PIL.Image.fromarray(image), size)
+    bands = (PIL.Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, -1, 0))
+    return np.stack([_resized(band, size) for band in bands], axis=-1)
 
 
-def _resized(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    return np.asarray(PIL.Image.fromarray(pixels).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR))
+def _resized(picture: PIL.Image.Image, size: Size) -> NDArray[np.uint8]:
+    return np.asarray(picture.resize((size.width, size.height), PIL.Image.Resampling.BILINEAR))
 
 
 def scaled_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -23,8 +23,9 @@ from maskfleet.errors import BadData
 from maskfleet.text import one_line
 from trainer.data.arrays import ARRAY, finite, read_array, whole_numbers
 from trainer.data.bands import PALETTE, check_samples, is_tiff, read_array_bands, read_tiff_bands
+from trainer.data.decoded import Decoded, array_of
 from trainer.data.deep_colour import SIXTEEN, is_deep, whole_samples
-from trainer.data.heic import HEIC, prepare_heic
+from trainer.data.heic import HEIC, open_picture
 from trainer.data.orientation import AsStored, orientation_of, orientation_of_tiff, upright
 from trainer.data.source import IGNORED, Image, Mask, Reading
 
@@ -49,6 +50,8 @@ _FOUND = {
 }
 _STRIP = 1 << 20
 """Pixels that are worked on at once, where NumPy needs many bytes for each."""
+_FEW_LABELS = 8
+"""Which are found one after the other in less time than it takes to count them."""
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras, scanners and microscopes have."""
 _MAX_SAMPLE_VALUE = 281
@@ -75,16 +78,21 @@ class Picture(NamedTuple):
     """An image as the network sees it.
 
     Attributes:
-        pixels: uint8 (H, W, bands), RGB where there are three, as the picture is displayed.
+        decoded: as the picture is displayed, RGB where there are three bands.
         dropped: what the file holds beside them, in a word each: transparency, further bands, frames or pages.
         orientation: EXIF's, by which the stored pixels were turned.
         depth: bits that the values of a file of 16 use, by which they were scaled; None of files of 8.
     """
 
-    pixels: Image
+    decoded: Decoded
     dropped: tuple[str, ...]
     orientation: int = AsStored
     depth: int | None = None
+
+    @property
+    def pixels(self) -> Image:
+        """uint8 (H, W, bands)."""
+        return array_of(self.decoded)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class MaskFile:
                 grey = self.labels
             return np.broadcast_to(grey[..., None], (*grey.shape, 3))
         _check_transparency(self._picture, self._name)
-        return upright(_array(_without_alpha(self._picture)), self._picture.info["turn"])
+        return upright(array_of(_without_alpha(self._picture)), self._picture.info["turn"])
 
 
 def read_image(file: Path | IO[bytes], where: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
@@ -172,8 +180,9 @@ def read_picture(
             f"{_FOUND.get(picture.mode, picture.mode)}, whose black and white are not known; "
             "save it with 8 bits a channel, from 0 to 255"
         )
-    pixels = upright(_array(_without_alpha(picture)), turn)
-    return Picture(pixels, tuple(dropped), orientation, 16 if SIXTEEN.search(rawmode) else None)
+    rgb = _without_alpha(picture)
+    decoded = rgb if turn == AsStored else upright(array_of(rgb), turn)
+    return Picture(decoded, tuple(dropped), orientation, 16 if SIXTEEN.search(rawmode) else None)
 
 
 def _read_bands(file: Path | IO[bytes], name: str, max_pixels: int, bands: int) -> Picture:
@@ -246,8 +255,7 @@ def pixels_of(file: Path | IO[bytes]) -> int:
             return 0  # to open a FIFO would wait for somebody to write into it
         if isinstance(file, Path) and file.suffix.lower() == ARRAY:
             return int(np.load(file, mmap_mode="r").size)
-        prepare_heic(file, str(file))
-        with PIL.Image.open(file) as picture:
+        with open_picture(file, str(file)) as picture:
             return picture.width * picture.height
     except Exception:  # Pillow's parsers raise a dozen types for damaged files
         return 0
@@ -296,14 +304,14 @@ def _labels(picture: PIL.Image.Image, name: str, soft: bool) -> tuple[NDArray[An
             "differently; save it as PNG"
         )
     if mode == "L":
-        values, scale = _array(picture), _unscaled(rawmode)
+        values, scale = array_of(picture), _unscaled(rawmode)
         return values if scale is None else values // np.uint8(scale), "grey"
     if mode == "F":
         return finite(np.asarray(picture), name) if soft else whole_numbers(np.asarray(picture), name), "grey"
     if mode.startswith("I"):
         return np.asarray(picture).astype(np.int32), "grey"
     if mode in ("P", "PA"):
-        return _array(picture if mode == "P" else picture.getchannel("P")), "palette"
+        return array_of(picture if mode == "P" else picture.getchannel("P")), "palette"
     if mode not in _RGB_MASKS or SIXTEEN.search(rawmode):
         found = "16 bits a channel in colour" if mode in _RGB_MASKS else _FOUND.get(mode, mode)
         raise BadData(
@@ -371,8 +379,14 @@ def label_counts(mask: Mask) -> NDArray[np.int64]:
 
 def labels_in(mask: NDArray[Any]) -> frozenset[int]:
     """The values that a mask of any integers has."""
-    values = np.flatnonzero(label_counts(mask)) if mask.dtype == np.uint8 else np.unique(mask)
-    return frozenset(values.tolist())
+    if mask.dtype != np.uint8:
+        return frozenset(np.unique(mask).tolist())
+    label, last = int(mask.min()), int(mask.max())
+    found = {label}
+    while label < last and len(found) < _FEW_LABELS:
+        label += 1 + int((mask - np.uint8(label + 1)).min())  # what is below has become larger than all above
+        found.add(label)
+    return frozenset(found if label == last else np.flatnonzero(label_counts(mask)).tolist())
 
 
 def check_label_sets(found: set[frozenset[int]], where: Path | str) -> None:
@@ -404,8 +418,7 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
     try:
         if isinstance(file, Path) and file.exists() and not file.is_file():
             raise BadData(f"{name}: expected a file, found {'a folder' if file.is_dir() else 'a pipe or device'}")
-        prepare_heic(file, name)
-        with PIL.Image.open(file) as picture:
+        with open_picture(file, name) as picture:
             pixels = picture.width * picture.height
             if pixels > max_pixels:
                 raise BadData(
@@ -442,18 +455,6 @@ def _decode(file: Path | IO[bytes], name: str, max_pixels: int) -> PIL.Image.Ima
         raise BadData(f"{name}: can't be read as an image, replace or remove it: {_reason(error)}") from error
     except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
         raise BadData(f"{name}: can't be read as an image, replace or remove it: {_reason(error)}") from error
-
-
-def _array(picture: PIL.Image.Image) -> NDArray[np.uint8]:
-    """uint8 (H, W) or (H, W, C). In strips: NumPy's own way takes the picture's memory twice more."""
-    bands = len(picture.getbands())
-    pixels = np.empty((picture.height, picture.width, bands)[: 2 if bands == 1 else 3], np.uint8)
-    rows = max(1, _STRIP // picture.width)
-    for start in range(0, picture.height, rows):
-        end = min(start + rows, picture.height)
-        strip = picture if rows >= picture.height else picture.crop((0, start, picture.width, end))
-        pixels[start:end] = np.asarray(strip)
-    return pixels
 
 
 def _reason(error: Exception) -> str:

@@ -89,13 +89,14 @@ def look(source: Source, pixels: int) -> Look:
     chosen = _chosen(len(split), split.pixels(0))
 
     def read(number: int) -> _Seen:
-        image, mask, _, depth, _ = split.read(chosen[number])
+        example = split.read(chosen[number])
+        mask = example.mask
         size = Size(*mask.shape)
         back = scaled_mask(scaled_mask(mask, _scaled(size, pixels)), size)
         counts = np.bincount(mask.ravel(), minlength=256)[:classes]
         kept = np.bincount(mask[mask == back], minlength=256)[:classes]
         there = np.bincount(back[mask < classes], minlength=256)[:classes]
-        return _Seen(counts, counts + there - kept, kept, size, image.shape[2], depth is not None)
+        return _Seen(counts, counts + there - kept, kept, size, example.image.shape[2], example.depth is not None)
 
     seen = [*side_by_side(read, len(chosen), lambda number: split.pixels(chosen[number]))]
     counts, either, kept = (

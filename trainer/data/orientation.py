@@ -18,6 +18,7 @@ import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
 from maskfleet.errors import BadData
+from trainer.data.decoded import size_of
 from trainer.data.source import Example, Mask, Reading
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def pair(picture: Picture, mask: Mask, reading: Reading, image_file: Path | str,
         BadData: the mask covers neither exactly.
     """
     orientation = picture.orientation
-    height, width = picture.pixels.shape[:2]
+    height, width = size_of(picture.decoded)
     stored = (width, height) if is_sideways(orientation) else (height, width)
     if mask.shape not in ((height, width), stored):
         also = "" if stored == (height, width) else f" (as stored {stored[1]} x {stored[0]})"
@@ -118,4 +119,4 @@ def pair(picture: Picture, mask: Mask, reading: Reading, image_file: Path | str,
     assumed = orientation != AsStored and stored == (height, width)
     on_stored = reading.masks_drawn_on == "stored" if assumed else mask.shape == stored
     turned = upright(mask, orientation) if on_stored else mask
-    return Example(picture.pixels, turned, picture.dropped, picture.depth, assumed)
+    return Example(picture.decoded, turned, picture.dropped, picture.depth, assumed)

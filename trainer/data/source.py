@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskfleet.config import DEFAULT_MAX_PIXELS, TrainConfig
+from trainer.data.decoded import Decoded, array_of
 
 if TYPE_CHECKING:
     from trainer.data.packed.reading import Reader
@@ -43,20 +45,27 @@ class Reading:
         return cls(config.max_pixels, config.masks_drawn_on, config.mask_pattern, config.mask_threshold, config.bands)
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Example:
     """Image and mask at their original size, as the picture is displayed.
 
     Attributes:
+        decoded: the image, as an array or as it was decoded.
         dropped: what was dropped of the image's file, in a word each.
         depth: bits that the values of an image file of 16 use; None of files of 8.
         assumed: a setting has decided how the mask is turned, as sizes could not tell.
     """
 
-    image: Image
+    decoded: Decoded
     mask: Mask
     dropped: tuple[str, ...] = ()
     depth: int | None = None
     assumed: bool = False
+
+    @cached_property
+    def image(self) -> Image:
+        """uint8 (H, W, bands)."""
+        return array_of(self.decoded)
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ class Stream:
             values = np.frombuffer(kept, np.uint8)
             pixels = 3 * self.size.pixels
             return Pair(values[:pixels].reshape(*self.size, 3), values[pixels:].reshape(self.size))
-        image, mask, *_ = self.split.read(i)
-        pair = Pair(*next(inputs_of(image, mask, self.size, self.fit)))
+        example = self.split.read(i)
+        pair = Pair(*next(inputs_of(example.decoded, example.mask, self.size, self.fit)))
         if self.cache is not None:
             self.cache.put(self.first + i, pair.image.tobytes() + pair.mask.tobytes())
         return pair

@@ -187,17 +187,18 @@ def _read(
 
     def read(i: int) -> _Facts | str:
         try:
-            image, mask, dropped, depth, assumed = split.read(i)
+            example = split.read(i)
         except BadData as error:
             return str(error)
+        image, mask = example.image, example.mask
         return _Facts(
             label_counts(mask)[kept],
             label_counts(seen_mask(mask, config.image_size, config.fit))[kept],
             int(image.min()),
             int(image.max()),
-            dropped,
-            depth,
-            assumed,
+            example.dropped,
+            example.depth,
+            example.assumed,
             (mask.shape[1], mask.shape[0]),
             likeness(image),
         )

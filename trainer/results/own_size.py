@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
 from trainer.data.side_by_side import in_groups, in_stages
@@ -80,6 +81,10 @@ def _judged(
             found = next(masks)
             yield Judged(example.mask, found, time.monotonic() - began)
 
+    def read(i: int) -> Example:
+        example = split.read(i)
+        return replace(example, decoded=example.image)  # made while others are predicted
+
     groups = in_groups(len(split), split.pixels, predictor.images_at_once, PIXELS_OF_GROUP)
     mine = itertools.islice(groups, worker, None, workers)
-    return in_stages(mine, split.read, predicted, judge, split.pixels, PIXELS_AT_ONCE)
+    return in_stages(mine, read, predicted, judge, split.pixels, PIXELS_AT_ONCE)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+import PIL.Image
 
 from maskfleet.errors import BadData, BadInput
 from maskfleet.text import one_line
@@ -100,7 +101,8 @@ def _checked(split: Split, said: str, classes: int) -> Split:
 
 
 def _problem_of(example: Example, classes: int) -> str | None:
-    image, mask = example.image, example.mask
+    image = example.image if isinstance(example.decoded, PIL.Image.Image) else example.decoded
+    mask = example.mask
     for name, array, axes in (("image", image, 3), ("mask", mask, 2)):
         shape = "[H, W, 3]" if axes == 3 else "[H, W]"
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != axes or not array.size:

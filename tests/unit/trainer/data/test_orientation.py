@@ -107,7 +107,8 @@ def test_a_mask_fits_the_displayed_picture_wherever_it_was_drawn(
     """Where a quarter turn changes the size, that tells; the setting may then say anything."""
     folder = pair(tmp_path, orientation, LABELS, drawn_on)
     for said in ("displayed", "stored") if orientation in SIDEWAYS else (drawn_on,):
-        image, mask, *_, assumed = first(folder, Reading(masks_drawn_on=said))
+        example = first(folder, Reading(masks_drawn_on=said))
+        image, mask, assumed = example.image, example.mask, example.assumed
         np.testing.assert_array_equal(image[..., 0], mask * 127)
         np.testing.assert_array_equal(image[..., 0], displayed(folder / "images/a.png"))
         assert assumed == (orientation not in (1, *SIDEWAYS))
@@ -117,7 +118,8 @@ def test_a_mask_fits_the_displayed_picture_wherever_it_was_drawn(
 @pytest.mark.parametrize("drawn_on", ["displayed", "stored"])
 def test_of_a_square_the_setting_decides(orientation: int, drawn_on: str, tmp_path: Path) -> None:
     folder = pair(tmp_path, orientation, SQUARE, drawn_on)
-    image, mask, *_, assumed = first(folder, Reading(masks_drawn_on=drawn_on))
+    example = first(folder, Reading(masks_drawn_on=drawn_on))
+    image, mask, assumed = example.image, example.mask, example.assumed
     np.testing.assert_array_equal(image[..., 0], mask * 127)
     assert assumed == (orientation != 1)
 
@@ -203,5 +205,6 @@ def test_shapes_fit_the_displayed_picture_wherever_they_were_drawn(
         (tmp_path / f"{name}.json").write_text(json.dumps({"version": "5", "flags": {}, "shapes": [shape], **noted}))
     said = drawn_on if orientation not in SIDEWAYS else "displayed"
     source = open_source(f"labelme:{tmp_path}", None, Reading(masks_drawn_on=said))
-    image, mask, *_ = source.train.read(0)
+    example = source.train.read(0)
+    image, mask = example.image, example.mask
     np.testing.assert_array_equal(mask * 2 * 127, image[..., 0])

@@ -41,7 +41,7 @@ MASKS = arrays.arrays(np.uint8, (3, 5), elements=st.sampled_from([0, 1, 2, IGNOR
 
 
 def every_mask(source: Source) -> NDArray[np.uint8]:
-    return np.stack([split.read(i)[1] for split in source.splits.values() for i in range(len(split))])
+    return np.stack([split.read(i).mask for split in source.splits.values() for i in range(len(split))])
 
 
 def test_pets_folder(tmp_path: Path) -> None:
@@ -50,7 +50,8 @@ def test_pets_folder(tmp_path: Path) -> None:
     assert source.background == 1
     assert source.train.names == ("cat_0", "cat_1", "cat_2")
     assert source.test.names == ("cat_3", "cat_4")
-    image, mask, *_ = source.train.read(1)
+    example = source.train.read(1)
+    image, mask = example.image, example.mask
     assert image.shape == (SIZE[1], SIZE[0], 3)
     assert np.abs(image.astype(int) - np.asarray(picture(1))).mean() < 4  # JPEG
     np.testing.assert_array_equal(mask, labels(1, 2, 0, 2, 1))
@@ -60,7 +61,8 @@ def test_pets_folder(tmp_path: Path) -> None:
 def test_real_pets() -> None:
     source = open_source(f"folder:{shared('data', 'oxford_iiit_pet')}", None)
     assert (len(source.train), len(source.test)) == (300, 298)
-    image, mask, *_ = source.test.read(17)
+    example = source.test.read(17)
+    image, mask = example.image, example.mask
     assert image.shape == (*mask.shape, 3)
     assert set(np.unique(mask)) == {0, 1, 2}
 
@@ -395,18 +397,19 @@ def test_synthetic_pictures_are_labelled_like_pets() -> None:
     assert source.classes == ("object", "background", "border")
     assert (len(source.train), len(source.test)) == (240, 60)
     shares = np.mean(
-        [np.bincount(source.train.read(i)[1].ravel(), minlength=3) / synthetic.SIZE**2 for i in range(40)], axis=0
+        [np.bincount(source.train.read(i).mask.ravel(), minlength=3) / synthetic.SIZE**2 for i in range(40)], axis=0
     )
     assert (shares > [0.15, 0.55, 0.05]).all()
     for split in (source.train, source.test):
-        image, mask, *_ = split.read(3)
+        example = split.read(3)
+        image, mask = example.image, example.mask
         again = split.read(3).image
         np.testing.assert_array_equal(image, again)
         # The border lies between the object and the ground: they never touch.
         for first, second in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):
             assert not ((first == 0) & (second == 1)).any()
             assert not ((first == 1) & (second == 0)).any()
-    assert not np.array_equal(source.train.read(0)[0], source.test.read(0)[0])
+    assert not np.array_equal(source.train.read(0).image, source.test.read(0).image)
 
 
 def test_files_are_read_without_tensorflow() -> None:

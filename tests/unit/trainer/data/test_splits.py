@@ -91,7 +91,8 @@ def test_folders_of_the_splits_above_and_below_images_and_masks(
     source = open_source(f"folder:{tmp_path}", None)
     assert names_of(source) == {"train": ("p0", "p2"), "validation": ("p1",), "test": ("p3", "p4")}
     assert source.classes == ("class_0", "class_1", "class_2")
-    image, mask, *_ = source.splits["validation"].read(0)
+    example = source.splits["validation"].read(0)
+    image, mask = example.image, example.mask
     assert (mask == labels(0, 1, 2)).all()
     assert abs(image.astype(int) - np.asarray(picture(1), int)).mean() < 20  # JPEG
     dataset = load_dataset(f"folder:{tmp_path}", None, 32, tmp_path / "cache")

@@ -72,7 +72,7 @@ def data_dir(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def contents(source: Source) -> dict[bytes, bytes]:
     """Mask by image, of all examples: TFDS puts them in an order of its own."""
     pairs = [split.read(i) for split in (source.train, source.test) for i in range(len(split))]
-    return {image.tobytes(): mask.tobytes() for image, mask, *_ in pairs}
+    return {pair.image.tobytes(): pair.mask.tobytes() for pair in pairs}
 
 
 def test_what_the_builder_wrote_is_what_the_folder_holds(raw: Path, data_dir: Path) -> None:

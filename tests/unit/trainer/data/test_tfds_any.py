@@ -64,7 +64,8 @@ def test_picture_and_mask_are_found(features: dict, classes: tuple[str, ...], tm
     for split in (source.train, source.validation, source.test):
         assert len(split) == 3
         for i in range(3):
-            image, mask, *_ = split.read(i)
+            example = split.read(i)
+            image, mask = example.image, example.mask
             (seed,) = (s for s in range(9) if np.array_equal(np.asarray(picture(s)), image))
             np.testing.assert_array_equal(mask, np.roll(labels(0, 1, 2), seed, axis=1))
             masks.add(seed)
