@@ -1,22 +1,17 @@
-"""Pictures per second into the cache of the network's input, against tf.data, TFDS and Grain over the same files.
+"""Pictures per second into the cache of the network's input, against tf.data and Grain over the same files.
 
 Each decodes pictures and their masks, scales them to the network's size, and leaves them on the disk. tf.data does so
-by its own cache in a file, on as many threads as it likes; TFDS first prepares a data set of the files, which tf.data
-then reads likewise; Grain, where it is installed, by Pillow on threads, and what it gives is written into arrays.
-
-Beside the clock stand the CPU seconds of each, which say more on a machine that others use too.
+by its own cache in a file, on as many threads as it likes; Grain, where it is installed, by Pillow on threads, and what
+it gives is written into arrays.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import os
 import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,41 +38,16 @@ def rows() -> Iterable[Row]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         draw(folder / "set")
-        make = {"ours": our_cache, "tf.data": tf_data_cache, "TFDS": tfds_cache}
-        make |= {"Grain": grain_arrays} if find_spec("grain") else {}
+        make = {"ours": our_cache, "tf.data": tf_data_cache} | ({"Grain": grain_arrays} if find_spec("grain") else {})
         ways = {
-            way: stack.enter_context(in_own_process(functools.partial(used, folder, function)))
+            way: stack.enter_context(in_own_process(functools.partial(function, folder)))
             for way, function in make.items()
         }
         rates = {way: PICTURES / taken for way, taken in medians(ways, TURNS).items()}
         ours = rates.pop("ours")
-        ours_used = cpu_of(folder, our_cache)
         for way, rate in rates.items():
-            took = cpu_of(folder, make[way])
-            note = f"{ours:.0f} against {rate:.0f} pictures/s of {SIZE[0]} x {SIZE[1]}, at {INPUT} pixels; CPU "
-            note += f"{1e3 * ours_used:.1f} against {1e3 * took:.1f} ms a picture, {took / ours_used:.2f} times"
+            note = f"{ours:.0f} against {rate:.0f} pictures/s of {SIZE[0]} x {SIZE[1]}, at {INPUT} pixels"
             yield Row(f"cache of the input, against {way}", ours / rate, "x", note)
-        if "Grain" not in rates:
-            yield Row("cache of the input, against Grain", math.nan, "x", "not run: Grain is not installed")
-
-
-def used(folder: Path, make: Callable[[Path], Way]) -> Way:
-    """The way that ``make`` makes; it notes the CPU seconds that each turn takes."""
-    way = make(folder)
-
-    def run() -> None:
-        before = time.process_time()
-        way()
-        with (folder / f"{make.__name__}.txt").open("a") as notes:
-            print(time.process_time() - before, file=notes)
-
-    return run
-
-
-def cpu_of(folder: Path, make: Callable[[Path], Way]) -> float:
-    """Median CPU seconds of a picture, of all turns but the first."""
-    turns = (folder / f"{make.__name__}.txt").read_text().split()
-    return statistics.median(map(float, turns[1:])) / PICTURES
 
 
 def draw(folder: Path) -> None:
@@ -119,56 +89,20 @@ def tf_data_cache(folder: Path) -> Way:
     images, masks = files(folder)
 
     def read(image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, labels = tf.io.decode_jpeg(tf.io.read_file(image), 3), tf.io.decode_png(tf.io.read_file(mask), 1)
-        return scaled(pixels, labels)
+        pixels = tf.io.decode_jpeg(tf.io.read_file(image), 3)
+        pixels = tf.cast(tf.round(tf.image.resize(pixels, (INPUT, INPUT), antialias=True)), tf.uint8)
+        labels = tf.io.decode_png(tf.io.read_file(mask), 1)
+        return pixels, tf.image.resize(labels, (INPUT, INPUT), method="nearest")[..., 0]
 
     def run() -> None:
+        shutil.rmtree(folder / "tf.data", ignore_errors=True)
+        (folder / "tf.data").mkdir()
         data = tf.data.Dataset.from_tensor_slices((list(map(str, images)), list(map(str, masks))))
-        fill(data.map(read, num_parallel_calls=tf.data.AUTOTUNE), folder / "tf.data")
+        data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE).cache(str(folder / "tf.data" / "cache"))
+        for _ in data.batch(64).prefetch(tf.data.AUTOTUNE):
+            pass
 
     return run
-
-
-def tfds_cache(folder: Path) -> Way:
-    import tensorflow_datasets as tfds
-
-    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            image, mask = tfds.features.Image(encoding_format="jpeg"), tfds.features.Image(shape=(None, None, 1))
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(image=image, mask=mask))
-
-        def _split_generators(self, dl_manager: object) -> dict[str, Iterable[tuple[int, dict[str, Path]]]]:
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self) -> Iterable[tuple[int, dict[str, Path]]]:
-            for i, (image, mask) in enumerate(zip(*files(folder), strict=True)):
-                yield i, {"image": image, "mask": mask}
-
-    tfds.disable_progress_bar()
-
-    def run() -> None:
-        shutil.rmtree(folder / "prepared", ignore_errors=True)
-        builder = Pairs(data_dir=folder / "prepared")
-        builder.download_and_prepare()
-        data = builder.as_dataset(split="train")
-        fill(data.map(lambda pair: scaled(pair["image"], pair["mask"]), tf.data.AUTOTUNE), folder / "TFDS")
-
-    return run
-
-
-def scaled(pixels: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    pixels = tf.cast(tf.round(tf.image.resize(pixels, (INPUT, INPUT), antialias=True)), tf.uint8)
-    return pixels, tf.image.resize(labels, (INPUT, INPUT), method="nearest")[..., 0]
-
-
-def fill(data: tf.data.Dataset, folder: Path) -> None:
-    """Leaves all of ``data`` in a new ``folder``."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for _ in data.cache(str(folder / "cache")).batch(64).prefetch(tf.data.AUTOTUNE):
-        pass
 
 
 def grain_arrays(folder: Path) -> Way:
