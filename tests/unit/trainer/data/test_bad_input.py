@@ -649,7 +649,7 @@ def test_bad_data_is_told_in_one_line(case: Case, tmp_path: Path) -> None:
         (
             "cifar10",
             BadSettings,
-            f"{NO_KIND}, found 'cifar10'",
+            f"{NO_KIND}, found 'cifar10'; there is no {Path.cwd()}/cifar10",
         ),
         (
             "folder:",
