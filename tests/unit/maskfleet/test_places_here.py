@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from maskfleet.config import TrainConfig
+from maskfleet.data_places import BUCKET_NAME
 from maskfleet.errors import BadSettings
 from maskfleet.places_here import check_places
 from maskfleet.tfds_names import builders
@@ -42,7 +43,7 @@ def test_named_weights_are_no_file(weights: str) -> None:
         ("tfds:zzzz", "--data tfds:zzzz: there is no such data set in {}, and none in TensorFlow Datasets"),
         ("python:no_such:data", "--data no_such:data: there is no module no_such; --code DIR names the folder that it "
          "lies in"),
-        ("packed:gs://", "--data packed:gs://: expected gs://BUCKET/PREFIX"),
+        ("packed:gs://", f"--data packed:gs://: expected gs://BUCKET/PREFIX, {BUCKET_NAME}"),
     ],
 )  # fmt: skip
 def test_data_that_is_nowhere_is_refused_before_tensorflow_is_imported(data: str, words: str, tmp_path: Path) -> None:
