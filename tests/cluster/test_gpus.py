@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.cluster.kubernetes_api import Cluster
+from launcher.cluster.kubernetes_api import Cluster, Object
 from launcher.operations import submission
 from launcher.operations.preflight import preflight
 from tests.cluster.conftest import Kit, Scripted
+from tests.helpers.processes import until
 
 L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
 H100 = {
@@ -29,9 +30,15 @@ def cards(kit: Kit) -> Iterator[None]:
         cluster = Cluster.connect()
         for number, labels in enumerate((L4, H100, H100, RTX_5090)):
             cluster.patch("Node", f"sim-{number}", {"metadata": {"labels": labels}})
+        until(lambda: all(takes_pods(node) for node in cluster.list("Node")), "nodes that take pods", 60)
         yield
     finally:
         kit("fleet", "0")
+
+
+def takes_pods(node: Object) -> bool:
+    """Whether it is ready, and the node controller has taken away the taint that new nodes have."""
+    return {taint["key"] for taint in node["spec"].get("taints", [])} <= {"simulated"}
 
 
 @pytest.mark.parametrize(
