@@ -76,9 +76,8 @@ def test_a_thousand_workers(fleet: None, cluster: Cluster) -> None:
         counting = Counting.connect(cluster.namespace)
         submission.submit(job(name, workers), counting)
         counts[workers] = counting.sent
-    assert counts == dict.fromkeys(
-        (4, WORKERS), 11
-    )  # 8 objects, the release, what is known of NetworkPolicies, of GPUs
+    # Eight objects, the release, what is known of NetworkPolicies, and of GPUs.
+    assert counts == {4: 11, WORKERS: 11}
     ending.delete("small", cluster)
 
     seen: list[JobStatus] = []

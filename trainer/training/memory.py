@@ -35,8 +35,6 @@ _MAY_REUSE = frozenset(
     )
 )  # fmt: skip
 """Operations that write over an input of the same size that nobody else reads any more."""
-
-
 _ELSEWHERE = frozenset(("Const", "Placeholder", "ReadVariableOp"))
 """Operations that give what is there already."""
 
