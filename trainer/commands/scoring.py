@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,6 @@ def evaluate(
     from trainer.results.evaluation import masker, table
     from trainer.results.exported import Exported
     from trainer.results.own_size import evaluate_at_own_size
-    from trainer.results.trained import run_of
-    from trainer.results.trained_on import Overlap, compare_with_training
 
     trained = scored_network(places, best)
     if given and isinstance(trained, Exported) and trained.network is None:
@@ -92,10 +91,7 @@ def evaluate(
     _check_split(name, dataset)
     if split is None and name != "test":
         echo_line(f"{dataset.name} has no test split: this is the {name} split, on which the checkpoint may be chosen")
-    runs = [run for run in map(run_of, places) if run is not None]
-    tested = [compare_with_training(run, dataset, name) for run in runs] or [Overlap(None, None)]
-    for warning in dict.fromkeys(overlap.warning for overlap in tested if overlap.warning):
-        echo_line(f"warning: {warning}")
+    trained_on = _warn_of_overlap(places, dataset, name)
     if size == "network":
         masks_of = trained.masks_of if isinstance(trained, Exported) else masker(trained.model)
         result = evaluate_split(masks_of, dataset.seen_whole(name), trained.legend, batch_size)
@@ -107,11 +103,9 @@ def evaluate(
         )
         result = evaluate_at_own_size(predictor, source.splits[name], trained.legend)
     if output == "json":
-        known = [overlap.trained_on for overlap in tested if overlap.trained_on is not None]
-        seen = len(set().union(*known)) if len(known) == len(places) else None
         pictures = dataset.pictures
         counts = {"split": name, "images": len(pictures[name]), "test_images": len(pictures.get("test", ()))}
-        echo(json.dumps({**result.to_json(), "size": size, **counts, "of_these_trained_on": seen}))
+        echo(json.dumps({**result.to_json(), "size": size, **counts, "of_these_trained_on": trained_on}))
     else:
         at = "at their own size" if size == "own" else f"at {trained.size.across} pixels"
         echo(f"{counted({name: dataset.pictures[name]})} images, {at}\n\n{table(result)}")
@@ -200,6 +194,18 @@ def inspect(place: Path, output: str) -> None:
     else:
         for key, value in facts.items():
             echo(f"{key:20} {value}")
+
+
+def _warn_of_overlap(places: Sequence[Path], dataset: Dataset, split: str) -> int | None:
+    """How many pictures of the split any of the networks was trained on; None where a network does not say."""
+    from trainer.results.trained import run_of
+    from trainer.results.trained_on import compare_with_training
+
+    overlaps = [compare_with_training(run, dataset, split) for run in map(run_of, places) if run is not None]
+    for warning in dict.fromkeys(overlap.warning for overlap in overlaps if overlap.warning):
+        echo_line(f"warning: {warning}")
+    known = [overlap.trained_on for overlap in overlaps if overlap.trained_on is not None]
+    return len(set().union(*known)) if len(known) == len(places) else None
 
 
 def _check_split(split: str, dataset: Dataset) -> None:

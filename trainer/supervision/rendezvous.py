@@ -144,7 +144,7 @@ class Coordinator:
         world, before: the workers of this attempt, and of the last one.
         connected: those whose supervisors are there; not all of them are ready.
         told: workers whose supervisors have said that somebody stops them, the first one first.
-        cause: why the last attempt was stopped.
+        cause: why the last attempt was stopped; empty if it was for workers that had come.
     """
 
     workers: int
@@ -200,7 +200,9 @@ class Coordinator:
         settled = now - self._came_at >= SETTLE_SECONDS and now - self.since >= GROW_SECONDS
         if count < self.workers and not settled:
             return None
-        return self._gather(f"{_named(self.ready)} {_have(self.ready)} come", now, count, save=True)
+        order = self._gather(f"{_named(self.ready)} {_have(self.ready)} come", now, count, save=True)
+        self.cause = ""  # who has come is told by who trains then
+        return order
 
     def _begin(self, now: float) -> Message | None:
         """Starts an attempt if enough are there, and none of those still has a process of the last one."""

@@ -106,6 +106,16 @@ def test_the_last_one_to_come_stops_all_once_and_they_save() -> None:
     assert coordinator.beginning == "4 of 2 to 4 workers: worker 3 has come"
 
 
+def test_one_that_has_come_as_another_goes_is_named_once() -> None:
+    coordinator = training(0, 1, 2)
+    coordinator.worker_ready(3, now=200)
+    coordinator.look(200)
+    coordinator.worker_left(2, now=201)
+    assert [coordinator.worker_ready(worker, now=202) for worker in (0, 1)] == [None, None]
+    assert coordinator.look(200 + 120) == start(2, [0, 1, 3])
+    assert coordinator.beginning == "3 of 2 to 4 workers: worker 2 has not come back; worker 3 has come"
+
+
 def test_of_many_that_come_one_after_the_other_all_are_taken_in_at_one_stop() -> None:
     coordinator = training(0, 1, workers=8)
     for second, worker in enumerate((5, 3, 2)):
