@@ -370,7 +370,7 @@ class TrainConfig(Settings):
     checkpoint_seconds: Positive | Literal["auto"] = Field(
         default=60,
         description="save when the last checkpoint is older, seconds; auto: what loses the least, by what a checkpoint "
-        "of this run costs and how often it was cut off, by Daly's formula; as if in an hour before it once",
+        "of this run costs and how often it was cut off, by Daly's formula",
     )
     keep: Positive = Field(default=3, description="newest checkpoints that are kept, beside the best")
     best_by: Literal[

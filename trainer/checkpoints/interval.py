@@ -9,7 +9,9 @@ from maskfleet.records import Event
 from maskfleet.sentences import is_told_to_stop
 
 FIRST_FAULT_SECONDS = 3600.0
-"""A run that has seen no fault counts as one that had trained for an hour when the first came."""
+"""Between two faults of a run that has seen none."""
+_GUESSED_FAULTS = 0.25
+"""What that guess weighs, in faults: so little that the second fault seen already says more than it."""
 
 
 def best_interval(cost: float, between_faults: float) -> float:
@@ -32,8 +34,8 @@ def best_interval(cost: float, between_faults: float) -> float:
 
 
 def mean_time_between_faults(seconds: float, faults: int) -> float:
-    """Of a run that has seen ``faults`` in ``seconds``, and before them one in :data:`FIRST_FAULT_SECONDS`."""
-    return (FIRST_FAULT_SECONDS + seconds) / (1 + faults)
+    """Of a run that has seen ``faults`` in ``seconds``, by the mean of a gamma distribution that begins with a guess."""
+    return (_GUESSED_FAULTS * FIRST_FAULT_SECONDS + seconds) / (_GUESSED_FAULTS + faults)
 
 
 def faults_in(events: Iterable[Event]) -> int:

@@ -32,8 +32,9 @@ def test_where_checkpoints_cost_more_than_faults_they_come_with_the_faults() -> 
 
 def test_the_mean_time_follows_the_faults_and_begins_with_an_hour() -> None:
     assert mean_time_between_faults(0, 0) == FIRST_FAULT_SECONDS == 3600
-    assert mean_time_between_faults(36_000, 0) == 39_600
-    assert mean_time_between_faults(36_000, 120) == pytest.approx(327, abs=1)
+    assert mean_time_between_faults(36_000, 0) == 147_600
+    assert mean_time_between_faults(600, 2) == pytest.approx(667, abs=1)
+    assert mean_time_between_faults(36_000, 120) == pytest.approx(307, abs=1)
 
 
 @pytest.mark.parametrize(
