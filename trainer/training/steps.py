@@ -42,11 +42,11 @@ def make_step_function(training: Training) -> TakeSteps:
         began = tf.timestamp()
         inputs, masks, _ = next(batches)
         came = _time_after(inputs, masks)
-        with tf.control_dependencies([came]):  # else it may be asked for when half of the step is over
-            inputs = tf.nest.map_structure(tf.identity, inputs)
         rate = tf.cast(optimizer.learning_rate, tf.float32)
-        arguments = (*split_among_replicas(training, inputs, masks), stop)
-        vector, good, gradients, times = strategy.run(in_replica, args=arguments)
+        with tf.control_dependencies([came]):  # what needs no input, as the weights' casts, shall not count as a wait
+            inputs = tf.nest.map_structure(tf.identity, inputs)
+            arguments = (*split_among_replicas(training, inputs, masks), stop)
+            vector, good, gradients, times = strategy.run(in_replica, args=arguments)
         vector, good, times = (strategy.experimental_local_results(value)[0] for value in (vector, good, times))
         if training.config.on_bad_step == "skip":
             # A condition must stand outside the replicas: what they do inside a branch can't reach their peers.
