@@ -34,7 +34,7 @@ def best_interval(cost: float, between_faults: float) -> float:
 
 
 def mean_time_between_faults(seconds: float, faults: int) -> float:
-    """Of a run that has seen ``faults`` in ``seconds``, by the mean of a gamma distribution that begins with a guess."""
+    """Of a run that has seen ``faults`` in ``seconds``, by a gamma distribution that begins with a guess."""
     return (_GUESSED_FAULTS * FIRST_FAULT_SECONDS + seconds) / (_GUESSED_FAULTS + faults)
 
 

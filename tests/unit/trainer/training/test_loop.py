@@ -142,7 +142,7 @@ def test_automatic_checkpoints_follow_what_they_cost_and_the_faults(
     assert interval(0.5, 0.2) == pytest.approx(best_interval(0.2, 3600), rel=0.3)
     for _ in range(99):
         Event.append(store.run, "restart", "attempt 1 ended: worker 1 was lost")
-    assert interval(0.5, 0.2) == pytest.approx(best_interval(0.2, 36), rel=0.3)
+    assert interval(0.5, 0.2) == pytest.approx(best_interval(0.2, 9), rel=0.3)
     assert interval(30, 0.2) == 30, "no step shall wait for the one before"
 
 
