@@ -43,10 +43,8 @@ def make_step_function(training: Training) -> TakeSteps:
         inputs, masks, _ = next(batches)
         came = _time_after(inputs, masks)
         rate = tf.cast(optimizer.learning_rate, tf.float32)
-        with tf.control_dependencies([came]):  # what needs no input, as the weights' casts, shall not count as a wait
-            inputs = tf.nest.map_structure(tf.identity, inputs)
-            arguments = (*split_among_replicas(training, inputs, masks), stop)
-            vector, good, gradients, times = strategy.run(in_replica, args=arguments)
+        arguments = (*split_among_replicas(training, inputs, masks), stop, came)
+        vector, good, gradients, times = strategy.run(in_replica, args=arguments)
         vector, good, times = (strategy.experimental_local_results(value)[0] for value in (vector, good, times))
         if training.config.on_bad_step == "skip":
             # A condition must stand outside the replicas: what they do inside a branch can't reach their peers.
@@ -94,8 +92,8 @@ def _time_after(*values: Any) -> tf.Tensor:
 
 def _make_replica_step(
     training: Training,
-) -> Callable[[Inputs, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]]:
-    """(inputs, masks, wish to stop) of a replica -> what is the same in all of them, and this one's times.
+) -> Callable[[Inputs, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]]:
+    """(inputs, masks, wish to stop, when they were there) of a replica -> what is the same in all, and its own times.
 
     That is a float64 vector: loss, wishes to stop, confusion matrix [C x C]; whether the step is good; and the
     gradients added up over the replicas. The moving statistics are averaged. It takes the step, unless bad ones are to
@@ -114,10 +112,11 @@ def _make_replica_step(
     apply = _make_apply(training)
 
     def in_replica(
-        inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor
+        inputs: Inputs, masks: tf.Tensor, stop: tf.Tensor, came: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]:
         before = [tf.identity(variable) for variable in statistics if skips]
-        loss, matrix, gradients = compute(inputs, masks)
+        with tf.control_dependencies([came]):  # what needs no input, as the weights' casts, shall not count as a wait
+            loss, matrix, gradients = compute(inputs, masks)
         gradients, times = _over_replicas(gradients, replicas)
         if not skips:
             apply(gradients)
