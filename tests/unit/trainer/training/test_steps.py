@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tensorflow as tf
 
@@ -21,7 +23,8 @@ def test_no_weight_is_read_before_the_input_is_there(replicas: str) -> None:
     with strategy.scope():
         training = set_up(config, load_dataset("synthetic", None, 32))
     data = iter(batches(training))
-    step = make_step_function(training).get_concrete_function(data, tf.constant(1), tf.constant(0.0, tf.float64))
+    take_steps: Any = make_step_function(training)
+    step = take_steps.get_concrete_function(data, tf.constant(1), tf.constant(0.0, tf.float64))
     operations = step.graph.get_operations()
     products = [each for each in operations if each.type in ("Conv2D", "DepthwiseConv2dNative")]
     kernels = [tensor.op for each in products for tensor in each.inputs[1:] if tensor.op.type == "ReadVariableOp"]
