@@ -17,9 +17,8 @@ from trainer.training.steps import make_step_function
 def test_no_weight_is_read_before_the_input_is_there(replicas: str) -> None:
     """What is computed of weights alone would count as a wait for data."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0"]) if replicas == "in threads" else tf.distribute.get_strategy()
-    config = TrainConfig(
-        image_size=32, batch_per_replica=2, unfreeze_from="all", decoder_filters=8, encoder_weights="none"
-    )
+    small: dict[str, Any] = {"image_size": 32, "batch_per_replica": 2, "decoder_filters": 8}
+    config = TrainConfig(**small, unfreeze_from="all", encoder_weights="none")
     with strategy.scope():
         training = set_up(config, load_dataset("synthetic", None, 32))
     data = iter(batches(training))
